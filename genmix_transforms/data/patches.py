@@ -1,0 +1,198 @@
+"""A set of labelled patches in memory, and its splits: by group, stratified, seeded."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genmix_transforms.errors import InputError
+from genmix_transforms.files.images import Fit, fit_images
+
+SPLITS = ("train", "val", "test")
+
+DEFAULT_FRACTIONS = (0.5, 0.25, 0.25)
+"""Shares of train, validation and test; the paper's are 681, 302 and 307 of 1,290, that is 53, 23 and 24 per cent."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PatchDataset:
+    """Labelled patches, all in memory.
+
+    Args:
+        images: ``(N, C, H, W)``, uint8 (uint16 for 16-bit sources).
+        labels: ``(N,)``, int64, indices into ``classes``.
+        classes: the class names, in the order of their indices.
+        groups: ``(N,)``, int64; patches of one group (a patient, a set of near-duplicates) never part in a split.
+            None: every patch is a group of its own.
+        official: ``(N,)``, int64, indices into ``("train", "val", "test")`` where the source came split. None: it did not.
+        name: what to call the data in messages; the file's or folder's name without its path.
+        notes: what was done on reading that a user should know (resized, group key found), one sentence each.
+
+    Raises:
+        InputError: shapes, dtypes or labels do not fit together, or a single class.
+
+    Example:
+        >>> images = torch.zeros(6, 1, 16, 16, dtype=torch.uint8)
+        >>> patches = PatchDataset(images=images, labels=torch.tensor([0, 0, 0, 1, 1, 1]), classes=("cyst", "metastasis"))
+        >>> patches.class_counts
+        {'cyst': 3, 'metastasis': 3}
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    groups: Tensor | None = None
+    official: Tensor | None = None
+    name: str = "patches"
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.uint16):
+            raise InputError(
+                f"{self.name}: images must be uint8 or uint16 of shape (N, C, H, W), "
+                f"got {self.images.dtype} of shape {tuple(self.images.shape)}"
+            )
+        count = self.images.shape[0]
+        for key in ("labels", "groups", "official"):
+            tensor = getattr(self, key)
+            if tensor is not None and (tensor.shape != (count,) or tensor.dtype != torch.int64):
+                raise InputError(
+                    f"{self.name}: {key} must be int64 of shape ({count},), one for each image, "
+                    f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
+                )
+        if len(set(self.classes)) != len(self.classes):
+            raise InputError(f"{self.name}: class names must differ, got {', '.join(self.classes)}")
+        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise InputError(
+                f"{self.name}: labels run from {int(self.labels.min())} to {int(self.labels.max())}, "
+                f"but there are {len(self.classes)} classes ({', '.join(self.classes)})"
+            )
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {count}" for name, count in self.class_counts.items())
+        depth = "" if self.images.dtype == torch.uint8 else ", 16 bit"
+        channels, height, width = self.images.shape[1:]
+        return f"{self.name}: {len(self)} patches, {channels} x {height} x {width}{depth} ({counts})"
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """How many patches each class has, ``{name: n}``, in the order of ``classes``."""
+        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        return dict(zip(self.classes, counts, strict=True))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the pixels, labels and class names: tells two training sets apart without naming anyone in them."""
+        digest = hashlib.sha256()
+        digest.update(f"{self.classes}{tuple(self.images.shape)}{self.images.dtype}".encode())
+        digest.update(self.labels.numpy().tobytes())
+        digest.update(self.images.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def subset(self, index: Tensor | NDArray[np.int64], *, name: str | None = None) -> "PatchDataset":
+        """The patches at ``index`` ``(n,)``, in that order; the classes stay as they are."""
+        index = torch.as_tensor(index, dtype=torch.int64)
+        return replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            groups=None if self.groups is None else self.groups[index],
+            official=None if self.official is None else self.official[index],
+            name=name or self.name,
+        )
+
+    def resized(self, size: int, *, fit: Fit = "resize") -> "PatchDataset":
+        """The same patches at ``size`` x ``size`` pixels (see :func:`genmix_transforms.files.images.fit_images`)."""
+        height, width = self.images.shape[-2:]
+        if (height, width) == (size, size):
+            return self
+        done = {"resize": "resized (bilinear, antialiased)", "pad": "padded with zeros", "crop": "cropped and resized"}
+        note = f"{height}x{width} pixels {done.get(fit, fit)} to {size}x{size}"
+        return replace(self, images=fit_images(self.images, size, fit=fit), notes=(*self.notes, note))
+
+    def split(
+        self,
+        *,
+        seed: int = 0,
+        fractions: Sequence[float] = DEFAULT_FRACTIONS,
+        official: bool = True,
+    ) -> tuple["PatchDataset", "PatchDataset", "PatchDataset"]:
+        """Split into train, validation and test.
+
+        Groups never part, and each part has the class proportions of the whole, as nearly as whole groups allow.
+
+        Args:
+            seed: another seed, another split; the same seed, the same split.
+            fractions: shares of train, validation and test; they sum to 1.
+            official: keep the source's own split where it has one (``seed`` and ``fractions`` then do nothing).
+
+        Raises:
+            InputError: fractions that are no shares, or a part that would stay empty.
+        """
+        if official and self.official is not None:
+            parts = [torch.nonzero(self.official == number).flatten() for number in range(len(SPLITS))]
+        else:
+            assignment = assign_groups(
+                self.labels.numpy(),
+                self.groups.numpy() if self.groups is not None else np.arange(len(self)),
+                fractions=fractions,
+                seed=seed,
+            )
+            parts = [torch.from_numpy(np.flatnonzero(assignment == number)) for number in range(len(SPLITS))]
+        for split, part in zip(SPLITS, parts, strict=True):
+            if not len(part):
+                raise InputError(f"{self.name}: the {split} part is empty; give fractions that leave it some patches")
+        train, val, test = (
+            self.subset(part, name=f"{self.name} ({split})") for split, part in zip(SPLITS, parts, strict=True)
+        )
+        return train, val, test
+
+
+def assign_groups(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], *, fractions: Sequence[float], seed: int
+) -> NDArray[np.int64]:
+    """Assign every patch to a part, whole groups at a time, each part with the class proportions of the whole.
+
+    Greedy: groups in random order, larger ones first, each to the part whose class counts then miss their target least.
+
+    Args:
+        labels: ``(N,)`` class of each patch.
+        groups: ``(N,)`` group of each patch.
+        fractions: share of each part; they sum to 1.
+        seed: of the random order.
+
+    Returns:
+        ``(N,)`` number of the part of each patch.
+    """
+    shares = np.asarray(fractions, dtype=np.float64)
+    if len(shares) != len(SPLITS) or (shares < 0).any() or not np.isclose(shares.sum(), 1):
+        raise InputError(f"fractions must be {len(SPLITS)} shares that sum to 1, got {tuple(fractions)}")
+    _, group_of = np.unique(groups, return_inverse=True)
+    counts = np.zeros((group_of.max(initial=-1) + 1, labels.max(initial=-1) + 1))
+    np.add.at(counts, (group_of, labels), 1)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    # What each part still lacks of each class, in units of that class, so that rare classes weigh as much as common ones.
+    class_size = np.maximum(counts.sum(axis=0), 1)
+    missing = shares[:, None] * np.ones_like(class_size)
+    part_of_group = np.zeros(len(counts), dtype=np.int64)
+    for group in order:
+        amount = counts[group] / class_size
+        # Squared miss after minus before: |m - a|^2 - |m|^2, up to the part-independent |a|^2.
+        part = int(np.argmin(np.where(shares > 0, -2 * missing @ amount, np.inf)))
+        missing[part] -= amount
+        part_of_group[group] = part
+    return part_of_group[group_of]
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """``normal 133, benign 437, malignant 210``: class counts for messages."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

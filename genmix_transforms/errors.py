@@ -1,0 +1,26 @@
+"""The package's errors: every one names what was expected, what was got, and the way out."""
+
+
+class InputError(ValueError):
+    """Something the user gave is unusable: raised before any work starts."""
+
+
+class MissingPathError(InputError, FileNotFoundError):
+    """A file or folder that the user named does not exist."""
+
+    # OSError formats itself from (errno, text); these errors carry one sentence.
+    __str__ = InputError.__str__
+
+
+class OverwriteError(InputError, FileExistsError):
+    """The work would overwrite something, and was not told to."""
+
+    __str__ = InputError.__str__
+
+
+class CorruptFileError(RuntimeError):
+    """A file of ours does not hold what its manifest says."""
+
+
+class MissingExtraError(ImportError):
+    """An optional library is needed: the message names the extra to install."""

@@ -1,0 +1,71 @@
+"""Files that are whole or not there: written to a temporary name, flushed to disk, then renamed.
+
+A process may be killed at any moment, and a disk may run full; what stands under a final name is always complete.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+
+def write_bytes(path: Path, content: bytes, *, shared: bool = False) -> None:
+    """Write ``content`` to ``path`` so that ``path`` either keeps its old content or has all of the new.
+
+    Args:
+        path: the file to write. Its folder must exist.
+        content: all of the file.
+        shared: several processes may write this same file at once (each then uses a temporary name of its own).
+            Otherwise the temporary name is fixed, so that a run that goes on after a kill replaces what was left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp" if shared else f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, UTF-8, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any, *, shared: bool = False) -> None:
+    """Write ``content`` as JSON, readable by people too, whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(), shared=shared)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors as a safetensors file, whole or not at all."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, safetensors.torch.save(contiguous, dict(metadata) if metadata else None))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in ``folder``. Call it when nobody else writes there."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut (a folder cannot be flushed on every system: then it is not)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

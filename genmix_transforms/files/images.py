@@ -1,0 +1,173 @@
+"""Image files in: whatever Pillow reads, 8 and 16 bit, grey as one channel, and sizes made equal."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from genmix_transforms.errors import InputError, MissingPathError
+
+Fit = Literal["resize", "pad", "crop"]
+
+_SUFFIXES = frozenset(Image.registered_extensions()) - {".pdf", ".mpg", ".mpeg"}
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether Pillow has a reader for this file name (hidden files are none of ours)."""
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+
+
+def read_image(path: Path) -> Tensor:
+    """Read one image file.
+
+    Returns:
+        ``(C, H, W)``, uint8, or uint16 for 16-bit grey files; C is 1 for grey files and 3 for colour ones
+        (a palette is resolved, transparency dropped).
+
+    Raises:
+        InputError: the file is corrupt or no image; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM", "TIFF")):
+                pixels = np.asarray(image)
+                if pixels.min() < 0 or pixels.max() > 65535:
+                    raise InputError(f"{path}: pixel values {pixels.min()} to {pixels.max()} do not fit 16 bits")
+                pixels = pixels.astype(np.uint16)
+            elif image.mode in ("1", "L", "LA", "La"):
+                pixels = np.asarray(image.convert("L"))
+            elif image.mode in ("I", "F"):
+                raise InputError(
+                    f"{path}: {image.mode!r} images (32-bit) have no fixed range: save them as 8- or 16-bit first"
+                )
+            else:
+                pixels = np.asarray(image.convert("RGB"))
+    except InputError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a readable image ({error}); repair or remove it") from error
+    tensor = torch.from_numpy(pixels.copy())
+    return tensor.unsqueeze(0) if tensor.ndim == 2 else tensor.permute(2, 0, 1).contiguous()
+
+
+def read_images(
+    paths: Sequence[Path], *, size: int | None = None, fit: Fit = "resize", channels: int | None = None
+) -> Tensor:
+    """Read many image files into one tensor.
+
+    Args:
+        paths: the files.
+        size: side of the square patches in pixels; None keeps the files' size, which must then be one and the same.
+        fit: how a size is reached, see :func:`fit_images`.
+        channels: 1 for grey, 3 for colour; None: grey when every file is grey, else colour.
+
+    Returns:
+        ``(N, C, H, W)``, uint8 or uint16.
+
+    Raises:
+        InputError: a corrupt file, files of different sizes without ``size``, or of different bit depths.
+    """
+    images = [read_image(path) for path in tqdm(paths, desc="reading images", unit="img", disable=len(paths) < 200)]
+    depths = {image.dtype for image in images}
+    if len(depths) > 1:
+        eight = next(path for path, image in zip(paths, images, strict=True) if image.dtype == torch.uint8)
+        sixteen = next(path for path, image in zip(paths, images, strict=True) if image.dtype == torch.uint16)
+        raise InputError(f"8-bit and 16-bit images together ({eight}, {sixteen}): bring them to one depth first")
+    if size is None:
+        first = images[0].shape[-2:]
+        for path, image in zip(paths, images, strict=True):
+            if image.shape[-2:] != first:
+                raise InputError(
+                    f"images of different sizes: {paths[0]} is {first[0]}x{first[1]}, {path} is "
+                    f"{image.shape[-2]}x{image.shape[-1]}; give a size to bring them to (--size 64)"
+                )
+    channels = channels or max(image.shape[0] for image in images)
+    images = [to_channels(image, channels) for image in images]
+    if size is not None:
+        images = [fit_images(image.unsqueeze(0), size, fit=fit).squeeze(0) for image in images]
+    return torch.stack(images)
+
+
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """Bring integer images ``(..., C, H, W)`` to 1 or 3 channels (grey by the luma weights of ITU-R 601)."""
+    if channels not in (1, 3):
+        raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
+    present = images.shape[-3]
+    if present == channels:
+        return images
+    if present == 1:
+        return images.expand(*images.shape[:-3], 3, *images.shape[-2:]).clone()
+    if present != 3:
+        raise InputError(f"images with {present} channels cannot be brought to {channels}")
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    return (images.float() * luma).sum(dim=-3, keepdim=True).round().to(images.dtype)
+
+
+def fit_images(images: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
+    """Bring integer images ``(N, C, H, W)`` to ``(N, C, size, size)``, dtype kept.
+
+    Args:
+        images: uint8 or uint16.
+        size: side of the result in pixels.
+        fit: ``"resize"``: bilinear with antialiasing, the aspect changes if the images are not square;
+            ``"crop"``: the largest central square, then resized; ``"pad"``: scaled down so that the longer side fits,
+            if it does not, then zeros around (small images are never enlarged).
+    """
+    height, width = images.shape[-2:]
+    if (height, width) == (size, size):
+        return images
+    if fit == "crop":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        return _resize(images[..., top : top + side, left : left + side], (size, size))
+    if fit == "pad":
+        scale = min(1.0, size / max(height, width))
+        height, width = max(1, round(height * scale)), max(1, round(width * scale))
+        images = _resize(images, (height, width))
+        left, top = (size - width) // 2, (size - height) // 2
+        padded = torch.zeros(*images.shape[:-2], size, size, dtype=images.dtype)
+        padded[..., top : top + height, left : left + width] = images
+        return padded
+    if fit != "resize":
+        raise InputError(f"fit must be 'resize', 'pad' or 'crop', got {fit!r}")
+    return _resize(images, (size, size))
+
+
+def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(images.shape[-2:]) == size:
+        return images
+    highest = 255 if images.dtype == torch.uint8 else 65535
+    # In slices, so that a large data set never stands in memory as floats all at once.
+    resized = [
+        F.interpolate(part.float(), size=size, mode="bilinear", antialias=True).round().clamp(0, highest)
+        for part in images.split(256)
+    ]
+    return torch.cat([part.to(images.dtype) for part in resized])
+
+
+def class_folders(folder: Path) -> dict[str, list[Path]]:
+    """The image files of a folder of class folders: ``{class name: sorted files}``, classes sorted by name.
+
+    Raises:
+        InputError: no such folder, no class folders, a class folder without images, or a single class.
+    """
+    if not folder.exists():
+        raise MissingPathError(f"{folder}: no such folder")
+    subfolders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not subfolders:
+        raise InputError(f"{folder}: expected one folder of images a class, found no folders in it")
+    files = {entry.name: sorted(path for path in entry.rglob("*") if is_image_file(path)) for entry in subfolders}
+    empty = [name for name, paths in files.items() if not paths]
+    if len(empty) == len(files):
+        raise InputError(f"{folder}: no image files in {', '.join(empty)}")
+    if empty:
+        warnings.warn(f"{folder}: no images in {', '.join(empty)}: left out", stacklevel=2)
+    return {name: paths for name, paths in files.items() if paths}

@@ -1,0 +1,68 @@
+"""Contact sheets: rows of images with their names, as one picture."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from genmix_transforms.files.atomic import write_bytes
+
+_GAP = 2
+_BACKGROUND = 255
+_INK = 0
+
+
+def to_eight_bits(images: Tensor) -> Tensor:
+    """Integer images as uint8 for display: uint16 is scaled from its own range."""
+    if images.dtype == torch.uint8:
+        return images
+    values = images.to(torch.int32)
+    low, high = (int(values.min()), int(values.max())) if values.numel() else (0, 1)
+    return ((values - low).float() * (255 / max(1, high - low))).round().to(torch.uint8)
+
+
+def draw_sheet(
+    rows: Sequence[Tensor], titles: Sequence[str], *, headings: Sequence[tuple[str, int]] = (), magnify: int | None = None
+) -> Image.Image:
+    """Draw rows of images.
+
+    Args:
+        rows: each ``(n, C, H, W)``, uint8 or uint16, C 1 or 3 (other channel counts show their first); all of one H, W.
+        titles: a name for each row, written to its left.
+        headings: texts over the columns, each with the number of columns it spans; nothing is written without them.
+        magnify: whole-number enlargement; None enlarges small patches to about 96 pixels.
+    """
+    height, width = rows[0].shape[-2:]
+    magnify = magnify or max(1, 96 // max(height, width))
+    cell_height, cell_width = height * magnify + _GAP, width * magnify + _GAP
+    font = ImageFont.load_default(size=14)
+    longest = max(font.getlength(text) for title in titles for text in title.split("\n"))
+    margin = int(longest) + 12
+    top = 24 if headings else _GAP
+    columns = max(row.shape[0] for row in rows)
+    sheet = Image.new("RGB", (margin + columns * cell_width, top + len(rows) * cell_height), (_BACKGROUND,) * 3)
+    pen = ImageDraw.Draw(sheet)
+    column = 0
+    for text, span in headings:
+        pen.text((margin + column * cell_width, 4), text, font=font, fill=(_INK,) * 3)
+        column += span
+    for number, (row, title) in enumerate(zip(rows, titles, strict=True)):
+        y = top + number * cell_height
+        pen.text((4, y + cell_height // 2), title, font=font, fill=(_INK,) * 3, anchor="lm")
+        for column, image in enumerate(to_eight_bits(row.detach().cpu())):
+            array = np.moveaxis(image.numpy(), 0, -1) if image.shape[0] == 3 else image[0].numpy()
+            patch = Image.fromarray(array).resize((width * magnify, height * magnify), Image.Resampling.NEAREST)
+            sheet.paste(patch, (margin + column * cell_width, y))
+    return sheet
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Save a picture as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getvalue())
