@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.images import Fit, fit_images
+from genmix_transforms.files.images import Fit, describe_fit, fit_images
 
 SPLITS = ("train", "val", "test")
 
@@ -28,16 +28,17 @@ class PatchDataset:
         classes: the class names, in the order of their indices.
         groups: ``(N,)``, int64; patches of one group (a patient, a set of near-duplicates) never part in a split.
             None: every patch is a group of its own.
-        official: ``(N,)``, int64, indices into ``("train", "val", "test")`` where the source came split. None: it did not.
+        official: ``(N,)``, int64, indices into ``("train", "val", "test")`` where the source came split, else None.
         name: what to call the data in messages; the file's or folder's name without its path.
         notes: what was done on reading that a user should know (resized, group key found), one sentence each.
 
     Raises:
-        InputError: shapes, dtypes or labels do not fit together, or a single class.
+        InputError: shapes, dtypes or labels do not fit together.
 
     Example:
         >>> images = torch.zeros(6, 1, 16, 16, dtype=torch.uint8)
-        >>> patches = PatchDataset(images=images, labels=torch.tensor([0, 0, 0, 1, 1, 1]), classes=("cyst", "metastasis"))
+        >>> labels = torch.tensor([0, 0, 0, 1, 1, 1])
+        >>> patches = PatchDataset(images=images, labels=labels, classes=("cyst", "metastasis"))
         >>> patches.class_counts
         {'cyst': 3, 'metastasis': 3}
     """
@@ -65,6 +66,8 @@ class PatchDataset:
                     f"{self.name}: {key} must be int64 of shape ({count},), one for each image, "
                     f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
                 )
+        if self.official is not None and not set(self.official.unique().tolist()) <= set(range(len(SPLITS))):
+            raise InputError(f"{self.name}: official must hold 0 (train), 1 (val) or 2 (test), nothing else")
         if len(set(self.classes)) != len(self.classes):
             raise InputError(f"{self.name}: class names must differ, got {', '.join(self.classes)}")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
@@ -99,7 +102,10 @@ class PatchDataset:
 
     def subset(self, index: Tensor | NDArray[np.int64], *, name: str | None = None) -> "PatchDataset":
         """The patches at ``index`` ``(n,)``, in that order; the classes stay as they are."""
-        index = torch.as_tensor(index, dtype=torch.int64)
+        index = torch.as_tensor(index)
+        if index.dtype == torch.bool:
+            raise InputError(f"{self.name}: subset takes positions, got a mask; give torch.nonzero(mask).flatten()")
+        index = index.to(torch.int64)
         return replace(
             self,
             images=self.images[index],
@@ -109,14 +115,39 @@ class PatchDataset:
             name=name or self.name,
         )
 
+    def of_class(self, name: str) -> "PatchDataset":
+        """The patches of one class, which is then the only class."""
+        if name not in self.classes:
+            raise InputError(f"{self.name}: no class {name!r}; the classes are {', '.join(self.classes)}")
+        index = torch.nonzero(self.labels == self.classes.index(name)).flatten()
+        part = self.subset(index, name=f"{self.name}: {name}")
+        return replace(part, labels=torch.zeros_like(part.labels), classes=(name,))
+
+    @staticmethod
+    def concatenate(parts: Sequence["PatchDataset"]) -> "PatchDataset":
+        """The patches of several data sets of the same classes, one after the other."""
+        first = parts[0]
+        other = next((part for part in parts if part.classes != first.classes), None)
+        if other is not None:
+            raise InputError(f"{first.name} has the classes {', '.join(first.classes)}, {other.name} {', '.join(other.classes)}")
+
+        def joined(key: str) -> Tensor | None:
+            tensors = [getattr(part, key) for part in parts]
+            return None if any(tensor is None for tensor in tensors) else torch.cat(tensors)
+
+        return replace(
+            first,
+            images=torch.cat([part.images for part in parts]),
+            labels=torch.cat([part.labels for part in parts]),
+            groups=joined("groups"),
+            official=joined("official"),
+        )
+
     def resized(self, size: int, *, fit: Fit = "resize") -> "PatchDataset":
         """The same patches at ``size`` x ``size`` pixels (see :func:`genmix_transforms.files.images.fit_images`)."""
-        height, width = self.images.shape[-2:]
-        if (height, width) == (size, size):
-            return self
-        done = {"resize": "resized (bilinear, antialiased)", "pad": "padded with zeros", "crop": "cropped and resized"}
-        note = f"{height}x{width} pixels {done.get(fit, fit)} to {size}x{size}"
-        return replace(self, images=fit_images(self.images, size, fit=fit), notes=(*self.notes, note))
+        images = fit_images(self.images, size, fit=fit)
+        note = describe_fit([(self.images.shape[-2], self.images.shape[-1])], size, fit=fit)
+        return replace(self, images=images, notes=(*self.notes, note)) if note else self
 
     def split(
         self,
@@ -149,7 +180,12 @@ class PatchDataset:
             parts = [torch.from_numpy(np.flatnonzero(assignment == number)) for number in range(len(SPLITS))]
         for split, part in zip(SPLITS, parts, strict=True):
             if not len(part):
-                raise InputError(f"{self.name}: the {split} part is empty; give fractions that leave it some patches")
+                way_out = (
+                    "give official=False to split anew"
+                    if official and self.official is not None
+                    else "give fractions that leave it some patches"
+                )
+                raise InputError(f"{self.name}: the {split} part is empty; {way_out}")
         train, val, test = (
             self.subset(part, name=f"{self.name} ({split})") for split, part in zip(SPLITS, parts, strict=True)
         )
@@ -180,7 +216,7 @@ def assign_groups(
     np.add.at(counts, (group_of, labels), 1)
     order = np.random.default_rng(seed).permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    # What each part still lacks of each class, in units of that class, so that rare classes weigh as much as common ones.
+    # What each part still lacks of each class, in units of that class: rare classes weigh as much as common ones.
     class_size = np.maximum(counts.sum(axis=0), 1)
     missing = shares[:, None] * np.ones_like(class_size)
     part_of_group = np.zeros(len(counts), dtype=np.int64)

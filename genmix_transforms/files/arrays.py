@@ -1,5 +1,6 @@
 """NumPy archives in: arrays only, never objects, and never larger than announced."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -23,7 +24,15 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
         raise MissingPathError(f"{path}: no such file")
     try:
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
+            members = archive.infolist()
+        # Damage in its directory makes zipfile drop entries and say nothing: groups would be missing unnoticed.
+        with open(path, "rb") as file:
+            file.seek(-22, os.SEEK_END)
+            end_record = file.read()
+        announced = int.from_bytes(end_record[10:12], "little")
+        if end_record[:4] == b"PK\5\6" and announced not in (len(members), 0xFFFF):
+            raise InputError(f"{path}: not a readable .npz ({len(members)} of its {announced} arrays are listed)")
+        unpacked = sum(member.file_size for member in members)
         if unpacked > MAX_UNPACKED_BYTES:
             raise InputError(
                 f"{path}: unpacks to {unpacked / 2**30:.0f} GiB; at most {MAX_UNPACKED_BYTES / 2**30:.0f} are read"
@@ -34,12 +43,16 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
                 try:
                     arrays[name] = archive[name]
                 except ValueError as error:
+                    if "Object arrays" not in str(error):
+                        raise
                     raise InputError(
                         f"{path}: array {name!r} holds Python objects, which are never unpickled: "
                         f"save it again as plain numbers or strings ({error})"
                     ) from error
+                if not isinstance(arrays[name], np.ndarray):
+                    raise InputError(f"{path}: {name!r} in it is no NumPy array; an .npz holds nothing else")
             return arrays
     except InputError:
         raise
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # damage shows as an error of zipfile, zlib, lzma or NumPy, wherever it is met first
         raise InputError(f"{path}: not a readable .npz ({error})") from error

@@ -5,6 +5,7 @@ A process may be killed at any moment, and a disk may run full; what stands unde
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ def write_bytes(path: Path, content: bytes, *, shared: bool = False) -> None:
     Args:
         path: the file to write. Its folder must exist.
         content: all of the file.
-        shared: several processes may write this same file at once (each then uses a temporary name of its own).
+        shared: several processes may write this same file at once (each then uses a temporary name of its own:
+            a random one, for process numbers repeat from machine to machine and from container to container).
             Otherwise the temporary name is fixed, so that a run that goes on after a kill replaces what was left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp" if shared else f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp" if shared else f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)

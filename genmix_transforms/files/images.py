@@ -1,9 +1,10 @@
 """Image files in: whatever Pillow reads, 8 and 16 bit, grey as one channel, and sizes made equal."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,7 +17,13 @@ from genmix_transforms.errors import InputError, MissingPathError
 
 Fit = Literal["resize", "pad", "crop"]
 
-_SUFFIXES = frozenset(Image.registered_extensions()) - {".pdf", ".mpg", ".mpeg"}
+# Left out: what Pillow only writes or only recognises, and EPS, for which it starts another program (Ghostscript).
+_LEFT_OUT = frozenset({"PDF", "MPEG", "EPS", "WMF", "BUFR", "GRIB", "HDF5"})
+_SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name not in _LEFT_OUT)
+_FORMATS = tuple(name for name in Image.OPEN if name not in _LEFT_OUT)
+
+_SLICE = 256
+"""Images that stand in memory as floats at once while a whole data set is converted."""
 
 
 def is_image_file(path: Path) -> bool:
@@ -24,38 +31,59 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, from its header alone.
+
+    Raises:
+        InputError: the file is no image; the message names it.
+    """
+    with _opened(path) as image:
+        return image.height, image.width
+
+
 def read_image(path: Path) -> Tensor:
     """Read one image file.
 
     Returns:
         ``(C, H, W)``, uint8, or uint16 for 16-bit grey files; C is 1 for grey files and 3 for colour ones
-        (a palette is resolved, transparency dropped).
+        (a palette is resolved, transparency dropped). Of a file with several images, the first.
 
     Raises:
-        InputError: the file is corrupt or no image; the message names it.
+        InputError: the file is missing, corrupt or no image; the message names it.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM", "TIFF")):
-                pixels = np.asarray(image)
-                if pixels.min() < 0 or pixels.max() > 65535:
-                    raise InputError(f"{path}: pixel values {pixels.min()} to {pixels.max()} do not fit 16 bits")
-                pixels = pixels.astype(np.uint16)
-            elif image.mode in ("1", "L", "LA", "La"):
-                pixels = np.asarray(image.convert("L"))
-            elif image.mode in ("I", "F"):
-                raise InputError(
-                    f"{path}: {image.mode!r} images (32-bit) have no fixed range: save them as 8- or 16-bit first"
-                )
-            else:
-                pixels = np.asarray(image.convert("RGB"))
-    except InputError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({error}); repair or remove it") from error
+    with _opened(path) as image:
+        image.load()
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM", "TIFF")):
+            pixels = np.asarray(image)
+            if pixels.min() < 0 or pixels.max() > 65535:
+                raise InputError(f"{path}: pixel values {pixels.min()} to {pixels.max()} do not fit 16 bits")
+            pixels = pixels.astype(np.uint16)
+        elif image.mode in ("1", "L", "LA", "La"):
+            pixels = np.asarray(image.convert("L"))
+        elif image.mode in ("I", "F"):
+            raise InputError(
+                f"{path}: {image.mode!r} images (32-bit) have no fixed range: save them as 8- or 16-bit first"
+            )
+        else:
+            pixels = np.asarray(image.convert("RGB"))
     tensor = torch.from_numpy(pixels.copy())
     return tensor.unsqueeze(0) if tensor.ndim == 2 else tensor.permute(2, 0, 1).contiguous()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file; whatever is wrong with it becomes one error that names it."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            yield image
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingPathError(f"{path}: no such image file") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not a readable image (of no known format); repair or remove it") from error
+    except Exception as error:  # each of Pillow's many parsers trips over damage in a way of its own
+        raise InputError(f"{path}: not a readable image ({error}); repair or remove it") from error
 
 
 def read_images(
@@ -73,27 +101,30 @@ def read_images(
         ``(N, C, H, W)``, uint8 or uint16.
 
     Raises:
-        InputError: a corrupt file, files of different sizes without ``size``, or of different bit depths.
+        InputError: no files, a missing or corrupt one, files of different sizes without ``size``, or of different
+            bit depths.
     """
-    images = [read_image(path) for path in tqdm(paths, desc="reading images", unit="img", disable=len(paths) < 200)]
-    depths = {image.dtype for image in images}
-    if len(depths) > 1:
-        eight = next(path for path, image in zip(paths, images, strict=True) if image.dtype == torch.uint8)
-        sixteen = next(path for path, image in zip(paths, images, strict=True) if image.dtype == torch.uint16)
-        raise InputError(f"8-bit and 16-bit images together ({eight}, {sixteen}): bring them to one depth first")
-    if size is None:
-        first = images[0].shape[-2:]
-        for path, image in zip(paths, images, strict=True):
-            if image.shape[-2:] != first:
+    if not paths:
+        raise InputError("no image files to read")
+    if size is None:  # from the headers: found before the first image is decoded
+        height, width = image_size(paths[0])
+        for path in paths[1:]:
+            if (found := image_size(path)) != (height, width):
                 raise InputError(
-                    f"images of different sizes: {paths[0]} is {first[0]}x{first[1]}, {path} is "
-                    f"{image.shape[-2]}x{image.shape[-1]}; give a size to bring them to (--size 64)"
+                    f"images of different sizes: {paths[0]} is {height}x{width}, {path} is "
+                    f"{found[0]}x{found[1]}; give a size to bring them to (--size 64)"
                 )
-    channels = channels or max(image.shape[0] for image in images)
-    images = [to_channels(image, channels) for image in images]
-    if size is not None:
-        images = [fit_images(image.unsqueeze(0), size, fit=fit).squeeze(0) for image in images]
-    return torch.stack(images)
+    images: list[Tensor] = []
+    for path in tqdm(paths, desc="reading images", unit="img", disable=len(paths) < 200):
+        image = read_image(path)
+        if images and image.dtype != images[0].dtype:
+            eight, sixteen = (paths[0], path) if image.dtype == torch.uint16 else (path, paths[0])
+            raise InputError(f"8-bit and 16-bit images together ({eight}, {sixteen}): bring them to one depth first")
+        # Each is brought to size as it comes: the files at their own size never stand in memory together.
+        image = image if channels is None else to_channels(image, channels)
+        images.append(image if size is None else fit_images(image.unsqueeze(0), size, fit=fit).squeeze(0))
+    most = max(image.shape[0] for image in images)
+    return torch.stack([to_channels(image, channels or most) for image in images])
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
@@ -107,7 +138,9 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
         return images.expand(*images.shape[:-3], 3, *images.shape[-2:]).clone()
     if present != 3:
         raise InputError(f"images with {present} channels cannot be brought to {channels}")
-    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    if images.ndim == 4 and len(images) > _SLICE:
+        return torch.cat([to_channels(part, channels) for part in images.split(_SLICE)])
+    luma = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(3, 1, 1)
     return (images.float() * luma).sum(dim=-3, keepdim=True).round().to(images.dtype)
 
 
@@ -120,7 +153,12 @@ def fit_images(images: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
         fit: ``"resize"``: bilinear with antialiasing, the aspect changes if the images are not square;
             ``"crop"``: the largest central square, then resized; ``"pad"``: scaled down so that the longer side fits,
             if it does not, then zeros around (small images are never enlarged).
+
+    Raises:
+        InputError: another ``fit``.
     """
+    if fit not in get_args(Fit):
+        raise InputError(f"fit must be 'resize', 'pad' or 'crop', got {fit!r}")
     height, width = images.shape[-2:]
     if (height, width) == (size, size):
         return images
@@ -133,12 +171,23 @@ def fit_images(images: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
         height, width = max(1, round(height * scale)), max(1, round(width * scale))
         images = _resize(images, (height, width))
         left, top = (size - width) // 2, (size - height) // 2
-        padded = torch.zeros(*images.shape[:-2], size, size, dtype=images.dtype)
+        padded = torch.zeros(*images.shape[:-2], size, size, dtype=images.dtype, device=images.device)
         padded[..., top : top + height, left : left + width] = images
         return padded
-    if fit != "resize":
-        raise InputError(f"fit must be 'resize', 'pad' or 'crop', got {fit!r}")
     return _resize(images, (size, size))
+
+
+def describe_fit(sizes: Collection[tuple[int, int]], size: int, *, fit: Fit = "resize") -> str:
+    """What :func:`fit_images` does to images of these ``(height, width)``, in words for a note; "" for nothing."""
+    found = sorted(set(sizes), key=lambda shape: (shape[0] * shape[1], shape))
+    if all(shape == (size, size) for shape in found):
+        return ""
+    done = {"resize": "resized (bilinear, antialiased)", "crop": "cropped and resized"}.get(fit, "padded with zeros")
+    if fit == "pad" and any(max(shape) > size for shape in found):
+        done = "scaled down" if all(h == w >= size for h, w in found) else "scaled down where larger, padded with zeros"
+    (low_height, low_width), (height, width) = found[0], found[-1]
+    several = f"{len(found)} sizes from {low_height}x{low_width} to " if len(found) > 1 else ""
+    return f"{several}{height}x{width} pixels {done} to {size}x{size}"
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -146,25 +195,32 @@ def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
         return images
     highest = 255 if images.dtype == torch.uint8 else 65535
     # In slices, so that a large data set never stands in memory as floats all at once.
-    resized = [
-        F.interpolate(part.float(), size=size, mode="bilinear", antialias=True).round().clamp(0, highest)
-        for part in images.split(256)
-    ]
-    return torch.cat([part.to(images.dtype) for part in resized])
+    return torch.cat(
+        [
+            F.interpolate(part.float(), size=size, mode="bilinear", antialias=True)
+            .round()
+            .clamp(0, highest)
+            .to(images.dtype)
+            for part in images.split(_SLICE)
+        ]
+    )
 
 
 def class_folders(folder: Path) -> dict[str, list[Path]]:
     """The image files of a folder of class folders: ``{class name: sorted files}``, classes sorted by name.
 
     Raises:
-        InputError: no such folder, no class folders, a class folder without images, or a single class.
+        InputError: no such folder, no class folders, or no images in any of them (in some: a warning names those).
     """
     if not folder.exists():
         raise MissingPathError(f"{folder}: no such folder")
     subfolders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not subfolders:
         raise InputError(f"{folder}: expected one folder of images a class, found no folders in it")
-    files = {entry.name: sorted(path for path in entry.rglob("*") if is_image_file(path)) for entry in subfolders}
+    files = {
+        entry.name: sorted(path for path in entry.rglob("*") if is_image_file(path) and path.is_file())
+        for entry in subfolders
+    }
     empty = [name for name, paths in files.items() if not paths]
     if len(empty) == len(files):
         raise InputError(f"{folder}: no image files in {', '.join(empty)}")

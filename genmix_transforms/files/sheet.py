@@ -26,7 +26,11 @@ def to_eight_bits(images: Tensor) -> Tensor:
 
 
 def draw_sheet(
-    rows: Sequence[Tensor], titles: Sequence[str], *, headings: Sequence[tuple[str, int]] = (), magnify: int | None = None
+    rows: Sequence[Tensor],
+    titles: Sequence[str],
+    *,
+    headings: Sequence[tuple[str, int]] = (),
+    magnify: int | None = None,
 ) -> Image.Image:
     """Draw rows of images.
 

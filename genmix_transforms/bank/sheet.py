@@ -1,0 +1,36 @@
+"""A contact sheet of a bank."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from genmix_transforms.bank.synthetic_bank import SyntheticBank
+from genmix_transforms.errors import InputError
+from genmix_transforms.files.sheet import draw_sheet
+
+
+def bank_sheet(bank: SyntheticBank, *, columns: int = 12, seed: int = 0) -> Image.Image:
+    """A row of images for each class that has any, drawn at random.
+
+    Args:
+        bank: of two-dimensional images.
+        columns: images of each class, at most.
+        seed: another seed, other images.
+
+    Raises:
+        InputError: a bank of volumes, or an empty one.
+    """
+    if len(bank.image_shape) != 3:
+        raise InputError(
+            f"a sheet shows two-dimensional images, the bank's are {' x '.join(map(str, bank.image_shape))}"
+        )
+    if not len(bank):
+        raise InputError("a sheet of an empty bank shows nothing: fill the bank first")
+    random = np.random.default_rng(seed)
+    rows, titles = [], []
+    for name, start, count in zip(bank.classes, bank.class_start.tolist(), bank.class_count.tolist(), strict=True):
+        if count:
+            chosen = np.sort(random.permutation(count)[:columns])
+            rows.append(bank.images[torch.from_numpy(start + chosen).to(bank.images.device)])
+            titles.append(f"{name}\n{count} images")
+    return draw_sheet(rows, titles)

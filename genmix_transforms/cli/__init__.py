@@ -1,0 +1,1 @@
+"""The ``genmix`` command: each command parses, calls one function of the package, and prints."""

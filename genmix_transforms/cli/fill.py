@@ -1,0 +1,89 @@
+"""``genmix fill``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genmix_transforms.cli.options import (
+    Channels,
+    Device,
+    Fit,
+    FitOption,
+    GroupKey,
+    Out,
+    Size,
+    SplitSeed,
+    comma_separated,
+    open_splits,
+)
+from genmix_transforms.errors import InputError
+
+
+def fill(
+    context: typer.Context,
+    generator: Annotated[str, typer.Argument(help="A generator: a folder, or the id of a repository on the hub.")],
+    out: Out,
+    match: Annotated[
+        str | None,
+        typer.Option(
+            help="As many images of each class as the training part of this data has. "
+            "Left out, as many as the generator was trained on."
+        ),
+    ] = None,
+    counts: Annotated[str | None, typer.Option(help="Images of each class: cyst=433,hemangioma=70.")] = None,
+    balance: Annotated[
+        bool,
+        typer.Option("--balance", help="Fill every class up to the largest one, real and synthetic together."),
+    ] = False,
+    size: Size = None,
+    fit: FitOption = Fit.RESIZE,
+    channels: Channels = None,
+    group_key: GroupKey = None,
+    split_seed: SplitSeed = 0,
+    seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away the bank in this folder.")] = False,
+    device: Device = None,
+) -> None:
+    """Fill a bank with a generator's images. Run again, it goes on where it stopped.
+
+    Several processes (torchrun, accelerate launch, a Slurm array) share the work without communication.
+    """
+    import torch
+
+    from genmix_transforms.generators import fill_bank, load_generator
+    from genmix_transforms.generators.filling import UnfinishedBankError
+
+    if match and counts:
+        raise InputError("give --match or --counts, not both")
+    class_counts = _parse_counts(counts) if counts else None
+    if match:
+        train, _, _ = open_splits(
+            match, size=size, fit=fit, channels=channels, group_key=group_key, split_seed=split_seed
+        )
+        class_counts = train.class_counts
+    loaded = load_generator(generator, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        bank = fill_bank(
+            loaded,
+            counts=class_counts,
+            out=out,
+            balance=balance,
+            seed=seed,
+            overwrite=overwrite,
+            progress=bool(context.obj),
+        )
+    except UnfinishedBankError as error:
+        typer.echo(str(error))
+        return
+    typer.echo(f"{out}: {bank.extra_repr()}\n  look at it: genmix bank sheet {out} --out {Path(out).name}.png")
+
+
+def _parse_counts(text: str) -> dict[str, int]:
+    counts = {}
+    for part in comma_separated(text):
+        name, _, number = part.rpartition("=")
+        if not name or not number.strip().isdigit():
+            raise InputError(f"--counts: expected name=number, separated by commas, got {part!r}")
+        counts[name.strip()] = int(number)
+    return counts

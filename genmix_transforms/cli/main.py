@@ -1,0 +1,71 @@
+"""The entry point: the commands together, what is said of errors, and the exit code (0 done, 1 failed, 2 wrong use)."""
+
+import logging
+import sys
+import traceback
+import warnings
+from typing import Annotated
+
+import typer
+
+from genmix_transforms.cli import bank, convert, demo, evaluate, fill, train
+from genmix_transforms.errors import InputError
+
+app = typer.Typer(
+    name="genmix",
+    help="Train generators on real patches, fill banks of synthetic ones, and measure what mixing them in does.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(train.app, name="train")
+app.command("fill")(fill.fill)
+app.add_typer(bank.app, name="bank")
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(convert.app, name="convert")
+app.command("demo")(demo.demo)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from genmix_transforms import __version__
+
+        typer.echo(f"genmix {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def settings(
+    context: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show the traceback of an error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong; no progress bars.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before every command."""
+    context.obj = not quiet
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("genmix_transforms").setLevel(level)
+
+
+def main() -> None:
+    """Run ``genmix``. Ends the process with 0 (done), 1 (failed), 2 (wrong use) or 130 (Ctrl-C)."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+    verbose = bool({"-v", "--verbose"} & set(sys.argv[1:]))
+    try:
+        app(prog_name="genmix")
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        # A mistake of the user's and the state of their files: one sentence. Anything else is ours: its type helps too.
+        known = isinstance(error, (InputError, RuntimeError, FloatingPointError, OSError))
+        typer.echo(
+            f"genmix: {error}" if known else f"genmix: {type(error).__name__}: {error} (-v shows where)", err=True
+        )
+        sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Options that several commands share. Each has the name of the Python argument it becomes."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genmix_transforms.data import PatchDataset, open_dataset
+from genmix_transforms.data.patches import describe_counts
+
+
+class Fit(StrEnum):
+    """How images reach the size."""
+
+    RESIZE = "resize"
+    PAD = "pad"
+    CROP = "crop"
+
+
+DATA_PANEL = "Data"
+
+Data = Annotated[
+    str,
+    typer.Option(
+        help="Real patches: a folder of class folders, an .npz (MedMNIST's, or images/labels/label_names), "
+        "a .csv (path,label[,split][,group]), or the word phantom.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of the square patches in pixels; left out, the size of the source.", rich_help_panel=DATA_PANEL
+    ),
+]
+FitOption = Annotated[
+    Fit,
+    typer.Option(
+        help="How the size is reached: resize (bilinear, antialiased), pad with zeros, or crop the middle and resize.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(help="1 for grey, 3 for colour; left out, as the source is.", rich_help_panel=DATA_PANEL),
+]
+GroupKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Array or column that says which patches belong together (a patient): they never part in a split. "
+        "Left out, the usual names are looked for.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+SplitSeed = Annotated[
+    int,
+    typer.Option(
+        help="Seed of the split into train, validation and test, where the source has none of its own. "
+        "Give every command the same.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; left out, CUDA where there is one.")]
+Out = Annotated[Path, typer.Option(help="The folder to write.")]
+
+
+def open_splits(
+    data: str, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None, split_seed: int
+) -> tuple[PatchDataset, PatchDataset, PatchDataset]:
+    """Open the data, split it, and say what was found and done."""
+    patches = open_dataset(data, size=size, fit=fit.value, channels=channels, group_key=group_key)
+    typer.echo(str(patches))
+    for note in patches.notes:
+        typer.echo(f"  {note}")
+    train, val, test = patches.split(seed=split_seed)
+    how = "as the source is split" if patches.official is not None else f"split with seed {split_seed}"
+    if patches.official is None and patches.groups is not None:
+        how += ", by group"
+    counts = describe_counts(train.class_counts)
+    typer.echo(f"  {how}: {len(train)} to train ({counts}), {len(val)} to validate, {len(test)} to test")
+    return train, val, test
+
+
+def comma_separated(text: str | None) -> list[str]:
+    """``a, b`` as ``["a", "b"]``."""
+    return [part.strip() for part in text.split(",") if part.strip()] if text else []

@@ -1,0 +1,124 @@
+"""``genmix train``: one command for each kind of generator."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from genmix_transforms.cli.options import (
+    Channels,
+    Data,
+    Device,
+    Fit,
+    FitOption,
+    GroupKey,
+    Out,
+    Size,
+    SplitSeed,
+    comma_separated,
+    open_splits,
+)
+from genmix_transforms.errors import InputError
+
+app = typer.Typer(
+    help="Train a generator on the training part of real patches. Run again, it goes on where it stopped.",
+    no_args_is_help=True,
+)
+
+
+class Precision(StrEnum):
+    """Arithmetic of the networks."""
+
+    NO = "no"
+    BF16 = "bf16"
+
+
+@app.callback()
+def kinds() -> None:
+    """Train a generator on the training part of real patches. Run again, it goes on where it stopped."""
+
+
+@app.command()
+def dcgan(
+    context: typer.Context,
+    data: Data,
+    out: Out,
+    size: Size = None,
+    fit: FitOption = Fit.RESIZE,
+    channels: Channels = None,
+    group_key: GroupKey = None,
+    split_seed: SplitSeed = 0,
+    all_data: Annotated[
+        bool, typer.Option("--all-data", help="Train on all patches: only if none of them will ever test anything.")
+    ] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="A network for each class (the paper's way), each for all the steps.")
+    ] = False,
+    preset: Annotated[
+        str, typer.Option(help="dcgan (learning rate 0.0002), or paper (70,000 steps of 8 images at 0.001).")
+    ] = "dcgan",
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps; left out, the preset's.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images in a step, all processes together; left out, the preset's.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam; left out, the preset's.")] = None,
+    base_width: Annotated[int, typer.Option(help="Channels of the networks at half resolution; less is faster.")] = 64,
+    augment: Annotated[
+        str, typer.Option(help="What the discriminator's images go through (DiffAugment), or none.")
+    ] = "color,translation,cutout",
+    ema_half_life: Annotated[
+        float, typer.Option(help="Half-life, in images, of the averaged weights that are sampled from.")
+    ] = 10_000,
+    checkpoint_every: Annotated[int, typer.Option(help="Images between checkpoints and sample sheets.")] = 20_000,
+    mixed_precision: Annotated[Precision, typer.Option(help="bf16 for GPUs that have it.")] = Precision.NO,
+    seed: Annotated[int, typer.Option(help="Of the weights, the order of the images and the noise.")] = 0,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away an earlier run in this folder.")] = False,
+    device: Device = None,
+) -> None:
+    """Train a DCGAN: sizes 16, 32, 64, 128 and 256; class-conditional, or with --per-class a network for each class.
+
+    The folder then holds the generator (genmix fill takes it), samples/ with a sheet for every checkpoint, and
+    training/ with the last checkpoint and the losses. For several processes: accelerate launch -m genmix_transforms
+    train dcgan ...
+    """
+    import torch
+
+    from genmix_transforms.data.patches import PatchDataset
+    from genmix_transforms.generators import DCGAN, PerClass
+
+    train, val, test = open_splits(
+        data, size=size, fit=fit, channels=channels, group_key=group_key, split_seed=split_seed
+    )
+    if all_data:
+        train = PatchDataset.concatenate([train, val, test])
+    _, channel_count, height, width = train.images.shape
+    if height != width:
+        raise InputError(
+            f"the patches are {height}x{width}, and a DCGAN draws squares: give --size (with --fit crop or pad)"
+        )
+    options = {
+        "resolution": height,
+        "channels": channel_count,
+        "base_width": base_width,
+        "bits": 8 if train.images.dtype == torch.uint8 else 16,
+    }
+    generator = (
+        PerClass.of(DCGAN, classes=train.classes, **options) if per_class else DCGAN(classes=train.classes, **options)
+    )
+    generator.fit(
+        train,
+        out=out,
+        preset=preset,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        augment=() if augment == "none" else tuple(comma_separated(augment)),
+        ema_half_life=ema_half_life,
+        checkpoint_every=checkpoint_every,
+        mixed_precision=mixed_precision.value,
+        seed=seed,
+        restart=restart,
+        device=device,
+        progress=bool(context.obj),
+    )
+    typer.echo(f"{out}: trained; fill a bank with it:\n  genmix fill {out} --out banks/{out.name}")

@@ -1,0 +1,171 @@
+"""Patches from NumPy archives: MedMNIST's and plain ones."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genmix_transforms.data.labelling import GROUP_KEYS, SPLIT_NAMES, read_groups, refuse_single_class, sorted_names
+from genmix_transforms.data.patches import SPLITS, PatchDataset
+from genmix_transforms.errors import InputError
+from genmix_transforms.files.arrays import read_npz
+
+_MOST_CHANNELS = 7
+"""A last axis no longer than this is one of channels; no image is as narrow."""
+
+
+def read_archive(path: Path, group_key: str | None = None) -> PatchDataset:
+    """Read a MedMNIST ``.npz`` or a plain one; the keys are listed at :func:`genmix_transforms.data.open_dataset`.
+
+    Without ``label_names`` the classes are named by their numbers, or are the label strings in order.
+
+    Raises:
+        InputError: not a readable ``.npz``, objects in it, keys that are not there, arrays of another dtype or shape
+            than expected (float images, volumes, several labels an image), or fewer than two classes.
+    """
+    arrays = read_npz(path)
+    if "train_images" in arrays:
+        if group_key is not None:
+            raise InputError(f"{path}: MedMNIST files hold no groups; leave group_key out (got {group_key!r})")
+        _join_parts(path, arrays)
+    if missing := {"images", "labels"} - set(arrays):
+        raise InputError(
+            f"{path}: no {' and no '.join(sorted(missing))} in it; expected images and labels, or the MedMNIST keys "
+            f"train_images, train_labels, ...; it has {', '.join(arrays) or 'nothing'}"
+        )
+    images = _channels_first(path, arrays.pop("images"))
+    labels, classes = _read_labels(path, arrays["labels"], arrays.get("label_names"))
+    if len(images) != len(labels):
+        raise InputError(f"{path}: {len(images)} images but {len(labels)} labels; each image needs one")
+    official = _read_official(path, arrays["split"], len(labels)) if "split" in arrays else None
+    if group_key is not None and group_key not in arrays:
+        raise InputError(f"{path}: no array {group_key!r} to take the groups from; it has {', '.join(arrays)}")
+    group_key = group_key or next((key for key in GROUP_KEYS if key in arrays), None)
+    groups: Tensor | None = None
+    notes: tuple[str, ...] = ()
+    if group_key is not None:
+        groups, notes = read_groups(path, group_key, arrays[group_key], len(labels), official)
+    return PatchDataset(
+        images=images.contiguous(),
+        labels=torch.from_numpy(labels),
+        classes=classes,
+        groups=groups,
+        official=official,
+        name=path.name,
+        notes=notes,
+    )
+
+
+def _join_parts(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Turn the arrays of a MedMNIST file into those of a plain one, in place."""
+    present = [part for part in SPLITS if f"{part}_images" in arrays]
+    images: list[NDArray[Any]] = []
+    labels: list[NDArray[Any]] = []
+    for part in present:
+        if f"{part}_labels" not in arrays:
+            raise InputError(f"{path}: {part}_images without {part}_labels")
+        images.append(arrays.pop(f"{part}_images"))
+        labels.append(_one_label_each(path, f"{part}_labels", arrays.pop(f"{part}_labels")))
+        if images[-1].shape[:1] != labels[-1].shape:
+            raise InputError(
+                f"{path}: {part}_images of shape {images[-1].shape}, but {len(labels[-1])} {part}_labels; each image "
+                f"needs one"
+            )
+        if images[-1].shape[1:] != images[0].shape[1:] or images[-1].dtype != images[0].dtype:
+            raise InputError(
+                f"{path}: {part}_images are {images[-1].dtype} of shape {images[-1].shape}, "
+                f"{present[0]}_images {images[0].dtype} of shape {images[0].shape}; expected images of one kind"
+            )
+    arrays["images"] = np.concatenate(images)
+    arrays["labels"] = np.concatenate(labels)
+    arrays["split"] = np.repeat([SPLITS.index(part) for part in present], [len(part) for part in labels])
+
+
+def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
+    """Images ``(N, H, W)`` or ``(N, H, W, C)`` as ``(N, C, H, W)``, sharing their memory."""
+    if pixels.dtype.kind == "f":
+        raise InputError(
+            f"{path}: images are {pixels.dtype}, whose range is not known: save them as uint8 or uint16, for values "
+            f"in [0, 1] by (images * 255).round().astype(np.uint8), for CT after a window"
+        )
+    if pixels.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint16).newbyteorder()):
+        raise InputError(f"{path}: images are {pixels.dtype}; expected uint8 or uint16: save them as one of these")
+    if 0 in pixels.shape:
+        raise InputError(f"{path}: no images in it (shape {pixels.shape})")
+    tensor = torch.from_numpy(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
+    if pixels.ndim == 3:
+        return tensor.unsqueeze(1)
+    if pixels.ndim == 4 and pixels.shape[-1] <= _MOST_CHANNELS:
+        return tensor.permute(0, 3, 1, 2)
+    if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
+        hint = "channels come last: images.transpose(0, 2, 3, 1)"
+    else:
+        hint = "volumes are not read: save their slices as images of their own, grouped by volume"
+    raise InputError(f"{path}: images of shape {pixels.shape}; expected (N, H, W) or (N, H, W, C); {hint}")
+
+
+def _one_label_each(path: Path, key: str, raw: NDArray[Any]) -> NDArray[Any]:
+    """Labels ``(N,)`` or ``(N, 1)`` as ``(N,)``."""
+    if raw.ndim == 2 and raw.shape[1] > 1:
+        raise InputError(
+            f"{path}: {key} of shape {raw.shape}: {raw.shape[1]} labels an image (multi-label or one-hot); expected "
+            f"one, which for one-hot labels is labels.argmax(axis=1)"
+        )
+    if raw.ndim != 1 and raw.shape[1:] != (1,):
+        raise InputError(f"{path}: {key} of shape {raw.shape}; expected (N,) or (N, 1)")
+    return raw.reshape(-1)
+
+
+def _read_labels(
+    path: Path, raw: NDArray[Any], names: NDArray[Any] | None
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Labels as indices ``(N,)`` into the class names, and the names."""
+    raw = _one_label_each(path, "labels", raw)
+    classes = None if names is None else tuple(_as_texts(path, "label_names", names.reshape(-1)))
+    if raw.dtype.kind in "iub":
+        numbers = raw.astype(np.int64)
+        present, labels = np.unique(numbers, return_inverse=True)
+        if len(present) and present[0] < 0:
+            raise InputError(f"{path}: labels go down to {present[0]}; class numbers are 0 or more")
+        if classes is None:  # numbers with gaps, or from 1 on, name no classes that are not there
+            classes = tuple(str(number) for number in present)
+        elif len(present) and present[-1] >= len(classes):
+            raise InputError(
+                f"{path}: labels go up to {present[-1]}, but label_names has {len(classes)} ({', '.join(classes)})"
+            )
+        else:
+            labels = numbers
+    elif raw.dtype.kind in "US":
+        texts = _as_texts(path, "labels", raw)
+        classes = classes or sorted_names(texts)
+        if strangers := sorted(set(texts) - set(classes)):
+            raise InputError(f"{path}: labels that label_names has not: {', '.join(strangers[:5])}")
+        index = {name: number for number, name in enumerate(classes)}
+        labels = np.array([index[text] for text in texts], dtype=np.int64)
+    else:
+        raise InputError(f"{path}: labels are {raw.dtype}; expected class numbers (integers) or class names (strings)")
+    refuse_single_class(path, [classes[number] for number in np.unique(labels)])
+    return labels.reshape(-1).astype(np.int64, copy=False), classes
+
+
+def _as_texts(path: Path, key: str, values: NDArray[Any]) -> list[str]:
+    """Strings, bytes or numbers as non-empty strings."""
+    texts = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
+    if "" in texts:
+        raise InputError(f"{path}: {key}[{texts.index('')}] is empty; expected a class name")
+    return texts
+
+
+def _read_official(path: Path, raw: NDArray[Any], count: int) -> Tensor:
+    """The source's split, names or 0, 1, 2, as numbers ``(N,)``."""
+    if raw.reshape(-1).shape != (count,):
+        raise InputError(f"{path}: split of shape {raw.shape}; expected ({count},), one for each label")
+    texts = _as_texts(path, "split", raw.reshape(-1))
+    known = SPLIT_NAMES | {str(number): number for number in range(len(SPLITS))}
+    for position, text in enumerate(texts):
+        if text.lower() not in known:
+            raise InputError(f"{path}: split[{position}] is {text!r}, none of {', '.join(known)}")
+    return torch.tensor([known[text.lower()] for text in texts])

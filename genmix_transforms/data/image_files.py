@@ -1,0 +1,185 @@
+"""Patches from image files: folders with one folder a class, and CSV manifests that list the files."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genmix_transforms.data.labelling import GROUP_KEYS, SPLIT_NAMES, read_groups, refuse_single_class, sorted_names
+from genmix_transforms.data.patches import SPLITS, PatchDataset
+from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files.images import Fit, class_folders, describe_fit, image_size, read_images
+
+
+def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: int | None) -> PatchDataset:
+    """Read a folder of class folders, or of train, val and test with class folders in each.
+
+    Classes are in the order of their names. Arguments as in :func:`genmix_transforms.data.open_dataset`.
+
+    Raises:
+        InputError: no class folders, fewer than two classes, a class that only val or test has, class folders mixed
+            with parts of a split, or images that cannot be read as one set.
+    """
+    split_folders = _split_folders(folder)
+    found = {number: class_folders(part) for number, part in (split_folders or {0: folder}).items()}
+    classes = tuple(found[0])
+    for number, files in found.items():
+        if strangers := sorted(set(files) - set(classes)):
+            raise InputError(
+                f"{folder}: {SPLITS[number]} has classes that train has not: {', '.join(strangers)}; "
+                f"train has {', '.join(classes)}"
+            )
+    refuse_single_class(folder, classes)
+    listed = [
+        (path, classes.index(name), number)
+        for number, files in sorted(found.items())
+        for name, paths in files.items()
+        for path in paths
+    ]
+    images, notes = _read_files([path for path, _, _ in listed], size=size, fit=fit, channels=channels)
+    return PatchDataset(
+        images=images,
+        labels=torch.tensor([label for _, label, _ in listed]),
+        classes=classes,
+        official=torch.tensor([number for _, _, number in listed]) if split_folders else None,
+        name=_bare_name(folder),
+        notes=notes,
+    )
+
+
+def _split_folders(folder: Path) -> dict[int, Path] | None:
+    """The folders ``{number of the part: folder}`` of a set that comes split, None for plain class folders."""
+    # A part holds class folders; a class that happens to be called "train" or "test" holds images.
+    parts = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith((".", "__"))]
+    named = {part: SPLIT_NAMES[part.name.lower()] for part in parts if part.name.lower() in SPLIT_NAMES}
+    if not any(entry.is_dir() for part in named for entry in part.iterdir()):
+        return None
+    others = [part.name for part in parts if part not in named]
+    if others:
+        raise InputError(
+            f"{folder}: {', '.join(part.name for part in named)} beside {', '.join(others)}: "
+            f"expected either folders of classes or the folders train, val and test, not both"
+        )
+    if len(set(named.values())) < len(named):
+        raise InputError(f"{folder}: one part of the split under two names: {', '.join(part.name for part in named)}")
+    if 0 not in named.values():
+        raise InputError(f"{folder}: no folder train beside {', '.join(part.name for part in named)}")
+    return {number: part for part, number in named.items()}
+
+
+def read_manifest(
+    path: Path, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None
+) -> PatchDataset:
+    """Read the images that a CSV file lists, with their labels, split and groups.
+
+    Classes are in the order of their names, or of their numbers if all are whole numbers. Arguments as in
+    :func:`genmix_transforms.data.open_dataset`.
+
+    Raises:
+        MissingPathError: images that do not exist; the message counts them.
+        InputError: a missing column, an empty cell, an unknown name of a split, an image listed twice (the message
+            has the line), fewer than two classes, or images that cannot be read as one set.
+    """
+    lines, columns = _read_csv(path)
+    for needed in ("path", "label", *([group_key.lower()] if group_key else [])):
+        if needed not in columns:
+            raise InputError(f"{path}: no column {needed!r} in its header; it has {', '.join(columns)}")
+    group_column = group_key.lower() if group_key else next((key for key in GROUP_KEYS if key in columns), None)
+    for column in ("path", "label", *(key for key in ("split", group_column) if key in columns)):
+        for line, cell in zip(lines, columns[column], strict=True):
+            if not cell:
+                raise InputError(f"{path}, line {line}: the {column} is empty; every image needs one")
+    classes = sorted_names(columns["label"])
+    refuse_single_class(path, classes)
+    official = None
+    if "split" in columns:
+        for line, cell in zip(lines, columns["split"], strict=True):
+            if cell.lower() not in SPLIT_NAMES:
+                raise InputError(f"{path}, line {line}: split {cell!r} is none of {', '.join(SPLIT_NAMES)}")
+        official = torch.tensor([SPLIT_NAMES[cell.lower()] for cell in columns["split"]])
+    files = _listed_files(path, lines, columns["path"])
+    groups: Tensor | None = None
+    group_notes: tuple[str, ...] = ()
+    if group_column is not None:
+        groups, group_notes = read_groups(path, group_column, np.array(columns[group_column]), len(files), official)
+    images, notes = _read_files(files, size=size, fit=fit, channels=channels)
+    index = {name: number for number, name in enumerate(classes)}
+    return PatchDataset(
+        images=images,
+        labels=torch.tensor([index[label] for label in columns["label"]]),
+        classes=classes,
+        groups=groups,
+        official=official,
+        name=path.name,
+        notes=(*group_notes, *notes),
+    )
+
+
+def _read_csv(path: Path) -> tuple[list[int], dict[str, list[str]]]:
+    """Line number of each row, and the cells of each column: ``{column name in lower case: cells}``, blanks cut off."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}); save it as CSV UTF-8") from error
+    # Spreadsheets write semicolons or tabs where the comma is the decimal sign.
+    header_line = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header_line.count))
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                lines.append(reader.line_num)
+                rows.append([cell.strip() for cell in cells])
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+    if len(rows) < 2:
+        raise InputError(f"{path}: lists no images; expected a header (path,label) and a line for each image")
+    header = [name.lower() for name in rows.pop(0)]
+    del lines[0]
+    if len(set(header)) < len(header):
+        raise InputError(f"{path}: two columns of one name in its header: {', '.join(header)}")
+    for line, cells in zip(lines, rows, strict=True):
+        if len(cells) != len(header):
+            raise InputError(f"{path}, line {line}: {len(cells)} cells, but the header has {len(header)} columns")
+    return lines, {name: list(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
+
+
+def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str]) -> list[Path]:
+    """The image files that a manifest names: each exists, and none is named twice."""
+    files = [Path(os.path.normpath(path.parent / cell)) for cell in cells]
+    missing = [
+        f"{cell} (line {line})" for file, cell, line in zip(files, cells, lines, strict=True) if not file.is_file()
+    ]
+    if missing:
+        raise MissingPathError(
+            f"{path}: {len(missing)} of its {len(files)} images do not exist: {', '.join(missing[:3])}"
+            f"{', ...' if len(missing) > 3 else ''}; image paths are relative to the folder of the CSV file"
+        )
+    first_line: dict[Path, int] = {}
+    for file, cell, line in zip(files, cells, lines, strict=True):
+        if file in first_line:
+            raise InputError(
+                f"{path}, line {line}: {cell} stands in line {first_line[file]} already; an image listed twice could "
+                f"be both trained on and tested on"
+            )
+        first_line[file] = line
+    return files
+
+
+def _read_files(
+    files: Sequence[Path], *, size: int | None, fit: Fit, channels: int | None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """The images ``(N, C, H, W)``, and a note if any was brought to another size."""
+    note = "" if size is None else describe_fit({image_size(file) for file in files}, size, fit=fit)
+    return read_images(files, size=size, fit=fit, channels=channels), (note,) if note else ()
+
+
+def _bare_name(folder: Path) -> str:
+    """The folder's own name, also of ``.`` and ``..``."""
+    return os.path.basename(os.path.abspath(folder)) or "patches"

@@ -1,0 +1,84 @@
+"""What a source says about its patches besides the pixels: class names, groups, the split it came with."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genmix_transforms.data.patches import SPLITS
+from genmix_transforms.errors import InputError
+
+GROUP_KEYS = (
+    "group",
+    "groups",
+    "group_id",
+    "patient",
+    "patients",
+    "patient_id",
+    "subject",
+    "subject_id",
+    "case",
+    "case_id",
+    "dup_group",
+)
+"""Where groups are looked for, in an ``.npz`` and in the header of a CSV file, when no ``group_key`` is given."""
+
+SPLIT_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
+"""What the parts of a split may be called (in any case), and their numbers in :data:`SPLITS`."""
+
+
+def read_groups(
+    path: Path, key: str, raw: NDArray[Any], count: int, official: Tensor | None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Number the groups of a source.
+
+    Args:
+        path: the source, for messages.
+        key: the array or column that holds the groups.
+        raw: ``(N,)`` or ``(N, 1)``, integers or strings.
+        count: N.
+        official: ``(N,)`` the split that the source came with, None if it came with none.
+
+    Returns:
+        Group numbers ``(N,)``, int64, from 0; and notes: where they were found, and how many the official split parts.
+
+    Raises:
+        InputError: another shape or dtype, or an empty string (all patches of unknown origin would be one group).
+    """
+    values = raw.reshape(-1)
+    if values.shape != (count,) or values.dtype.kind not in "iubUS":
+        raise InputError(
+            f"{path}: groups {key!r} are {raw.dtype} of shape {raw.shape}; expected integers or strings of shape "
+            f"({count},), one for each image"
+        )
+    if values.dtype.kind in "US" and (empty := np.flatnonzero(values == values.dtype.type())).size:
+        raise InputError(f"{path}: {key}[{empty[0]}] is empty; give each patch the name of its group")
+    names, numbers = np.unique(values, return_inverse=True)
+    groups = torch.from_numpy(numbers.reshape(-1).astype(np.int64, copy=False))
+    notes = [f"groups from {key!r}: {len(names)} groups"]
+    if official is not None:
+        parts = torch.zeros(len(names), len(SPLITS), dtype=torch.bool)
+        parts[groups, official] = True
+        if parted := int((parts.sum(dim=1) > 1).sum()):
+            notes.append(f"groups that lie in more than one part of the source's own split: {parted}")
+    return groups, tuple(notes)
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Different names in order: of the alphabet, or of numbers when all are whole numbers."""
+    different = set(names)
+    if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in different):
+        return tuple(sorted(different, key=lambda name: (int(name), name)))
+    return tuple(sorted(different))
+
+
+def refuse_single_class(path: Path, present: Sequence[str]) -> None:
+    """Raise InputError unless at least two classes are present: there would be nothing to tell apart."""
+    if len(present) < 2:
+        found = f"one class ({present[0]})" if present else "no class"
+        raise InputError(f"{path}: {found}; a classifier needs at least two")

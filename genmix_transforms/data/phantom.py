@@ -1,0 +1,266 @@
+"""A procedural CT model of focal liver lesions: the embedded default data set, with nothing to download."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import index
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from genmix_transforms.data.patches import SPLITS, PatchDataset
+from genmix_transforms.data.phantom_lesions import LESIONS, Liver, paint_parenchyma, paint_vessels
+from genmix_transforms.data.phantom_scanner import Array, Scan, crop
+from genmix_transforms.errors import InputError
+
+CLASSES = tuple(LESIONS)
+"""Cyst, hemangioma, metastasis: the paper's three classes, in its order."""
+
+PAPER_COUNTS = {"train": (433, 70, 178), "val": (115, 30, 157), "test": (128, 30, 149)}
+"""Lesions of each class in the paper's splits: 681, 302 and 307, together 1,290."""
+
+SMALLEST_SIZE = 16
+
+LESIONS_PER_PATIENT = (0.25, 0.23, 0.22, 0.30)
+"""Shares of patients with 1, 2, 3 and 4 lesions: 2.57 on average, as the paper's 1,290 lesions of 502 patients."""
+
+SAME_CLASS = 0.6
+"""Chance that a patient's further lesion is of the first one's class whatever the prevalence: lesions come in kind."""
+
+# What a random stream is for: the first word of its seed. The user's seed, which may be long, stands last, so that no
+# two streams share a seed sequence.
+_PATIENTS, _SCANS, _IMAGES = range(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LesionPhantom:
+    """Focal liver lesions in portal-venous CT, drawn by a model: cysts, hemangiomas and metastases.
+
+    It stands in for the paper's private data set with that set's split sizes and class counts, so that everything in
+    this package can be tried without a download. It is *no* substitute for clinical data: accuracies on it say
+    whether a method works as built, not how well it would do in a hospital.
+
+    What is modelled, in millimetres and Hounsfield units (HU), one axial slice through the middle of each lesion:
+
+    - *Liver*: parenchyma of 100 HU (10 HU standard deviation between patients), faintly uneven; branching veins 30 to
+      60 HU brighter, along the slice and across it.
+    - *Cyst*: 0 to 20 HU without texture, round, sharp border; one in five dense (20 to 55 HU) and often less sharp.
+    - *Hemangioma*: bright (140 to 200 HU) discontinuous nodules along the wall around a hypodense centre, lobulated,
+      often with a feeding vessel; one in four barely nodular, some small ones evenly filled.
+    - *Metastasis*: 40 to 75 HU behind an indistinct, ragged border; uneven, often necrotic, half of them with a rim;
+      one in four homogeneous.
+    - *Size*: diameters of 6 to 40 mm, log-normal, medians 11 mm (cysts) and 17 mm: sizes overlap, and
+      slices of 3 to 5 mm average a small lesion with the liver above and below it (partial volume), so that small
+      lesions look alike.
+    - *Scanner*: pixels of 0.5 to 0.8 mm as in the paper, a point spread, and noise with the spectrum of filtered
+      back-projection. In parenchyma at 1.5 mm a pixel its standard deviation is 13 HU (5 to 95 % of patients: 9 to 19)
+      and neighbours correlate by 0.44 along rows and 0.38 along columns; in real scans, mostly of thinner slices, the
+      same figures are 17 HU (9 to 25), 0.50 and 0.38.
+
+    The patch is the lesion's bounding box with a margin, as the paper's patches are cropped around lesions: its side is
+    1.2 diameters + 12 mm (19 to 60 mm), so a small lesion stays the smaller one in its patch. The scene is rendered
+    on the CT matrix and then resampled, so every ``size`` shows the same content, noise included. Not modelled: other
+    phases than the portal-venous, the liver's surface and neighbours, several lesions in one patch, motion, metal.
+
+    An image depends on ``seed``, split, label and number alone: asking for more images, or for another size, changes
+    none of them.
+
+    Args:
+        size: side of the square patches, pixels, at least 16.
+        seed: another seed, other patients; at least 0.
+        train: how many cysts, hemangiomas and metastases the training split has; the paper's by default, as below.
+        val: the same for the validation split.
+        test: the same for the test split.
+        level: centre of the window that grey values are stored through, HU.
+        width: of that window, HU: ``level - width / 2`` becomes grey 0 and ``level + width / 2`` grey 255 (by default
+            -40 and 220 HU, 1.02 HU a grey value), what lies beyond is clipped.
+
+    Raises:
+        InputError: a size below 16, a negative seed, counts that are not three numbers from 0 up, all counts 0, or a
+            window without width.
+
+    Example:
+        >>> phantom = LesionPhantom(size=32, train=(4, 2, 3), val=(1, 1, 1), test=(1, 1, 1))
+        >>> phantom.dataset()
+        lesion phantom: 15 patches, 1 x 32 x 32 (cyst 6, hemangioma 4, metastasis 5)
+        >>> phantom.render("cyst", 0).shape
+        (32, 32)
+    """
+
+    size: int = 64
+    seed: int = 0
+    train: Sequence[int] = PAPER_COUNTS["train"]
+    val: Sequence[int] = PAPER_COUNTS["val"]
+    test: Sequence[int] = PAPER_COUNTS["test"]
+    level: float = 90.0
+    width: float = 260.0
+
+    def __post_init__(self) -> None:
+        if not _is_whole(self.size) or self.size < SMALLEST_SIZE:
+            raise InputError(
+                f"LesionPhantom: size must be a whole number of pixels from {SMALLEST_SIZE} up, got {self.size}"
+            )
+        if not _is_whole(self.seed) or self.seed < 0:
+            raise InputError(f"LesionPhantom: seed must be a whole number from 0 up, got {self.seed}")
+        if not (np.isfinite(self.level) and np.isfinite(self.width) and self.width > 0):
+            raise InputError(
+                f"LesionPhantom: the window must have a finite level and a width above 0 HU, "
+                f"got level {self.level} and width {self.width}"
+            )
+        for split in SPLITS:
+            object.__setattr__(self, split, _checked_counts(split, getattr(self, split)))
+        if not any(sum(counts) for counts in self._counts):
+            raise InputError("LesionPhantom: all counts are 0; ask for some lesions")
+
+    @property
+    def _counts(self) -> tuple[Sequence[int], ...]:
+        return self.train, self.val, self.test
+
+    def render(self, label: int | str, number: int, *, split: str = "train") -> Array:
+        """Draw one patch.
+
+        Args:
+            label: the class, by name or by its index in cyst, hemangioma, metastasis.
+            number: which lesion of that class and split, from 0 up; it may lie beyond the counts of the data set.
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            ``(size, size)``, float32, HU, neither windowed nor clipped.
+
+        Raises:
+            InputError: no such class, split or number.
+
+        Example:
+            >>> bool(LesionPhantom().render("cyst", 0)[32, 32] < 60)
+            True
+        """
+        class_index = _class_index(label)
+        if split not in SPLITS:
+            raise InputError(f"LesionPhantom.render: split must be one of {', '.join(SPLITS)}, got {split!r}")
+        if not _is_whole(number) or number < 0:
+            raise InputError(f"LesionPhantom.render: number must be a whole number from 0 up, got {number}")
+        split_index = SPLITS.index(split)
+        patient = int(patients_of(self.seed, split_index, class_index, number + 1)[number])
+        scan, liver = draw_patient(self.seed, split_index, patient)
+        rng = np.random.default_rng([_IMAGES, split_index, class_index, number, self.seed])
+        draw_outline, paint_lesion = LESIONS[CLASSES[class_index]]
+        outline = draw_outline(rng)
+        grid = scan.grid(outline.patch_side)
+        planes = paint_parenchyma(grid, liver, rng)
+        paint_vessels(planes, grid, liver, rng)
+        paint_lesion(planes, grid, outline, liver, rng)
+        return crop(scan.acquire(planes, grid, rng), grid, self.size)
+
+    def dataset(self) -> PatchDataset:
+        """Draw all patches of all splits.
+
+        Returns:
+            uint8 ``(N, 1, size, size)`` through the window; sorted by split, class and number; ``official`` has the
+            split, ``groups`` the patient (1 to 4 lesions, of one or several classes, all in one split).
+        """
+        wanted = [
+            (split, label, number)
+            for split, counts in enumerate(self._counts)
+            for label, count in enumerate(counts)
+            for number in range(count)
+        ]
+        low = self.level - self.width / 2
+        images = np.empty((len(wanted), 1, self.size, self.size), dtype=np.uint8)
+        progress = tqdm(wanted, desc="drawing lesions", unit="img", disable=len(wanted) < 200)
+        for image, (split, label, number) in zip(images, progress, strict=True):
+            hounsfield = self.render(label, number, split=SPLITS[split])
+            image[0] = np.clip(np.rint((hounsfield - low) * (255 / self.width)), 0, 255)
+        patients = [
+            np.stack([np.full(count, split), patients_of(self.seed, split, label, count)[:count]], axis=1)
+            for split, counts in enumerate(self._counts)
+            for label, count in enumerate(counts)
+        ]
+        _, groups = np.unique(np.concatenate(patients), axis=0, return_inverse=True)
+        split_of, label_of, _ = torch.tensor(wanted, dtype=torch.int64).unbind(dim=1)
+        return PatchDataset(
+            images=torch.from_numpy(images),
+            labels=label_of.contiguous(),
+            classes=CLASSES,
+            groups=torch.from_numpy(groups.reshape(-1).astype(np.int64)),
+            official=split_of.contiguous(),
+            name="lesion phantom",
+            notes=(f"grey 0 to 255 is {low:g} to {low + self.width:g} HU",),
+        )
+
+
+def draw_patient(seed: int, split: int, patient: int) -> tuple[Scan, Liver]:
+    """How patient number ``patient`` of a split was scanned, and the liver: the same for all lesions of the patient."""
+    rng = np.random.default_rng([_SCANS, split, patient, seed])
+    scan = Scan(
+        pixel_spacing=float(rng.uniform(0.5, 0.8)),
+        slice_thickness=float(rng.uniform(3, 5)),
+        blur=float(rng.uniform(0.4, 0.6)),
+        noise=float(np.clip(15 * np.exp(0.25 * rng.standard_normal()), 7, 26)),
+        cutoff=float(rng.uniform(0.18, 0.26)),
+        anisotropy=float(rng.uniform(1.0, 1.2)),
+    )
+    parenchyma = float(np.clip(rng.normal(100, 10), 75, 130))
+    return scan, Liver(parenchyma=parenchyma, vessels=parenchyma + float(rng.uniform(30, 60)))
+
+
+def patients_of(seed: int, split: int, label: int, count: int) -> NDArray[np.int64]:
+    """The patients of the first lesions of a class.
+
+    Patients come in a stream of their own, each with its 1 to 4 lesions; lesion number k of a class is the k-th of that
+    class in the stream. Counts then only say where to stop, so that no count changes whose lesion another one is.
+
+    Args:
+        seed: of the phantom.
+        split: index of the split.
+        label: index of the class.
+        count: how many lesions, at least.
+
+    Returns:
+        ``(count or more,)``, int64, numbers of the patients, ascending.
+    """
+    patients = 256
+    while len(_stream(seed, split, patients)[label]) < count:
+        patients *= 2
+    return _stream(seed, split, patients)[label]
+
+
+@lru_cache(maxsize=64)
+def _stream(seed: int, split: int, patients: int) -> tuple[NDArray[np.int64], ...]:
+    """For each class, the patient of each of its lesions, among the first so many patients of a split."""
+    most = len(LESIONS_PER_PATIENT)
+    # A row a patient: with more patients, the first ones stay as they were.
+    draws = np.random.default_rng([_PATIENTS, split, seed]).random((patients, 1 + 2 * most))
+    lesions = 1 + np.searchsorted(np.cumsum(LESIONS_PER_PATIENT)[:-1], draws[:, 0], side="right")
+    counts = np.cumsum(PAPER_COUNTS[SPLITS[split]])
+    label = np.searchsorted(counts[:-1] / counts[-1], draws[:, 1 : 1 + most], side="right")
+    label = np.where(draws[:, 1 + most :] < SAME_CLASS, label[:, :1], label)
+    patient, slot = np.nonzero(np.arange(most) < lesions[:, None])
+    return tuple(patient[label[patient, slot] == number] for number in range(len(CLASSES)))
+
+
+def _checked_counts(split: str, counts: Sequence[int]) -> tuple[int, ...]:
+    if (
+        not isinstance(counts, Sequence)
+        or len(counts) != len(CLASSES)
+        or not all(_is_whole(count) and count >= 0 for count in counts)
+    ):
+        raise InputError(
+            f"LesionPhantom: {split} must be {len(CLASSES)} whole numbers from 0 up, "
+            f"how many of {', '.join(CLASSES)}, got {counts}"
+        )
+    return tuple(index(count) for count in counts)
+
+
+def _class_index(label: int | str) -> int:
+    if isinstance(label, str) and label in CLASSES:
+        return CLASSES.index(label)
+    if not isinstance(label, str) and _is_whole(label) and 0 <= label < len(CLASSES):
+        return index(label)
+    names = ", ".join(f"{number} {name}" for number, name in enumerate(CLASSES))
+    raise InputError(f"LesionPhantom.render: label must be a class or its index ({names}), got {label!r}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

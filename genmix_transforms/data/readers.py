@@ -1,0 +1,102 @@
+"""Labelled patches in, from wherever they are: class folders, ``.npz`` files, CSV manifests, the phantom."""
+
+from dataclasses import replace
+from numbers import Integral
+from pathlib import Path
+from typing import get_args
+
+from genmix_transforms.data.archives import read_archive
+from genmix_transforms.data.image_files import read_class_folders, read_manifest
+from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files.images import Fit, to_channels
+
+MIN_SIZE = 8
+"""The smallest patch side, in pixels."""
+
+_READABLE = (
+    "read are a folder of class folders, a MedMNIST or plain .npz, a .csv with the columns path and label, "
+    "and the word phantom"
+)
+
+
+def open_dataset(
+    path: str | Path,
+    *,
+    size: int | None = None,
+    fit: Fit = "resize",
+    channels: int | None = None,
+    group_key: str | None = None,
+) -> PatchDataset:
+    """Read labelled patches into memory.
+
+    What ``path`` may be:
+
+    - a folder with one folder of image files a class (any format Pillow reads, 8 and 16 bit; grey stays one channel);
+      or a folder of such folders named train, val (valid, validation) and test, whose split is then kept;
+    - a MedMNIST ``.npz`` (``train_images``, ``train_labels``, ...), whose split is kept;
+    - a plain ``.npz``: ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, uint8 or uint16; ``labels`` ``(N,)`` or
+      ``(N, 1)``, class numbers or class names; optionally ``label_names``, ``split`` (names or 0, 1, 2) and groups;
+    - a ``.csv`` with a header: columns ``path`` (relative to the CSV's folder) and ``label`` (a class name),
+      optionally ``split`` and groups;
+    - the word ``phantom``: :class:`genmix_transforms.data.LesionPhantom`, which needs no file.
+
+    Args:
+        path: the folder, the file, or ``"phantom"``.
+        size: side of the square patches in pixels, at least 8; None keeps the size of the source.
+        fit: how ``size`` is reached, see :func:`genmix_transforms.files.images.fit_images`.
+        channels: 1 for grey, 3 for colour; None: as the source is.
+        group_key: array of the ``.npz`` or column of the CSV that holds the groups (a patient, a set of
+            near-duplicates); None takes the first of :data:`genmix_transforms.data.labelling.GROUP_KEYS` there is.
+
+    Returns:
+        The patches: images ``(N, C, H, W)``, uint8 or uint16. Their notes say what was resized, and where groups
+        were found.
+
+    Raises:
+        MissingPathError: no such path, or a CSV that names images which do not exist.
+        InputError: anything else that cannot be used: a corrupt image, images of different sizes without ``size``,
+            fewer than two classes, an ``.npz`` with objects in it, a type of file that is not read, ...
+
+    Example:
+        >>> images, labels = np.zeros((4, 16, 16), np.uint8), np.array([0, 0, 1, 1])
+        >>> np.savez("patches.npz", images=images, labels=labels, label_names=["cyst", "metastasis"])
+        >>> open_dataset("patches.npz", size=32)
+        patches.npz: 4 patches, 1 x 32 x 32 (cyst 2, metastasis 2)
+    """
+    if size is not None and (not isinstance(size, Integral) or size < MIN_SIZE):
+        raise InputError(f"size must be a whole number of at least {MIN_SIZE} pixels, got {size!r}")
+    if fit not in get_args(Fit):
+        raise InputError(f"fit must be 'resize', 'pad' or 'crop', got {fit!r}")
+    if channels not in (None, 1, 3):
+        raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
+    word, path = str(path), Path(path)
+    if not word or not path.exists():
+        if word != "phantom":
+            raise MissingPathError(f"{word!r}: no such file or folder; {_READABLE}")
+        if group_key is not None:
+            raise InputError(f"the phantom brings its own groups; leave group_key out (got {group_key!r})")
+        from genmix_transforms.data.phantom import LesionPhantom
+
+        return _brought_to(LesionPhantom(size=size or 64).dataset(), size=size, fit=fit, channels=channels)
+    if path.is_dir():
+        if group_key is not None:
+            raise InputError(
+                f"{path}: class folders hold no groups (group_key={group_key!r}): list the files in a .csv"
+            )
+        return read_class_folders(path, size=size, fit=fit, channels=channels)
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return read_manifest(path, size=size, fit=fit, channels=channels, group_key=group_key)
+    if suffix == ".npz":
+        return _brought_to(read_archive(path, group_key), size=size, fit=fit, channels=channels)
+    raise InputError(f"{path}: files of type {suffix or '(none)'!r} are not read; {_READABLE}")
+
+
+def _brought_to(patches: PatchDataset, *, size: int | None, fit: Fit, channels: int | None) -> PatchDataset:
+    """Patches from memory at the size and channel count that were asked for."""
+    if channels == 1:  # before resizing and, below, after it: whichever handles fewer pixels
+        patches = replace(patches, images=to_channels(patches.images, 1))
+    if size is not None:
+        patches = patches.resized(size, fit=fit)
+    return patches if channels is None else replace(patches, images=to_channels(patches.images, channels))

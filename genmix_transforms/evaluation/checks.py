@@ -1,0 +1,146 @@
+"""What can be wrong with a comparison, found before any work; and what is doubtful about one, said with it."""
+
+from collections.abc import Sequence
+
+import torch
+
+from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.data.patches import SPLITS, PatchDataset, describe_counts
+from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.arms import Setting, arm_kind, build_arm
+from genmix_transforms.evaluation.classifiers import build_classifier
+from genmix_transforms.evaluation.normalisation import Normalisation
+from genmix_transforms.evaluation.protocol import Protocol
+
+Splits = tuple[PatchDataset, PatchDataset, PatchDataset]
+"""Train, validation and test, as :meth:`PatchDataset.split` returns them."""
+
+
+def check_arms(arms: Sequence[str]) -> tuple[str, ...]:
+    """The arms' names, each known and there once."""
+    if isinstance(arms, str):
+        raise InputError(f"arms must be a list of names, got the text {arms!r}; give ({arms!r},)")
+    arms = tuple(arms)
+    if not arms:
+        raise InputError("no arms to compare")
+    for arm in arms:
+        arm_kind(arm)
+    if len(set(arms)) != len(arms):
+        raise InputError(f"every arm once, got {', '.join(arms)}")
+    return arms
+
+
+def check_splits(splits: Splits) -> None:
+    """Train, validation and test are there, fit together, and can be learned from."""
+    if len(splits) != len(SPLITS) or not all(isinstance(part, PatchDataset) for part in splits):
+        raise InputError(
+            "splits must be three PatchDatasets, train, validation and test, as patches.split(seed=0) returns"
+        )
+    train = splits[0]
+    for name, part in zip(SPLITS, splits, strict=True):
+        if not len(part):
+            raise InputError(f"the {name} part is empty")
+        for what in ("classes", "shape", "dtype"):
+            expected, found = _trait(train, what), _trait(part, what)
+            if found != expected:
+                raise InputError(f"the parts must have the same {what}: train has {expected}, {name} has {found}")
+    present = [name for name, count in train.class_counts.items() if count]
+    if len(present) < 2:
+        raise InputError(f"{train.name}: a classifier needs at least 2 classes, only {', '.join(present)} has images")
+
+
+def _trait(part: PatchDataset, what: str) -> object:
+    return {"classes": part.classes, "shape": tuple(part.images.shape[1:]), "dtype": part.images.dtype}[what]
+
+
+def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.device) -> SyntheticBank:
+    """The bank with the training set's classes, on the device; the one given stays where it is.
+
+    Raises:
+        InputError: classes that are not the data's, or images of another shape.
+    """
+    bank = bank.with_classes(train.classes)
+    expected = tuple(train.images.shape[1:])
+    if bank.image_shape != expected:
+        raise InputError(
+            f"the bank's images are {' x '.join(map(str, bank.image_shape))} (C x H x W), the patches "
+            f"{' x '.join(map(str, expected))}: resize one to the other, or fill a bank at the patches' size"
+        )
+    if bank.images.device == device:
+        return bank
+    return SyntheticBank(
+        bank.images.to(device),
+        bank.labels.to(device),
+        classes=bank.classes,
+        seeds=bank.seeds.to(device),
+        window=bank.window,
+        provenance=bank.provenance,
+    )
+
+
+def prepare(
+    arms: Sequence[str], splits: Splits, bank: SyntheticBank | None, protocol: Protocol, *, device: torch.device
+) -> Setting:
+    """Check a comparison whole, by building everything that it will need, and return what its arms are built from.
+
+    Raises:
+        InputError: anything that would fail later.
+    """
+    arms = check_arms(arms)
+    check_splits(splits)
+    train = splits[0]
+    setting = Setting(
+        protocol=protocol,
+        class_counts=train.class_counts,
+        normalisation=Normalisation.of(train.images),
+        bank=None
+        if bank is None or not any(arm_kind(arm).needs_bank for arm in arms)
+        else prepare_bank(bank, train, device=device),
+    )
+    for arm in arms:
+        build_arm(arm, setting)
+    channels, height, width = train.images.shape[1:]
+    build_classifier(protocol.classifier, channels=channels, classes=len(train.classes), size=(height, width), seed=0)
+    return setting
+
+
+def doubts(arms: Sequence[str], splits: Splits, bank: SyntheticBank | None, protocol: Protocol) -> tuple[str, ...]:
+    """What does not stop a comparison but belongs beside its results, a sentence each."""
+    train, _, test = splits
+    found = []
+    for name, part in (("training", train), ("test", test)):
+        absent = [name for name, count in part.class_counts.items() if not count]
+        if absent:
+            found.append(f"no {name} images of {', '.join(absent)}")
+    if train.groups is not None and test.groups is not None:
+        shared = len(set(train.groups.tolist()) & set(test.groups.tolist()))
+        if shared:
+            found.append(f"{shared} groups have images in both the training and the test set: scores may be too high")
+    if protocol.patience is not None and len(arms) > 1:
+        found.append(
+            f"early stopping (patience {protocol.patience}): arms may take different numbers of steps; "
+            "results.csv has them"
+        )
+    if bank is None or not any(arm_kind(arm).needs_bank for arm in arms):
+        return tuple(found)
+    recorded = bank_fingerprint(bank)
+    if recorded not in (None, train.fingerprint):
+        found.append(
+            "the bank's generator was trained on another set than this training set: if that held test images, they "
+            "have leaked into the arms that use the bank; train the generator on this split's training part"
+        )
+    if "blend" in arms and protocol.blend_share < 1:
+        wanted = round(len(train) * protocol.blend_share / (1 - protocol.blend_share))
+        if len(bank) < wanted:
+            found.append(
+                f"arm 'blend': a share of {protocol.blend_share:g} beside {len(train)} real images is {wanted} "
+                f"synthetic ones, the bank has {len(bank)} ({describe_counts(bank.class_counts)}): they are repeated"
+            )
+    return tuple(found)
+
+
+def bank_fingerprint(bank: SyntheticBank) -> str | None:
+    """The fingerprint of the set that the bank's generator was trained on, where the bank records it."""
+    training_set = bank.provenance.get("training_set")
+    fingerprint = training_set.get("fingerprint") if isinstance(training_set, dict) else None
+    return fingerprint if isinstance(fingerprint, str) else None

@@ -1,0 +1,130 @@
+"""The scores of a classifier on a test set, over all classes and for each."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genmix_transforms.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Scores as fractions from 0 to 1; NaN where a score has no meaning.
+
+    Args:
+        accuracy: share of test images classified rightly.
+        macro_f1: mean F1 over the classes, each counting the same; classes that occur neither in the test set nor among
+            the predictions are left out.
+        balanced_accuracy: mean sensitivity over the classes that the test set has.
+        sensitivity: of each class; NaN for a class that the test set does not have.
+        specificity: of each class; NaN for a class that all of the test set has.
+        confusion: images by true class (row) and predicted class (column).
+    """
+
+    accuracy: float
+    macro_f1: float
+    balanced_accuracy: float
+    sensitivity: tuple[float, ...]
+    specificity: tuple[float, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+    def by_name(self, classes: Sequence[str]) -> dict[str, float]:
+        """Every score by its name: accuracy, macro_f1, balanced_accuracy, then sensitivity_X, specificity_X of each class."""
+        return {
+            "accuracy": self.accuracy,
+            "macro_f1": self.macro_f1,
+            "balanced_accuracy": self.balanced_accuracy,
+            **{
+                f"{kind}_{name}": values[number]
+                for number, name in enumerate(classes)
+                for kind, values in (("sensitivity", self.sensitivity), ("specificity", self.specificity))
+            },
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it: NaN as None."""
+        return {
+            "accuracy": self.accuracy,
+            "macro_f1": self.macro_f1,
+            "balanced_accuracy": self.balanced_accuracy,
+            "sensitivity": [None if math.isnan(value) else value for value in self.sensitivity],
+            "specificity": [None if math.isnan(value) else value for value in self.specificity],
+            "confusion": [list(row) for row in self.confusion],
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Scores":
+        """The inverse of :meth:`to_dict`."""
+        nan = float("nan")
+        return cls(
+            accuracy=float(content["accuracy"]),
+            macro_f1=float(content["macro_f1"]),
+            balanced_accuracy=float(content["balanced_accuracy"]),
+            sensitivity=tuple(nan if value is None else float(value) for value in content["sensitivity"]),
+            specificity=tuple(nan if value is None else float(value) for value in content["specificity"]),
+            confusion=tuple(tuple(int(value) for value in row) for row in content["confusion"]),
+        )
+
+
+def score(predictions: Tensor, labels: Tensor, *, num_classes: int) -> Scores:
+    """Compare predicted classes with the true ones.
+
+    Args:
+        predictions: int64 ``(N,)``, in 0 to ``num_classes`` - 1.
+        labels: likewise.
+        num_classes: K, at least 2.
+
+    Raises:
+        InputError: nothing to compare, or values that are no classes.
+
+    Example:
+        >>> scores = score(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 1]), num_classes=2)
+        >>> scores.accuracy, scores.sensitivity[1], scores.confusion
+        (0.75, 1.0, ((2, 1), (0, 1)))
+    """
+    _check(predictions, labels, num_classes)
+    # Imported here: torchmetrics brings much along, and training scripts that import the package did not ask for it.
+    from torchmetrics.functional import classification as metrics
+
+    def value(function: str, average: str) -> Tensor:
+        result: Tensor = getattr(metrics, function)(
+            predictions, labels, num_classes=num_classes, average=average, validate_args=False
+        )
+        return result.double().cpu()
+
+    confusion = metrics.multiclass_confusion_matrix(
+        predictions, labels, num_classes=num_classes, validate_args=False
+    ).cpu()
+    support = confusion.sum(dim=1)
+    # torchmetrics calls a sensitivity without positives, and a specificity without negatives, 0: a made-up number.
+    undefined = torch.tensor(float("nan"), dtype=torch.float64)
+    sensitivity = torch.where(support > 0, value("multiclass_recall", "none"), undefined)
+    specificity = torch.where(support < len(labels), value("multiclass_specificity", "none"), undefined)
+    return Scores(
+        accuracy=float(value("multiclass_accuracy", "micro")),
+        macro_f1=float(value("multiclass_f1_score", "macro")),
+        balanced_accuracy=float(sensitivity.nanmean()),
+        sensitivity=tuple(sensitivity.tolist()),
+        specificity=tuple(specificity.tolist()),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+    )
+
+
+def _check(predictions: Tensor, labels: Tensor, num_classes: int) -> None:
+    if num_classes < 2:
+        raise InputError(f"scores need at least 2 classes, got {num_classes}")
+    if predictions.shape != labels.shape or labels.ndim != 1 or not len(labels):
+        raise InputError(
+            f"predictions and labels must be of one shape (N,), N at least 1, got {tuple(predictions.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
+    for name, tensor in (("predictions", predictions), ("labels", labels)):
+        if tensor.dtype != torch.int64:
+            raise InputError(f"{name} must be int64 class indices, got {tensor.dtype}")
+        low, high = int(tensor.min()), int(tensor.max())
+        if low < 0 or high >= num_classes:
+            raise InputError(f"{name} run from {low} to {high}, but there are {num_classes} classes")

@@ -1,0 +1,34 @@
+"""Generators of synthetic patches, one training loop for all of them, and the filling of banks.
+
+Names load on first use: a training script that only wants one generator does not import the libraries of the others.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genmix_transforms.generators.base import Generator
+    from genmix_transforms.generators.dcgan import DCGAN
+    from genmix_transforms.generators.filling import fill_bank
+    from genmix_transforms.generators.per_class import PerClass
+    from genmix_transforms.generators.registry import load_generator
+
+_HOME = {
+    "DCGAN": "genmix_transforms.generators.dcgan",
+    "Generator": "genmix_transforms.generators.base",
+    "PerClass": "genmix_transforms.generators.per_class",
+    "fill_bank": "genmix_transforms.generators.filling",
+    "load_generator": "genmix_transforms.generators.registry",
+}
+
+__all__ = ["DCGAN", "Generator", "PerClass", "fill_bank", "load_generator"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

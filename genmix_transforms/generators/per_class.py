@@ -1,0 +1,141 @@
+"""One generator for each class: the paper's way with GANs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.errors import InputError
+from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds, read_config, write_config
+
+FOLDER = "classes"
+
+
+class PerClass(Generator):
+    """Unconditional generators of one class each, used as one generator of all of them.
+
+    ``fit`` trains one after the other, each on its class alone and for the whole schedule; it goes on where it stopped.
+
+    Args:
+        members: a generator for each class, each with that one class, all of one image shape and pixel type.
+
+    Raises:
+        InputError: members that have several classes, share one, or differ in shape.
+
+    Source: Lee, Lee, Hong (arXiv 2405.20650), section 3.1.
+
+    Example:
+        >>> from genmix_transforms.generators import DCGAN
+        >>> generator = PerClass.of(DCGAN, classes=["cyst", "metastasis"], resolution=16, base_width=4)
+        >>> generator.sample(labels=[0, 1], seeds=[7, 8]).shape
+        torch.Size([2, 1, 16, 16])
+    """
+
+    kind = "per-class"
+
+    def __init__(self, members: Sequence[Generator]) -> None:
+        if not members:
+            raise InputError("PerClass: expected a generator for each class, got none")
+        several = next((member for member in members if len(member.classes) != 1), None)
+        if several is not None:
+            raise InputError(f"PerClass: every member has one class, got one with {', '.join(several.classes)}")
+        self.members = tuple(members)
+        self.classes = tuple(member.classes[0] for member in members)
+        if len(set(self.classes)) != len(self.classes):
+            raise InputError(f"PerClass: every class has one member, got {', '.join(self.classes)}")
+        looks = {(member.image_shape, member.pixel_dtype) for member in members}
+        if len(looks) > 1:
+            raise InputError(f"PerClass: members must draw images of one shape and type, got {sorted(map(str, looks))}")
+        self.image_shape = members[0].image_shape
+        self.pixel_dtype = members[0].pixel_dtype
+
+    @classmethod
+    def of(cls, generator: Callable[..., Generator], *, classes: Sequence[str], **options: Any) -> "PerClass":
+        """One ``generator(classes=[name], **options)`` for each class."""
+        return cls([generator(classes=[name], **options) for name in classes])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Where the members are, within the folder."""
+        return {"members": [self._member_folder(number) for number in range(len(self.members))]}
+
+    @property
+    def network(self) -> nn.Module:
+        """The members' networks, in the order of the classes."""
+        return nn.ModuleList(member.network for member in self.members)
+
+    @property
+    def provenance(self) -> dict[str, Any]:  # type: ignore[override]
+        """The members' provenances, and the class counts of the training set as a whole."""
+        members = [member.provenance for member in self.members]
+        counts = {
+            name: record["training_set"]["class_counts"][name]
+            for name, record in zip(self.classes, members, strict=True)
+            if "training_set" in record
+        }
+        return {"members": members, **({"training_set": {"class_counts": counts}} if counts else {})}
+
+    def describe(self) -> dict[str, Any]:
+        """The members' own descriptions."""
+        return {**super().describe(), "members": [member.describe() for member in self.members]}
+
+    def to(self, device: str | torch.device) -> "PerClass":
+        """Move every member."""
+        for member in self.members:
+            member.to(device)
+        return self
+
+    def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
+        """Draw images; see :meth:`Generator.sample`."""
+        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
+        images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
+        for number, member in enumerate(self.members):
+            here = torch.nonzero(labels == number).flatten()
+            if len(here):
+                images[here] = member.sample(torch.zeros_like(here), seeds[here])
+        return images
+
+    def fit(self, dataset: PatchDataset, *, out: str | Path, **options: Any) -> "PerClass":
+        """Train the members one after the other, each on its class.
+
+        Args:
+            dataset: the training set, with these classes.
+            out: the run's folder; each class has its own below ``classes/``.
+            **options: of the members' ``fit``. ``steps`` are steps of each member.
+        """
+        self.check_trainable_on(dataset)
+        out = Path(out)
+        for number, (name, member) in enumerate(zip(self.classes, self.members, strict=True)):
+            own = dataset.of_class(name)
+            member.fit(own, out=out / self._member_folder(number), **options)
+        write_config(out, self)
+        return self
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Save every member below ``classes/``, then ``config.json``."""
+        folder = Path(folder)
+        check_free(folder, overwrite=overwrite)
+        for number, member in enumerate(self.members):
+            member.save_pretrained(folder / self._member_folder(number), overwrite=overwrite)
+        write_config(folder, self)
+
+    @classmethod
+    def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "PerClass":
+        from genmix_transforms.generators.registry import load_generator
+
+        members = []
+        for name in config["members"]:
+            member = (folder / str(name)).resolve()
+            # A name that leaves the folder could have us read any file.
+            if not member.is_relative_to(folder.resolve()):
+                raise InputError(f"{folder}: config.json names a member outside the folder: {name!r}")
+            read_config(member)
+            members.append(load_generator(member))
+        return cls(members)
+
+    def _member_folder(self, number: int) -> str:
+        # The class's name is the user's and may hold anything; its number makes a safe name.
+        return f"{FOLDER}/{number:03d}"

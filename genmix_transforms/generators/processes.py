@@ -1,0 +1,74 @@
+"""The processes of one training run: who am I, how many are we, and the mean of everyone's gradients.
+
+Starting several processes is Accelerate's and torchrun's job; here is only what the loop asks of them.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among those that train together.
+
+    Args:
+        rank: 0 for the one that writes files and shows progress.
+        count: how many there are.
+        device: where this one computes.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @classmethod
+    def join(cls, device: str | torch.device | None = None) -> "Processes":
+        """Join the group that ``accelerate launch`` or ``torchrun`` started; alone where neither did."""
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import PartialState
+
+            state = PartialState(cpu=device is not None and torch.device(device).type == "cpu")
+            return cls(state.process_index, state.num_processes, state.device)
+        return cls(0, 1, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+    @torch.no_grad()
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace every gradient by its mean over the processes, in one message."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.count == 1 or not gradients:
+            return
+        message = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        torch.distributed.all_reduce(message)
+        message /= self.count
+        for gradient, mean in zip(gradients, message.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+def share_from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """This process's (rank, count) for work that needs no communication: torchrun, accelerate, Slurm or none.
+
+    Read from RANK and WORLD_SIZE (torchrun, ``accelerate launch``), else from a Slurm array's or step's variables.
+    """
+    for rank, count in (
+        ("RANK", "WORLD_SIZE"),
+        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
+        ("SLURM_PROCID", "SLURM_NTASKS"),
+    ):
+        if rank in environment and count in environment:
+            first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0")) if rank == "SLURM_ARRAY_TASK_ID" else 0
+            return int(environment[rank]) - first, int(environment[count])
+    return 0, 1

@@ -1,0 +1,66 @@
+"""Generators by their kind. A new one is a package of its own here, or an entry point elsewhere."""
+
+import pkgutil
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import torch
+
+from genmix_transforms.errors import InputError
+from genmix_transforms.generators.base import Generator, read_config, resolve_source
+
+ENTRY_POINTS = "genmix_transforms.generators"
+
+
+def generator_class(kind: str) -> type[Generator]:
+    """The class of a kind of generator.
+
+    Raises:
+        InputError: no such kind; the message lists those there are.
+    """
+    import genmix_transforms.generators as rooms
+
+    module = kind.replace("-", "_")
+    # Only names that stand here as modules are imported: a config file cannot name another.
+    if module in {info.name for info in pkgutil.iter_modules(rooms.__path__)}:
+        for value in vars(import_module(f"{rooms.__name__}.{module}")).values():
+            if isinstance(value, type) and issubclass(value, Generator) and value.__dict__.get("kind") == kind:
+                return value
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == kind:
+            loaded: type[Generator] = entry.load()
+            return loaded
+    raise InputError(f"no generator of kind {kind!r}; there are {', '.join(kinds())}")
+
+
+def kinds() -> list[str]:
+    """The kinds of generator there are, here and among the entry points."""
+    import genmix_transforms.generators as rooms
+
+    found = {entry.name for entry in entry_points(group=ENTRY_POINTS)}
+    for info in pkgutil.iter_modules(rooms.__path__):
+        for value in vars(import_module(f"{rooms.__name__}.{info.name}")).values():
+            if isinstance(value, type) and issubclass(value, Generator) and "kind" in value.__dict__:
+                found.add(value.kind)
+    return sorted(found)
+
+
+def load_generator(source: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu") -> Generator:
+    """Load a generator of any kind.
+
+    Args:
+        source: a folder that ``fit`` or ``save_pretrained`` wrote, or the id of a model repository on the hub.
+        revision: branch, tag or commit on the hub.
+        device: where to put the network.
+
+    Raises:
+        InputError: nothing there, or nothing of ours.
+
+    Example:
+        >>> from genmix_transforms.generators import load_generator
+        >>> generator = load_generator("runs/busi")  # doctest: +SKIP
+        >>> pixels = generator.sample(labels=[0, 1, 2], seeds=[7, 8, 9])  # doctest: +SKIP
+    """
+    folder = resolve_source(source, revision=revision)
+    return generator_class(read_config(folder)["kind"]).from_pretrained(folder, device=device)

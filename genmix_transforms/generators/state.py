@@ -1,0 +1,140 @@
+"""Training state on disk: nested state dicts as one safetensors file and one small JSON, never a pickle."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from genmix_transforms.errors import CorruptFileError
+from genmix_transforms.files.atomic import remove_leftovers, write_bytes, write_json
+
+INDEX = "checkpoint.json"
+"""Written last: a checkpoint exists when this file names it."""
+
+
+class Stateful(Protocol):
+    """Anything that hands out its state and takes it up again: networks, optimisers, averages, controllers."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nested dicts, lists and tuples of tensors, numbers and strings."""
+        ...
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Take up what :meth:`state_dict` gave."""
+        ...
+
+
+def pack(state: Any, *, prefix: str = "") -> tuple[Any, dict[str, Tensor]]:
+    """Take a nested state apart into a JSON outline and named tensors.
+
+    Returns:
+        The outline, in which dicts are ``{"dict": [[key, value], ...]}`` (optimisers have whole-number keys, which JSON
+        objects cannot hold), tuples ``{"tuple": [...]}`` and tensors ``{"tensor": name}``; and the tensors by name.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def take_apart(value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            tensors[name] = value
+            return {"tensor": name}
+        if isinstance(value, Mapping):
+            return {"dict": [[key, take_apart(item, f"{name}/{key}")] for key, item in value.items()]}
+        if isinstance(value, tuple):
+            return {"tuple": [take_apart(item, f"{name}/{number}") for number, item in enumerate(value)]}
+        if isinstance(value, list):
+            return [take_apart(item, f"{name}/{number}") for number, item in enumerate(value)]
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        raise TypeError(f"{name}: a {type(value).__name__} cannot go into a checkpoint")
+
+    return take_apart(state, prefix), tensors
+
+
+def unpack(outline: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Put together what :func:`pack` took apart."""
+    if isinstance(outline, list):
+        return [unpack(item, tensors) for item in outline]
+    if isinstance(outline, dict):
+        if "tensor" in outline:
+            return tensors[outline["tensor"]]
+        if "tuple" in outline:
+            return tuple(unpack(item, tensors) for item in outline["tuple"])
+        return {key: unpack(item, tensors) for key, item in outline["dict"]}
+    return outline
+
+
+def save_checkpoint(folder: Path, objects: Mapping[str, Stateful], *, images_seen: int, record: dict[str, Any]) -> None:
+    """Write a checkpoint; the one before it stays whole until this one is.
+
+    Args:
+        folder: where checkpoints are kept; made if need be.
+        objects: the named state objects.
+        images_seen: where the training stands.
+        record: what else the run must know of itself: options, seed, training set.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    outline, tensors = pack({name: item.state_dict() for name, item in objects.items()})
+    content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    file = folder / f"state-{images_seen:012d}.safetensors"
+    write_bytes(file, content)
+    write_json(
+        folder / INDEX,
+        {
+            "images_seen": images_seen,
+            "file": file.name,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            **record,
+            "outline": outline,
+        },
+    )
+    for other in folder.glob("state-*.safetensors"):
+        if other != file:
+            other.unlink()
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What the last checkpoint in ``folder`` says of itself, or None where there is none."""
+    if not (folder / INDEX).exists():
+        return None
+    try:
+        record: dict[str, Any] = json.loads((folder / INDEX).read_text())
+    except json.JSONDecodeError as error:
+        raise CorruptFileError(f"{folder / INDEX}: not readable ({error}); start anew with --restart") from error
+    return record
+
+
+def load_checkpoint(folder: Path, record: dict[str, Any], objects: Mapping[str, Stateful]) -> int:
+    """Take up the checkpoint that ``record`` describes, and return the number of images seen."""
+    file = folder / Path(record["file"]).name
+    content = file.read_bytes() if file.exists() else b""
+    if hashlib.sha256(content).hexdigest() != record["sha256"]:
+        raise CorruptFileError(f"{file}: not the file that {INDEX} describes; start anew with --restart")
+    state = unpack(record["outline"], safetensors.torch.load(content))
+    for name, item in objects.items():
+        item.load_state_dict(state[name])
+    return int(record["images_seen"])
+
+
+def clear(folder: Path) -> None:
+    """Remove the checkpoint in ``folder``, index first, and what a killed run left."""
+    if folder.exists():
+        (folder / INDEX).unlink(missing_ok=True)
+        remove_leftovers(folder)
+        for file in folder.glob("state-*.safetensors"):
+            file.unlink()
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of named tensors, independent of their order and device: the identity of a network's weights."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""Who may partner whom: one row-stochastic matrix, row = class of the real image, column = class of its partner."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.errors import InputError
+
+PRESETS = ("any", "balanced", "same", "other", "inverse")
+"""The matrices with a name."""
+
+Pairing = str | Tensor | Sequence[Sequence[float]]
+
+
+def pairing_matrix(pairing: Pairing, bank: SyntheticBank, *, class_counts: Sequence[float] | None = None) -> Tensor:
+    """The matrix of a pairing.
+
+    Args:
+        pairing: ``"any"``: classes as often as the bank has them; ``"balanced"``: every class the bank has equally
+            often; ``"same"``: the real image's own class; ``"other"``: any class but its own, as often as the bank has
+            them; ``"inverse"``: classes in inverse proportion to how often the *real* data has them; or a matrix ``(K,
+            K)``, row = class of the real image, rows summing to 1.
+        bank: what the partners are drawn from.
+        class_counts: images of each class in the real data, for ``"inverse"``; None: those that the bank's provenance
+            records of its generator's training set.
+
+    Returns:
+        float32 ``(K, K)``, rows summing to 1.
+
+    Raises:
+        InputError: no such pairing, a matrix that is none, or a class that would be drawn from but has no images in the
+            bank: the message names it.
+    """
+    count = bank.class_count.double().cpu()
+    present = (count > 0).double()
+    classes = len(count)
+    if not present.any():
+        raise InputError("GenMix: the bank is empty")
+    if not isinstance(pairing, str):
+        matrix = _checked(pairing, classes)
+    elif pairing == "any":
+        matrix = count.expand(classes, -1)
+    elif pairing == "balanced":
+        matrix = present.expand(classes, -1)
+    elif pairing == "same":
+        matrix = torch.eye(classes, dtype=torch.float64)
+    elif pairing == "other":
+        matrix = count.expand(classes, -1) * (1 - torch.eye(classes, dtype=torch.float64))
+        lonely = [name for name, row in zip(bank.classes, matrix, strict=True) if not row.any()]
+        if lonely:
+            raise InputError(f"GenMix: pairing='other': the bank has no class other than {', '.join(lonely)}")
+    elif pairing == "inverse":
+        matrix = (present / _real_counts(bank, class_counts)).expand(classes, -1)
+    else:
+        raise InputError(f"GenMix: pairing must be one of {', '.join(PRESETS)} or a matrix, got {pairing!r}")
+    absent = [
+        name
+        for name, weight, images in zip(bank.classes, matrix.sum(dim=0), count, strict=True)
+        if weight > 0 and images == 0
+    ]
+    if absent:
+        raise InputError(
+            f"GenMix: pairing={pairing if isinstance(pairing, str) else 'matrix'!r} draws from "
+            f"{', '.join(absent)}, but the bank has no images of it (it has {bank.class_counts}); "
+            "fill the bank with it, or choose pairing='any'"
+        )
+    return (matrix / matrix.sum(dim=1, keepdim=True)).float()
+
+
+def _checked(pairing: Tensor | Sequence[Sequence[float]], classes: int) -> Tensor:
+    try:
+        matrix = torch.as_tensor(pairing, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"GenMix: pairing must be a name or a matrix of numbers ({error})") from error
+    if matrix.shape != (classes, classes):
+        raise InputError(f"GenMix: the pairing matrix must be {classes} x {classes}, got {tuple(matrix.shape)}")
+    sums = matrix.sum(dim=1)
+    if (
+        not bool(torch.isfinite(matrix).all())
+        or bool((matrix < 0).any())
+        or not torch.allclose(sums, torch.ones(1).double())
+    ):
+        raise InputError(
+            f"GenMix: every row of the pairing matrix must be probabilities that sum to 1, got rows with the sums "
+            f"{[round(value, 6) for value in sums.tolist()]}"
+        )
+    return matrix
+
+
+def _real_counts(bank: SyntheticBank, class_counts: Sequence[float] | None) -> Tensor:
+    if class_counts is None:
+        recorded = bank.provenance.get("training_set", {}).get("class_counts", {})
+        if not all(name in recorded for name in bank.classes):
+            raise InputError(
+                "GenMix: pairing='inverse' needs to know how often the real data has each class, and the bank does not "
+                "record it: give class_counts"
+            )
+        class_counts = [recorded[name] for name in bank.classes]
+    counts = torch.as_tensor(class_counts, dtype=torch.float64)
+    if counts.shape != (len(bank.classes),) or not bool((counts > 0).all()):
+        raise InputError(
+            f"GenMix: class_counts must be {len(bank.classes)} positive numbers, one for each of "
+            f"{', '.join(bank.classes)}, got {list(class_counts)}"
+        )
+    return counts

@@ -1,0 +1,286 @@
+"""The patch set, and the laws of its splits."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genmix_transforms.data.patches import PatchDataset, assign_groups, describe_counts
+from genmix_transforms.errors import InputError
+
+
+def patches(labels=(0, 0, 0, 1, 1, 1), *, classes=("cyst", "metastasis"), side=4, dtype=torch.uint8, **options):
+    """Patches whose pixels are their own number, so that a patch can be told wherever it goes."""
+    count = len(labels)
+    images = torch.arange(count, dtype=torch.int64).view(-1, 1, 1, 1).expand(count, 1, side, side).to(dtype)
+    return PatchDataset(images=images, labels=torch.tensor(labels), classes=classes, **options)
+
+
+def who(part):
+    return part.images[:, 0, 0, 0].to(torch.int64).tolist()
+
+
+# --- the set
+
+
+def test_counts_length_and_words():
+    data = patches([1, 0, 1, 1], classes=["a", "b", "c"], name="set.npz")
+    assert len(data) == 4
+    assert data.class_counts == {"a": 1, "b": 3, "c": 0}
+    assert data.classes == ("a", "b", "c")
+    assert repr(data) == "set.npz: 4 patches, 1 x 4 x 4 (a 1, b 3, c 0)"
+    assert describe_counts(data.class_counts) == "a 1, b 3, c 0"
+
+
+def test_words_of_sixteen_bits():
+    assert "1 x 4 x 4, 16 bit (" in repr(patches(dtype=torch.uint16))
+
+
+def test_subset_takes_everything_along_in_the_order_asked():
+    data = patches(groups=torch.tensor([5, 5, 6, 7, 8, 8]), official=torch.tensor([0, 0, 1, 1, 2, 2]), notes=("n",))
+    part = data.subset(torch.tensor([4, 0, 0]), name="part")
+    assert who(part) == [4, 0, 0]
+    assert part.labels.tolist() == [1, 0, 0]
+    assert part.groups.tolist() == [8, 5, 5]
+    assert part.official.tolist() == [2, 0, 0]
+    assert (part.name, part.notes, part.classes) == ("part", ("n",), data.classes)
+    assert data.subset(np.array([1])).name == data.name
+
+
+def test_subset_keeps_classes_that_have_no_patch_left():
+    assert patches().subset(torch.tensor([0, 1])).class_counts == {"cyst": 2, "metastasis": 0}
+
+
+def test_subset_of_sixteen_bits():
+    part = patches(dtype=torch.uint16).subset(torch.tensor([5, 2]))
+    assert part.images.dtype == torch.uint16
+    assert who(part) == [5, 2]
+
+
+def test_subset_by_mask_is_refused_not_misread():
+    with pytest.raises(InputError, match=r"takes positions, got a mask; .*nonzero"):
+        patches().subset(torch.tensor([True, False, True, False, False, False]))
+
+
+def test_resized_says_so_once():
+    data = patches(notes=("groups from 'patient': 3 groups",))
+    bigger = data.resized(8)
+    assert bigger.images.shape == (6, 1, 8, 8)
+    assert who(bigger) == [0, 1, 2, 3, 4, 5]
+    assert bigger.notes == (*data.notes, "4x4 pixels resized (bilinear, antialiased) to 8x8")
+    assert bigger.resized(8) is bigger
+    assert data.resized(8, fit="pad").notes[-1] == "4x4 pixels padded with zeros to 8x8"
+    assert data.resized(2, fit="pad").notes[-1] == "4x4 pixels scaled down to 2x2"
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_resized_by_an_unknown_fit(size):
+    with pytest.raises(InputError, match="fit must be"):
+        patches().resized(size, fit="stretch")
+
+
+def test_fingerprint_is_of_pixels_labels_and_classes_only():
+    data = patches()
+    same = patches(name="other", notes=("n",), groups=torch.arange(6), official=torch.zeros(6, dtype=torch.int64))
+    assert data.fingerprint == same.fingerprint
+    pixels = data.images.clone()
+    pixels[0, 0, 0, 0] += 1
+    others = [
+        PatchDataset(images=pixels, labels=data.labels, classes=data.classes),
+        patches([0, 0, 1, 1, 1, 1]),
+        patches(classes=("metastasis", "cyst")),
+        patches(dtype=torch.uint16),
+        data.subset(torch.arange(5)),
+        data.resized(8),
+    ]
+    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
+
+
+def test_fingerprint_does_not_depend_on_the_layout_in_memory():
+    data = patches([0, 1], side=6)
+    transposed = PatchDataset(
+        images=data.images.transpose(2, 3).contiguous().transpose(2, 3), labels=data.labels, classes=data.classes
+    )
+    assert transposed.fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"images": torch.zeros(6, 4, 4, dtype=torch.uint8)}, r"\(N, C, H, W\), got torch.uint8 of shape \(6, 4, 4\)"),
+        ({"images": torch.zeros(6, 1, 4, 4)}, "images must be uint8 or uint16 .* got torch.float32"),
+        ({"labels": torch.zeros(5, dtype=torch.int64)}, r"labels must be int64 of shape \(6,\).* got .*\(5,\)"),
+        ({"labels": torch.zeros(6, dtype=torch.int32)}, "labels must be int64 .* got torch.int32"),
+        ({"labels": torch.zeros(6, 1, dtype=torch.int64)}, r"labels must be int64 .*\(6, 1\)"),
+        ({"labels": torch.tensor([0, 1, 2, 0, 0, 0])}, "labels run from 0 to 2, but there are 2 classes"),
+        ({"labels": torch.tensor([0, -1, 1, 0, 0, 0])}, "labels run from -1 to 1"),
+        ({"groups": torch.zeros(6)}, "groups must be int64 .* got torch.float32"),
+        ({"official": torch.zeros(7, dtype=torch.int64)}, "official must be int64"),
+        ({"official": torch.tensor([0, 1, 2, 3, 0, 0])}, r"official must hold 0 \(train\), 1 \(val\) or 2 \(test\)"),
+        ({"official": torch.tensor([0, 1, 2, -1, 0, 0])}, "official must hold"),
+        ({"classes": ("cyst", "cyst")}, "class names must differ, got cyst, cyst"),
+    ],
+)
+def test_what_does_not_fit_together(change, text):
+    fields = {
+        "images": torch.zeros(6, 1, 4, 4, dtype=torch.uint8),
+        "labels": torch.tensor([0, 0, 0, 1, 1, 1]),
+        "classes": ("cyst", "metastasis"),
+        "name": "mine",
+    }
+    with pytest.raises(InputError, match=rf"^mine: .*{text}"):
+        PatchDataset(**(fields | change))
+
+
+# --- splits
+
+fractions = st.sampled_from(
+    [(0.5, 0.25, 0.25), (0.53, 0.23, 0.24), (0.8, 0.1, 0.1), (1 / 3, 1 / 3, 1 / 3), (0.6, 0.4, 0)]
+)
+seeds = st.integers(0, 2**63)
+
+
+@st.composite
+def grouped(draw, homogeneous=False):
+    """Labels and groups of up to 120 patches; homogeneous: each group of one class."""
+    sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=30))
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    classes = draw(st.integers(1, 4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    labels = rng.integers(0, classes, len(sizes))[groups] if homogeneous else rng.integers(0, classes, len(groups))
+    names = rng.permutation(1000)[: len(sizes)]
+    order = rng.permutation(len(groups))
+    return labels[order], names[groups][order]
+
+
+@given(grouped(), fractions, seeds)
+@settings(deadline=None)
+def test_groups_never_part(data, shares, seed):
+    labels, groups = data
+    parts = assign_groups(labels, groups, fractions=shares, seed=seed)
+    assert parts.shape == labels.shape
+    assert set(parts.tolist()) <= {0, 1, 2}
+    for group in set(groups.tolist()):
+        assert len(set(parts[groups == group].tolist())) == 1
+    for part, share in enumerate(shares):
+        assert share > 0 or not (parts == part).any()
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=150), fractions, seeds)
+@settings(deadline=None)
+def test_without_groups_each_class_is_shared_out_to_a_patch(labels, shares, seed):
+    labels = np.array(labels)
+    parts = assign_groups(labels, np.arange(len(labels)), fractions=shares, seed=seed)
+    for label in set(labels.tolist()):
+        amount = (labels == label).sum()
+        for part, share in enumerate(shares):
+            assert abs((labels[parts == part] == label).sum() - share * amount) < 1 + 1e-9
+
+
+@given(grouped(homogeneous=True), fractions, seeds)
+@settings(deadline=None)
+def test_with_groups_of_one_class_each_is_shared_out_to_a_group(data, shares, seed):
+    labels, groups = data
+    parts = assign_groups(labels, groups, fractions=shares, seed=seed)
+    for label in set(labels.tolist()):
+        largest = np.unique(groups[labels == label], return_counts=True)[1].max()
+        for part, share in enumerate(shares):
+            assert abs((labels[parts == part] == label).sum() - share * (labels == label).sum()) < largest + 1e-9
+
+
+@given(grouped(), seeds)
+@settings(deadline=None)
+def test_the_order_of_the_patches_changes_nothing(data, seed):
+    labels, groups = data
+    order = np.random.default_rng(1).permutation(len(labels))
+    options = {"fractions": (0.5, 0.25, 0.25), "seed": seed}
+    assert np.array_equal(
+        assign_groups(labels[order], groups[order], **options), assign_groups(labels, groups, **options)[order]
+    )
+
+
+@given(grouped(), seeds)
+@settings(deadline=None)
+def test_the_numbers_of_the_groups_mean_nothing_but_their_order(data, seed):
+    labels, groups = data
+    options = {"fractions": (0.5, 0.25, 0.25), "seed": seed}
+    assert np.array_equal(
+        assign_groups(labels, 3 * groups - 1_000_000, **options), assign_groups(labels, groups, **options)
+    )
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=80), st.permutations(range(4)), seeds)
+@settings(deadline=None)
+def test_the_numbers_of_the_classes_mean_nothing(labels, renamed, seed):
+    labels, renamed = np.array(labels), np.array(renamed)
+    options = {"fractions": (0.5, 0.25, 0.25), "seed": seed}
+    groups = np.arange(len(labels))
+    assert np.array_equal(assign_groups(renamed[labels], groups, **options), assign_groups(labels, groups, **options))
+
+
+@given(grouped(), seeds)
+@settings(deadline=None)
+def test_split_has_every_patch_once_and_the_same_seed_the_same_split(data, seed):
+    labels, groups = data
+    whole = patches(labels.tolist(), classes=tuple("abcd"), dtype=torch.uint16, groups=torch.from_numpy(groups))
+    assignment = assign_groups(labels, groups, fractions=(0.5, 0.25, 0.25), seed=seed)
+    if len(set(assignment.tolist())) < 3:  # too few groups for three parts
+        with pytest.raises(InputError, match="part is empty"):
+            whole.split(seed=seed)
+        return
+    parts = whole.split(seed=seed)
+    assert sorted(who(parts[0]) + who(parts[1]) + who(parts[2])) == list(range(len(labels)))
+    for part, again in zip(parts, whole.split(seed=seed), strict=True):
+        assert who(part) == who(again)
+        assert part.labels.tolist() == labels[who(part)].tolist()
+    assert not set(parts[0].groups.tolist()) & set(parts[1].groups.tolist())
+    assert not set(parts[0].groups.tolist()) & set(parts[2].groups.tolist())
+    assert not set(parts[1].groups.tolist()) & set(parts[2].groups.tolist())
+
+
+def test_another_seed_another_split():
+    whole = patches([0, 1] * 50)
+    splits = {tuple(who(whole.split(seed=seed)[0])) for seed in range(10)}
+    assert len(splits) == 10
+
+
+def test_a_patch_is_as_often_in_training_as_its_share_says():
+    """Over seeds: no patch is favoured (400 splits; 6 standard deviations of a share of one half are 0.15)."""
+    labels, groups = np.array([0] * 12 + [1] * 8), np.arange(20)
+    hits = sum(assign_groups(labels, groups, fractions=(0.5, 0.25, 0.25), seed=seed) == 0 for seed in range(400))
+    assert np.abs(hits / 400 - 0.5).max() < 0.15
+
+
+def test_a_rare_class_gets_its_share_beside_a_common_one():
+    whole = patches([0] * 400 + [1] * 8, dtype=torch.uint16)
+    train, val, test = whole.split(seed=3)
+    assert [part.class_counts["metastasis"] for part in (train, val, test)] == [4, 2, 2]
+
+
+def test_parts_are_named_and_keep_the_notes():
+    parts = patches([0, 1] * 10, name="set.csv", notes=("resized",)).split()
+    assert [part.name for part in parts] == ["set.csv (train)", "set.csv (val)", "set.csv (test)"]
+    assert all(part.notes == ("resized",) for part in parts)
+
+
+def test_official_split_is_kept_unless_told_not_to():
+    data = patches(official=torch.tensor([2, 0, 1, 0, 1, 2]))
+    assert [who(part) for part in data.split(seed=5, fractions=(0.9, 0.05, 0.05))] == [[1, 3], [2, 4], [0, 5]]
+    anew = patches([0, 1] * 20, official=torch.zeros(40, dtype=torch.int64)).split(official=False)
+    assert [len(part) for part in anew] == [20, 10, 10]
+
+
+@pytest.mark.parametrize(
+    "shares", [(0.5, 0.5), (0.5, 0.3, 0.3), (1.2, -0.1, -0.1), (0.25, 0.25, 0.25, 0.25), (float("nan"), 0.5, 0.5)]
+)
+def test_fractions_that_are_no_shares(shares):
+    with pytest.raises(InputError, match="fractions must be 3 shares that sum to 1, got"):
+        patches().split(fractions=shares)
+
+
+def test_empty_part_and_the_way_out():
+    with pytest.raises(InputError, match=r"patches: the test part is empty; give fractions"):
+        patches().split(fractions=(0.6, 0.4, 0))
+    with pytest.raises(InputError, match=r"the val part is empty; give official=False"):
+        patches(official=torch.tensor([0, 0, 0, 0, 2, 2])).split()

@@ -1,0 +1,277 @@
+"""open_dataset: what a path leads to, the same patches from every kind of source, and the real files."""
+
+import doctest
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genmix_transforms.data import readers
+from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.data.readers import open_dataset
+from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files.images import fit_images, to_channels
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 12, 12, 3), dtype=np.uint8)
+LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+NAMES = ("cyst", "metastasis")
+OFFICIAL = [0, 0, 1, 2, 0, 0, 1, 2]
+
+
+@pytest.fixture(params=["folder", "split", "npz", "medmnist", "csv"])
+def source(request, tmp_path):
+    """The same eight patches, as each kind of source."""
+    kind = request.param
+    if kind == "npz":
+        np.savez(tmp_path / "set.npz", images=IMAGES, labels=LABELS, label_names=NAMES)
+        return tmp_path / "set.npz"
+    if kind == "medmnist":
+        parts = {}
+        for number, part in enumerate(("train", "val", "test")):
+            there = np.array(OFFICIAL) == number
+            parts |= {f"{part}_images": IMAGES[there], f"{part}_labels": LABELS[there, None]}
+        np.savez(tmp_path / "set.npz", label_names=NAMES, **parts)
+        return tmp_path / "set.npz"
+    rows = []
+    for number, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True)):
+        part = ("train", "val", "test")[OFFICIAL[number]]
+        folder = tmp_path / "set" / (f"{part}/{NAMES[label]}" if kind == "split" else NAMES[label])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+        rows.append(f"{NAMES[label]}/{number}.png,{NAMES[label]}\n")
+    if kind == "csv":
+        (tmp_path / "set" / "list.csv").write_text("path,label\n" + "".join(rows))
+        return tmp_path / "set" / "list.csv"
+    return tmp_path / "set"
+
+
+def by_pixels(data):
+    """The patches in an order that does not depend on the source's."""
+    return sorted((image.numpy().tobytes(), int(label)) for image, label in zip(data.images, data.labels, strict=True))
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_every_source_gives_the_same_patches(source, as_text):
+    data = open_dataset(str(source) if as_text else source)
+    assert data.images.shape == (8, 3, 12, 12)
+    assert data.images.dtype == torch.uint8
+    assert data.images.is_contiguous()
+    assert data.classes == NAMES
+    assert by_pixels(data) == sorted(
+        (image.transpose(2, 0, 1).tobytes(), int(label)) for image, label in zip(IMAGES, LABELS, strict=True)
+    )
+
+
+@pytest.mark.parametrize("fit", ["resize", "pad", "crop"])
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_every_source_is_brought_to_size_alike(source, fit, channels):
+    data = open_dataset(source, size=16, fit=fit, channels=channels)
+    expected = to_channels(torch.from_numpy(IMAGES).permute(0, 3, 1, 2), channels or 3)
+    expected = fit_images(expected, 16, fit=fit)
+    whole = PatchDataset(images=expected, labels=torch.from_numpy(LABELS), classes=NAMES)
+    assert by_pixels(data) == by_pixels(whole)
+    done = {"resize": "resized (bilinear, antialiased)", "pad": "padded with zeros", "crop": "cropped and resized"}
+    assert data.notes == (f"12x12 pixels {done[fit]} to 16x16",)
+
+
+def test_no_source_keeps_a_path_or_a_file_name(source, tmp_path):
+    """Names of files are often names of people."""
+    data = open_dataset(source)
+    assert data.name == source.name
+    words = repr([getattr(data, field) for field in data.__dataclass_fields__ if field not in ("images", "labels")])
+    assert str(tmp_path) not in words
+    assert ".png" not in words
+
+
+def test_name_of_the_folder_one_stands_in(tmp_path, monkeypatch):
+    for name in NAMES:
+        (tmp_path / "busi" / name).mkdir(parents=True)
+        Image.fromarray(IMAGES[0]).save(tmp_path / "busi" / name / "1.png")
+    monkeypatch.chdir(tmp_path / "busi")
+    assert open_dataset(".").name == "busi"
+    assert open_dataset(tmp_path / "busi" / "cyst" / "..").name == "busi"
+
+
+def test_suffix_in_capitals(tmp_path):
+    np.savez(tmp_path / "set.npz", images=IMAGES, labels=LABELS)
+    (tmp_path / "set.npz").rename(tmp_path / "SET.NPZ")
+    assert len(open_dataset(tmp_path / "SET.NPZ")) == 8
+
+
+def test_resized_note_comes_after_that_on_groups(tmp_path):
+    np.savez(tmp_path / "set.npz", images=IMAGES, labels=LABELS, patient=LABELS)
+    notes = open_dataset(tmp_path / "set.npz", size=8).notes
+    assert notes == ("groups from 'patient': 2 groups", "12x12 pixels resized (bilinear, antialiased) to 8x8")
+
+
+def test_example_of_the_docstring(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example = doctest.DocTestFinder(recurse=False).find(
+        open_dataset, "open_dataset", globs={"np": np, "open_dataset": open_dataset}
+    )
+    assert [doctest.DocTestRunner().run(test) for test in example] == [doctest.TestResults(failed=0, attempted=3)]
+
+
+# --- the phantom
+
+
+@pytest.fixture
+def phantom(monkeypatch):
+    """A stand-in that records how it was asked: these tests are of the word, not of the phantom."""
+    asked = []
+
+    @dataclass
+    class LesionPhantom:
+        size: int = 64
+        seed: int = 0
+
+        def dataset(self):
+            asked.append((self.size, self.seed))
+            images = torch.zeros(4, 1, self.size, self.size, dtype=torch.uint8)
+            return PatchDataset(images=images, labels=torch.tensor([0, 0, 1, 1]), classes=NAMES, name="lesion phantom")
+
+    module = ModuleType("phantom")
+    module.LesionPhantom = LesionPhantom
+    monkeypatch.setitem(sys.modules, "genmix_transforms.data.phantom", module)
+    return asked
+
+
+def test_the_word_phantom(phantom, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert open_dataset("phantom").images.shape == (4, 1, 64, 64)
+    data = open_dataset("phantom", size=32, channels=3)
+    assert data.images.shape == (4, 3, 32, 32)
+    assert data.notes == ()
+    assert phantom == [(64, 0), (32, 0)]
+    with pytest.raises(InputError, match=r"the phantom brings its own groups; leave group_key out \(got 'patient'\)"):
+        open_dataset("phantom", group_key="patient")
+
+
+def test_folder_that_is_called_phantom(phantom, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "phantom").mkdir()
+    with pytest.raises(InputError, match="phantom: expected one folder of images a class"):
+        open_dataset("phantom")
+    assert phantom == []
+
+
+# --- bad input
+
+
+def test_no_such_path(tmp_path):
+    with pytest.raises(MissingPathError, match=r"nope\.npz': no such file or folder; read are .*and the word phantom"):
+        open_dataset(tmp_path / "nope.npz")
+
+
+def test_empty_path_is_not_the_folder_one_stands_in():
+    with pytest.raises(MissingPathError, match="'': no such file or folder"):
+        open_dataset("")
+
+
+@pytest.mark.parametrize("name", ["set.npy", "set.zip", "set.h5", "scan.png", "set", "set.csv.gz"])
+def test_unknown_type_of_file_lists_what_is_read(tmp_path, name):
+    (tmp_path / name).write_bytes(b"1")
+    kind = name[name.rindex(".") :] if "." in name else r"\(none\)"
+    with pytest.raises(
+        InputError, match=rf"files of type '{kind}' are not read; .*class folders.*\.npz.*\.csv.*phantom"
+    ):
+        open_dataset(tmp_path / name)
+
+
+@pytest.mark.parametrize("size", [7, 0, -32, 32.0, True, "32"])
+def test_size_is_checked_before_the_path(size):
+    with pytest.raises(InputError, match=r"size must be a whole number of at least 8 pixels, got"):
+        open_dataset("nope", size=size)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"fit": "stretch"}, "fit must be 'resize', 'pad' or 'crop', got 'stretch'"),
+        ({"channels": 4}, r"channels must be 1 \(grey\) or 3 \(colour\), got 4"),
+        ({"channels": 0}, r"channels must be 1 \(grey\) or 3 \(colour\), got 0"),
+    ],
+)
+def test_options_are_checked_before_the_path(options, error):
+    with pytest.raises(InputError, match=error):
+        open_dataset("nope", **options)
+
+
+def test_folders_have_no_group_key(tmp_path):
+    with pytest.raises(
+        InputError, match=r"class folders hold no groups \(group_key='patient'\): list the files in a \.csv"
+    ):
+        open_dataset(tmp_path, group_key="patient")
+
+
+@pytest.mark.parametrize("name", ["empty.npz", "empty.csv"])
+def test_empty_file_is_named(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=name):
+        open_dataset(tmp_path / name)
+
+
+def test_channels_that_cannot_be_made(tmp_path):
+    np.savez(tmp_path / "set.npz", images=IMAGES[..., :2], labels=LABELS)
+    assert open_dataset(tmp_path / "set.npz").images.shape == (8, 2, 12, 12)
+    with pytest.raises(InputError, match="2 channels cannot be brought to 3"):
+        open_dataset(tmp_path / "set.npz", channels=3)
+
+
+def test_smallest_size(tmp_path):
+    np.savez(tmp_path / "set.npz", images=IMAGES, labels=LABELS)
+    assert open_dataset(tmp_path / "set.npz", size=np.int64(readers.MIN_SIZE)).images.shape == (8, 3, 8, 8)
+
+
+# --- real data
+
+
+def test_busi(real_data):
+    data = open_dataset(real_data / "busi_128.npz")
+    raw = np.load(real_data / "busi_128.npz", allow_pickle=False)
+    assert data.class_counts == {"normal": 133, "benign": 437, "malignant": 210}
+    assert data.images.shape == (780, 1, 128, 128)
+    assert np.array_equal(data.images[:, 0].numpy(), raw["images"])
+    assert np.array_equal(data.labels.numpy(), raw["labels"])
+    assert data.notes == ("groups from 'dup_group': 640 groups",)
+    # The same patches together as in the file, whatever the groups' numbers.
+    pairs = {(int(left), int(right)) for left, right in zip(data.groups, raw["dup_group"], strict=True)}
+    assert len(pairs) == 640
+    assert data.official is None
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_busi_split_by_near_duplicates_keeps_the_class_shares(real_data, seed):
+    data = open_dataset(real_data / "busi_128.npz", size=8)
+    parts = data.split(seed=seed)
+    whole = torch.tensor(list(data.class_counts.values())) / len(data)
+    for part, share in zip(parts, (0.5, 0.25, 0.25), strict=True):
+        shares = torch.tensor(list(part.class_counts.values())) / len(part)
+        assert (shares - whole).abs().max() <= 0.02
+        assert abs(len(part) / len(data) - share) <= 0.02
+    groups = [set(part.groups.tolist()) for part in parts]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 640
+
+
+def test_pneumoniamnist(real_data):
+    data = open_dataset(real_data / "pneumoniamnist.npz", size=32)
+    train, val, test = data.split(seed=1)
+    assert [train.class_counts, val.class_counts, test.class_counts] == [
+        {"0": 1214, "1": 3494},
+        {"0": 135, "1": 389},
+        {"0": 234, "1": 390},
+    ]
+    assert data.images.shape == (5856, 1, 32, 32)
+    assert data.notes == ("28x28 pixels resized (bilinear, antialiased) to 32x32",)
+    raw = np.load(real_data / "pneumoniamnist.npz", allow_pickle=False)
+    padded = open_dataset(real_data / "pneumoniamnist.npz", size=32, fit="pad").split()[2]
+    assert np.array_equal(padded.images[:, 0, 2:30, 2:30].numpy(), raw["test_images"])
+
+
+def test_liver_ct_has_no_labels(real_data):
+    with pytest.raises(InputError, match=r"liver_ct_256\.npz: no labels in it; .* it has images, liver_mask, patient"):
+        open_dataset(real_data / "liver_ct_256.npz")
