@@ -18,7 +18,7 @@ def bank_sheet(bank: SyntheticBank, *, columns: int = 12, seed: int = 0) -> Imag
         seed: another seed, other images.
 
     Raises:
-        InputError: a bank of volumes, or an empty one.
+        InputError: a bank of volumes, an empty one, or no columns.
     """
     if len(bank.image_shape) != 3:
         raise InputError(
@@ -26,6 +26,8 @@ def bank_sheet(bank: SyntheticBank, *, columns: int = 12, seed: int = 0) -> Imag
         )
     if not len(bank):
         raise InputError("a sheet of an empty bank shows nothing: fill the bank first")
+    if columns < 1:
+        raise InputError(f"a sheet needs at least one column, got columns={columns}")
     random = np.random.default_rng(seed)
     rows, titles = [], []
     for name, start, count in zip(bank.classes, bank.class_start.tolist(), bank.class_count.tolist(), strict=True):

@@ -91,7 +91,8 @@ def write_shard(path: Path, *, images: Tensor, labels: Tensor, seeds: Tensor, me
         seeds: int64 ``(n,)``; -1 for an image that came from no seed.
         metadata: strings for the file's header.
     """
-    write_tensors(path, {"images": images, "labels": labels, "seeds": seeds}, metadata=metadata)
+    # A copy: labels and seeds may be one and the same tensor, which safetensors refuses.
+    write_tensors(path, {"images": images, "labels": labels, "seeds": seeds.clone()}, metadata=metadata)
 
 
 def read_shard(path: Path) -> dict[str, Tensor]:
@@ -129,7 +130,7 @@ def _check_header(path: Path) -> None:
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise CorruptFileError(f"{path}: the manifest names this shard, but there is no such file") from error
     if length > MAX_HEADER_BYTES:
         raise CorruptFileError(
@@ -162,7 +163,7 @@ def read_manifest(folder: Path) -> Manifest:
             + ("a bank whose filling has not finished; run the same fill again" if begun else "not a bank")
         )
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         version = (content["format"], content["format_version"])
         if version != (FORMAT, FORMAT_VERSION):
             raise InputError(
@@ -185,9 +186,9 @@ def read_manifest(folder: Path) -> Manifest:
         )
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise CorruptFileError(f"{path}: not a bank's manifest ({type(error).__name__}: {error})") from error
-    if manifest.dtype not in PIXEL_DTYPES:
+    if not isinstance(manifest.dtype, str) or manifest.dtype not in PIXEL_DTYPES:
         raise CorruptFileError(f"{path}: pixel type {manifest.dtype!r}; there are {', '.join(PIXEL_DTYPES)}")
     for shard in manifest.shards:
         # A name with a path in it could read any file on the machine.
@@ -201,16 +202,25 @@ def read_shards(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
 
     One shard stays memory-mapped; several are brought together in memory.
     """
-    parts = []
+    parts: list[dict[str, Tensor]] = []
     for shard in manifest.shards:
         tensors = read_shard(folder / shard.file)
         expected = ((shard.count, *manifest.shape), PIXEL_DTYPES[manifest.dtype])
         got = (tuple(tensors["images"].shape), tensors["images"].dtype)
-        if got != expected or any(len(tensor) != shard.count for tensor in tensors.values()):
+        if got != expected or any(tensor.shape[:1] != (shard.count,) for tensor in tensors.values()):
+            shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(tensors.items()))
             raise CorruptFileError(
                 f"{folder / shard.file}: the manifest says {expected[0]} {expected[1]}, "
-                f"the shard holds {got[0]} {got[1]}"
+                f"the shard holds {shapes}, {got[1]}"
             )
+        first = parts[0] if parts else tensors
+        for name in ("labels", "seeds"):
+            kind, other = ((tuple(part[name].shape[1:]), part[name].dtype) for part in (first, tensors))
+            if kind != other:
+                raise CorruptFileError(
+                    f"{folder / shard.file}: its {name} are {other[1]} {other[0]} an image, those of "
+                    f"{manifest.shards[0].file} {kind[1]} {kind[0]}"
+                )
         parts.append(tensors)
     if not parts:
         raise CorruptFileError(f"{folder / INDEX}: names no shards")
@@ -223,7 +233,7 @@ def corrupt_shards(folder: Path, manifest: Manifest) -> Iterable[str]:
     """The names of the shards that are missing or whose bytes are not those that were written."""
     for shard in manifest.shards:
         path = folder / shard.file
-        if not path.exists() or file_hash(path) != shard.sha256:
+        if not path.is_file() or file_hash(path) != shard.sha256:
             yield shard.file
 
 

@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from genmix_transforms.bank import store
+from genmix_transforms.bank.buffers import KeepsDtypes
+from genmix_transforms.bank.checks import check_classes, check_provenance, check_seeds, check_tensors, check_window
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
 from genmix_transforms.files.arrays import read_npz
 from genmix_transforms.files.images import Fit, class_folders, fit_images, read_images
@@ -17,12 +21,12 @@ from genmix_transforms.files.images import Fit, class_folders, fit_images, read_
 HIGHEST_PIXEL = {torch.uint8: 255, torch.uint16: 65535}
 
 
-class SyntheticBank(nn.Module):
+class SyntheticBank(KeepsDtypes):
     """Synthetic images with their labels and class names, on one device.
 
     The images are kept as integers, a quarter of a float batch's memory, sorted by class, so that a draw within a class
-    is ``start[c] + floor(u * count[c])``. All tensors are non-persistent buffers: the bank moves with ``.to(device)``
-    and is in no checkpoint of the model it helps to train.
+    is ``start[c] + floor(u * count[c])``. All tensors are non-persistent buffers: the bank moves with ``.to(device)``,
+    keeps its dtypes when the model it helps to train is converted, and is in none of that model's checkpoints.
 
     Args:
         images: ``(N, C, *spatial)``, uint8 or uint16.
@@ -64,17 +68,11 @@ class SyntheticBank(nn.Module):
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.classes = _check_classes(classes)
-        labels = _check_tensors(images, labels, self.classes)
-        if seeds is None:
-            seeds = torch.full((len(images),), -1, dtype=torch.int64, device=images.device)
-        if seeds.shape != (len(images),) or seeds.dtype != torch.int64:
-            raise InputError(
-                f"SyntheticBank: seeds must be int64 of shape ({len(images)},), "
-                f"got {seeds.dtype} of shape {tuple(seeds.shape)}"
-            )
-        self.window = window
-        self.provenance: dict[str, Any] = dict(provenance or {})
+        self.classes = check_classes(classes)
+        labels = check_tensors(images, labels, self.classes)
+        seeds = check_seeds(seeds, images)
+        self.window = check_window(window)
+        self.provenance = check_provenance(provenance)
         index = labels if labels.ndim == 1 else labels.argmax(dim=1)
         if len(index) > 1 and bool((index[1:] < index[:-1]).any()):
             order = torch.argsort(index, stable=True)
@@ -144,10 +142,9 @@ class SyntheticBank(nn.Module):
             classes: the data set's names in its order. Names that the bank has no image of get a count of 0.
 
         Raises:
-            InputError: the bank has a class that ``classes`` does not name, or the bank's labels are probabilities of
-                other classes.
+            InputError: the bank has a class that ``classes`` does not name.
         """
-        classes = _check_classes(classes)
+        classes = check_classes(classes)
         if classes == self.classes:
             return self
         unknown = [name for name in self.classes if name not in classes]
@@ -161,9 +158,11 @@ class SyntheticBank(nn.Module):
             labels = column[self.labels]
         else:
             labels = self.labels.new_zeros(len(self), len(classes)).index_copy(1, column, self.labels)
-        return SyntheticBank(
+        mapped = SyntheticBank(
             self.images, labels, classes=classes, seeds=self.seeds, window=self.window, provenance=self.provenance
         )
+        mapped._folder = self._folder
+        return mapped
 
     @classmethod
     def from_folder(
@@ -190,6 +189,8 @@ class SyntheticBank(nn.Module):
     def from_npz(cls, path: str | Path, *, size: int | None = None, fit: Fit = "resize") -> "SyntheticBank":
         """A bank from an ``.npz`` with ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, ``labels`` and ``label_names``.
 
+        Without ``label_names`` the classes are named by the numbers that occur, or by the columns of probabilities.
+
         Args:
             path: of the file.
             size: side of the square patches in pixels; None keeps theirs.
@@ -208,20 +209,12 @@ class SyntheticBank(nn.Module):
                 f"{path}: images must be uint8 or uint16 of shape (N, H, W) or (N, H, W, C), "
                 f"got {pixels.dtype} of shape {pixels.shape}"
             )
-        images = torch.from_numpy(pixels)
+        images = torch.from_numpy(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
         images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-        labels = arrays["labels"].reshape(len(arrays["labels"]), -1)
-        labels = labels[:, 0] if labels.shape[1] == 1 else labels
-        if labels.dtype.kind not in "uif" or (labels.dtype.kind == "f" and labels.ndim == 1):
-            raise InputError(f"{path}: labels must be whole numbers, or probabilities (N, K), got {labels.dtype}")
-        label_tensor = torch.from_numpy(labels.astype("int64" if labels.ndim == 1 else "float32"))
-        count = int(label_tensor.max()) + 1 if labels.ndim == 1 else labels.shape[1]
-        names = (
-            [str(name) for name in arrays["label_names"]] if "label_names" in arrays else list(map(str, range(count)))
-        )
+        labels, classes = _npz_labels(Path(path), arrays["labels"], arrays.get("label_names"))
         if size is not None:
             images = fit_images(images, size, fit=fit)
-        return cls(images, label_tensor, classes=names, provenance={"source": "npz"})
+        return cls(images, labels, classes=classes, provenance={"source": "npz"})
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save as shards and a manifest. The folder appears whole, or not at all.
@@ -231,9 +224,11 @@ class SyntheticBank(nn.Module):
             overwrite: replace the bank that is there.
 
         Raises:
-            OverwriteError: the folder exists, and ``overwrite`` is False or what it holds is no bank.
+            OverwriteError: the folder exists, and ``overwrite`` is False or what it holds is no bank; or it is a file.
         """
         folder = Path(folder).absolute()
+        if folder.exists() and not folder.is_dir():
+            raise OverwriteError(f"{folder.name}: a file stands there; give another folder")
         if folder.exists() and any(folder.iterdir()) and not (overwrite and (folder / store.INDEX).exists()):
             raise OverwriteError(
                 f"{folder.name}: "
@@ -251,8 +246,13 @@ class SyntheticBank(nn.Module):
             self._write(making)
             if folder.exists():
                 retired = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-                folder.rename(retired)
-                making.rename(folder)
+                try:
+                    folder.rename(retired)
+                    making.rename(folder)
+                except BaseException:
+                    if retired.exists() and not folder.exists():
+                        retired.rename(folder)
+                    raise
                 shutil.rmtree(retired)
             else:
                 making.rename(folder)
@@ -329,7 +329,6 @@ class SyntheticBank(nn.Module):
         bank._folder = folder
         if classes is not None:
             bank = bank.with_classes(classes)
-            bank._folder = folder
         return bank.to(device)
 
     _folder: Path | None = None
@@ -354,52 +353,24 @@ def _verify(folder: Path, manifest: store.Manifest) -> None:
         )
 
 
-def _check_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise InputError(f"SyntheticBank: classes must be a list of names, got {classes!r}")
-    classes = tuple(classes)
-    if not classes or len(set(classes)) != len(classes):
-        raise InputError(f"SyntheticBank: classes must be different names, at least one, got {classes!r}")
-    return classes
-
-
-def _check_tensors(images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Tensor:
-    """Check images and labels against each other, and return the labels as int64 ``(N,)`` or float32 ``(N, K)``."""
-    if not isinstance(images, Tensor) or images.dtype not in HIGHEST_PIXEL or images.ndim < 3:
+def _npz_labels(
+    path: Path, raw: NDArray[np.generic], label_names: NDArray[np.generic] | None
+) -> tuple[Tensor, list[str]]:
+    """Labels of an ``.npz`` as a tensor, and the class names."""
+    if raw.ndim == 2 and raw.shape[1] == 1:
+        raw = raw[:, 0]
+    if raw.ndim not in (1, 2) or raw.dtype.kind not in ("uif" if raw.ndim == 2 else "ui"):
         raise InputError(
-            "SyntheticBank: images must be a uint8 or uint16 tensor of shape (N, C, *spatial), got "
-            + (
-                f"{images.dtype} of shape {tuple(images.shape)}"
-                if isinstance(images, Tensor)
-                else type(images).__name__
-            )
-            + "; bring floats in [0, 1] there with (images * 255).round().to(torch.uint8)"
+            f"{path}: labels must be whole numbers (N,), or probabilities (N, K), got {raw.dtype} of shape {raw.shape}"
         )
-    if not isinstance(labels, Tensor) or labels.ndim not in (1, 2) or len(labels) != len(images):
-        raise InputError(
-            f"SyntheticBank: labels must be a tensor of shape ({len(images)},) or ({len(images)}, {len(classes)}), got "
-            + (f"{tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__)
-        )
-    if labels.device != images.device:
-        raise InputError(
-            f"SyntheticBank: images are on {images.device}, labels on {labels.device}: bring them together"
-        )
-    if labels.ndim == 1:
-        if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise InputError(f"SyntheticBank: labels of shape (N,) must be whole numbers, got {labels.dtype}")
-        labels = labels.long()
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-            raise InputError(
-                f"SyntheticBank: labels run from {int(labels.min())} to {int(labels.max())}, "
-                f"but there are {len(classes)} classes ({', '.join(classes)})"
-            )
-        return labels
-    if labels.shape[1] != len(classes):
-        raise InputError(
-            f"SyntheticBank: labels of shape (N, K) need a column a class, got {labels.shape[1]} columns "
-            f"for {len(classes)} classes ({', '.join(classes)})"
-        )
-    labels = labels.float()
-    if not bool(torch.isfinite(labels).all()) or bool((labels < 0).any()):
-        raise InputError("SyntheticBank: label probabilities must be finite and not negative")
-    return labels
+    labels = torch.from_numpy(raw.astype(np.int64 if raw.ndim == 1 else np.float32))
+    if label_names is not None:
+        texts = label_names.reshape(-1).tolist()
+        return labels, [text.decode(errors="replace") if isinstance(text, bytes) else str(text) for text in texts]
+    if labels.ndim == 2:
+        return labels, [str(column) for column in range(labels.shape[1])]
+    # As the data sets are read: numbers with gaps, or from 1 on, name no classes that are not there.
+    present, labels = labels.unique(return_inverse=True)
+    if len(present) and present[0] < 0:
+        raise InputError(f"{path}: labels go down to {int(present[0])}; class numbers are 0 or more")
+    return labels, [str(number) for number in present.tolist()]

@@ -12,11 +12,13 @@ from genmix_transforms.cli.options import (
     Fit,
     FitOption,
     GroupKey,
+    Official,
     Out,
     Size,
     SplitSeed,
     comma_separated,
-    open_splits,
+    open_patches,
+    split_patches,
 )
 
 ARMS_PANEL = "Arms"
@@ -35,6 +37,7 @@ def evaluate(
     channels: Channels = None,
     group_key: GroupKey = None,
     split_seed: SplitSeed = 0,
+    official: Official = True,
     arms: Annotated[
         str,
         typer.Option(
@@ -96,7 +99,8 @@ def evaluate(
         real_partner=real_partner,
     )
     opened = SyntheticBank.load(bank) if bank else None
-    splits = open_splits(data, size=size, fit=fit, channels=channels, group_key=group_key, split_seed=split_seed)
+    patches = open_patches(data, size=size, fit=fit, channels=channels, group_key=group_key)
+    splits = split_patches(patches, split_seed=split_seed, official=official)
     results = compare(
         splits,
         bank=opened,

@@ -11,11 +11,13 @@ from genmix_transforms.cli.options import (
     Fit,
     FitOption,
     GroupKey,
+    Official,
     Out,
     Size,
     SplitSeed,
     comma_separated,
-    open_splits,
+    open_patches,
+    split_patches,
 )
 from genmix_transforms.errors import InputError
 
@@ -41,6 +43,7 @@ def fill(
     channels: Channels = None,
     group_key: GroupKey = None,
     split_seed: SplitSeed = 0,
+    official: Official = True,
     seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away the bank in this folder.")] = False,
     device: Device = None,
@@ -58,9 +61,8 @@ def fill(
         raise InputError("give --match or --counts, not both")
     class_counts = _parse_counts(counts) if counts else None
     if match:
-        train, _, _ = open_splits(
-            match, size=size, fit=fit, channels=channels, group_key=group_key, split_seed=split_seed
-        )
+        patches = open_patches(match, size=size, fit=fit, channels=channels, group_key=group_key)
+        train, _, _ = split_patches(patches, split_seed=split_seed, official=official)
         class_counts = train.class_counts
     loaded = load_generator(generator, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:

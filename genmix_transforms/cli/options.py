@@ -61,22 +61,36 @@ SplitSeed = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
+Official = Annotated[
+    bool,
+    typer.Option(
+        "--official/--no-official",
+        help="Keep the split that the source came with, where it has one.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; left out, CUDA where there is one.")]
 Out = Annotated[Path, typer.Option(help="The folder to write.")]
 
 
-def open_splits(
-    data: str, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None, split_seed: int
-) -> tuple[PatchDataset, PatchDataset, PatchDataset]:
-    """Open the data, split it, and say what was found and done."""
+def open_patches(data: str, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None) -> PatchDataset:
+    """Open the data, and say what was found and done."""
     patches = open_dataset(data, size=size, fit=fit.value, channels=channels, group_key=group_key)
     typer.echo(str(patches))
     for note in patches.notes:
         typer.echo(f"  {note}")
-    train, val, test = patches.split(seed=split_seed)
-    how = "as the source is split" if patches.official is not None else f"split with seed {split_seed}"
-    if patches.official is None and patches.groups is not None:
-        how += ", by group"
+    return patches
+
+
+def split_patches(
+    patches: PatchDataset, *, split_seed: int, official: bool
+) -> tuple[PatchDataset, PatchDataset, PatchDataset]:
+    """Split the data, and say how."""
+    train, val, test = patches.split(seed=split_seed, official=official)
+    if official and patches.official is not None:
+        how = "as the source is split"
+    else:
+        how = f"split with seed {split_seed}" + ("" if patches.groups is None else ", by group")
     counts = describe_counts(train.class_counts)
     typer.echo(f"  {how}: {len(train)} to train ({counts}), {len(val)} to validate, {len(test)} to test")
     return train, val, test

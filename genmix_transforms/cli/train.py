@@ -12,11 +12,13 @@ from genmix_transforms.cli.options import (
     Fit,
     FitOption,
     GroupKey,
+    Official,
     Out,
     Size,
     SplitSeed,
     comma_separated,
-    open_splits,
+    open_patches,
+    split_patches,
 )
 from genmix_transforms.errors import InputError
 
@@ -48,6 +50,7 @@ def dcgan(
     channels: Channels = None,
     group_key: GroupKey = None,
     split_seed: SplitSeed = 0,
+    official: Official = True,
     all_data: Annotated[
         bool, typer.Option("--all-data", help="Train on all patches: only if none of them will ever test anything.")
     ] = False,
@@ -83,14 +86,11 @@ def dcgan(
     """
     import torch
 
-    from genmix_transforms.data.patches import PatchDataset
     from genmix_transforms.generators import DCGAN, PerClass
 
-    train, val, test = open_splits(
-        data, size=size, fit=fit, channels=channels, group_key=group_key, split_seed=split_seed
-    )
-    if all_data:
-        train = PatchDataset.concatenate([train, val, test])
+    train = open_patches(data, size=size, fit=fit, channels=channels, group_key=group_key)
+    if not all_data:
+        train, _, _ = split_patches(train, split_seed=split_seed, official=official)
     _, channel_count, height, width = train.images.shape
     if height != width:
         raise InputError(

@@ -123,26 +123,6 @@ class PatchDataset:
         part = self.subset(index, name=f"{self.name}: {name}")
         return replace(part, labels=torch.zeros_like(part.labels), classes=(name,))
 
-    @staticmethod
-    def concatenate(parts: Sequence["PatchDataset"]) -> "PatchDataset":
-        """The patches of several data sets of the same classes, one after the other."""
-        first = parts[0]
-        other = next((part for part in parts if part.classes != first.classes), None)
-        if other is not None:
-            raise InputError(f"{first.name} has the classes {', '.join(first.classes)}, {other.name} {', '.join(other.classes)}")
-
-        def joined(key: str) -> Tensor | None:
-            tensors = [getattr(part, key) for part in parts]
-            return None if any(tensor is None for tensor in tensors) else torch.cat(tensors)
-
-        return replace(
-            first,
-            images=torch.cat([part.images for part in parts]),
-            labels=torch.cat([part.labels for part in parts]),
-            groups=joined("groups"),
-            official=joined("official"),
-        )
-
     def resized(self, size: int, *, fit: Fit = "resize") -> "PatchDataset":
         """The same patches at ``size`` x ``size`` pixels (see :func:`genmix_transforms.files.images.fit_images`)."""
         images = fit_images(self.images, size, fit=fit)

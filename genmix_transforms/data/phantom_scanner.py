@@ -11,7 +11,7 @@ SLICE_LEVELS = 4
 """Planes through the thickness of a slice at which the object is sampled; their mean is the slice (partial volume)."""
 
 _BORDER = 6
-"""Pixels of the matrix rendered around the patch, so that resampling and the periodic noise see no edge."""
+"""Pixels of the matrix rendered around the patch, so that resampling sees no edge (from 32 pixels a patch up)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Grid:
         return rows[:, None], columns[None, :]
 
     def texture(self, rng: np.random.Generator, length: float) -> Array:
-        """A smooth random field ``(n, n)`` of mean 0 and variance 1, Gaussian-correlated over ``length`` mm."""
+        """A smooth random field ``(n, n)``: mean 0, variance 1, correlation ``exp(-d^2 / 2 length^2)`` at ``d`` mm."""
         rows, columns = self.frequencies()
         return self.coloured_noise(rng, np.exp(-2 * (np.pi * length) ** 2 * (rows**2 + columns**2)))
 

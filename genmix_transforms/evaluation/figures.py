@@ -14,11 +14,14 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.files.sheet import draw_sheet
 from genmix_transforms.transforms import GenMix, functional
 
+_CELL = 96
+"""About how many pixels wide a patch is shown."""
+
 
 def mixing_figure(
     train: PatchDataset, bank: SyntheticBank, *, genmix: GenMix, per_class: int = 4, seed: int = 0
 ) -> Image.Image:
-    """Real, synthetic and mixed patches, a row a class: the paper's Fig. 3.
+    """Real, synthetic and mixed patches, a row for each class: the paper's Fig. 3.
 
     The mixed patches are what ``genmix`` makes of the real patches beside them, in their order. A class with fewer than
     ``per_class`` images leaves its places white.
@@ -76,10 +79,13 @@ def mixing_figure(
             _in_eight_bits(bank.images.cpu()[synthetic]),
             _to_pixels(mixed[start : start + len(real)]),
         )
-        rows.append(torch.cat([_filled_up(part, per_class) for part in parts]))
+        real_part, synthetic_part, mixed_part = (_filled_up(part, per_class) for part in parts)
+        gap = _filled_up(real_part[:0], 1)
+        rows.append(torch.cat([real_part, gap, synthetic_part, gap, mixed_part]))
         start += len(real)
-    headings = [("real", per_class), ("synthetic", per_class), ("GenMix", per_class)]
-    return draw_sheet(rows, list(train.classes), headings=headings)
+    headings = [("real", per_class), ("", 1), ("synthetic", per_class), ("", 1), ("GenMix", per_class)]
+    magnify = max(1, round(_CELL / max(train.images.shape[-2:])))
+    return draw_sheet(rows, list(train.classes), headings=headings, magnify=magnify)
 
 
 def _choose(of_class: Tensor, count: int, random: np.random.Generator) -> Tensor:

@@ -33,7 +33,7 @@ class Scores:
     confusion: tuple[tuple[int, ...], ...]
 
     def by_name(self, classes: Sequence[str]) -> dict[str, float]:
-        """Every score by its name: accuracy, macro_f1, balanced_accuracy, then sensitivity_X, specificity_X of each class."""
+        """Every score but the confusion, by a name: ``accuracy``, ... ``sensitivity_cyst``, ``specificity_cyst``."""
         return {
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,

@@ -105,5 +105,5 @@ def _as_tuples(matrix: Tensor | Sequence[Sequence[float]]) -> tuple[tuple[float,
     rows = matrix.tolist() if isinstance(matrix, Tensor) else matrix
     try:
         return tuple(tuple(float(value) for value in row) for row in rows)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"Protocol: pairing must be a name or a matrix of numbers, got {matrix!r}") from error

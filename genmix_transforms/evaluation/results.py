@@ -60,6 +60,7 @@ class Results:
         versions: of the libraries, and the kind of device.
 
     Example:
+        >>> from genmix_transforms.evaluation.metrics import Scores
         >>> scores = Scores(accuracy=0.5, macro_f1=0.5, balanced_accuracy=0.5, sensitivity=(0.5, 0.5),
         ...                 specificity=(0.5, 0.5), confusion=((1, 1), (1, 1)))
         >>> run = Run(arm="baseline", seed=0, steps=1, best_step=1, validation_macro_f1=0.5, scores=scores,

@@ -113,8 +113,9 @@ class Generator(ABC):
         folder = Path(folder)
         check_free(folder, overwrite=overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        # The provenance travels inside the weights' file: one rename replaces both.
-        metadata = {"format": "pt", "genmix_provenance": json.dumps(self.provenance)}
+        # The provenance travels inside the weights' file: one rename replaces both. One key only: safetensors writes
+        # several in random order, and the same weights should make the same file.
+        metadata = {"genmix_provenance": json.dumps(self.provenance)}
         write_tensors(folder / WEIGHTS, self.network.state_dict(), metadata=metadata)
         write_config(folder, self)
 

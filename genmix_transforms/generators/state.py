@@ -35,14 +35,16 @@ def pack(state: Any, *, prefix: str = "") -> tuple[Any, dict[str, Tensor]]:
 
     Returns:
         The outline, in which dicts are ``{"dict": [[key, value], ...]}`` (optimisers have whole-number keys, which JSON
-        objects cannot hold), tuples ``{"tuple": [...]}`` and tensors ``{"tensor": name}``; and the tensors by name.
+        objects cannot hold), tuples ``{"tuple": [...]}`` and tensors ``{"tensor": name, "channels_last": bool}``; and the
+        tensors by name. The memory layout is part of the state: a fused optimiser steps through a weight and its moments
+        side by side, and with another layout in one of them it adds up in another order, if not the wrong elements.
     """
     tensors: dict[str, Tensor] = {}
 
     def take_apart(value: Any, name: str) -> Any:
         if isinstance(value, Tensor):
             tensors[name] = value
-            return {"tensor": name}
+            return {"tensor": name, "channels_last": _is_channels_last(value)}
         if isinstance(value, Mapping):
             return {"dict": [[key, take_apart(item, f"{name}/{key}")] for key, item in value.items()]}
         if isinstance(value, tuple):
@@ -62,11 +64,16 @@ def unpack(outline: Any, tensors: Mapping[str, Tensor]) -> Any:
         return [unpack(item, tensors) for item in outline]
     if isinstance(outline, dict):
         if "tensor" in outline:
-            return tensors[outline["tensor"]]
+            tensor = tensors[outline["tensor"]]
+            return tensor.contiguous(memory_format=torch.channels_last) if outline["channels_last"] else tensor
         if "tuple" in outline:
             return tuple(unpack(item, tensors) for item in outline["tuple"])
         return {key: unpack(item, tensors) for key, item in outline["dict"]}
     return outline
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
 def save_checkpoint(folder: Path, objects: Mapping[str, Stateful], *, images_seen: int, record: dict[str, Any]) -> None:

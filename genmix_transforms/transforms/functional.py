@@ -18,7 +18,7 @@ def draw_lambda(
         generator: of the draws, on that device; None: torch's global one.
 
     Returns:
-        float32 ``(count,)`` in [0, 1).
+        float32 ``(count,)`` in [0, 1].
     """
     return torch.rand(count, device=device, generator=generator).pow_(1 / alpha)
 
@@ -73,7 +73,8 @@ def soft_labels(labels: Tensor, *, num_classes: int) -> Tensor:
         num_classes: K.
 
     Raises:
-        InputError: another shape, floats ``(N,)``, or (on the CPU, where looking costs nothing) an index out of range.
+        InputError: another shape, floats ``(N,)``, or (on the CPU, where looking costs nothing; not under
+            ``torch.compile``, which cannot branch on values) an index out of range.
     """
     if labels.ndim == 2 and labels.shape[1] == 1 and not labels.is_floating_point() and num_classes != 1:
         labels = labels.squeeze(1)
@@ -93,7 +94,7 @@ def soft_labels(labels: Tensor, *, num_classes: int) -> Tensor:
         )
     labels = labels.long()
     # On CUDA a look would make the host wait for the device; there the comparison below leaves an empty row.
-    if labels.device.type == "cpu" and labels.numel():
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling() and labels.numel():
         low, high = labels.aminmax()
         if low < 0 or high >= num_classes:
             raise InputError(f"labels run from {int(low)} to {int(high)}, but there are {num_classes} classes")
@@ -109,7 +110,7 @@ def row_of(labels: Tensor, matrix: Tensor) -> Tensor:
     """The partner-class probabilities of each sample: its labels' weighted mean of the matrix's rows, ``(N, K)``.
 
     Args:
-        labels: float32 ``(N, K)``; rows need not sum to 1 (multi-hot), but have something in them.
+        labels: float32 ``(N, K)``; rows need not sum to 1 (multi-hot).
         matrix: row-stochastic ``(K, K)``.
     """
     return labels @ matrix
@@ -121,7 +122,8 @@ def draw_partner(
     """From uniform numbers to rows of the bank: first the class, then an image of it, uniformly.
 
     Args:
-        probabilities: ``(N, K)``, weights of the classes; rows need not sum to 1.
+        probabilities: ``(N, K)``, weights of the classes; rows need not sum to 1. A row of zeros (a sample that has
+            none of the labels) draws from the whole bank.
         class_start: int64 ``(K,)``, where each class begins in the bank.
         class_count: int64 ``(K,)``, how many images it has.
         class_draw: ``(N,)``, uniform in [0, 1).
@@ -130,7 +132,8 @@ def draw_partner(
     Returns:
         int64 ``(N,)``.
     """
-    cumulative = probabilities.double().cumsum(dim=1)
+    weights = torch.where((probabilities > 0).any(dim=1, keepdim=True), probabilities.clamp(min=0), class_count)
+    cumulative = weights.double().cumsum(dim=1)
     target = class_draw.double() * cumulative[:, -1]
     # The first class whose cumulated weight passes the target: a class of weight 0 is never the first to pass it.
     chosen = (cumulative <= target[:, None]).sum(dim=1).clamp_(max=probabilities.shape[1] - 1)

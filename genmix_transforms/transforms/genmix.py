@@ -1,6 +1,8 @@
 """GenMix, the transform: real batches in, real batches mixed with synthetic partners out."""
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import PIL.Image
@@ -11,6 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.bank.buffers import KeepsDtypes
 from genmix_transforms.errors import InputError
 from genmix_transforms.transforms import functional
 from genmix_transforms.transforms.labels import LabelsGetter, parse_labels_getter
@@ -19,7 +22,7 @@ from genmix_transforms.transforms.pairing import Pairing, pairing_matrix
 _REFUSED = (PIL.Image.Image, tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
 
 
-class GenMix(v2.Transform):
+class GenMix(KeepsDtypes, v2.Transform):
     """Mix every image of a batch with a synthetic partner from a bank, and their labels likewise.
 
     ``x_T = lam * x_S + (1 - lam) * x_R``, ``y_T = lam * y_S + (1 - lam) * y_R``, ``lam ~ Beta(alpha, 1)``:
@@ -94,11 +97,16 @@ class GenMix(v2.Transform):
             raise InputError(
                 f"GenMix: bank must be a SyntheticBank, got {type(bank).__name__}; open one with SyntheticBank.load"
             )
-        if not (isinstance(alpha, (int, float)) and 0 < alpha < float("inf")):
+        if not 0 < _number(alpha) < math.inf:
             raise InputError(f"GenMix: alpha must be a positive number, got {alpha!r}; the paper's is 0.3")
         for name, value in (("p", p), ("real_partner", real_partner)):
-            if not 0 <= value <= 1:
+            if not 0 <= _number(value) <= 1:
                 raise InputError(f"GenMix: {name} is a probability, from 0 to 1, got {value!r}")
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise InputError(
+                f"GenMix: generator must be a torch.Generator, got {type(generator).__name__}; "
+                "from a seed: torch.Generator(device).manual_seed(seed)"
+            )
         if num_classes is not None and num_classes != bank.num_classes:
             raise InputError(
                 f"GenMix: num_classes is {num_classes}, the bank has {bank.num_classes} classes "
@@ -127,7 +135,7 @@ class GenMix(v2.Transform):
 
     def forward(self, *inputs: Any) -> Any:
         """Mix a sample: ``(images, labels)``, a dict, or anything nested that holds both."""
-        sample = inputs if len(inputs) > 1 else inputs[0]
+        sample = inputs[0] if len(inputs) == 1 else inputs
         flat, structure = tree_flatten(sample)
         refused = next((item for item in flat if isinstance(item, _REFUSED)), None)
         if refused is not None:
@@ -197,7 +205,7 @@ class GenMix(v2.Transform):
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Apply a draw to images or, given the very tensor ``params["labels"]``, to labels; pure, if not ``inplace``."""
+        """Apply a draw to images or, given the very tensor ``params["labels"]``, to labels. Pure, if not inplace."""
         lam, index, from_batch = params["lam"], params["index"], params["from_batch"]
         # Rows that are not meant for the bank (or the batch) look up row 0 there; what they find is not used.
         bank_index = torch.where(from_batch, 0, index)
@@ -209,11 +217,11 @@ class GenMix(v2.Transform):
             if self.real_partner > 0:
                 partners = torch.where(from_batch[:, None], inpt.index_select(0, batch_index), partners)
             return functional.mix_labels(inpt, partners, lam)
-        images = inpt.as_subclass(Tensor)
+        images = inpt.as_subclass(Tensor) if isinstance(inpt, tv_tensors.TVTensor) else inpt
         partners = functional.dequantise(self.bank.images.index_select(0, bank_index), self.scale, self.shift)
         if self.real_partner > 0:
             choose = from_batch.view(-1, *[1] * (images.ndim - 1))
-            partners = torch.where(choose, images.index_select(0, batch_index).to(partners.dtype), partners)
+            partners = torch.where(choose, images.index_select(0, batch_index), partners)
         mixed = functional.mix_images(images, partners, lam)
         if images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
             mixed = mixed.contiguous(memory_format=torch.channels_last)
@@ -259,3 +267,8 @@ class GenMix(v2.Transform):
                 f"GenMix: the batch's images are on {images.device}, its labels on {labels.device}, the bank on "
                 f"{self.bank.images.device}; bring them together, with genmix.to({str(images.device)!r}) for the bank"
             )
+
+
+def _number(value: object) -> float:
+    """A Python or NumPy number as a float; anything else as NaN, which is in no range."""
+    return float(value) if isinstance(value, Real) else math.nan

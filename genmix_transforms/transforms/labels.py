@@ -15,9 +15,11 @@ def find_labels(sample: Any) -> Any:
 
     Label-like is "labels" in any case, else the first key with "label" in it.
     """
+    if isinstance(sample, Tensor):
+        raise InputError("GenMix: expected a sample of images and labels, got one tensor: genmix(images, labels)")
     if isinstance(sample, (tuple, list)):
         if len(sample) < 2:
-            raise InputError("GenMix: expected a sample of images and labels, got one item")
+            raise InputError(f"GenMix: expected a sample of images and labels, got {len(sample)} item(s)")
         sample = sample[1]
     if isinstance(sample, Tensor):
         return sample

@@ -1,6 +1,6 @@
 """Who may partner whom: one row-stochastic matrix, row = class of the real image, column = class of its partner."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -91,17 +91,21 @@ def _checked(pairing: Tensor | Sequence[Sequence[float]], classes: int) -> Tenso
 
 def _real_counts(bank: SyntheticBank, class_counts: Sequence[float] | None) -> Tensor:
     if class_counts is None:
-        recorded = bank.provenance.get("training_set", {}).get("class_counts", {})
-        if not all(name in recorded for name in bank.classes):
+        training_set = bank.provenance.get("training_set")
+        recorded = training_set.get("class_counts") if isinstance(training_set, Mapping) else None
+        if not isinstance(recorded, Mapping) or not all(name in recorded for name in bank.classes):
             raise InputError(
                 "GenMix: pairing='inverse' needs to know how often the real data has each class, and the bank does not "
                 "record it: give class_counts"
             )
         class_counts = [recorded[name] for name in bank.classes]
-    counts = torch.as_tensor(class_counts, dtype=torch.float64)
-    if counts.shape != (len(bank.classes),) or not bool((counts > 0).all()):
+    try:
+        counts = torch.as_tensor(class_counts, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        counts = torch.zeros(0)
+    if counts.shape != (len(bank.classes),) or not bool((counts > 0).all() & counts.isfinite().all()):
         raise InputError(
             f"GenMix: class_counts must be {len(bank.classes)} positive numbers, one for each of "
-            f"{', '.join(bank.classes)}, got {list(class_counts)}"
+            f"{', '.join(bank.classes)}, got {class_counts!r}"
         )
     return counts

@@ -63,6 +63,16 @@ def test_subset_by_mask_is_refused_not_misread():
         patches().subset(torch.tensor([True, False, True, False, False, False]))
 
 
+def test_patches_of_one_class_are_a_set_of_one_class():
+    data = patches([1, 0, 1, 1], classes=("a", "b"), groups=torch.tensor([4, 5, 6, 6]))
+    part = data.of_class("b")
+    assert who(part) == [0, 2, 3]
+    assert part.class_counts == {"b": 3}
+    assert part.groups.tolist() == [4, 6, 6]
+    with pytest.raises(InputError, match="no class 'c'; the classes are a, b"):
+        data.of_class("c")
+
+
 def test_resized_says_so_once():
     data = patches(notes=("groups from 'patient': 3 groups",))
     bigger = data.resized(8)
@@ -250,6 +260,14 @@ def test_a_patch_is_as_often_in_training_as_its_share_says():
     labels, groups = np.array([0] * 12 + [1] * 8), np.arange(20)
     hits = sum(assign_groups(labels, groups, fractions=(0.5, 0.25, 0.25), seed=seed) == 0 for seed in range(400))
     assert np.abs(hits / 400 - 0.5).max() < 0.15
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_large_groups_are_placed_while_there_is_room(seed):
+    groups = torch.tensor([0] * 8 + list(range(1, 9)))
+    parts = patches([0] * 16, groups=groups).split(seed=seed)
+    assert [len(part) for part in parts] == [8, 4, 4]
+    assert set(parts[0].groups.tolist()) == {0}
 
 
 def test_a_rare_class_gets_its_share_beside_a_common_one():

@@ -171,10 +171,10 @@ def test_kill_at_any_moment_leaves_a_complete_file(tmp_path):
     wait = random.Random(0)
     seen = set()
     for _ in range(10):
-        writer = multiprocessing.get_context("fork").Process(target=write_for_ever, args=(path, size))
-        before = path.stat().st_ino
+        writer = multiprocessing.get_context("fork").Process(target=write_for_ever, args=(path, size), daemon=True)
+        before = path.stat().st_mtime_ns
         writer.start()
-        while path.stat().st_ino == before:  # it has got going
+        while path.stat().st_mtime_ns == before and writer.is_alive():  # until it has got going
             time.sleep(0.001)
         time.sleep(wait.uniform(0, 0.03))
         os.kill(writer.pid, signal.SIGKILL)

@@ -71,8 +71,10 @@ class DCGAN(Generator):
                 f"DCGAN: the size must be a power of two from {RESOLUTIONS[0]} to {RESOLUTIONS[-1]}, got {resolution}; "
                 f"bring the images to {larger} pixels (--size {larger}, with --fit pad to pad them instead of resizing)"
             )
+        if isinstance(classes, str):
+            raise InputError(f"DCGAN: classes must be different names, in a list; got the text {classes!r}")
         classes = tuple(classes)
-        if isinstance(classes, str) or not classes or len(set(classes)) != len(classes):
+        if not classes or len(set(classes)) != len(classes):
             raise InputError(f"DCGAN: classes must be different names, at least one, got {classes!r}")
         for name, value in (("channels", channels), ("base_width", base_width), ("latent_size", latent_size)):
             if value < 1:

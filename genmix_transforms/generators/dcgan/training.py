@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genmix_transforms.generators.augmentation import diff_augment, draw_augmentation
-from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork
+from genmix_transforms.generators.dcgan.network import DCGANDiscriminator
 from genmix_transforms.generators.ema import MovingAverage
 from genmix_transforms.generators.state import Stateful
 
@@ -63,7 +63,7 @@ class DCGANTraining:
         self.discriminator = discriminator
         for network in (self.network, self.discriminator):
             network.train().requires_grad_(True)
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
         self.optimiser, self.discriminator_optimiser = (
             torch.optim.Adam(network.parameters(), lr=learning_rate, betas=betas, fused=True)
             for network in (self.network, self.discriminator)

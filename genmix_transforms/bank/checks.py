@@ -1,0 +1,123 @@
+"""What a bank is made of, checked before it becomes one."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genmix_transforms.bank.store import PIXEL_DTYPES
+from genmix_transforms.errors import InputError
+
+
+def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """The class names as a tuple.
+
+    Raises:
+        InputError: no list of different names.
+    """
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"SyntheticBank: classes must be a list of names, got {classes!r}")
+    classes = tuple(classes)
+    if not classes or len(set(classes)) != len(classes):
+        raise InputError(f"SyntheticBank: classes must be different names, at least one, got {classes!r}")
+    return classes
+
+
+def check_tensors(images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Tensor:
+    """Check images and labels against each other, and return the labels as int64 ``(N,)`` or float32 ``(N, K)``.
+
+    Raises:
+        InputError: not so; the message says how.
+    """
+    if not isinstance(images, Tensor) or images.dtype not in PIXEL_DTYPES.values() or images.ndim < 3:
+        raise InputError(
+            "SyntheticBank: images must be a uint8 or uint16 tensor of shape (N, C, *spatial), got "
+            + (
+                f"{images.dtype} of shape {tuple(images.shape)}"
+                if isinstance(images, Tensor)
+                else type(images).__name__
+            )
+            + "; bring floats in [0, 1] there with (images * 255).round().to(torch.uint8)"
+        )
+    if not isinstance(labels, Tensor) or labels.ndim not in (1, 2) or len(labels) != len(images):
+        raise InputError(
+            f"SyntheticBank: labels must be a tensor of shape ({len(images)},) or ({len(images)}, {len(classes)}), got "
+            + (f"{tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__)
+        )
+    if labels.device != images.device:
+        raise InputError(
+            f"SyntheticBank: images are on {images.device}, labels on {labels.device}: bring them together"
+        )
+    if labels.ndim == 1:
+        if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+            raise InputError(f"SyntheticBank: labels of shape (N,) must be whole numbers, got {labels.dtype}")
+        labels = labels.long()
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+            raise InputError(
+                f"SyntheticBank: labels run from {int(labels.min())} to {int(labels.max())}, "
+                f"but there are {len(classes)} classes ({', '.join(classes)})"
+            )
+        return labels
+    if labels.shape[1] != len(classes):
+        raise InputError(
+            f"SyntheticBank: labels of shape (N, K) need a column a class, got {labels.shape[1]} columns "
+            f"for {len(classes)} classes ({', '.join(classes)})"
+        )
+    labels = labels.float()
+    if not bool(torch.isfinite(labels).all()) or bool((labels < 0).any()):
+        raise InputError("SyntheticBank: label probabilities must be finite and not negative")
+    return labels
+
+
+def check_seeds(seeds: Tensor | None, images: Tensor) -> Tensor:
+    """The seeds, int64 ``(N,)``; -1 for each image where None are given.
+
+    Raises:
+        InputError: another dtype or shape.
+    """
+    if seeds is None:
+        return torch.full((len(images),), -1, dtype=torch.int64, device=images.device)
+    if not isinstance(seeds, Tensor) or seeds.shape != (len(images),) or seeds.dtype != torch.int64:
+        raise InputError(
+            f"SyntheticBank: seeds must be int64 of shape ({len(images)},), got "
+            + (f"{seeds.dtype} of shape {tuple(seeds.shape)}" if isinstance(seeds, Tensor) else type(seeds).__name__)
+        )
+    return seeds
+
+
+def check_window(window: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The window as two floats.
+
+    Raises:
+        InputError: not two finite numbers, the lower first.
+    """
+    if window is None:
+        return None
+    try:
+        low, high = map(float, window)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(
+            "SyntheticBank: window must be the Hounsfield units of the lowest and the highest pixel value, "
+            f"such as (-100.0, 200.0), got {window!r}"
+        )
+    return low, high
+
+
+def check_provenance(provenance: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The provenance as a dict.
+
+    Raises:
+        InputError: something that JSON cannot hold, which would only show when the bank is saved.
+    """
+    try:
+        json.dumps(provenance := dict(provenance or {}))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"SyntheticBank: provenance must be a dict of what JSON can hold: texts, numbers, lists, dicts ({error})"
+        ) from error
+    return provenance

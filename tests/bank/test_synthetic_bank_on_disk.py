@@ -1,0 +1,449 @@
+"""Saving, loading, verifying: every bit comes back, every fault is found and named, a kill leaves no half bank."""
+
+import errno
+import getpass
+import json
+import multiprocessing
+import os
+import platform
+import random
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from genmix_transforms.bank import SyntheticBank, store
+from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError, OverwriteError
+
+CLASSES = ("cyst", "hemangioma", "metastasis")
+FIELDS = ("images", "labels", "seeds", "class_start", "class_count")
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def shards(folder):
+    return sorted(folder.glob("bank-*.safetensors"))
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Two 4x4 images of 8 bits a shard."""
+    monkeypatch.setattr(store, "SHARD_BYTES", 32)
+
+
+@pytest.fixture
+def folder(tmp_path, make_bank, small_shards):
+    """A bank of seven images in four shards."""
+    make_bank().save(tmp_path / "bank")
+    return tmp_path / "bank"
+
+
+def rewrite(folder, change):
+    """Change what the manifest says."""
+    path = folder / store.INDEX
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+# Round trips
+
+
+SOFT = torch.tensor([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25], [0, 1, 0], [1 / 3] * 3])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"shape": (3, 8, 6)},
+        {"dtype": torch.uint16, "window": (-100.0, 200.5)},
+        {"shape": (2, 3, 4, 5), "dtype": torch.uint16},
+        {"labels": SOFT},
+        {"labels": [1]},
+        {"labels": torch.zeros(0, dtype=torch.int64)},
+        {"classes": ("foie d'œil", "a/b", "", "-")},
+        {
+            "provenance": {
+                "generator": {"kind": "dcgan", "steps": 70_000},
+                "training_set": {"class_counts": {"cyst": 433}},
+                "note": "hémangiome",
+            }
+        },
+    ],
+    ids=["plain", "colour", "window", "volumes", "soft", "one", "empty", "names", "provenance"],
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_comes_back_bit_for_bit(tmp_path, make_bank, same, monkeypatch, options, several):
+    bank = make_bank(**options)
+    if several:
+        monkeypatch.setattr(store, "SHARD_BYTES", 2 * bank.images[:1].nbytes)
+    bank.save(tmp_path / "bank")
+    assert len(shards(tmp_path / "bank")) == (max(1, -(-len(bank) // 2)) if several else 1)
+    loaded = SyntheticBank.load(tmp_path / "bank", verify=True)
+    same(loaded, bank)
+    loaded.verify()
+
+
+@given(
+    data=st.data(),
+    spatial=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    channels=st.integers(1, 4),
+    classes=st.lists(st.text(max_size=6), min_size=1, max_size=5, unique=True),
+    dtype=st.sampled_from([torch.uint8, torch.uint16]),
+    shard_bytes=st.integers(1, 200),
+)
+def test_any_bank_comes_back(tmp_path_factory, data, spatial, channels, classes, dtype, shard_bytes):
+    labels = data.draw(st.lists(st.integers(0, len(classes) - 1), max_size=9))
+    soft = data.draw(st.booleans())
+    seeds = data.draw(st.lists(st.integers(-1, 2**63 - 1), min_size=len(labels), max_size=len(labels)))
+    images = torch.randint(0, 256, (len(labels), channels, *spatial), generator=torch.Generator().manual_seed(0))
+    index = torch.tensor(labels, dtype=torch.int64)
+    bank = SyntheticBank(
+        images.to(dtype) * (1 if dtype == torch.uint8 else 257),
+        torch.eye(len(classes))[index] if soft else index,
+        classes=classes,
+        seeds=torch.tensor(seeds, dtype=torch.int64),
+    )
+    folder = tmp_path_factory.mktemp("any", numbered=True) / "bank"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "SHARD_BYTES", shard_bytes)
+        bank.save(folder)
+    loaded = SyntheticBank.load(folder, verify=True)
+    for name in FIELDS:
+        assert getattr(loaded, name).dtype == getattr(bank, name).dtype
+        assert torch.equal(getattr(loaded, name), getattr(bank, name))
+    assert loaded.classes == bank.classes
+    manifest = store.read_manifest(folder)
+    assert sum(shard.count for shard in manifest.shards) == len(bank)
+    assert dict(zip(manifest.classes, manifest.class_counts, strict=True)) == bank.class_counts
+
+
+def test_shards_are_filled_in_order(folder):
+    manifest = store.read_manifest(folder)
+    assert [shard.file for shard in manifest.shards] == [store.shard_name(number, 4) for number in range(4)]
+    assert [shard.count for shard in manifest.shards] == [2, 2, 2, 1]
+    assert [shard.sha256 for shard in manifest.shards] == [store.file_hash(path) for path in shards(folder)]
+    assert names(folder) == [*(path.name for path in shards(folder)), store.INDEX]
+    assert names(folder.parent) == ["bank"]
+
+
+def test_the_same_bank_gives_the_same_bytes(folder, make_bank):
+    make_bank().save(folder.parent / "again")
+    for name in names(folder):
+        assert (folder / name).read_bytes() == (folder.parent / "again" / name).read_bytes()
+
+
+def test_load_takes_strings_and_a_device(folder):
+    bank = SyntheticBank.load(str(folder), device="meta")
+    assert {buffer.device.type for buffer in bank.buffers()} == {"meta"}
+    assert bank.image_shape == (1, 4, 4)
+
+
+def test_load_with_the_classes_of_the_data(folder, make_bank, same):
+    order = ["metastasis", "normal", "cyst", "hemangioma"]
+    bank = SyntheticBank.load(folder, classes=order)
+    same(bank, make_bank().with_classes(order))
+    assert bank.class_counts == {"metastasis": 3, "normal": 0, "cyst": 2, "hemangioma": 2}
+    bank.verify()  # the re-mapped bank still knows its files
+    SyntheticBank.load(folder).with_classes(order).verify()
+
+
+def test_load_refuses_classes_that_are_not_the_datas(folder):
+    with pytest.raises(InputError, match="hemangioma is no class of the data"):
+        SyntheticBank.load(folder, classes=["cyst", "metastasis"])
+
+
+def test_privacy(tmp_path, monkeypatch, make_bank):
+    """Neither where a bank was made nor by whom is in its files."""
+    planted = ("planted-user", "planted-host", "planted-home")
+    for variable in ("USER", "LOGNAME", "USERNAME"):
+        monkeypatch.setenv(variable, planted[0])
+    monkeypatch.setenv("HOSTNAME", planted[1])
+    monkeypatch.setattr(socket, "gethostname", lambda: planted[1])
+    monkeypatch.setattr(platform, "node", lambda: planted[1])
+    monkeypatch.setenv("HOME", f"/{planted[2]}")
+    assert getpass.getuser() == planted[0]
+    for name in ("cyst", "metastasis"):
+        (tmp_path / "patients" / name).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / "patients" / name / "patient-4711.png")
+    SyntheticBank.from_folder(tmp_path / "patients").save(tmp_path / "bank")
+    for path in (tmp_path / "bank").iterdir():
+        content = path.read_bytes()
+        for word in (*planted, "patient", "4711", str(tmp_path), str(Path.cwd()), os.fspath(Path(__file__).parent)):
+            assert word.encode() not in content, (path.name, word)
+
+
+# Faults
+
+
+def test_verify_finds_a_flipped_bit_in_each_shard_and_names_it(folder):
+    bank = SyntheticBank.load(folder)
+    bank.verify()
+    for path in shards(folder):
+        whole = path.read_bytes()
+        damaged = bytearray(whole)
+        damaged[-3] ^= 0b100
+        path.write_bytes(damaged)
+        for check in (bank.verify, lambda: SyntheticBank.load(folder, verify=True)):
+            with pytest.raises(CorruptFileError, match=f"{path.name}: missing or not the bytes") as caught:
+                check()
+            assert str(caught.value).count("safetensors") == 1
+        path.write_bytes(whole)
+    bank.verify()
+
+
+def test_verify_names_all_that_are_wrong(folder):
+    bank = SyntheticBank.load(folder)
+    first, second, third, _ = shards(folder)
+    first.unlink()
+    contents = second.read_bytes(), third.read_bytes()
+    second.write_bytes(contents[1])
+    third.write_bytes(contents[0])
+    with pytest.raises(CorruptFileError, match=f"{first.name}, {second.name}, {third.name}: missing or not"):
+        bank.verify()
+
+
+def test_verify_of_a_bank_that_is_in_no_folder(make_bank):
+    with pytest.raises(InputError, match="was not loaded from a folder"):
+        make_bank().verify()
+
+
+def test_verify_of_a_folder_that_is_gone(folder):
+    bank = SyntheticBank.load(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(MissingPathError, match="no such bank"):
+        bank.verify()
+
+
+@pytest.mark.parametrize("kept", [0, 5, 60, -1])
+def test_a_truncated_shard(folder, kept):
+    path = shards(folder)[2]
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CorruptFileError, match=f"{path.name}: not a whole shard"):
+        SyntheticBank.load(folder)
+
+
+def test_a_missing_shard(folder):
+    path = shards(folder)[1]
+    path.unlink()
+    with pytest.raises(CorruptFileError, match=f"{path.name}: the manifest names this shard, but there is no such"):
+        SyntheticBank.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), r"the manifest says \(2, 1, 4, 4\).*images \(3, 1, 4, 4\)"),
+        (torch.zeros(2, 1, 4, 5, dtype=torch.uint8), r"images \(2, 1, 4, 5\)"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint16), "torch.uint16"),
+    ],
+    ids=["count", "shape", "dtype"],
+)
+def test_a_shard_of_another_bank(folder, images, text):
+    path = shards(folder)[1]
+    numbers = torch.zeros(len(images), dtype=torch.int64)
+    store.write_shard(path, images=images, labels=numbers, seeds=numbers, metadata={})
+    with pytest.raises(CorruptFileError, match=rf"{path.name}: .*{text}"):
+        SyntheticBank.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda m: m["class_counts"].update(cyst=3, metastasis=2), "the manifest counts .*'cyst': 3.*shards hold"),
+        (lambda m: m["shards"][3].update(count=2), r"says \(2, 1, 4, 4\)"),
+        (lambda m: m["shards"].pop(), "the manifest counts"),
+        (lambda m: m["shards"].clear(), "names no shards"),
+        (lambda m: m.update(classes=["cyst", "hemangioma"]), "labels run from 0 to 2, but there are 2 classes"),
+        (lambda m: m.update(classes=["cyst", "cyst", "metastasis"]), "must be different names"),
+        (lambda m: m.update(window=[200, -100]), "window must be"),
+        (lambda m: m["shards"][0].update(file="../bank-00000-of-00004.safetensors"), "not the name of a shard"),
+        (lambda m: m["shards"][0].update(file="/tmp/x.safetensors"), "not the name of a shard"),
+    ],
+    ids=["class counts", "count", "shard left out", "no shards", "few", "twice", "window", "parent", "absolute"],
+)
+def test_a_manifest_that_says_something_else(folder, change, text):
+    rewrite(folder, change)
+    with pytest.raises(CorruptFileError, match=text) as caught:
+        SyntheticBank.load(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_labels_in_a_shard_that_are_none(folder):
+    rewrite(folder, lambda m: m["shards"].__delitem__(slice(1, None)))
+    path = shards(folder)[0]
+    labels = torch.tensor([[torch.nan, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    store.write_shard(
+        path,
+        images=torch.zeros(2, 1, 4, 4, dtype=torch.uint8),
+        labels=labels,
+        seeds=torch.zeros(2, dtype=torch.int64),
+        metadata={},
+    )
+    with pytest.raises(CorruptFileError, match="probabilities must be finite"):
+        SyntheticBank.load(folder)
+
+
+def test_a_folder_whose_filling_has_not_finished(folder):
+    (folder / store.INDEX).unlink()
+    with pytest.raises(MissingPathError, match="filling has not finished"):
+        SyntheticBank.load(folder)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_no_such_bank(tmp_path, verify):
+    with pytest.raises(MissingPathError, match="nowhere: no such bank"):
+        SyntheticBank.load(tmp_path / "nowhere", verify=verify)
+
+
+# Saving over something
+
+
+def test_an_existing_bank_is_not_overwritten(folder, make_bank, same):
+    other = make_bank(seed=1)
+    with pytest.raises(OverwriteError, match="bank: exists already; give another, or overwrite=True"):
+        other.save(folder)
+    same(SyntheticBank.load(folder), make_bank())
+    other.save(folder, overwrite=True)
+    same(SyntheticBank.load(folder, verify=True), other)
+    assert names(folder.parent) == ["bank"]
+
+
+def test_overwriting_leaves_no_shard_of_the_old_bank(folder, make_bank):
+    make_bank([0]).save(folder, overwrite=True)
+    assert names(folder) == ["bank-00000-of-00001.safetensors", store.INDEX]
+
+
+def test_a_bank_can_be_saved_over_the_files_it_was_read_from(folder, make_bank, same):
+    """Its images are mapped from those files."""
+    for _ in range(2):
+        bank = SyntheticBank.load(folder)
+        bank.save(folder, overwrite=True)
+        same(bank, make_bank())
+        same(SyntheticBank.load(folder, verify=True), make_bank())
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_bank_is_never_overwritten(tmp_path, make_bank, overwrite):
+    thesis = tmp_path / "home" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("two years of work")
+    with pytest.raises(OverwriteError, match="home: not a bank" if overwrite else "home: exists already"):
+        make_bank().save(tmp_path / "home", overwrite=overwrite)
+    with pytest.raises(OverwriteError, match=r"thesis\.tex: a file stands there"):
+        make_bank().save(thesis, overwrite=overwrite)
+    assert thesis.read_text() == "two years of work"
+    assert names(tmp_path) == ["home"]
+
+
+def test_an_empty_folder_is_taken_and_parents_are_made(tmp_path, make_bank):
+    (tmp_path / "a").mkdir()
+    for path in (tmp_path / "a", tmp_path / "b" / "c" / "d"):
+        make_bank().save(str(path))
+        SyntheticBank.load(path, verify=True)
+    assert names(tmp_path) == ["a", "b"]
+    assert names(tmp_path / "b" / "c") == ["d"]
+
+
+# Failing while it saves
+
+
+def fail_at(call, error):
+    """A ``write_shard`` that fails at its given call."""
+    calls = iter(range(1, 100))
+    write = store.write_shard
+
+    def write_or_fail(*args, **kwargs):
+        if next(calls) == call:
+            raise error
+        write(*args, **kwargs)
+
+    return write_or_fail
+
+
+DISK_FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("call", [1, 2, 4])
+@pytest.mark.parametrize("error", [DISK_FULL, KeyboardInterrupt()], ids=["disk full", "ctrl-c"])
+def test_a_failed_write_leaves_nothing(tmp_path, make_bank, small_shards, monkeypatch, call, error):
+    monkeypatch.setattr(store, "write_shard", fail_at(call, error))
+    with pytest.raises(type(error)):
+        make_bank().save(tmp_path / "bank")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("function", ["write_shard", "write_manifest"])
+def test_a_failed_overwrite_leaves_the_old_bank(folder, make_bank, same, monkeypatch, function):
+    def fail(*_, **__):
+        raise DISK_FULL
+
+    monkeypatch.setattr(store, function, fail)
+    with pytest.raises(OSError, match="No space left"):
+        make_bank(seed=1).save(folder, overwrite=True)
+    assert names(folder.parent) == ["bank"]
+    same(SyntheticBank.load(folder, verify=True), make_bank())
+
+
+def test_a_failure_between_the_two_renames_brings_the_old_bank_back(folder, make_bank, same, monkeypatch):
+    rename = Path.rename
+
+    def fail_on_the_new(path, target):
+        if path.name.endswith(".tmp"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_the_new)
+    with pytest.raises(OSError, match="Input/output error"):
+        make_bank(seed=1).save(folder, overwrite=True)
+    assert names(folder.parent) == ["bank"]
+    same(SyntheticBank.load(folder, verify=True), make_bank())
+
+
+def save_a_bank(folder, level, overwrite):
+    images = torch.full((20, 1, 32, 32), level, dtype=torch.uint8)
+    store.SHARD_BYTES = images[0].nbytes
+    SyntheticBank(images, torch.arange(20) % 3, classes=CLASSES).save(folder, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_kill_at_any_moment_leaves_a_whole_bank_or_none(tmp_path, overwrite):
+    """A process that saves 20 shards is killed with -9, at moments from its first file to after its last."""
+    folder = tmp_path / "bank"
+    started = time.monotonic()
+    save_a_bank(folder, 0, False)
+    duration = time.monotonic() - started
+    wait = random.Random(0)
+    finished = []
+    for number in range(1, 9):
+        if not overwrite:
+            shutil.rmtree(folder, ignore_errors=True)
+        writer = multiprocessing.get_context("fork").Process(target=save_a_bank, args=(folder, number, overwrite))
+        writer.start()
+        while not (tmp_path / f".bank.{writer.pid}.tmp").exists() and writer.is_alive():  # it has got going
+            time.sleep(0.0005)
+        time.sleep(0 if number == 1 else wait.uniform(0, 1.2 * duration))
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        # Killed between its two renames, an overwriting save leaves the old bank beside, under another name.
+        retired = tmp_path / f".bank.{writer.pid}.old"
+        left = folder if folder.exists() else retired
+        level = None
+        if left.exists():
+            bank = SyntheticBank.load(left, verify=True)
+            assert bank.class_counts == {"cyst": 7, "hemangioma": 7, "metastasis": 6}
+            level = int(bank.images[0, 0, 0, 0])
+            assert bool((bank.images == level).all())
+        assert level in (range(number + 1) if overwrite else (None, number))
+        finished.append(level == number)
+    assert not all(finished)  # the first, at least, was killed on its way

@@ -1,0 +1,171 @@
+"""The arms: every image that comes out is told by its pixels, so its label can be checked one by one."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms import v2
+
+from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.arms import ARMS, KINDS, Setting, arm_kind, build_arm
+from genmix_transforms.evaluation.normalisation import Normalisation
+from genmix_transforms.evaluation.protocol import Protocol
+from genmix_transforms.transforms import GenMix
+
+CLASSES = ("cyst", "hemangioma", "metastasis")
+
+
+def numbered_bank(counts=(10, 20, 70)):
+    """Image number i, in the bank's order, has the pixel value 100 + i everywhere."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    pixels = (100 + torch.arange(len(labels))).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    return SyntheticBank(pixels.clone(), labels, classes=CLASSES[: len(counts)])
+
+
+def setting(bank=None, *, mean=0.4, std=0.2, **options):
+    return Setting(
+        protocol=Protocol(**options),
+        class_counts={"cyst": 6, "hemangioma": 1, "metastasis": 3},
+        normalisation=Normalisation(mean=(mean,), std=(std,)),
+        bank=bank,
+    )
+
+
+def real_batch(count):
+    """Image number i has the value -100 - i, which no synthetic one has; the classes come in turn."""
+    images = (-100.0 - torch.arange(count)).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).clone()
+    return images, torch.arange(count) % 3
+
+
+def test_the_table_has_the_papers_order():
+    assert ARMS == ("baseline", "mixup", "blend", "genmix")
+    assert [name for name in ARMS if arm_kind(name).needs_bank] == ["blend", "genmix"]
+
+
+def test_options_are_fields_of_the_protocol_and_belong_to_one_arm():
+    options = [option for kind in KINDS.values() for option in kind.options]
+    assert len(options) == len(set(options))
+    assert set(options) <= {field.name for field in dataclasses.fields(Protocol)}
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_what_every_arm_returns(name):
+    images, labels = build_arm(name, setting(numbered_bank()))(*real_batch(7))
+    assert images.shape == (7, 1, 4, 4)
+    assert images.dtype == torch.float32
+    assert labels.shape == (7, 3)
+    assert labels.dtype == torch.float32
+    assert torch.allclose(labels.sum(dim=1), torch.ones(7))
+
+
+def test_baseline_changes_nothing_and_draws_nothing():
+    images, labels = real_batch(6)
+    before = torch.random.get_rng_state()
+    same, soft = build_arm("baseline", setting())(images, labels)
+    assert same is images
+    assert torch.equal(soft, torch.eye(3)[labels])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_mixup_is_torchvisions():
+    images, labels = real_batch(6)
+    arm, expected = build_arm("mixup", setting(mixup_alpha=0.7)), v2.MixUp(alpha=0.7, num_classes=3)
+    torch.manual_seed(3)
+    ours = arm(images, labels)
+    torch.manual_seed(3)
+    theirs = expected(images, labels)
+    assert torch.equal(ours[0], theirs[0])
+    assert torch.equal(ours[1], theirs[1])
+    assert not torch.equal(ours[0], images)
+
+
+def test_genmix_is_genmix_with_the_protocols_options_and_the_datas_normalisation():
+    images, labels = real_batch(30)
+    bank = numbered_bank()
+    options = {"alpha": 0.8, "pairing": "inverse", "real_partner": 0.3, "p": 0.9}
+    arm = build_arm("genmix", setting(bank, **options))
+    expected = GenMix(bank, mean=(0.4,), std=(0.2,), class_counts=[6, 1, 3], **options)
+    torch.manual_seed(3)
+    ours = arm(images, labels)
+    torch.manual_seed(3)
+    theirs = expected(images, labels)
+    assert torch.equal(ours[0], theirs[0])
+    assert torch.equal(ours[1], theirs[1])
+
+
+def test_genmix_takes_a_pairing_matrix():
+    swap = [[0, 0, 1], [0, 1, 0], [1, 0, 0]]
+    # With a huge alpha, lambda is 1: the partner alone is left.
+    arm = build_arm("genmix", setting(numbered_bank(), alpha=1e9, pairing=swap))
+    _, labels = arm(*real_batch(9))
+    assert torch.allclose(labels, torch.eye(3)[[2, 1, 0] * 3], atol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(0, 40), share=st.floats(0.01, 1), seed=st.integers(0, 2**31))
+def test_blend_gives_whole_images_with_their_own_labels(count, share, seed):
+    bank = numbered_bank()
+    images, labels = real_batch(count)
+    torch.manual_seed(seed)
+    mixed, soft = build_arm("blend", setting(bank, blend_share=share))(images, labels)
+    for place in range(count):
+        value = mixed[place].flatten()
+        assert (value == value[0]).all()
+        if value[0] <= -100:
+            assert torch.equal(mixed[place], images[place])
+            assert soft[place].tolist() == torch.eye(3)[labels[place]].tolist()
+        else:
+            number = round(float(value[0] * 0.2 + 0.4) * 255) - 100
+            assert value[0].item() == pytest.approx(((100 + number) / 255 - 0.4) / 0.2, abs=1e-5)
+            assert soft[place].tolist() == torch.eye(3)[bank.labels[number]].tolist()
+
+
+def test_blend_has_the_share_it_was_given_and_the_banks_proportions():
+    bank = numbered_bank()
+    torch.manual_seed(0)
+    images, soft = build_arm("blend", setting(bank, blend_share=0.3))(*real_batch(20_000))
+    synthetic = images[:, 0, 0, 0] > -100
+    # Four standard deviations of the binomial counts.
+    assert synthetic.float().mean().item() == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 20_000) ** 0.5)
+    count = int(synthetic.sum())
+    for found, expected in zip(soft[synthetic].mean(dim=0).tolist(), (0.1, 0.2, 0.7), strict=True):
+        assert found == pytest.approx(expected, abs=4 * (expected * (1 - expected) / count) ** 0.5)
+
+
+def test_a_blend_of_1_is_all_synthetic():
+    images, _ = build_arm("blend", setting(numbered_bank(), blend_share=1))(*real_batch(200))
+    assert (images > -100).all()
+
+
+def test_blend_with_soft_labels_in_the_bank():
+    bank = SyntheticBank(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([[0.5, 0.5, 0]] * 2), classes=CLASSES)
+    _, soft = build_arm("blend", setting(bank, blend_share=1))(*real_batch(3))
+    assert soft.tolist() == [[0.5, 0.5, 0.0]] * 3
+
+
+def test_no_such_arm():
+    with pytest.raises(InputError, match="no arm 'cutmix'; there are baseline, mixup, blend, genmix"):
+        build_arm("cutmix", setting())
+
+
+@pytest.mark.parametrize("name", ["blend", "genmix"])
+def test_an_arm_without_its_bank(name):
+    with pytest.raises(InputError, match=f"the arm '{name}' needs a bank of synthetic images"):
+        build_arm(name, setting())
+
+
+@pytest.mark.parametrize(("name", "message"), [("blend", "'blend': the bank is empty"), ("genmix", "bank is empty")])
+def test_an_empty_bank(name, message):
+    bank = SyntheticBank(torch.zeros(0, 1, 4, 4, dtype=torch.uint8), torch.zeros(0).long(), classes=CLASSES)
+    with pytest.raises(InputError, match=message):
+        build_arm(name, setting(bank))
+
+
+def test_a_class_that_the_pairing_needs_and_the_bank_lacks():
+    bank = numbered_bank((5, 5)).with_classes(CLASSES)
+    build_arm("genmix", setting(bank, pairing="any"))
+    with pytest.raises(InputError, match="no images of it"):
+        build_arm("genmix", setting(bank, pairing="same"))

@@ -1,0 +1,135 @@
+"""What is refused before any work, and what is said beside the results."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.arms import ARMS
+from genmix_transforms.evaluation.checks import check_arms, check_splits, doubts, prepare, prepare_bank
+from genmix_transforms.evaluation.protocol import Protocol
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ("genmix", r"arms must be a list of names, got the text 'genmix'; give \('genmix',\)"),
+        ((), "no arms to compare"),
+        (("baseline", "genmixx"), "no arm 'genmixx'; there are baseline, mixup, blend, genmix"),
+        (("baseline", "mixup", "baseline"), "every arm once, got baseline, mixup, baseline"),
+    ],
+)
+def test_arms_that_are_none(arms, message):
+    with pytest.raises(InputError, match=message):
+        check_arms(arms)
+
+
+def test_arms_may_come_from_anything():
+    assert check_arms(name for name in ("genmix", "baseline")) == ("genmix", "baseline")
+
+
+def test_splits_that_do_not_fit_together(splits, shapes):
+    train, val, test = splits
+    check_splits(splits)
+    empty = val.subset(torch.zeros(0).long())
+    renamed = replace(test, classes=("cyst", "metastasis", "hemangioma"))
+    deep = replace(val, images=val.images.to(torch.uint16))
+    for bad, message in (
+        ((train, val), "splits must be three PatchDatasets"),
+        ((train, val, test.images), "splits must be three PatchDatasets"),
+        ((train, empty, test), "the val part is empty"),
+        ((train, val, renamed), r"same classes: train has \('cyst', 'hemangioma', 'metastasis'\), test has"),
+        ((train, val, shapes.patches(9, size=20)), r"same shape: train has \(1, 16, 16\), test has \(1, 20, 20\)"),
+        ((train, deep, test), "same dtype: train has torch.uint8, val has torch.uint16"),
+        ((train.subset(torch.arange(0, 90, 3)), val, test), "at least 2 classes, only cyst has images"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_splits(bad)
+
+
+def test_the_bank_is_brought_to_the_datas_classes_by_name(splits, shapes):
+    other = shapes.bank(classes=("metastasis", "hemangioma", "cyst"))
+    found = prepare_bank(other, splits[0], device=CPU)
+    assert found.classes == splits[0].classes
+    assert found.class_counts == other.class_counts
+    assert other.classes == ("metastasis", "hemangioma", "cyst")
+
+
+def test_a_bank_of_other_classes_or_another_shape(splits, shapes):
+    with pytest.raises(InputError, match="polyp is no class of the data"):
+        prepare_bank(shapes.bank(classes=("cyst", "hemangioma", "polyp")), splits[0], device=CPU)
+    with pytest.raises(
+        InputError, match=r"bank's images are 1 x 20 x 20 \(C x H x W\), the patches 1 x 16 x 16: resize"
+    ):
+        prepare_bank(shapes.bank(size=20), splits[0], device=CPU)
+
+
+def test_everything_is_built_beforehand(splits, shapes, bank):
+    few = bank.with_classes(bank.classes)
+    only_two = shapes.bank(classes=("cyst", "hemangioma"))
+    for arms, some_bank, options, message in (
+        (ARMS, None, {}, "the arm 'blend' needs a bank"),
+        (("genmix",), only_two, {"pairing": "same"}, "draws from metastasis, but the bank has no images of it"),
+        (("genmix",), few, {"pairing": "sane"}, "pairing must be one of any"),
+        (("genmix",), few, {"pairing": [[1.0]]}, "the pairing matrix must be 3 x 3"),
+        (("baseline",), None, {"classifier": "resnet"}, "no classifier 'resnet'"),
+        (("baseline",), None, {"classifier": "vit_b_32"}, "cannot take images of 1 x 16 x 16"),
+    ):
+        with pytest.raises(InputError, match=message):
+            prepare(arms, splits, some_bank, Protocol(**options), device=CPU)
+
+
+def test_a_bank_that_no_arm_uses_is_not_looked_at(splits, shapes):
+    setting = prepare(("baseline", "mixup"), splits, shapes.bank(size=20), Protocol(), device=CPU)
+    assert setting.bank is None
+
+
+def test_a_sound_comparison_has_no_doubts(splits, shapes):
+    train = splits[0]
+    bank = shapes.bank(90, provenance={"training_set": {"fingerprint": train.fingerprint}})
+    assert doubts(ARMS, splits, bank, Protocol()) == ()
+    assert doubts(ARMS, splits, shapes.bank(90), Protocol()) == ()
+    assert doubts(("baseline",), splits, None, Protocol(patience=3)) == ()
+
+
+def test_a_bank_from_another_training_set(splits, shapes):
+    bank = shapes.bank(90, provenance={"training_set": {"fingerprint": splits[2].fingerprint}})
+    (doubt,) = doubts(("baseline", "genmix"), splits, bank, Protocol())
+    assert "trained on another set than this training set" in doubt
+    assert "leaked" in doubt
+    assert doubts(("baseline", "mixup"), splits, bank, Protocol()) == ()
+
+
+@pytest.mark.parametrize("provenance", [{}, {"training_set": None}, {"training_set": "x"}, {"training_set": {}}])
+def test_a_bank_that_does_not_say(splits, shapes, provenance):
+    assert doubts(("genmix",), splits, shapes.bank(provenance=provenance), Protocol()) == ()
+
+
+def test_a_bank_too_small_for_its_share(splits, bank):
+    (doubt,) = doubts(("blend",), splits, bank, Protocol(blend_share=0.5))
+    assert "a share of 0.5 beside 90 real images is 90 synthetic ones, the bank has 60" in doubt
+    assert doubts(("blend",), splits, bank, Protocol(blend_share=0.4)) == ()  # 60 of 150
+    assert doubts(("blend",), splits, bank, Protocol(blend_share=1.0)) == ()
+    assert doubts(("genmix",), splits, bank, Protocol(blend_share=0.5)) == ()
+
+
+def test_classes_without_images(splits):
+    train, val, test = splits
+    two = tuple(part.subset(torch.nonzero(part.labels != 1).flatten()) for part in (train, test))
+    assert doubts(("baseline",), (two[0], val, test), None, Protocol()) == ("no training images of hemangioma",)
+    assert doubts(("baseline",), (train, val, two[1]), None, Protocol()) == ("no test images of hemangioma",)
+
+
+def test_groups_on_both_sides(splits):
+    train, val, test = splits
+    grouped = [replace(part, groups=torch.arange(len(part)) + start) for part, start in ((train, 0), (test, 88))]
+    (doubt,) = doubts(("baseline",), (grouped[0], val, grouped[1]), None, Protocol())
+    assert doubt.startswith("2 groups have images in both the training and the test set")
+
+
+def test_early_stopping_of_several_arms(splits):
+    (doubt,) = doubts(("baseline", "mixup"), splits, None, Protocol(patience=3))
+    assert "arms may take different numbers of steps" in doubt

@@ -1,0 +1,273 @@
+"""Training one arm: what a seed decides, what arms share, and that something is learned."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation import training
+from genmix_transforms.evaluation.arms import ARMS
+from genmix_transforms.evaluation.metrics import score
+from genmix_transforms.evaluation.protocol import Protocol
+from genmix_transforms.evaluation.training import default_device, run_arm
+
+
+def outcome(run):
+    """All of a run but its time."""
+    return {**run.to_dict(), "seconds": None}
+
+
+def train(arm, splits, bank, protocol, seed=0):
+    return run_arm(arm, splits, bank, protocol, seed, device="cpu")
+
+
+@pytest.fixture
+def optimiser_steps():
+    """Of each training: the parameters before its first step, the first of them after its last, the number of steps."""
+    trainings = []
+
+    def before(optimiser, args, kwargs):
+        if not optimiser.state:
+            parameters = [p.detach().clone() for group in optimiser.param_groups for p in group["params"]]
+            trainings.append({"parameters": parameters, "steps": 0})
+
+    def after(optimiser, args, kwargs):
+        trainings[-1]["steps"] += 1
+        trainings[-1]["after"] = optimiser.param_groups[0]["params"][0].detach().clone()
+
+    hooks = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+    yield trainings
+    for hook in hooks:
+        hook.remove()
+
+
+def test_all_arms_start_from_the_same_weights_and_take_the_same_steps(splits, bank, quick, optimiser_steps):
+    for arm in ARMS:
+        run = train(arm, splits, bank, quick)
+        assert run.steps == quick.steps
+    assert [entry["steps"] for entry in optimiser_steps] == [quick.steps] * len(ARMS)
+    first, *others = (entry["parameters"] for entry in optimiser_steps)
+    for parameters in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, parameters, strict=True))
+    train("baseline", splits, bank, quick, seed=1)
+    assert not torch.equal(first[0], optimiser_steps[-1]["parameters"][0])
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_seed_gives_the_same_run_whatever_ran_before(splits, bank, quick, arm, optimiser_steps):
+    torch.manual_seed(1)
+    first = train(arm, splits, bank, quick, seed=3)
+    torch.manual_seed(99)
+    torch.rand(17)
+    train("genmix", splits, bank, quick, seed=1)
+    assert outcome(train(arm, splits, bank, quick, seed=3)) == outcome(first)
+    # To the last bit of the weights: predictions alone may agree by chance.
+    assert torch.equal(optimiser_steps[0]["after"], optimiser_steps[2]["after"])
+
+
+def test_seeds_and_arms_differ(splits, bank, quick, optimiser_steps):
+    for arm in ARMS:
+        for seed in (0, 1):
+            train(arm, splits, bank, quick, seed)
+    trained = {entry["after"].numpy().tobytes() for entry in optimiser_steps}
+    assert len(trained) == 2 * len(ARMS)
+
+
+def test_the_callers_random_numbers_stay(splits, bank, quick):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    train("genmix", splits, bank, quick)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("flips", [True, False])
+@pytest.mark.parametrize("classifier", ["small", "squeezenet1_1"])
+def test_genmix_that_mixes_nothing_is_the_baseline(splits, bank, shapes, optimiser_steps, classifier, flips):
+    # squeezenet has dropout: its random numbers must not move either.
+    if classifier != "small":
+        splits, bank = tuple(shapes.patches(n, seed=n, size=32) for n in (30, 12, 12)), shapes.bank(size=32)
+    protocol = Protocol(steps=6, batch_size=8, validate_every=3, p=0.0, flips=flips, classifier=classifier)
+    mixed, plain = (outcome(train(arm, splits, bank, protocol)) for arm in ("genmix", "baseline"))
+    assert {**mixed, "arm": None} == {**plain, "arm": None}
+    assert torch.equal(optimiser_steps[0]["after"], optimiser_steps[1]["after"])
+
+
+def test_the_data_order_is_the_same_in_all_arms(splits, bank, quick, monkeypatch):
+    seen = {}
+    original = training.build_arm
+
+    def recording(name, setting):
+        arm = original(name, setting)
+
+        def recorded(images, labels):
+            seen.setdefault(name, []).append((images.clone(), labels.clone()))
+            return arm(images, labels)
+
+        return recorded
+
+    monkeypatch.setattr(training, "build_arm", recording)
+    for name in ARMS:
+        train(name, splits, bank, quick)
+    assert set(seen) == set(ARMS)
+    for name in ARMS:
+        for (images, labels), (expected, expected_labels) in zip(seen[name], seen["baseline"], strict=True):
+            assert torch.equal(images, expected)
+            assert torch.equal(labels, expected_labels)
+    # 8 steps of 8 images: no image twice before all 90 have been seen.
+    everything = torch.cat([images for images, _ in seen["baseline"]])
+    assert len(everything.flatten(1).unique(dim=0)) == 64
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_learnable_problem_is_learned(splits, bank, arm):
+    run = train(arm, splits, bank, Protocol(steps=60, batch_size=16, validate_every=20, learning_rate=3e-3))
+    # Chance is 0.33; noise is a third of the contrast.
+    assert run.scores.accuracy > 0.9
+    assert run.scores.macro_f1 > 0.9
+    assert run.validation_macro_f1 > 0.9
+
+
+def test_what_the_scores_are_of(splits, bank, quick):
+    run = train("baseline", splits, bank, quick)
+    test = splits[2]
+    assert len(run.predictions) == len(test)
+    expected = score(torch.tensor(run.predictions), test.labels, num_classes=3)
+    assert run.scores.to_dict() == expected.to_dict()
+    assert (run.arm, run.seed) == ("baseline", 0)
+    assert run.seconds > 0
+
+
+def test_the_test_set_decides_nothing(splits, bank, quick):
+    train_part, val, test = splits
+    wrong = replace(test, labels=(test.labels + 1) % 3)
+    one, other = (train("genmix", (train_part, val, part), bank, quick) for part in (test, wrong))
+    assert one.predictions == other.predictions
+    assert (one.best_step, one.validation_macro_f1) == (other.best_step, other.validation_macro_f1)
+    assert one.scores != other.scores
+
+
+def test_the_weights_of_the_best_validation_are_tested(splits, monkeypatch):
+    """Validation and test set are one here, so the tested weights show which step they are of."""
+    train_part, val, _ = splits
+    reached = []
+    original = training.score
+
+    def recording(predictions, labels, *, num_classes):
+        scores = original(predictions, labels, num_classes=num_classes)
+        reached.append(scores.macro_f1)
+        return scores
+
+    monkeypatch.setattr(training, "score", recording)
+    # A huge learning rate at first: validation scores jump up and down.
+    run = train(
+        "baseline", (train_part, val, val), None, Protocol(steps=12, batch_size=8, validate_every=1, learning_rate=0.05)
+    )
+    *validations, tested = reached
+    assert len(validations) == 12
+    assert tested == max(validations) == run.validation_macro_f1
+    assert run.best_step == validations.index(max(validations)) + 1
+    assert validations[-1] < tested  # else the test would hold for the last weights too
+
+
+def test_validation_comes_at_its_steps_and_at_the_last(splits, monkeypatch):
+    calls = []
+    original = training._predict
+    monkeypatch.setattr(
+        training, "_predict", lambda network, pixels: (calls.append(len(pixels.labels)), original(network, pixels))[1]
+    )
+    train("baseline", splits, None, Protocol(steps=10, batch_size=8, validate_every=4))
+    # 45 validation images at steps 4, 8 and 10; the 60 test images once, at the end.
+    assert calls == [45, 45, 45, 60]
+
+
+def test_patience_stops_early(splits, monkeypatch):
+    stuck = score(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), num_classes=3)
+    monkeypatch.setattr(training, "score", lambda predictions, labels, *, num_classes: stuck)
+    protocol = Protocol(steps=50, batch_size=8, validate_every=2, patience=3)
+    run = train("baseline", splits, None, protocol)
+    # Best at the first validation, step 2; three more without a better one.
+    assert (run.best_step, run.steps) == (2, 8)
+    assert train("baseline", splits, None, replace(protocol, patience=None)).steps == 50
+
+
+def test_flips_reach_synthetic_images_too(splits, bank, monkeypatch):
+    """A network that sees only flipped or unflipped images of the bank: with a share of 1 there are no others."""
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(256, 3)
+
+        def forward(self, images):
+            if self.training:
+                seen.append(images.clone())
+            return self.linear(images.flatten(1))
+
+    monkeypatch.setattr(training, "build_classifier", lambda *args, **kwargs: Spy())
+    protocol = Protocol(steps=4, batch_size=32, blend_share=1.0, flips=True)
+    train("blend", splits, bank, protocol)
+    train("blend", splits, bank, replace(protocol, flips=False))
+    flipped, plain = torch.cat(seen[:4]), torch.cat(seen[4:])
+    turned = (flipped != plain).flatten(1).any(dim=1)
+    assert torch.equal(flipped[turned], plain[turned].flip(-1))
+    assert 32 < turned.sum() < 96  # of 128, five standard deviations around half
+    pixels = {image.numpy().tobytes() for image in bank.images}
+    std, mean = splits[0].images.double().div(255).std(correction=0), splits[0].images.double().div(255).mean()
+    back = ((plain.double() * std + mean) * 255).round().to(torch.uint8)
+    assert all(image.numpy().tobytes() in pixels for image in back)
+
+
+def test_images_of_16_bits_and_of_colours(shapes):
+    def deepened(part, dtype, channels):
+        images = (part.images.to(torch.int32) * (257 if dtype == torch.uint16 else 1)).to(dtype)
+        return PatchDataset(images=images.repeat(1, channels, 1, 1), labels=part.labels, classes=part.classes)
+
+    parts = [shapes.patches(count, seed=count) for count in (30, 12, 12)]
+    protocol = Protocol(steps=4, batch_size=8, validate_every=2)
+    eight, sixteen, colour = (
+        train("baseline", tuple(deepened(part, dtype, channels) for part in parts), None, protocol)
+        for dtype, channels in ((torch.uint8, 1), (torch.uint16, 1), (torch.uint8, 3))
+    )
+    # The same values from either depth: 257 times the pixel is the same fraction of 65535 as the pixel of 255.
+    assert sixteen.predictions == eight.predictions
+    assert len(colour.predictions) == 12
+
+
+def test_a_loss_that_explodes(splits):
+    with pytest.raises(
+        FloatingPointError, match=r"arm 'baseline', seed 0: the loss is nan at step \d+; lower the learning"
+    ):
+        train("baseline", splits, None, Protocol(steps=20, batch_size=8, learning_rate=1e30, validate_every=1))
+
+
+def test_a_bank_on_the_data_sets_classes_in_another_order(splits, shapes, quick):
+    bank = shapes.bank(60)
+    names = [2, 0, 1]
+    table = torch.tensor([names.index(number) for number in range(3)])
+    other = type(bank)(bank.images, table[bank.labels], classes=[bank.classes[number] for number in names])
+    # Sorted by other labels, the bank has its images in another order: brought back by name, it is the first again.
+    one, two = (train("genmix", splits, some, quick) for some in (bank, other))
+    assert outcome(one) == outcome(two)
+
+
+@pytest.mark.parametrize(
+    ("arm", "seed", "message"),
+    [
+        ("cutmix", 0, "no arm 'cutmix'"),
+        ("blend", 0, "'blend' needs a bank"),
+        ("baseline", -1, "seed must not be negative"),
+    ],
+)
+def test_arguments_that_cannot_work(splits, quick, optimiser_steps, arm, seed, message):
+    with pytest.raises(InputError, match=message):
+        train(arm, splits, None, quick, seed)
+    assert optimiser_steps == []
+
+
+def test_the_device():
+    assert default_device("cpu") == torch.device("cpu")
+    assert default_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")

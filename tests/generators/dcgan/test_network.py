@@ -1,0 +1,95 @@
+"""The DCGAN networks, held against the PyTorch DCGAN example's layout written out here by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork, initialise, stage_widths
+
+
+def example_generator(channels: int) -> nn.Sequential:
+    """The example's generator, layer by layer as its paper's Figure 1 has it."""
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride, padding in ((100, 512, 1, 0), (512, 256, 2, 1), (256, 128, 2, 1), (128, 64, 2, 1)):
+        layers.append(nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False))
+        layers.extend([nn.BatchNorm2d(outputs), nn.ReLU()])
+    layers.extend([nn.ConvTranspose2d(64, channels, 4, 2, 1, bias=False), nn.Tanh()])
+    return nn.Sequential(*layers)
+
+
+def example_discriminator(channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(channels, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+    for inputs, outputs in ((64, 128), (128, 256), (256, 512)):
+        layers.extend([nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)])
+    layers.append(nn.Conv2d(512, 1, 4, 1, 0, bias=False))
+    return nn.Sequential(*layers)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_parameter_counts_are_the_published_ones() -> None:
+    assert parameters(DCGANNetwork(channels=3)) == 3_576_704
+    assert parameters(DCGANDiscriminator(channels=3)) == 2_765_568
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_and_logits_equal_the_examples(channels: int) -> None:
+    ours, theirs = DCGANNetwork(channels=channels), example_generator(channels)
+    theirs.load_state_dict({name.removeprefix("main."): value for name, value in ours.state_dict().items()})
+    latents, labels = torch.randn(4, 100), torch.zeros(4, dtype=torch.int64)
+    images = ours(latents, labels)
+    assert torch.allclose(images, theirs(latents[:, :, None, None]), atol=1e-6)
+    judge, other = DCGANDiscriminator(channels=channels), example_discriminator(channels)
+    other.load_state_dict({name.removeprefix("main."): value for name, value in judge.state_dict().items()})
+    assert torch.allclose(judge(images, labels), other(images).flatten(), atol=1e-5)
+
+
+@pytest.mark.parametrize("resolution", [16, 32, 64, 128, 256])
+@pytest.mark.parametrize(("channels", "classes"), [(1, 1), (2, 3)])
+def test_every_size(resolution: int, channels: int, classes: int) -> None:
+    network = DCGANNetwork(resolution=resolution, channels=channels, classes=classes, base_width=2, latent_size=5)
+    labels = torch.arange(3) % classes
+    images = network(torch.randn(3, 5), labels)
+    assert images.shape == (3, channels, resolution, resolution)
+    assert images.abs().max() <= 1
+    judge = DCGANDiscriminator(resolution=resolution, channels=channels, classes=classes, base_width=2)
+    assert judge(images, labels).shape == (3,)
+
+
+def test_widths_double_up_to_eight_times() -> None:
+    assert stage_widths(16, 64) == [64, 128]
+    assert stage_widths(64, 64) == [64, 128, 256, 512]
+    assert stage_widths(256, 32) == [32, 64, 128, 256, 256, 256]
+
+
+def test_the_class_changes_the_image_and_the_score() -> None:
+    torch.manual_seed(0)
+    network = DCGANNetwork(resolution=16, classes=2, base_width=4).eval()
+    latents = torch.randn(1, 100)
+    one, other = (network(latents, torch.tensor([label])) for label in (0, 1))
+    assert not torch.allclose(one, other)
+    judge = DCGANDiscriminator(resolution=16, classes=2, base_width=4).eval()
+    scores = [judge(one, torch.tensor([label])) for label in (0, 1)]
+    assert scores[0] != scores[1]
+
+
+def test_the_class_gives_no_picture_without_a_latent() -> None:
+    # Appended instead of multiplied, the class alone would make one picture of each class, and training takes that way.
+    network = DCGANNetwork(resolution=16, classes=2, base_width=4).eval()
+    nothing = network(torch.zeros(2, 100), torch.tensor([0, 1]))
+    assert torch.equal(nothing[0], nothing[1])
+
+
+def test_weights_are_drawn_as_in_the_paper_and_by_seed() -> None:
+    network, again, other = (DCGANNetwork(classes=3) for _ in range(3))
+    for module, seed in ((network, 3), (again, 3), (other, 4)):
+        initialise(module, seed=seed)
+    assert network.main[0].weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert network.main[1].weight.mean().item() == pytest.approx(1, abs=0.01)
+    assert network.main[1].weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert network.embedding is not None
+    assert network.embedding.weight.std().item() == pytest.approx(1, rel=0.15)
+    assert torch.equal(network.main[0].weight, again.main[0].weight)
+    assert not torch.equal(network.main[0].weight, other.main[0].weight)

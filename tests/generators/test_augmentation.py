@@ -1,0 +1,97 @@
+"""DiffAugment: what is drawn, and what it does to images."""
+
+import pytest
+import torch
+
+from genmix_transforms.errors import InputError
+from genmix_transforms.generators.augmentation import check_policy, diff_augment, draw_augmentation
+
+
+def neutral(count: int, size: int = 16) -> dict[str, torch.Tensor]:
+    """A draw that changes nothing (the hole's centre is far outside)."""
+    return {
+        "brightness": torch.zeros(count),
+        "saturation": torch.ones(count),
+        "contrast": torch.ones(count),
+        "shift": torch.zeros(count, 2, dtype=torch.int64),
+        "hole": torch.full((count, 2), 10 * size),
+    }
+
+
+def test_a_neutral_draw_changes_nothing() -> None:
+    images = torch.rand(3, 3, 16, 16, dtype=torch.float64)
+    assert torch.allclose(diff_augment(images, neutral(3)), images)
+
+
+def test_no_policy_changes_nothing() -> None:
+    images = torch.rand(3, 1, 16, 16)
+    assert torch.equal(diff_augment(images, draw_augmentation(images), policy=()), images)
+
+
+def test_brightness_shifts_the_mean_and_contrast_the_spread() -> None:
+    images = torch.rand(2, 1, 16, 16)
+    draw = neutral(2) | {"brightness": torch.tensor([0.25, -0.5]), "contrast": torch.tensor([0.5, 1.5])}
+    out = diff_augment(images, draw, policy=("color",))
+    assert torch.allclose(out.mean((1, 2, 3)), images.mean((1, 2, 3)) + draw["brightness"], atol=1e-6)
+    assert torch.allclose(out.std((1, 2, 3)), images.std((1, 2, 3)) * draw["contrast"], atol=1e-6)
+
+
+def test_saturation_zero_is_grey_and_one_channel_has_none() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    out = diff_augment(images, neutral(2) | {"saturation": torch.zeros(2)}, policy=("color",))
+    assert torch.allclose(out[:, 0], out[:, 1])
+    assert torch.allclose(out[:, 0], images.mean(1), atol=1e-6)
+    grey = torch.rand(2, 1, 8, 8)
+    assert torch.allclose(diff_augment(grey, neutral(2) | {"saturation": torch.zeros(2)}, policy=("color",)), grey)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (2, 0), (-2, 1), (1, -2)])
+def test_translation_moves_every_pixel_and_brings_in_zeros(rows: int, columns: int) -> None:
+    images = torch.rand(1, 2, 6, 7) + 1
+    draw = neutral(1) | {"shift": torch.tensor([[rows, columns]])}
+    out = diff_augment(images, draw, policy=("translation",))
+    for y in range(6):
+        for x in range(7):
+            inside = 0 <= y + rows < 6 and 0 <= x + columns < 7
+            expected = images[0, :, y + rows, x + columns] if inside else torch.zeros(2)
+            assert torch.equal(out[0, :, y, x], expected)
+
+
+def test_cutout_is_a_square_of_half_the_side() -> None:
+    images = torch.ones(1, 1, 8, 8)
+    out = diff_augment(images, neutral(1) | {"hole": torch.tensor([[4, 2]])}, policy=("cutout",))
+    expected = torch.ones(8, 8)
+    expected[2:6, 0:4] = 0
+    assert torch.equal(out[0, 0], expected)
+
+
+def test_draws_stay_in_their_ranges_and_reach_them() -> None:
+    draw = draw_augmentation(torch.empty(4000, 1, 16, 32), generator=torch.Generator().manual_seed(0))
+    assert -0.5 <= draw["brightness"].min() < -0.49
+    assert 0.49 < draw["brightness"].max() < 0.5
+    assert 1.99 < draw["saturation"].max() < 2
+    assert 0.5 <= draw["contrast"].min() < 0.51
+    assert draw["shift"].amin(0).tolist() == [-2, -4]  # an eighth of 16 and 32
+    assert draw["shift"].amax(0).tolist() == [2, 4]
+    assert draw["hole"].amin(0).tolist() == [0, 0]
+    assert draw["hole"].amax(0).tolist() == [16, 32]
+
+
+def test_a_generator_repeats_the_draw() -> None:
+    images = torch.empty(5, 1, 8, 8)
+    first = draw_augmentation(images, generator=torch.Generator().manual_seed(3))
+    second = draw_augmentation(images, generator=torch.Generator().manual_seed(3))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_it_differentiates_twice() -> None:
+    images = torch.rand(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    draw = draw_augmentation(images, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda x: diff_augment(x, draw), images)
+    assert torch.autograd.gradgradcheck(lambda x: diff_augment(x, draw) ** 2, images)
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    assert check_policy(["color", "cutout"]) == ("color", "cutout")
+    with pytest.raises(InputError, match="expected any of color, translation, cutout, got 'colour'"):
+        check_policy(["colour"])

@@ -1,0 +1,130 @@
+"""Training state on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genmix_transforms.errors import CorruptFileError
+from genmix_transforms.generators.state import (
+    clear,
+    load_checkpoint,
+    pack,
+    read_record,
+    save_checkpoint,
+    unpack,
+    weights_hash,
+)
+
+scalars = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=5)
+states = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(max_size=5) | st.integers(0, 9), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(states)
+def test_any_nested_state_goes_through_json_and_back(state: Any) -> None:
+    outline, tensors = pack(state)
+    assert tensors == {}
+    assert unpack(json.loads(json.dumps(outline)), {}) == state
+
+
+def test_an_optimiser_goes_on_exactly(tmp_path: Path) -> None:
+    def make() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 2)
+        return model, torch.optim.Adam(model.parameters(), lr=0.1, betas=(0.5, 0.99), fused=True)
+
+    def step(model: torch.nn.Module, optimiser: torch.optim.Optimizer, number: int) -> None:
+        optimiser.zero_grad()
+        model(torch.full((3, 4), float(number))).square().sum().backward()
+        optimiser.step()
+
+    model, optimiser = make()
+    for number in range(3):
+        step(model, optimiser, number)
+    save_checkpoint(tmp_path, {"model": model, "optimiser": optimiser}, images_seen=24, record={"seed": 1})
+    for number in range(3, 6):
+        step(model, optimiser, number)
+
+    other, other_optimiser = make()
+    record = read_record(tmp_path)
+    assert record is not None
+    assert record["seed"] == 1
+    assert load_checkpoint(tmp_path, record, {"model": other, "optimiser": other_optimiser}) == 24
+    for number in range(3, 6):
+        step(other, other_optimiser, number)
+    assert torch.equal(model.weight, other.weight)
+
+
+def test_only_the_last_checkpoint_is_kept(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    for seen in (8, 16):
+        save_checkpoint(tmp_path, {"model": model}, images_seen=seen, record={})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint.json", "state-000000000016.safetensors"]
+
+
+def test_no_checkpoint_is_none_and_clear_leaves_none(tmp_path: Path) -> None:
+    assert read_record(tmp_path) is None
+    save_checkpoint(tmp_path, {"model": torch.nn.Linear(2, 2)}, images_seen=8, record={})
+    clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    clear(tmp_path / "nowhere")
+
+
+def test_a_changed_state_file_is_refused(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    save_checkpoint(tmp_path, {"model": model}, images_seen=8, record={})
+    file = tmp_path / "state-000000000008.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    record = read_record(tmp_path)
+    assert record is not None
+    with pytest.raises(CorruptFileError, match="not the file that checkpoint.json describes"):
+        load_checkpoint(tmp_path, record, {"model": model})
+    file.unlink()
+    with pytest.raises(CorruptFileError, match="start anew with --restart"):
+        load_checkpoint(tmp_path, record, {"model": model})
+
+
+def test_a_broken_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.json").write_text('{"images_seen": 8')
+    with pytest.raises(CorruptFileError, match="not readable"):
+        read_record(tmp_path)
+
+
+def test_what_cannot_be_saved_says_where_it_is() -> None:
+    with pytest.raises(TypeError, match="/a/1: a set cannot go into a checkpoint"):
+        pack({"a": [1, {2}]})
+
+
+def test_the_hash_sees_values_names_and_types_but_not_order() -> None:
+    a, b = torch.arange(3.0), torch.arange(2)
+    assert weights_hash({"a": a, "b": b}) == weights_hash({"b": b, "a": a.clone()})
+    assert len({weights_hash(x) for x in ({"a": a}, {"b": a}, {"a": a + 1}, {"a": a.double()}, {"a": a[None]})}) == 5
+    assert weights_hash({"s": torch.tensor(3)}) != weights_hash({"s": torch.tensor(4)})
+
+
+def test_the_memory_layout_is_part_of_the_state(tmp_path: Path) -> None:
+    model = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(model.parameters(), fused=True)
+    model(torch.rand(2, 3, 8, 8)).sum().backward()
+    optimiser.step()
+    strides = [value.stride() for value in optimiser.state[model.weight].values()]
+    save_checkpoint(tmp_path, {"optimiser": optimiser}, images_seen=1, record={})
+    record = read_record(tmp_path)
+    assert record is not None
+    load_checkpoint(tmp_path, record, {"optimiser": optimiser})
+    assert [value.stride() for value in optimiser.state[model.weight].values()] == strides
+    assert model.weight.stride() in strides

@@ -1,0 +1,316 @@
+"""The training loop: exact resume after a real kill, refusals, sheets, losses, several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.errors import InputError
+from genmix_transforms.generators import DCGAN
+from genmix_transforms.generators.training import train
+
+Patches = Callable[..., PatchDataset]
+TinyDCGAN = Callable[..., DCGAN]
+
+
+class Recorder:
+    """A trainee that learns nothing and remembers what it was given."""
+
+    def __init__(self, generator: DCGAN, *, fail_at: int | None = None, loss: float = 1.0) -> None:
+        self.generator = generator
+        self.steps: list[tuple[int, list[int], float]] = []
+        self.fail_at = fail_at
+        self.loss = loss
+
+    def state_objects(self) -> Mapping[str, Any]:
+        return {"network": self.generator.network}
+
+    def training_step(self, images: torch.Tensor, labels: torch.Tensor, images_seen: int) -> Mapping[str, torch.Tensor]:
+        if self.fail_at == images_seen:
+            raise RuntimeError("power cut")
+        self.steps.append((images_seen, labels.tolist(), float(torch.rand(()))))
+        self.last_images = images
+        return {"value": torch.tensor(self.loss)}
+
+    def snapshot(self) -> DCGAN:
+        return self.generator
+
+
+def run(trainee: Recorder, patches: PatchDataset, out: Path, **options: Any) -> None:
+    defaults = {"steps": 10, "batch_size": 4, "seed": 0, "options": {}, "checkpoint_every": 12, "progress": False}
+    train(trainee, patches, out=out, **{**defaults, **options})
+
+
+def test_images_labels_and_order(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    recorder = Recorder(tiny_dcgan())
+    run(recorder, tiny_patches(), tmp_path, steps=6)
+    assert [seen for seen, _, _ in recorder.steps] == [0, 4, 8, 12, 16, 20]
+    # 24 images of two equally large classes in 6 steps of 4: every image once.
+    assert sorted(label for _, labels, _ in recorder.steps for label in labels) == [0] * 12 + [1] * 12
+    assert recorder.last_images.dtype == torch.float32
+    assert -1 <= recorder.last_images.min() < recorder.last_images.max() <= 1
+
+
+def test_a_broken_run_goes_on_with_the_same_data_and_randomness(
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
+) -> None:
+    whole = Recorder(tiny_dcgan())
+    run(whole, tiny_patches(), tmp_path / "whole")
+    first = Recorder(tiny_dcgan(), fail_at=28)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(first, tiny_patches(), tmp_path / "broken")
+    second = Recorder(tiny_dcgan())
+    run(second, tiny_patches(), tmp_path / "broken")
+    assert second.steps[0][0] == 24  # the last checkpoint before 28
+    assert first.steps[:6] + second.steps == whole.steps
+    losses = (tmp_path / "broken/training/losses.jsonl").read_text()
+    assert losses == (tmp_path / "whole/training/losses.jsonl").read_text()
+
+
+def test_the_users_random_numbers_are_left_alone(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    recorder = Recorder(tiny_dcgan())
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(recorder, tiny_patches(), tmp_path)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_what_a_run_leaves(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)
+    left = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
+    assert left == [
+        "config.json",
+        "model.safetensors",
+        *(f"samples/{seen:012d}.png" for seen in (12, 24, 36, 40)),
+        "training/checkpoint.json",
+        "training/losses.jsonl",
+        "training/state-000000000040.safetensors",
+    ]
+    losses = [json.loads(line) for line in (tmp_path / "training/losses.jsonl").read_text().splitlines()]
+    assert losses == [{"images_seen": seen, "value": 1.0} for seen in (12, 24, 36, 40)]
+
+
+def test_a_finished_run_stays_finished_and_can_be_lengthened(
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
+) -> None:
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)
+    again = Recorder(tiny_dcgan())
+    run(again, tiny_patches(), tmp_path)
+    assert again.steps == []
+    longer = Recorder(tiny_dcgan())
+    run(longer, tiny_patches(), tmp_path, steps=12)
+    assert [seen for seen, _, _ in longer.steps] == [40, 44]
+
+
+def test_restart_starts_anew(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)
+    again = Recorder(tiny_dcgan())
+    run(again, tiny_patches(), tmp_path, restart=True, steps=2)
+    assert [seen for seen, _, _ in again.steps] == [0, 4]
+    assert [file.name for file in (tmp_path / "samples").iterdir()] == ["000000000008.png"]
+    assert len((tmp_path / "training/losses.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed: 0 there, 1 now"),
+        ({"batch_size": 8}, "batch_size: 4 there, 8 now"),
+        ({"options": {"rate": 2}}, "options.rate: None there, 2 now"),
+        ({"mixed_precision": "bf16"}, "mixed_precision: 'no' there, 'bf16' now"),
+    ],
+)
+def test_another_runs_folder_is_refused(
+    change: dict[str, Any], named: str, tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
+) -> None:
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)
+    with pytest.raises(
+        InputError, match=f"other settings .{named}.; give the same settings, another folder, or --rest"
+    ):
+        run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path, **change)
+
+
+def test_another_training_set_is_refused(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)
+    with pytest.raises(InputError, match=r"training_set\.fingerprint"):
+        run(Recorder(tiny_dcgan()), tiny_patches(22), tmp_path)
+
+
+def test_somebody_elses_generator_is_not_overwritten(
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
+) -> None:
+    tiny_dcgan().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="holds a generator but no training to go on with"):
+        run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps and batch_size must be at least 1, got 0 and 4"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"mixed_precision": "fp16"}, "must be one of no, bf16, got 'fp16'"),
+    ],
+)
+def test_bad_options(
+    options: dict[str, Any], message: str, tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="value loss is nan at 12 images"):
+        run(Recorder(tiny_dcgan(), loss=float("nan")), tiny_patches(), tmp_path)
+
+
+def test_batches_larger_than_the_data(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    recorder = Recorder(tiny_dcgan())
+    run(recorder, tiny_patches(6), tmp_path, batch_size=15, steps=2)
+    assert [len(labels) for _, labels, _ in recorder.steps] == [15, 15]
+
+
+# From here on, the command itself in processes of its own.
+
+
+def save_npz(patches: PatchDataset, path: Path) -> Path:
+    images = patches.images[:, 0].numpy()
+    np.savez(path, images=images, labels=patches.labels.numpy(), label_names=np.array(patches.classes))
+    return path
+
+
+def command(data: Path, out: Path, *, steps: int = 200) -> list[str]:
+    options = f"--steps {steps} --batch-size 8 --base-width 4 --checkpoint-every 160 --device cpu --all-data"
+    return [
+        sys.executable,
+        "-m",
+        "genmix_transforms",
+        "-q",
+        "train",
+        "dcgan",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+    ] + (options.split())
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def finish(arguments: list[str]) -> None:
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+
+
+def state(out: Path) -> dict[str, torch.Tensor]:
+    record = json.loads((out / "training/checkpoint.json").read_text())
+    return safetensors.torch.load_file(out / "training" / record["file"])
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, tiny_patches: Patches) -> tuple[Path, Path]:
+    """A data set and a run on it that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    data = save_npz(tiny_patches(48), folder / "discs.npz")
+    finish(command(data, folder / "run"))
+    return data, folder / "run"
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(
+    sign: signal.Signals, unbroken: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, whole = unbroken
+    out = tmp_path / "run"
+    kills = ((160, 0.0), (480, 0.1)) if sign == signal.SIGKILL else ((320, 0.05),)
+    for checkpoint, delay in kills:
+        process = subprocess.Popen(command(data, out), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        index = out / "training/checkpoint.json"
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if index.exists() and json.loads(index.read_text())["images_seen"] >= checkpoint:
+                break
+            time.sleep(0.01)
+        time.sleep(delay)
+        assert process.poll() is None, "the run was over before it could be killed: make it longer"
+        process.send_signal(sign)
+        process.wait(timeout=60)
+        assert process.returncode != 0
+    assert json.loads(index.read_text())["images_seen"] < 1600
+    finish(command(data, out))
+    ours, theirs = state(out), state(whole)
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert different == []
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    if sign == signal.SIGKILL:  # Ctrl-C adds a checkpoint where it stopped, and so a line to the losses
+        assert (out / "training/losses.jsonl").read_bytes() == (whole / "training/losses.jsonl").read_bytes()
+    assert list(out.rglob(".*")) == []  # nothing half-written is left
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_two_processes_train_one_network(launcher: str, unbroken: tuple[Path, Path], tmp_path: Path) -> None:
+    data, whole = unbroken
+    launch = {
+        "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
+        "accelerate": [
+            # --multi_gpu is the launcher of several processes; where there is no GPU they talk through gloo.
+            *"-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1".split(),
+            *"--mixed_precision no --dynamo_backend no -m".split(),
+        ],
+    }[launcher]
+    arguments = command(data, tmp_path / "run", steps=20)
+    finish([sys.executable, *launch, *arguments[2:]])
+    record = json.loads((tmp_path / "run/training/checkpoint.json").read_text())
+    assert record["processes"] == 2
+    assert record["images_seen"] == 160  # the batch is shared, not doubled
+    weights = safetensors.torch.load_file(tmp_path / "run/model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    # Going on with one process is allowed, and says that it will not be exact.
+    from genmix_transforms.generators import load_generator
+
+    generator = load_generator(tmp_path / "run")
+    assert isinstance(generator, DCGAN)
+    with pytest.raises(InputError, match="cannot be shared by 2 processes: give a multiple of 2"):
+        _refuse_odd_batch(generator, data, tmp_path)
+
+
+def _refuse_odd_batch(generator: DCGAN, data: Path, tmp_path: Path) -> None:
+    from genmix_transforms.data import open_dataset
+    from genmix_transforms.generators.processes import Processes
+
+    run(
+        Recorder(generator),
+        open_dataset(data),
+        tmp_path / "odd",
+        batch_size=5,
+        processes=Processes(0, 2, torch.device("cpu")),
+    )
+
+
+def test_another_number_of_processes_is_said_aloud(
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
+) -> None:
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)
+    index = tmp_path / "training/checkpoint.json"
+    record = json.loads(index.read_text())
+    index.write_text(json.dumps({**record, "processes": 2}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path, steps=11)
+    assert any("begun with 2 processes, going on with 1" in str(warning.message) for warning in caught)
