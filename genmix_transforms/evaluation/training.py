@@ -29,8 +29,19 @@ _WEIGHTS, _ORDER, _ARM, _FLIPS, _NETWORK = range(5)
 
 
 def default_device(device: str | torch.device | None) -> torch.device:
-    """The device that was asked for; None: the GPU where there is one."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The device that was asked for; None: the GPU where there is one.
+
+    Raises:
+        InputError: no such device on this machine.
+    """
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=where)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch built without CUDA
+        raise InputError(
+            f"no device {str(device)!r} here ({str(error).splitlines()[0]}); 'cpu' always works"
+        ) from error
+    return where
 
 
 def run_arm(

@@ -1,6 +1,6 @@
 """One generator for each class: the paper's way with GANs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class PerClass(Generator):
 
     Args:
         members: a generator for each class, each with that one class, all of one image shape and pixel type.
+        training_set: fingerprint and class counts of the set they were trained on together; ``fit`` fills it in.
 
     Raises:
         InputError: members that have several classes, share one, or differ in shape.
@@ -36,13 +37,14 @@ class PerClass(Generator):
 
     kind = "per-class"
 
-    def __init__(self, members: Sequence[Generator]) -> None:
+    def __init__(self, members: Sequence[Generator], *, training_set: Mapping[str, Any] | None = None) -> None:
         if not members:
             raise InputError("PerClass: expected a generator for each class, got none")
         several = next((member for member in members if len(member.classes) != 1), None)
         if several is not None:
             raise InputError(f"PerClass: every member has one class, got one with {', '.join(several.classes)}")
         self.members = tuple(members)
+        self.training_set = dict(training_set or {})
         self.classes = tuple(member.classes[0] for member in members)
         if len(set(self.classes)) != len(self.classes):
             raise InputError(f"PerClass: every class has one member, got {', '.join(self.classes)}")
@@ -59,8 +61,9 @@ class PerClass(Generator):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Where the members are, within the folder."""
-        return {"members": [self._member_folder(number) for number in range(len(self.members))]}
+        """Where the members are, within the folder, and what they were trained on."""
+        folders = [self._member_folder(number) for number in range(len(self.members))]
+        return {"members": folders, "training_set": self.training_set}
 
     @property
     def network(self) -> nn.Module:
@@ -69,14 +72,9 @@ class PerClass(Generator):
 
     @property
     def provenance(self) -> dict[str, Any]:  # type: ignore[override]
-        """The members' provenances, and the class counts of the training set as a whole."""
+        """The members' provenances, and the training set as a whole."""
         members = [member.provenance for member in self.members]
-        counts = {
-            name: record["training_set"]["class_counts"][name]
-            for name, record in zip(self.classes, members, strict=True)
-            if "training_set" in record
-        }
-        return {"members": members, **({"training_set": {"class_counts": counts}} if counts else {})}
+        return {"members": members, **({"training_set": self.training_set} if self.training_set else {})}
 
     def describe(self) -> dict[str, Any]:
         """The members' own descriptions."""
@@ -111,6 +109,7 @@ class PerClass(Generator):
         for number, (name, member) in enumerate(zip(self.classes, self.members, strict=True)):
             own = dataset.of_class(name)
             member.fit(own, out=out / self._member_folder(number), **options)
+        self.training_set = {"fingerprint": dataset.fingerprint, "class_counts": dataset.class_counts}
         write_config(out, self)
         return self
 
@@ -134,7 +133,7 @@ class PerClass(Generator):
                 raise InputError(f"{folder}: config.json names a member outside the folder: {name!r}")
             read_config(member)
             members.append(load_generator(member))
-        return cls(members)
+        return cls(members, training_set=config.get("training_set"))
 
     def _member_folder(self, number: int) -> str:
         # The class's name is the user's and may hold anything; its number makes a safe name.

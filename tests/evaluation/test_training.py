@@ -271,3 +271,9 @@ def test_arguments_that_cannot_work(splits, quick, optimiser_steps, arm, seed, m
 def test_the_device():
     assert default_device("cpu") == torch.device("cpu")
     assert default_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(InputError, match=f"no device '{device}' here .*'cpu' always works"):
+        default_device(device)

@@ -47,6 +47,11 @@ def test_every_member_learns_from_its_class_alone(tiny_patches: Patches, tmp_pat
     assert loaded.weights_hash == generator.weights_hash
     bank = fill_bank(loaded, out=tmp_path / "bank", progress=False)
     assert bank.class_counts == patches.class_counts  # as many as each member learned from
+    # The evaluation compares this with the training part it is given.
+    assert bank.provenance["training_set"] == {
+        "fingerprint": patches.fingerprint,
+        "class_counts": patches.class_counts,
+    }
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:

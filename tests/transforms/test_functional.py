@@ -96,7 +96,8 @@ def test_nothing_given_is_changed():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-7), (torch.float32, 1e-6), (torch.float16, 5e-4), (torch.bfloat16, 4e-3)]
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-7), (torch.float32, 1e-6), (torch.float16, 5e-4), (torch.bfloat16, 4e-3)],
 )
 def test_dtype_is_kept_and_rounded_once(dtype, tolerance):
     images, partners = (torch.rand(64, 1, 4, 4, generator=generator(seed)).to(dtype) for seed in (0, 1))

@@ -1,0 +1,43 @@
+"""``genmix demo``, shortened: every part of it runs, and it leaves what it says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from genmix_transforms import SyntheticBank
+from genmix_transforms.cli import demo
+
+Genmix = Callable[..., Any]
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("STEPS", 2), ("BASE_WIDTH", 4), ("CLASSIFIER_STEPS", 2), ("SEEDS", 1)):
+        monkeypatch.setattr(demo, name, value)
+
+
+@pytest.mark.usefixtures("short")
+def test_the_demo_leaves_what_it_says(genmix: Genmix, tmp_path: Path) -> None:
+    outcome = genmix("-q", "demo", "--out", tmp_path / "demo")
+    assert outcome.code == 0, outcome.err
+    bank = SyntheticBank.load(tmp_path / "demo/bank", verify=True)
+    assert bank.class_counts == {"cyst": 433, "hemangioma": 70, "metastasis": 178}  # the paper's training set
+    assert Image.open(tmp_path / "demo/mixing.png").size[0] > 12 * 32
+    assert (tmp_path / "demo/results/results.json").exists()
+    for text in ("baseline", "mixup", "blend", "genmix", "Acc", "hemangioma sens/spec"):
+        assert text in outcome.out
+    proposed = [line.split()[:2] for line in outcome.out.splitlines() if line.startswith("  genmix ")]
+    assert proposed == [["genmix", "train"], ["genmix", "fill"], ["genmix", "evaluate"]]
+    # Again, it has nothing left to do and says the same.
+    again = genmix("-q", "demo", "--out", tmp_path / "demo")
+    assert again.out.split("seconds.")[1] == outcome.out.split("seconds.")[1]
+
+
+def test_another_folder_is_not_taken_over(genmix: Genmix, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    outcome = genmix("-q", "demo", "--out", tmp_path / "file")
+    assert outcome.code in (1, 2)
+    assert (tmp_path / "file").read_text() == "mine"

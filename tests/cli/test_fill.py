@@ -1,0 +1,84 @@
+"""``genmix fill``."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genmix_transforms import SyntheticBank
+
+Genmix = Callable[..., Any]
+
+
+@pytest.fixture
+def run(genmix: Genmix, discs: Path, tiny_options: list[str], tmp_path: Path) -> Path:
+    out = tmp_path / "run"
+    assert genmix("-q", "train", "dcgan", "--data", discs, "--size", 16, "--out", out, *tiny_options).code == 0
+    return out
+
+
+def test_as_many_as_it_was_trained_on(genmix: Genmix, run: Path, tmp_path: Path) -> None:
+    outcome = genmix("-q", "fill", run, "--out", tmp_path / "bank", "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    assert SyntheticBank.load(tmp_path / "bank").class_counts == {"bright": 12, "dark": 12}
+    assert f"genmix bank sheet {tmp_path / 'bank'}" in outcome.out
+
+
+def test_counts_match_and_balance(genmix: Genmix, run: Path, discs: Path, tmp_path: Path) -> None:
+    for name, options, expected in (
+        ("counts", ["--counts", "bright=3, dark=5"], {"bright": 3, "dark": 5}),
+        ("balance", ["--counts", "bright=3,dark=5", "--balance"], {"bright": 2, "dark": 0}),
+        ("match", ["--match", discs, "--split-seed", 2], {"bright": 12, "dark": 12}),
+    ):
+        outcome = genmix("-q", "fill", run, "--out", tmp_path / name, "--device", "cpu", *options)
+        assert outcome.code == 0, outcome.err
+        assert SyntheticBank.load(tmp_path / name).class_counts == expected
+
+
+def test_again_seed_and_overwrite(genmix: Genmix, run: Path, tmp_path: Path) -> None:
+    command = ["-q", "fill", run, "--out", tmp_path / "bank", "--device", "cpu"]
+    assert genmix(*command).code == 0
+    assert genmix(*command).code == 0
+    refused = genmix(*command, "--seed", 1)
+    assert refused.code == 2
+    assert "another seed; give another folder, or overwrite" in refused.err
+    assert genmix(*command, "--seed", 1, "--overwrite").code == 0
+    assert int(SyntheticBank.load(tmp_path / "bank").seeds[0]) == 2**32
+
+
+def test_a_share_of_the_work_is_done_and_said(
+    genmix: Genmix, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["-q", "fill", run, "--out", tmp_path / "bank", "--counts", "bright=100,dark=100", "--device", "cpu"]
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    first = genmix(*command)
+    assert first.code == 0
+    assert "2 of 4 shards are still to come from others" in first.out
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    assert genmix(*command).code == 0
+    assert len(SyntheticBank.load(tmp_path / "bank")) == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--counts", "bright"], "expected name=number, separated by commas, got 'bright'"),
+        (["--counts", "bright=-3"], "expected name=number"),
+        (["--counts", "cyst=3"], "it cannot draw cyst"),
+        (["--counts", "bright=3", "--match", "phantom"], "give --match or --counts, not both"),
+        (["--seed", "-4"], "seed must be from 0"),
+    ],
+)
+def test_bad_input(options: list[str], message: str, genmix: Genmix, run: Path, tmp_path: Path) -> None:
+    outcome = genmix("-q", "fill", run, "--out", tmp_path / "bank", "--device", "cpu", *options)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (tmp_path / "bank").exists()
+
+
+def test_no_generator_there(genmix: Genmix, tmp_path: Path) -> None:
+    outcome = genmix("fill", tmp_path / "nowhere", "--out", tmp_path / "bank")
+    assert outcome.code == 2
+    assert "no such folder, and not a hub id" in outcome.err

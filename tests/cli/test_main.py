@@ -1,0 +1,132 @@
+"""The command as a whole: help, exit codes, quiet and verbose, and the path from data to table on real images."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from genmix_transforms import SyntheticBank, __version__
+
+Genmix = Callable[..., Any]
+COMMANDS = (
+    [],
+    ["train"],
+    ["train", "dcgan"],
+    ["fill"],
+    ["bank"],
+    ["bank", "info"],
+    ["bank", "sheet"],
+    ["bank", "verify"],
+    ["evaluate"],
+    ["convert"],
+    ["convert", "dcgan"],
+    ["demo"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_helps(command: list[str], genmix: Genmix) -> None:
+    outcome = genmix(*command, "--help")
+    assert outcome.code == 0
+    assert "Usage: genmix" in outcome.out
+    assert len(outcome.out.splitlines()) > 6
+
+
+def test_the_version(genmix: Genmix) -> None:
+    assert genmix("--version").out == f"genmix {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["train", "stylegone"],
+        ["train", "dcgan", "--data", "x.npz"],
+        ["fill", "runs/a"],
+        ["evaluate", "--data", "phantom", "--out", "o", "--seeds", "many"],
+        ["train", "dcgan", "--data", "phantom", "--out", "o", "--sizze", "64"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_is_2(arguments: list[str], genmix: Genmix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = genmix(*arguments)
+    assert outcome.code == 2
+    assert outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_is_2_and_one_sentence(genmix: Genmix, tmp_path: Path) -> None:
+    outcome = genmix("bank", "info", tmp_path / "nowhere")
+    assert outcome.code == 2
+    assert outcome.err == f"genmix: {tmp_path / 'nowhere'}: no such bank\n"
+
+
+def test_a_failure_is_1(genmix: Genmix, tmp_path: Path) -> None:
+    (tmp_path / "bank.index.json").write_text("{}")
+    outcome = genmix("bank", "info", tmp_path)
+    assert outcome.code == 1
+    assert "not a bank's manifest" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert "Traceback" in genmix("-v", "bank", "info", tmp_path).err
+
+
+def test_a_bug_of_ours_says_what_it_is(genmix: Genmix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Path) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("genmix_transforms.bank.store.read_manifest", broken)
+    outcome = genmix("bank", "info", tmp_path)
+    assert outcome.code == 1
+    assert outcome.err == "genmix: KeyError: 'oops' (-v shows where)\n"
+
+
+def test_quiet_is_quiet(genmix: Genmix, discs: Path, tiny_options: list[str], tmp_path: Path) -> None:
+    quiet = genmix("-q", "train", "dcgan", "--data", discs, "--size", 16, "--out", tmp_path / "b", *tiny_options)
+    assert quiet.code == 0
+    assert "16/16" not in quiet.err
+    assert quiet.err.startswith("warning: very few images")  # what one must know is said all the same
+    loud = genmix("train", "dcgan", "--data", discs, "--size", 16, "--out", tmp_path / "a", *tiny_options)
+    assert loud.code == 0
+    assert "16/16" in loud.err  # the bar
+
+
+def test_python_m_is_the_same_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "genmix_transforms", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"genmix {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "size", "classes", "said"),
+    [
+        ("busi_128.npz", 64, ("normal", "benign", "malignant"), "dup_group"),
+        ("pneumoniamnist.npz", 32, ("0", "1"), "28x28"),
+    ],
+)
+def test_from_real_images_to_the_table(
+    file: str, size: int, classes: tuple[str, ...], said: str, real_data: Path, genmix: Genmix, tmp_path: Path
+) -> None:
+    data = ["--data", real_data / file, "--size", size]
+    run, bank, results = (tmp_path / name for name in ("run", "bank", "results"))
+    small = "--steps 3 --batch-size 8 --base-width 4 --device cpu".split()
+    trained = genmix("-q", "train", "dcgan", *data, "--out", run, *small)
+    assert trained.code == 0, trained.err
+    assert said in trained.out  # the groups found, or the resize done
+    filled = genmix("-q", "fill", run, "--match", real_data / file, "--size", size, "--out", bank, "--device", "cpu")
+    assert filled.code == 0, filled.err
+    loaded = SyntheticBank.load(bank)
+    assert loaded.classes == classes
+    assert loaded.class_counts == loaded.provenance["training_set"]["class_counts"]
+    assert genmix("bank", "sheet", bank, "--out", tmp_path / "sheet.png", "--columns", 3).code == 0
+    assert Image.open(tmp_path / "sheet.png").size[0] > 3 * size
+    arms = ["--arms", "baseline,genmix", "--seeds", 1, "--steps", 2, "--device", "cpu"]
+    evaluated = genmix("-q", "evaluate", *data, "--bank", bank, "--out", results, *arms)
+    assert evaluated.code == 0, evaluated.err
+    assert "warning" not in evaluated.err  # the generator saw the very training part that the classifiers see
+    for arm in ("baseline", "genmix"):
+        assert f"\n{arm} " in evaluated.out
+    assert {"results.csv", "results.json", "results.md"} <= {path.name for path in results.iterdir()}

@@ -1,0 +1,279 @@
+"""The documentation says what the code does: its examples run, its command lines parse, its pages are there."""
+
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+import yaml
+
+import genmix_transforms
+from genmix_transforms import data, evaluation, generators
+from genmix_transforms.cli.main import app
+from genmix_transforms.generators.dcgan.training import PRESETS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+
+WITH_EXAMPLES = sorted([DOCS / "index.md", *DOCS.glob("how-to/*.md"), *DOCS.glob("concepts/*.md")])
+WITH_COMMANDS = sorted([*WITH_EXAMPLES, DOCS / "get-started.md", DOCS / "reference/cli.md", ROOT / "CONTRIBUTING.md"])
+
+FENCE = re.compile(
+    r"^(?P<before>[^\n]*)\n(?P<blank>\n?)(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
+    flags=re.MULTILINE | re.DOTALL,
+)
+NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
+
+
+def page_id(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str, bool]]:
+    """Language and code of every fenced block of a page, and whether it is marked as not to be run."""
+    text = "\n" + page.read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        code = re.sub(rf"^{match['indent']}", "", match["code"], flags=re.MULTILINE)
+        yield match["language"], code, bool(NOT_RUN.fullmatch(match["before"].strip()))
+
+
+def navigation(entries: list[Any]) -> Iterator[str]:
+    """The files that a ``nav`` names."""
+    for entry in entries:
+        target = next(iter(entry.values())) if isinstance(entry, dict) else entry
+        if isinstance(target, list):
+            yield from navigation(target)
+        else:
+            yield target
+
+
+def commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command and group of the command line: its words, and itself."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, *path, name)
+
+
+CLI = typer.main.get_command(app)
+COMMANDS = dict(commands(CLI))
+
+
+# The pages
+
+
+@pytest.mark.parametrize("page", sorted(navigation(CONFIG["nav"])))
+def test_a_page_in_the_navigation_exists(page):
+    if page.startswith("results/") and not (DOCS / page).exists():
+        pytest.skip("results are written by hand after a measurement, and are not there yet")
+    assert (DOCS / page).is_file()
+
+
+def test_every_page_is_in_the_navigation():
+    there = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert there - set(navigation(CONFIG["nav"])) == set()
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=page_id)
+def test_a_page_loads_nothing_from_elsewhere(page):
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"!\[[^\]]*\]\(\s*https?:|<(img|script|iframe|link)\b[^>]*https?:", text)
+
+
+def test_the_site_loads_nothing_from_elsewhere():
+    assert CONFIG["theme"]["font"] is False
+    assert not {"extra_css", "extra_javascript"} & CONFIG.keys()
+
+
+PUBLIC = [
+    *(f"genmix_transforms.{name}" for name in genmix_transforms.__all__ if not name.startswith("__")),
+    *(f"{room.__name__}.{name}" for room in (data, generators, evaluation) for name in room.__all__ if name != "ARMS"),
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_has_a_page_of_its_own(name):
+    first = [
+        next(iter(re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)), None)
+        for page in DOCS.glob("reference/*.md")
+    ]
+    assert first.count(name) == 1
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("reference/*.md")), ids=page_id)
+def test_a_name_on_a_reference_page_exists(page):
+    for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        if importlib.util.find_spec(name.rpartition(".")[0]) and not hasattr(
+            importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]
+        ):
+            assert importlib.util.find_spec(name), name
+
+
+# The examples
+
+
+@pytest.fixture
+def torch_as_before() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.mark.filterwarnings("ignore:very few images")
+@pytest.mark.parametrize(
+    "page", [page for page in WITH_EXAMPLES if any(language == "python" for language, *_ in blocks(page))], ids=page_id
+)
+def test_examples_run_as_written(page, tmp_path, monkeypatch, torch_as_before):
+    monkeypatch.chdir(tmp_path)
+    module = {"__name__": "__main__"}
+    printed = ""
+    for number, (language, code, skipped) in enumerate(blocks(page)):
+        if language == "python" and not skipped:
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(compile(code, f"{page_id(page)}, block {number}", "exec"), module)
+            printed = out.getvalue()
+        elif language == "output":
+            assert printed == code
+
+
+def test_what_is_printed_is_compared_with_the_page(tmp_path):
+    (tmp_path / "page.md").write_text(
+        "```python\nprint(1)\n```\n\n```output\n1\n```\n\n<!-- not run: needs a GPU -->\n```python\n1 / 0\n```\n"
+    )
+    assert list(blocks(tmp_path / "page.md")) == [
+        ("python", "print(1)\n", False),
+        ("output", "1\n", False),
+        ("python", "1 / 0\n", True),
+    ]
+
+
+def test_a_reason_is_given_for_a_block_that_is_not_run(tmp_path):
+    (tmp_path / "page.md").write_text("<!-- not run: -->\n```python\n1 / 0\n```\n")
+    assert list(blocks(tmp_path / "page.md")) == [("python", "1 / 0\n", False)]
+
+
+# The command line
+
+
+def command_lines(page: Path) -> Iterator[str]:
+    """The lines of a page's ``bash`` blocks that call ``genmix``, continuation lines joined."""
+    for language, code, _ in blocks(page):
+        if language == "bash":
+            for line in re.sub(r"\\\n\s*", "", code).splitlines():
+                line = line.partition("  #")[0].strip()
+                found = re.search(r"(?:^|\s)(?:genmix|-m genmix_transforms)(?= )", line)
+                if found and "--help" not in line:
+                    yield line[found.end() :]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=page_id)
+def test_command_lines_parse(page):
+    for line in command_lines(page):
+        words, path, command = shlex.split(line), [], CLI
+        while words and words[0] in ("-v", "-q", "--verbose", "--quiet"):
+            words.pop(0)
+        while hasattr(command, "commands"):
+            assert words and words[0] in command.commands, f"genmix {line}"
+            path.append(words.pop(0))
+            command = command.commands[path[-1]]
+        command.make_context(" ".join(path), words)  # raises what a user would be told
+
+
+def test_a_wrong_command_line_does_not_parse(tmp_path):
+    (tmp_path / "page.md").write_text("```bash\ngenmix fill runs/mine \\\n  --nonsense 3\n```\n")
+    with pytest.raises(Exception, match="nonsense"):
+        test_command_lines_parse(tmp_path / "page.md")
+
+
+def sections(page: Path) -> dict[str, str]:
+    """The text below each second-level heading."""
+    parts = re.split(r"^## (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {heading.strip("`"): text for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if not hasattr(COMMANDS[path], "commands")], ids=" ".join)
+def test_the_reference_lists_every_option(path):
+    text = sections(DOCS / "reference/cli.md")[" ".join(("genmix", *path))]
+    rows = re.findall(r"^\| (`.+?`(?:, `.+?`)*) \|", text, flags=re.MULTILINE)
+    listed = {name.partition(" ")[0] for row in rows for name in re.findall(r"`(.+?)`", row)}
+    wanted = {
+        option
+        for parameter in COMMANDS[path].params
+        if parameter.name != "help"
+        for option in (
+            [*parameter.opts, *parameter.secondary_opts]
+            if parameter.param_type_name == "option"
+            else [parameter.name.upper()]
+        )
+    }
+    assert listed == wanted
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if not hasattr(COMMANDS[path], "commands")], ids=" ".join)
+def test_the_reference_gives_every_default(path):
+    text = sections(DOCS / "reference/cli.md")[" ".join(("genmix", *path))]
+    for parameter in COMMANDS[path].params:
+        if parameter.name == "help" or parameter.param_type_name != "option" or isinstance(parameter.default, bool):
+            continue
+        row = re.search(rf"^\| `{parameter.opts[0]}\b.*$", text, flags=re.MULTILINE)
+        default = getattr(parameter.default, "value", parameter.default)
+        wanted = "required" if parameter.required else "" if default is None else f"`{default}`"
+        assert row and row[0].split("|")[-2].strip() == wanted
+
+
+def test_the_reference_lists_the_options_before_every_command():
+    text = sections(DOCS / "reference/cli.md")["genmix"]
+    for parameter in CLI.params:
+        for option in parameter.opts:
+            assert f"`{option}`" in text
+
+
+def test_the_table_of_presets():
+    text = (DOCS / "how-to/train-a-generator.md").read_text(encoding="utf-8")
+    for name, preset in PRESETS.items():
+        assert f"| `{name}` | {preset.steps:,} | {preset.batch_size} | {preset.learning_rate:g} |" in text
+
+
+# The docstrings
+
+
+def docstrings() -> Any:
+    """The extension that brings docstrings into the form the reference needs."""
+    pytest.importorskip("griffe", reason="the reference is made by mkdocstrings, of the docs extra")
+    spec = importlib.util.spec_from_file_location("docstrings", DOCS / "extensions/docstrings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (":class:`DCGAN`", "`DCGAN`"),
+        (":meth:`~Generator.fit`", "`fit`"),
+        (
+            ":func:`genmix_transforms.data.open_dataset`",
+            '<autoref identifier="genmix_transforms.data.open_dataset" optional><code>open_dataset</code></autoref>',
+        ),
+        ("Mixes.\n\nExample:\n    >>> 1\n    1", "Mixes.\n\nExamples:\n    >>> 1\n    1"),
+        ("Source: Lee, Lee, Hong.", "**Source:** Lee, Lee, Hong."),
+        ("An example: this one.", "An example: this one."),
+    ],
+)
+def test_docstrings_become_markdown(written, read):
+    assert docstrings().to_markdown(written) == read
+
+
+def test_no_docstring_keeps_a_sphinx_directive():
+    extension = docstrings()
+    for source in sorted((ROOT / "genmix_transforms").rglob("*.py")):
+        text = extension.to_markdown(source.read_text(encoding="utf-8"))
+        assert not re.search(r":\w+:`", text), source
+        assert not re.search(r"^\s*\.\. \w+::", text, flags=re.MULTILINE), source
