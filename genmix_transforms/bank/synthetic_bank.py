@@ -16,9 +16,7 @@ from genmix_transforms.bank.buffers import KeepsDtypes
 from genmix_transforms.bank.checks import check_classes, check_provenance, check_seeds, check_tensors, check_window
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
 from genmix_transforms.files.arrays import read_npz
-from genmix_transforms.files.images import Fit, class_folders, fit_images, read_images
-
-HIGHEST_PIXEL = {torch.uint8: 255, torch.uint16: 65535}
+from genmix_transforms.files.images import HIGHEST_PIXEL, Fit, class_folders, fit_images, read_images
 
 
 class SyntheticBank(KeepsDtypes):

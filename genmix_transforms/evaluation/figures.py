@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
-from genmix_transforms.bank.synthetic_bank import HIGHEST_PIXEL
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.images import HIGHEST_PIXEL
 from genmix_transforms.files.sheet import draw_sheet
 from genmix_transforms.transforms import GenMix, functional
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmix_transforms.bank.synthetic_bank import HIGHEST_PIXEL
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.images import HIGHEST_PIXEL
 
 _SLICE = 512
 

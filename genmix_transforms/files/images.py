@@ -17,6 +17,9 @@ from genmix_transforms.errors import InputError, MissingPathError
 
 Fit = Literal["resize", "pad", "crop"]
 
+HIGHEST_PIXEL = {torch.uint8: 255, torch.uint16: 65535}
+"""The pixel types there are, and the highest value of each."""
+
 # Left out: what Pillow only writes or only recognises, and EPS, for which it starts another program (Ghostscript).
 _LEFT_OUT = frozenset({"PDF", "MPEG", "EPS", "WMF", "BUFR", "GRIB", "HDF5"})
 _SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name not in _LEFT_OUT)
@@ -193,7 +196,7 @@ def describe_fit(sizes: Collection[tuple[int, int]], size: int, *, fit: Fit = "r
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(images.shape[-2:]) == size:
         return images
-    highest = 255 if images.dtype == torch.uint8 else 65535
+    highest = HIGHEST_PIXEL[images.dtype]
     # In slices, so that a large data set never stands in memory as floats all at once.
     return torch.cat(
         [

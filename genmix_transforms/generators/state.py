@@ -35,9 +35,10 @@ def pack(state: Any, *, prefix: str = "") -> tuple[Any, dict[str, Tensor]]:
 
     Returns:
         The outline, in which dicts are ``{"dict": [[key, value], ...]}`` (optimisers have whole-number keys, which JSON
-        objects cannot hold), tuples ``{"tuple": [...]}`` and tensors ``{"tensor": name, "channels_last": bool}``; and the
-        tensors by name. The memory layout is part of the state: a fused optimiser steps through a weight and its moments
-        side by side, and with another layout in one of them it adds up in another order, if not the wrong elements.
+        objects cannot hold), tuples ``{"tuple": [...]}`` and tensors ``{"tensor": name, "channels_last": bool}``; and
+        the tensors by name. The memory layout is part of the state: a fused optimiser steps through a weight and its
+        moments side by side, and with another layout in one of them it adds up in another order, if not the wrong
+        elements.
     """
     tensors: dict[str, Tensor] = {}
 

@@ -36,8 +36,8 @@ class GenMix(KeepsDtypes, v2.Transform):
 
     Args:
         bank: the partners. It is moved to the batch's device by ``genmix.to(device)``.
-        alpha: of Beta(alpha, 1). ``lam`` weights the *synthetic* image; its mean is ``alpha / (1 + alpha)``, 0.231 at
-        0.3.
+        alpha: of Beta(alpha, 1). ``lam`` weights the *synthetic* image; its mean is ``alpha / (1 + alpha)``: 0.231 at
+            0.3.
         num_classes: K; None: the bank's. Given, it must be the bank's.
         pairing: which classes partner which: "any" (as the bank is), "balanced" (all classes equally), "same", "other",
             "inverse" (the rarer in the real data, the oftener), or a row-stochastic matrix ``(K, K)``, row = class of

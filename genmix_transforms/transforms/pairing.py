@@ -20,8 +20,8 @@ def pairing_matrix(pairing: Pairing, bank: SyntheticBank, *, class_counts: Seque
     Args:
         pairing: ``"any"``: classes as often as the bank has them; ``"balanced"``: every class the bank has equally
             often; ``"same"``: the real image's own class; ``"other"``: any class but its own, as often as the bank has
-            them; ``"inverse"``: classes in inverse proportion to how often the *real* data has them; or a matrix ``(K,
-            K)``, row = class of the real image, rows summing to 1.
+            them; ``"inverse"``: classes in inverse proportion to how often the *real* data has them; or a matrix
+            ``(K, K)``, row = class of the real image, rows summing to 1.
         bank: what the partners are drawn from.
         class_counts: images of each class in the real data, for ``"inverse"``; None: those that the bank's provenance
             records of its generator's training set.

@@ -14,7 +14,7 @@ CLASSES = ("cyst", "metastasis")
 def make_patches(
     count: int = 24, *, size: int = 16, channels: int = 1, classes: tuple[str, ...] = CLASSES
 ) -> PatchDataset:
-    """Bright discs on dark ground (class 0), dark on bright (class 1): a set that a small GAN can learn something of."""
+    """Bright discs on dark ground (class 0), dark on bright (class 1): something that a small GAN can learn."""
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % len(classes)
     grid = torch.arange(size, dtype=torch.float32)

@@ -195,18 +195,8 @@ def save_npz(patches: PatchDataset, path: Path) -> Path:
 
 def command(data: Path, out: Path, *, steps: int = 200) -> list[str]:
     options = f"--steps {steps} --batch-size 8 --base-width 4 --checkpoint-every 160 --device cpu --all-data"
-    return [
-        sys.executable,
-        "-m",
-        "genmix_transforms",
-        "-q",
-        "train",
-        "dcgan",
-        "--data",
-        str(data),
-        "--out",
-        str(out),
-    ] + (options.split())
+    start = [sys.executable, "-m", "genmix_transforms", "-q", "train", "dcgan"]
+    return [*start, "--data", str(data), "--out", str(out), *options.split()]
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -265,7 +255,7 @@ def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(
 
 @pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
 def test_two_processes_train_one_network(launcher: str, unbroken: tuple[Path, Path], tmp_path: Path) -> None:
-    data, whole = unbroken
+    data, _ = unbroken
     launch = {
         "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
         "accelerate": [

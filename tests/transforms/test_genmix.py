@@ -371,7 +371,7 @@ def test_alone_in_its_batch_an_image_is_its_own_partner(random_bank, batch):
 
 
 def test_real_partners_of_a_double_batch_are_not_rounded(random_bank, batch):
-    images, labels = batch(6, dtype=torch.float64)
+    images, labels = torch.rand(6, *SHAPE, dtype=torch.float64, generator=generator()), batch(6)[1]
     genmix = GenMix(random_bank(), real_partner=1.0, generator=generator())
     soft = F.one_hot(labels, 3).float()
     params = genmix.make_params([images, soft])

@@ -404,7 +404,7 @@ IMAGES, LABELS = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 1])
         ((IMAGES[0], LABELS), r"batch has shape \(1, 2, 2\)"),
         ((IMAGES[:3], LABELS), "one label for each image, got 3 images and 4 labels"),
         (((IMAGES * 255).byte(), LABELS), r"must be floating-point, got torch.uint8; put v2\.ToDtype\(torch\.float32"),
-        ((IMAGES.to("meta"), LABELS), r"images are on meta, its labels on cpu, bank on cpu; .*genmix\.to\('meta'\)"),
+        ((IMAGES.to("meta"), LABELS), r"images are on meta, its labels on cpu, the bank on .*genmix\.to\('meta'\)"),
         ((IMAGES, LABELS.to("meta")), "images are on cpu, its labels on meta"),
         ((IMAGES, LABELS + 1), "labels run from 1 to 3, but there are 3 classes"),
         ((IMAGES, LABELS.float()), "must be class indices, whole numbers, got torch.float32"),
