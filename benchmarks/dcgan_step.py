@@ -1,9 +1,9 @@
 """One DCGAN training step: ours, beside one written as in the PyTorch DCGAN example, interleaved in one process.
 
 The example's step, rebuilt here from its description: sigmoid and binary cross-entropy, two backward passes through
-the discriminator, its weights' gradients computed again in the generator's step, unfused Adam, and five host reads of losses
-and scores. Ours does more (an averaged generator always; augmentation where said) and is measured with and without it.
-Both train the same networks (64 pixels, the example's widths) on the same real batch.
+the discriminator, its weights' gradients computed again in the generator's step, unfused Adam, and five host reads of
+losses and scores. Ours does more (an averaged generator always; augmentation where said) and is measured with and without
+it. Both train the same networks (64 pixels, the example's widths) on the same real batch.
 
     python benchmarks/dcgan_step.py --threads 1 --batch-size 8
 """
