@@ -2,19 +2,18 @@
 
 The example's step, rebuilt here from its description: sigmoid and binary cross-entropy, two backward passes through
 the discriminator, its weights' gradients computed again in the generator's step, unfused Adam, and five host reads of
-losses and scores. Ours does more (an averaged generator always; augmentation where said) and is measured with and without
-it. Both train the same networks (64 pixels, the example's widths) on the same real batch.
+losses and scores. Ours does more (an averaged generator always; augmentation where said) and is measured with and
+without it. Both train the same networks (64 pixels, the example's widths) on the same real batch.
 
     python benchmarks/dcgan_step.py --threads 1 --batch-size 8
 """
 
 import argparse
-import platform
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from timing import interleave, machine, table
 from torch import Tensor, nn
 
 from genmix_transforms.generators import DCGAN
@@ -87,34 +86,14 @@ def main() -> None:
     device = torch.device(arguments.device)
     torch.manual_seed(0)
     images = torch.rand(arguments.batch_size, arguments.channels, 64, 64, device=device) * 2 - 1
-    rivals = {
-        "as in the example": example(arguments.channels, device=device),
+    steps = {
+        "the example's step": example(arguments.channels, device=device),
         "ours, no augmentation": ours(arguments.channels, augment=(), device=device),
         "ours, DiffAugment (default)": ours(arguments.channels, augment=POLICIES, device=device),
     }
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for number in range(arguments.rounds + 2):
-        for name, step in rivals.items():
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            step(images)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if number >= 2:  # the first two rounds warm up
-                times[name].append(time.perf_counter() - start)
-    where = (
-        torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else f"{platform.machine()}, {arguments.threads} thread(s)"
-    )
-    print(f"batch {arguments.batch_size} of {arguments.channels} x 64 x 64, torch {torch.__version__}, {where}")
-    print("| step | median ms | spread ms (25-75 %) | of the example's time (median of the rounds' ratios) |")
-    print("| --- | --- | --- | --- |")
-    for name, values in times.items():
-        low, _, high = statistics.quantiles(values, n=4)
-        ratio = statistics.median(a / b for a, b in zip(values, times["as in the example"], strict=True))
-        print(f"| {name} | {statistics.median(values) * 1e3:.0f} | {low * 1e3:.0f}-{high * 1e3:.0f} | {ratio:.2f} |")
+    rivals = {name: partial(step, images) for name, step in steps.items()}
+    print(f"batch {arguments.batch_size} of {arguments.channels} x 64 x 64; {machine(device)}")
+    print(table(interleave(rivals, rounds=arguments.rounds, device=device), against="the example's step"))
 
 
 if __name__ == "__main__":

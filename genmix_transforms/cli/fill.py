@@ -52,10 +52,9 @@ def fill(
 
     Several processes (torchrun, accelerate launch, a Slurm array) share the work without communication.
     """
-    import torch
-
     from genmix_transforms.generators import fill_bank, load_generator
     from genmix_transforms.generators.filling import UnfinishedBankError
+    from genmix_transforms.generators.processes import own_device
 
     if match and counts:
         raise InputError("give --match or --counts, not both")
@@ -64,7 +63,7 @@ def fill(
         patches = open_patches(match, size=size, fit=fit, channels=channels, group_key=group_key)
         train, _, _ = split_patches(patches, split_seed=split_seed, official=official)
         class_counts = train.class_counts
-    loaded = load_generator(generator, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    loaded = load_generator(generator, device=own_device(device))
     try:
         bank = fill_bank(
             loaded,

@@ -10,6 +10,7 @@ import typer
 
 from genmix_transforms.cli import bank, convert, demo, evaluate, fill, train
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.progress import show_progress_bars
 
 app = typer.Typer(
     name="genmix",
@@ -45,6 +46,7 @@ def settings(
 ) -> None:
     """Take the options that stand before every command."""
     context.obj = not quiet
+    show_progress_bars(not quiet)
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("genmix_transforms").setLevel(level)

@@ -8,12 +8,12 @@ from operator import index
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from genmix_transforms.data.patches import SPLITS, PatchDataset
 from genmix_transforms.data.phantom_lesions import LESIONS, Liver, paint_parenchyma, paint_vessels
 from genmix_transforms.data.phantom_scanner import Array, Scan, crop
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.progress import progress_bar
 
 CLASSES = tuple(LESIONS)
 """Cyst, hemangioma, metastasis: the paper's three classes, in its order."""
@@ -168,7 +168,7 @@ class LesionPhantom:
         ]
         low = self.level - self.width / 2
         images = np.empty((len(wanted), 1, self.size, self.size), dtype=np.uint8)
-        progress = tqdm(wanted, desc="drawing lesions", unit="img", disable=len(wanted) < 200)
+        progress = progress_bar(wanted, desc="drawing lesions", unit="img", disable=len(wanted) < 200)
         for image, (split, label, number) in zip(images, progress, strict=True):
             hounsfield = self.render(label, number, split=SPLITS[split])
             image[0] = np.clip(np.rint((hounsfield - low) * (255 / self.width)), 0, 255)

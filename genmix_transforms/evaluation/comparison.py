@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import SPLITS, PatchDataset
@@ -20,6 +19,7 @@ from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.results import Results
 from genmix_transforms.evaluation.runs import Run, RunCache, run_key
 from genmix_transforms.evaluation.training import default_device, train_and_test
+from genmix_transforms.files.progress import progress_bar
 
 _RUNS = "runs"
 
@@ -114,7 +114,7 @@ def _run_all(
     # Seed by seed: a comparison that is stopped half way has all arms.
     pairs = [(arm, seed) for seed in range(seeds) for arm in arms]
     runs = []
-    with tqdm(total=len(pairs), desc="evaluating", unit="run", disable=not progress) as bar:
+    with progress_bar(total=len(pairs), desc="evaluating", unit="run", disable=not progress) as bar:
         for arm, seed in pairs:
             bar.set_postfix_str(f"{arm}, seed {seed}")
             key = run_key(_dependencies(arm, seed, setting.protocol, fingerprints, bank_hash, device))

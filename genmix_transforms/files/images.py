@@ -11,9 +11,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files.progress import progress_bar
 
 Fit = Literal["resize", "pad", "crop"]
 
@@ -118,7 +118,7 @@ def read_images(
                     f"{found[0]}x{found[1]}; give a size to bring them to (--size 64)"
                 )
     images: list[Tensor] = []
-    for path in tqdm(paths, desc="reading images", unit="img", disable=len(paths) < 200):
+    for path in progress_bar(paths, desc="reading images", unit="img", disable=len(paths) < 200):
         image = read_image(path)
         if images and image.dtype != images[0].dtype:
             eight, sixteen = (paths[0], path) if image.dtype == torch.uint16 else (path, paths[0])

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from genmix_transforms.bank import SyntheticBank, store
 from genmix_transforms.errors import InputError, MissingPathError, OverwriteError
 from genmix_transforms.files.atomic import remove_leftovers
+from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.processes import share_from_environment
 
@@ -85,8 +85,8 @@ def fill_bank(
 
     Args:
         generator: any kind.
-        counts: images of each class, ``{name: n}``; None: as many as the generator's training set had (the paper's
-        choice).
+        counts: images of each class, ``{name: n}``; None: as many as the generator's training set had (the
+            paper's choice).
         out: the bank's folder.
         balance: take ``counts`` for those of the real data, and fill every class up to the largest, real and synthetic
             together.
@@ -122,7 +122,7 @@ def fill_bank(
     missing = [number for number in mine if not _shard_path(out, plan, number).exists()]
     if len(missing) < len(mine):
         log.info("%s: going on; %s of %s shards are there", out, len(mine) - len(missing), len(mine))
-    bar = tqdm(
+    bar = progress_bar(
         total=sum(len(plan.shard(number)[0]) for number in mine),
         initial=sum(len(plan.shard(number)[0]) for number in mine if number not in missing),
         unit="img",

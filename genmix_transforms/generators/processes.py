@@ -33,7 +33,7 @@ class Processes:
 
             state = PartialState(cpu=device is not None and torch.device(device).type == "cpu")
             return cls(state.process_index, state.num_processes, state.device)
-        return cls(0, 1, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        return cls(0, 1, own_device(device))
 
     @property
     def is_main(self) -> bool:
@@ -56,6 +56,15 @@ class Processes:
         message /= self.count
         for gradient, mean in zip(gradients, message.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
+
+
+def own_device(device: str | torch.device | None = None, environment: Mapping[str, str] = os.environ) -> torch.device:
+    """The device asked for; else a GPU of this process's own, where the machine has any; else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(environment.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def share_from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.atomic import write_text
+from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.files.sheet import draw_sheet, save_picture
 from genmix_transforms.generators.pixels import to_signed_unit
 from genmix_transforms.generators.processes import Processes
@@ -157,7 +157,7 @@ def train(
             # Last, so that a kill before this line repeats the steps since the checkpoint before, and all of the above.
             save_checkpoint(folder, objects, images_seen=images_seen, record=record)
 
-    bar = tqdm(
+    bar = progress_bar(
         total=total, initial=images_seen, unit="img", desc=str(out), disable=not (progress and processes.is_main)
     )
     random_devices = [device] if device.type == "cuda" else []

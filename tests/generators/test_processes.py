@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genmix_transforms.generators.processes import Processes, share_from_environment
+from genmix_transforms.generators.processes import Processes, own_device, share_from_environment
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,17 @@ def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
         command, capture_output=True, text=True, timeout=180, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_every_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(own_device(environment={"LOCAL_RANK": str(rank)})) for rank in range(3)] == [
+        "cuda:0",
+        "cuda:1",
+        "cuda:0",
+    ]
+    assert str(own_device(environment={})) == "cuda:0"
+    assert str(own_device("cpu", {"LOCAL_RANK": "1"})) == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert str(own_device(environment={"LOCAL_RANK": "1"})) == "cpu"
