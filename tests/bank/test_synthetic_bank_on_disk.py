@@ -412,13 +412,13 @@ def test_a_failure_between_the_two_renames_brings_the_old_bank_back(folder, make
 
 def save_a_bank(folder, level, overwrite):
     images = torch.full((20, 1, 32, 32), level, dtype=torch.uint8)
-    store.SHARD_BYTES = images[0].nbytes
     SyntheticBank(images, torch.arange(20) % 3, classes=CLASSES).save(folder, overwrite=overwrite)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_kill_at_any_moment_leaves_a_whole_bank_or_none(tmp_path, overwrite):
+def test_kill_at_any_moment_leaves_a_whole_bank_or_none(tmp_path, overwrite, monkeypatch):
     """A process that saves 20 shards is killed with -9, at moments from its first file to after its last."""
+    monkeypatch.setattr(store, "SHARD_BYTES", 32 * 32)  # one image a shard, in the forked writers too
     folder = tmp_path / "bank"
     started = time.monotonic()
     save_a_bank(folder, 0, False)
