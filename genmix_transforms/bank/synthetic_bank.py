@@ -257,6 +257,7 @@ class SyntheticBank(KeepsDtypes):
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
             raise
+        self._folder = folder
 
     def _write(self, folder: Path) -> None:
         per_shard = store.images_per_shard(self.image_shape, self.images.dtype)
@@ -332,14 +333,14 @@ class SyntheticBank(KeepsDtypes):
     _folder: Path | None = None
 
     def verify(self) -> None:
-        """Check the files this bank was loaded from against their checksums.
+        """Check the files this bank was saved to or loaded from against their checksums.
 
         Raises:
             CorruptFileError: names every shard that is missing or changed.
-            InputError: the bank was not loaded from a folder.
+            InputError: the bank was neither saved nor loaded.
         """
         if self._folder is None:
-            raise InputError("verify: this bank was not loaded from a folder; there are no files to check")
+            raise InputError("verify: this bank was neither saved nor loaded: there are no files to check")
         _verify(self._folder, store.read_manifest(self._folder))
 
 

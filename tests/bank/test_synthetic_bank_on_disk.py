@@ -214,8 +214,18 @@ def test_verify_names_all_that_are_wrong(folder):
 
 
 def test_verify_of_a_bank_that_is_in_no_folder(make_bank):
-    with pytest.raises(InputError, match="was not loaded from a folder"):
+    with pytest.raises(InputError, match="was neither saved nor loaded"):
         make_bank().verify()
+
+
+def test_a_saved_bank_can_be_verified_at_once(make_bank, tmp_path):
+    bank = make_bank()
+    bank.save(tmp_path / "mine")
+    bank.verify()
+    shard = shards(tmp_path / "mine")[0]
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(CorruptFileError, match=shard.name):
+        bank.verify()
 
 
 def test_verify_of_a_folder_that_is_gone(folder):
