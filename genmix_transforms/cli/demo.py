@@ -21,8 +21,9 @@ def demo(
 ) -> None:
     """Do all of it on the lesion phantom: train a generator, fill a bank, mix, compare classifiers.
 
-    Leaves the phantom's generator, the bank, a picture of real, synthetic and mixed patches, and the results. Run
-    again, it goes on where it stopped.
+    Leaves the generator, the bank, a picture of real, synthetic and mixed patches, and the results.
+
+    Run again, it goes on where it stopped.
     """
     from genmix_transforms import GenMix
     from genmix_transforms.data import LesionPhantom

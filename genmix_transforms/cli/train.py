@@ -80,9 +80,9 @@ def dcgan(
 ) -> None:
     """Train a DCGAN: sizes 16, 32, 64, 128 and 256; class-conditional, or with --per-class a network for each class.
 
-    The folder then holds the generator (genmix fill takes it), samples/ with a sheet for every checkpoint, and
-    training/ with the last checkpoint and the losses. For several processes:
-    torchrun --nproc_per_node 2 -m genmix_transforms train dcgan ...
+    Leaves the generator (genmix fill takes it), a sheet for every checkpoint in samples/, and the losses in training/.
+
+    Several processes: torchrun --nproc_per_node 2 -m genmix_transforms train dcgan ...
     """
     import torch
 
