@@ -6,6 +6,7 @@ from PIL import Image
 
 from genmix_transforms.bank.synthetic_bank import SyntheticBank
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.checks import check_seed
 from genmix_transforms.files.sheet import draw_sheet
 
 
@@ -28,7 +29,7 @@ def bank_sheet(bank: SyntheticBank, *, columns: int = 12, seed: int = 0) -> Imag
         raise InputError("a sheet of an empty bank shows nothing: fill the bank first")
     if columns < 1:
         raise InputError(f"a sheet needs at least one column, got columns={columns}")
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(check_seed(seed))
     rows, titles = [], []
     for name, start, count in zip(bank.classes, bank.class_start.tolist(), bank.class_count.tolist(), strict=True):
         if count:

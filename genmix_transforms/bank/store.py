@@ -73,6 +73,16 @@ def shard_name(number: int, total: int) -> str:
     return f"bank-{number:05d}-of-{total:05d}.safetensors"
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether a file of this name is a shard of a bank."""
+    return _SHARD_NAME.fullmatch(name) is not None
+
+
+def is_bank_file(name: str) -> bool:
+    """Whether a file of this name belongs to a bank: its manifest, a shard, or what a killed writer left of one."""
+    return name == INDEX or is_shard_name(name) or (name.startswith(".bank") and name.endswith(".tmp"))
+
+
 def images_per_shard(shape: Sequence[int], dtype: torch.dtype) -> int:
     """How many images of ``shape`` one shard holds."""
     size = dtype.itemsize
@@ -157,10 +167,15 @@ def read_manifest(folder: Path) -> Manifest:
         raise MissingPathError(f"{folder}: no such bank")
     path = folder / INDEX
     if not path.exists():
-        begun = any(_SHARD_NAME.fullmatch(file.name) for file in folder.iterdir())
+        begun = any(is_shard_name(file.name) for file in folder.iterdir())
         raise MissingPathError(
             f"{folder}: no {INDEX}: "
-            + ("a bank whose filling has not finished; run the same fill again" if begun else "not a bank")
+            + (
+                "a bank whose filling has not finished; run the same fill again "
+                "(with --overwrite if its generator was trained on since)"
+                if begun
+                else "not a bank"
+            )
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -192,7 +207,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise CorruptFileError(f"{path}: pixel type {manifest.dtype!r}; there are {', '.join(PIXEL_DTYPES)}")
     for shard in manifest.shards:
         # A name with a path in it could read any file on the machine.
-        if not isinstance(shard.file, str) or not _SHARD_NAME.fullmatch(shard.file):
+        if not isinstance(shard.file, str) or not is_shard_name(shard.file):
             raise CorruptFileError(f"{path}: {shard.file!r} is not the name of a shard")
     return manifest
 

@@ -16,6 +16,7 @@ from genmix_transforms.bank.buffers import KeepsDtypes
 from genmix_transforms.bank.checks import check_classes, check_provenance, check_seeds, check_tensors, check_window
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
 from genmix_transforms.files.arrays import read_npz
+from genmix_transforms.files.checks import check_output_folder
 from genmix_transforms.files.images import HIGHEST_PIXEL, Fit, class_folders, fit_images, read_images
 
 
@@ -123,10 +124,15 @@ class SyntheticBank(KeepsDtypes):
         channels, dimensions = self.image_shape[0], len(self.image_shape)
         values = []
         for name, given, default in (("mean", mean, 0.0), ("std", std, 1.0)):
-            tensor = torch.as_tensor(default if given is None else given, dtype=torch.float64).flatten().cpu()
+            try:
+                tensor = torch.as_tensor(default if given is None else given, dtype=torch.float64).flatten().cpu()
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise InputError(f"{name} must be numbers, one a channel, got {given!r}") from error
+            if not bool(tensor.isfinite().all()):
+                raise InputError(f"{name} must be finite, got {given!r}")
             if len(tensor) not in (1, channels):
                 raise InputError(
-                    f"{name} must have 1 or {channels} values, one a channel of the bank, got {len(tensor)}"
+                    f"{name} must have one value, or one for each of the bank's {channels} channels, got {len(tensor)}"
                 )
             values.append(tensor.expand(channels).reshape(channels, *[1] * (dimensions - 1)))
         if not bool((values[1] > 0).all()):
@@ -236,6 +242,15 @@ class SyntheticBank(KeepsDtypes):
                     else "exists already; give another, or overwrite=True"
                 )
             )
+        foreign = (
+            [file.name for file in folder.iterdir() if not store.is_bank_file(file.name)] if folder.exists() else []
+        )
+        if foreign:
+            raise OverwriteError(
+                f"{folder.name}: holds files that are not the bank's ({', '.join(sorted(foreign)[:3])}): "
+                "move them away, or give another folder"
+            )
+        check_output_folder(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         making = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(making, ignore_errors=True)
@@ -325,7 +340,7 @@ class SyntheticBank(KeepsDtypes):
                 f"{folder}: the manifest counts {dict(zip(manifest.classes, manifest.class_counts, strict=True))}, "
                 f"the shards hold {bank.class_counts}"
             )
-        bank._folder = folder
+        bank._folder = folder.absolute()
         if classes is not None:
             bank = bank.with_classes(classes)
         return bank.to(device)

@@ -19,7 +19,7 @@ def info(bank: Folder) -> None:
     typer.echo(f"{bank}: {sum(manifest.class_counts)} images, {' x '.join(map(str, manifest.shape))}, {manifest.dtype}")
     for name, count in zip(manifest.classes, manifest.class_counts, strict=True):
         typer.echo(f"  {name:<24} {count:>8}")
-    typer.echo(f"  {len(manifest.shards)} shards, generation {manifest.generation}")
+    typer.echo(f"  {len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}, generation {manifest.generation}")
     generator = manifest.provenance.get("generator")
     if generator:
         typer.echo(f"  drawn by a {generator['kind']} generator, weights {generator['weights'][:19]}...")

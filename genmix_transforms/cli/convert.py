@@ -1,5 +1,6 @@
 """``genmix convert``: somebody else's weights, checked, into a folder of ours."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,9 @@ def dcgan(
     generator = convert_dcgan([str(file) for file in files], classes=comma_separated(classes) or None)
     generator.save_pretrained(out, overwrite=overwrite)
     channels, height, width = generator.image_shape
+    counts = ",".join(f"{name}=100" for name in generator.classes)
+    command = shlex.join(["genmix", "fill", str(out), "--counts", counts, "--out", f"banks/{out.name}"])
     typer.echo(
         f"{out}: draws {channels} x {height} x {width} images of {', '.join(generator.classes)}; fill a bank with it:\n"
-        f"  genmix fill {out} --counts {','.join(f'{name}=100' for name in generator.classes)} --out banks/{out.name}"
+        f"  {command}"
     )

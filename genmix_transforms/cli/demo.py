@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from genmix_transforms.files.checks import check_output_folder, check_seed
+
 SIZE = 32
 BASE_WIDTH = 16
 STEPS = 1_500
@@ -27,6 +29,8 @@ def demo(
     """
     import torch
 
+    check_output_folder(out)
+    check_seed(seed)
     # Networks this small gain a fifth from a second thread, and lose tenfold by it where the other core is busy.
     torch.set_num_threads(1)
     _run(out, seed=seed, progress=bool(context.obj))

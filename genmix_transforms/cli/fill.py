@@ -1,6 +1,6 @@
 """``genmix fill``."""
 
-from pathlib import Path
+import shlex
 from typing import Annotated
 
 import typer
@@ -20,6 +20,7 @@ from genmix_transforms.cli.options import (
     split_patches,
 )
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.checks import check_output_folder
 
 
 def fill(
@@ -56,6 +57,8 @@ def fill(
     from genmix_transforms.generators.filling import UnfinishedBankError
     from genmix_transforms.generators.processes import own_device
 
+    check_output_folder(out)
+    where = own_device(device)
     if match and counts:
         raise InputError("give --match or --counts, not both")
     class_counts = _parse_counts(counts) if counts else None
@@ -63,7 +66,7 @@ def fill(
         patches = open_patches(match, size=size, fit=fit, channels=channels, group_key=group_key)
         train, _, _ = split_patches(patches, split_seed=split_seed, official=official)
         class_counts = train.class_counts
-    loaded = load_generator(generator, device=own_device(device))
+    loaded = load_generator(generator, device=where)
     try:
         bank = fill_bank(
             loaded,
@@ -77,7 +80,8 @@ def fill(
     except UnfinishedBankError as error:
         typer.echo(str(error))
         return
-    typer.echo(f"{out}: {bank.extra_repr()}\n  look at it: genmix bank sheet {out} --out {Path(out).name}.png")
+    command = shlex.join(["genmix", "bank", "sheet", str(out), "--out", f"{out.name}.png"])
+    typer.echo(f"{out}: {bank.extra_repr()}\n  look at it: {command}")
 
 
 def _parse_counts(text: str) -> dict[str, int]:

@@ -27,6 +27,10 @@ app.add_typer(convert.app, name="convert")
 app.command("demo")(demo.demo)
 
 
+_SWITCHES = {"-v", "--verbose", "-q", "--quiet"}
+_CTRL_C = 130
+
+
 def _version(value: bool) -> None:
     if value:
         from genmix_transforms import __version__
@@ -39,7 +43,9 @@ def _version(value: bool) -> None:
 def settings(
     context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show the traceback of an error.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong; no progress bars.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bars and notes; results and warnings only.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -55,9 +61,16 @@ def settings(
 def main() -> None:
     """Run ``genmix``. Ends the process with 0 (done), 1 (failed), 2 (wrong use) or 130 (Ctrl-C)."""
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
-    verbose = bool({"-v", "--verbose"} & set(sys.argv[1:]))
+    # Both switches work after the command too, where most people type them.
+    switches = [word for word in sys.argv[1:] if word in _SWITCHES]
+    words = [word for word in sys.argv[1:] if word not in _SWITCHES]
+    verbose = bool({"-v", "--verbose"} & set(switches))
     try:
-        app(prog_name="genmix")
+        app([*switches, *words], prog_name="genmix")
+    except SystemExit as end:
+        if end.code == _CTRL_C:
+            typer.echo("genmix: stopped; run the same command again to go on", err=True)
+        raise
     except Exception as error:
         if verbose:
             traceback.print_exc()

@@ -1,5 +1,6 @@
 """``genmix train``: one command for each kind of generator."""
 
+import shlex
 from enum import StrEnum
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from genmix_transforms.cli.options import (
     split_patches,
 )
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.checks import check_output_folder, check_seed
 
 app = typer.Typer(
     help="Train a generator on the training part of real patches. Run again, it goes on where it stopped.",
@@ -87,7 +89,11 @@ def dcgan(
     import torch
 
     from genmix_transforms.generators import DCGAN, PerClass
+    from genmix_transforms.generators.processes import own_device
 
+    check_output_folder(out)
+    own_device(device)
+    check_seed(seed)
     train = open_patches(data, size=size, fit=fit, channels=channels, group_key=group_key)
     if not all_data:
         train, _, _ = split_patches(train, split_seed=split_seed, official=official)
@@ -121,4 +127,5 @@ def dcgan(
         device=device,
         progress=bool(context.obj),
     )
-    typer.echo(f"{out}: trained; fill a bank with it:\n  genmix fill {out} --out banks/{out.name}")
+    command = shlex.join(["genmix", "fill", str(out), "--out", f"banks/{out.name}"])
+    typer.echo(f"{out}: trained; fill a bank with it:\n  {command}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.checks import check_seed
 from genmix_transforms.files.images import Fit, describe_fit, fit_images
 
 SPLITS = ("train", "val", "test")
@@ -148,6 +149,7 @@ class PatchDataset:
         Raises:
             InputError: fractions that are no shares, or a part that would stay empty.
         """
+        check_seed(seed, name="the split's seed")
         if official and self.official is not None:
             parts = [torch.nonzero(self.official == number).flatten() for number in range(len(SPLITS))]
         else:
@@ -163,7 +165,7 @@ class PatchDataset:
                 way_out = (
                     "give official=False to split anew"
                     if official and self.official is not None
-                    else "give fractions that leave it some patches"
+                    else "give fractions that leave it some patches, or train on all (--all-data)"
                 )
                 raise InputError(f"{self.name}: the {split} part is empty; {way_out}")
         train, val, test = (

@@ -68,7 +68,9 @@ def build_arm(name: str, setting: Setting) -> Arm:
     """
     kind = arm_kind(name)
     if kind.needs_bank and setting.bank is None:
-        raise InputError(f"the arm {name!r} needs a bank of synthetic images: give one, or leave the arm out")
+        raise InputError(
+            f"the arm {name!r} needs a bank of synthetic images: give one (--bank), or leave the arm out (--arms)"
+        )
     return kind.build(setting)
 
 

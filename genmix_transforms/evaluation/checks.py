@@ -66,6 +66,11 @@ def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.devi
             f"the bank's images are {' x '.join(map(str, bank.image_shape))} (C x H x W), the patches "
             f"{' x '.join(map(str, expected))}: resize one to the other, or fill a bank at the patches' size"
         )
+    if bank.images.dtype != train.images.dtype:
+        raise InputError(
+            f"the bank's pixels are {bank.images.dtype}, the patches' {train.images.dtype}: one grey value means "
+            "another brightness in each; bring both to 8 or both to 16 bits"
+        )
     if bank.images.device == device:
         return bank
     return SyntheticBank(

@@ -18,8 +18,9 @@ from genmix_transforms.evaluation.checks import Splits, bank_fingerprint, check_
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.results import Results
 from genmix_transforms.evaluation.runs import Run, RunCache, run_key
-from genmix_transforms.evaluation.training import default_device, train_and_test
+from genmix_transforms.evaluation.training import train_and_test
 from genmix_transforms.files.progress import progress_bar
+from genmix_transforms.generators.processes import own_device
 
 _RUNS = "runs"
 
@@ -76,7 +77,7 @@ def evaluate(
     protocol = protocol or Protocol()
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
         raise InputError(f"seeds must be a whole number, at least 1, got {seeds!r}")
-    where = default_device(device)
+    where = own_device(device)
     arms = check_arms(arms)
     setting = prepare(arms, splits, bank, protocol, device=where)
     folder = None if out is None else _folder(Path(out))

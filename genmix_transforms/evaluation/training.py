@@ -18,6 +18,7 @@ from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.runs import Run
+from genmix_transforms.generators.processes import own_device
 from genmix_transforms.generators.randomness import DataOrder
 from genmix_transforms.transforms import functional
 
@@ -26,22 +27,6 @@ _PREDICT = 128
 
 # Streams of random numbers: what one of them uses up never moves another.
 _WEIGHTS, _ORDER, _ARM, _FLIPS, _NETWORK = range(5)
-
-
-def default_device(device: str | torch.device | None) -> torch.device:
-    """The device that was asked for; None: the GPU where there is one.
-
-    Raises:
-        InputError: no such device on this machine.
-    """
-    try:
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=where)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch built without CUDA
-        raise InputError(
-            f"no device {str(device)!r} here ({str(error).splitlines()[0]}); 'cpu' always works"
-        ) from error
-    return where
 
 
 def run_arm(
@@ -70,7 +55,7 @@ def run_arm(
         InputError: arguments that cannot work, before any training.
         FloatingPointError: the loss is no longer finite.
     """
-    where = default_device(device)
+    where = own_device(device)
     return train_and_test(arm, splits, prepare((arm,), splits, bank, protocol, device=where), seed, device=where)
 
 

@@ -9,7 +9,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from genmix_transforms.errors import InputError
 from genmix_transforms.files.atomic import write_bytes
+from genmix_transforms.files.checks import check_output_folder
 
 _GAP = 2
 _BACKGROUND = 255
@@ -65,7 +67,10 @@ def draw_sheet(
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Save a picture as PNG, whole or not at all."""
+    """Save a picture as PNG, whole or not at all; its folder is made if need be."""
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise InputError(f"{path}: a picture is a .png file; give such a name")
+    check_output_folder(path.parent)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from genmix_transforms.data.patches import PatchDataset, describe_counts
 from genmix_transforms.errors import InputError, MissingPathError, OverwriteError
 from genmix_transforms.files.atomic import write_json, write_tensors
+from genmix_transforms.generators.folder import CONFIG, WEIGHTS
 from genmix_transforms.generators.state import weights_hash
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 FORMAT_VERSION = 1
 
 FEW_IMAGES = 100
@@ -155,6 +154,8 @@ class Generator(ABC):
 
     def check_trainable_on(self, dataset: PatchDataset) -> None:
         """Raise an :class:`InputError` if the data cannot train this generator; warn where a class is very small."""
+        if not isinstance(dataset, PatchDataset):
+            raise InputError(f"{type(self).__name__}: expected a PatchDataset, got a {type(dataset).__name__}")
         if dataset.classes != self.classes:
             raise InputError(
                 f"{type(self).__name__}: made for the classes {', '.join(self.classes)}, "
@@ -168,7 +169,7 @@ class Generator(ABC):
             )
         empty = [name for name, count in dataset.class_counts.items() if not count]
         if empty:
-            raise InputError(f"{dataset.name}: no image of class {', '.join(empty)} to train on")
+            raise InputError(f"{dataset.name}: no image of class {', '.join(empty)} to train on; leave the class out")
         few = {name: count for name, count in dataset.class_counts.items() if count < FEW_IMAGES}
         if few:
             warnings.warn(
@@ -182,8 +183,15 @@ def check_labels_and_seeds(
     labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int], *, classes: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
     """Labels and seeds as int64 tensors on the CPU, or an :class:`InputError` that says what is wrong with them."""
-    labels = torch.as_tensor(labels, device="cpu")
-    seeds = torch.as_tensor(seeds, device="cpu")
+    try:
+        labels = torch.as_tensor(labels, device="cpu")
+        seeds = torch.as_tensor(seeds, device="cpu")
+        labels, seeds = (
+            values.long() if values.dtype in (torch.uint16, torch.uint32, torch.uint64) else values
+            for values in (labels, seeds)
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"sample: labels and seeds must be whole numbers below 2**63 ({error})") from error
     for name, values in (("labels", labels), ("seeds", seeds)):
         if values.ndim != 1 or (values.numel() and (values.is_floating_point() or values.dtype == torch.bool)):
             raise InputError(
@@ -239,6 +247,8 @@ def resolve_source(source: str | Path, *, revision: str | None = None) -> Path:
         return folder
     if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith((".", os.sep)):
         raise MissingPathError(f"{source}: no such folder, and not a hub id (owner/name)")
+    if folder.parent != Path() and folder.parent.is_dir():  # "runs/mien" is a slip, not somebody's repository
+        raise MissingPathError(f"{source}: no such folder (in {folder.parent} there is no {folder.name})")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -246,7 +256,7 @@ def resolve_source(source: str | Path, *, revision: str | None = None) -> Path:
         return Path(snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise MissingPathError(
-            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__}: {error})"
+            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__})"
         ) from error
 
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank, store
-from genmix_transforms.errors import InputError, MissingPathError, OverwriteError
+from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.atomic import remove_leftovers
+from genmix_transforms.files.checks import check_output_folder, whole_number
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.processes import share_from_environment
@@ -173,19 +173,20 @@ def make_plan(generator: Generator, *, counts: Mapping[str, int] | None, balance
                 "fill_bank: the generator does not record its training set's class counts: give counts, "
                 f"for the classes {', '.join(generator.classes)}"
             )
-    unknown = [name for name in counts if name not in generator.classes]
+    if not isinstance(counts, Mapping):
+        raise InputError(f"fill_bank: counts must be {{class name: number}}, got a {type(counts).__name__}")
+    unknown = [str(name) for name in counts if name not in generator.classes]
     if unknown:
         raise InputError(
             f"fill_bank: the generator's classes are {', '.join(generator.classes)}; "
             f"it cannot draw {', '.join(unknown)}"
         )
+    counts = {
+        name: whole_number(count, name=f"fill_bank: the count of {name}", least=0) for name, count in counts.items()
+    }
     if balance:
         counts = balanced_counts({name: counts.get(name, 0) for name in generator.classes})
-    wrong = {name: count for name, count in counts.items() if not isinstance(count, int) or count < 0}
-    if wrong:
-        raise InputError(f"fill_bank: counts must be whole numbers, not negative, got {wrong}")
-    if not 0 <= seed <= MAX_BANK_SEED:
-        raise InputError(f"fill_bank: seed must be from 0 to {MAX_BANK_SEED}, got {seed}")
+    seed = whole_number(seed, name="fill_bank: seed", least=0, most=MAX_BANK_SEED)
     ordered = tuple(counts.get(name, 0) for name in generator.classes)
     if not sum(ordered):
         raise InputError(
@@ -212,32 +213,29 @@ def _prepare(out: Path, identity: str, *, overwrite: bool, alone: bool) -> None:
     """Make the folder ready, or refuse it: only the same fill may go on in it."""
     if overwrite and not alone:
         raise InputError("fill_bank: several processes cannot overwrite a bank: remove the folder first")
-    shards = sorted(out.glob("bank-*.safetensors")) if out.is_dir() else []
-    if overwrite and (shards or (out / store.INDEX).exists()):
+    check_output_folder(out)
+    files = list(out.iterdir()) if out.exists() else []
+    shards = sorted(file for file in files if store.is_shard_name(file.name))
+    filled = (out / store.INDEX).exists()
+    others = [file.name for file in files if file not in shards and not file.name.startswith(".")]
+    if others and not filled:
+        raise OverwriteError(f"{out}: holds other files and no bank ({others[0]}); give another folder")
+    if overwrite:
+        # The manifest first: without it, what is left is no bank, whenever this is killed.
         (out / store.INDEX).unlink(missing_ok=True)
         for shard in shards:
             shard.unlink()
-        shards = []
-    if out.exists() and not out.is_dir():
-        raise OverwriteError(f"{out}: a file stands there; give another folder")
-    try:
-        filled: Any = store.read_manifest(out).provenance.get("fill")
-    except MissingPathError:
-        filled = None
-        if out.is_dir() and any(not file.name.startswith((".", "bank-")) for file in out.iterdir()):
-            raise OverwriteError(f"{out}: holds other files and no bank; give another folder") from None
+    elif filled and store.read_manifest(out).provenance.get("fill") != identity:
+        raise OverwriteError(
+            f"{out}: holds a bank of another generator, other counts or another seed; give another folder, or overwrite"
+        )
     else:
-        if filled != identity:
-            raise OverwriteError(
-                f"{out}: holds a bank of another generator, other counts or another seed; "
-                "give another folder, or overwrite"
-            )
-    for shard in shards:
-        if store.shard_metadata(shard).get(FILL_KEY) != identity:
-            raise OverwriteError(
-                f"{out}: {shard.name} belongs to a bank of another generator, other counts or another seed; "
-                "give another folder, or overwrite"
-            )
+        for shard in shards:
+            if store.shard_metadata(shard).get(FILL_KEY) != identity:
+                raise OverwriteError(
+                    f"{out}: {shard.name} belongs to a bank of another generator, other counts or another seed; "
+                    "give another folder, or overwrite"
+                )
     out.mkdir(parents=True, exist_ok=True)
     if alone:
         remove_leftovers(out)

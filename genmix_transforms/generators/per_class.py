@@ -1,5 +1,6 @@
 """One generator for each class: the paper's way with GANs."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from genmix_transforms.data.patches import PatchDataset
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import InputError, OverwriteError
+from genmix_transforms.files.checks import check_output_folder
 from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds, read_config, write_config
+from genmix_transforms.generators.folder import CONFIG, TRAINING
 
 FOLDER = "classes"
 
@@ -106,9 +109,16 @@ class PerClass(Generator):
         """
         self.check_trainable_on(dataset)
         out = Path(out)
+        check_output_folder(out)
+        if (out / TRAINING).exists() or ((out / CONFIG).exists() and read_config(out)["kind"] != self.kind):
+            raise OverwriteError(f"{out}: holds a generator of another kind; give another folder")
+        if options.get("restart"):
+            (out / CONFIG).unlink(missing_ok=True)  # or a killed restart would pass for a mixture of old and new
         for number, (name, member) in enumerate(zip(self.classes, self.members, strict=True)):
             own = dataset.of_class(name)
-            member.fit(own, out=out / self._member_folder(number), **options)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="very few images")  # said above, of all classes together
+                member.fit(own, out=out / self._member_folder(number), **options)
         self.training_set = {"fingerprint": dataset.fingerprint, "class_counts": dataset.class_counts}
         write_config(out, self)
         return self

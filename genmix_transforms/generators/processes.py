@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genmix_transforms.errors import InputError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -61,7 +63,13 @@ class Processes:
 def own_device(device: str | torch.device | None = None, environment: Mapping[str, str] = os.environ) -> torch.device:
     """The device asked for; else a GPU of this process's own, where the machine has any; else the CPU."""
     if device is not None:
-        return torch.device(device)
+        try:
+            torch.empty(1, device=device)
+            return torch.device(device)
+        except (RuntimeError, AssertionError) as error:  # AssertionError: a torch built without CUDA
+            raise InputError(
+                f"no device {str(device)!r} here ({str(error).splitlines()[0]}); 'cpu' always works"
+            ) from error
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(environment.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.atomic import write_text
+from genmix_transforms.files.atomic import remove_leftovers, write_text
+from genmix_transforms.files.checks import check_output_folder, check_seed, whole_number
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.files.sheet import draw_sheet, save_picture
+from genmix_transforms.generators.folder import CONFIG, TRAINING, WEIGHTS
 from genmix_transforms.generators.pixels import to_signed_unit
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import DataOrder, step_seed
@@ -81,6 +83,7 @@ def train(
     restart: bool = False,
     progress: bool = True,
     processes: Processes | None = None,
+    started_from: Mapping[str, Any] | None = None,
 ) -> None:
     """Train, or go on where an earlier run with the same arguments stopped.
 
@@ -98,6 +101,7 @@ def train(
         restart: throw away what ``out`` holds and start anew.
         progress: show a bar.
         processes: who trains together; None: alone, on the default device.
+        started_from: the provenance of the weights that the training starts from; None: new ones.
 
     Raises:
         InputError: arguments that cannot work, or a folder that holds another run.
@@ -106,8 +110,12 @@ def train(
     """
     out = Path(out)
     processes = processes or Processes.join()
-    _check(dataset, steps=steps, batch_size=batch_size, mixed_precision=mixed_precision, processes=processes.count)
-    folder = out / "training"
+    check_seed(seed)
+    for name, value in (("steps", steps), ("batch_size", batch_size), ("checkpoint_every", checkpoint_every)):
+        whole_number(value, name=name, least=1)
+    _check(dataset, batch_size=batch_size, mixed_precision=mixed_precision, processes=processes.count)
+    check_output_folder(out)
+    folder = out / TRAINING
     record = {
         "seed": seed,
         "batch_size": batch_size,
@@ -116,15 +124,24 @@ def train(
         "training_set": {"fingerprint": dataset.fingerprint, "class_counts": dataset.class_counts},
         "processes": processes.count,
     }
-    if restart and processes.is_main:
-        clear(folder)
-        shutil.rmtree(out / "samples", ignore_errors=True)
+    provenance = _provenance(record, started_from)
+    if processes.is_main:
+        if restart:
+            _forget(out)
+        elif folder.exists():
+            remove_leftovers(folder)
     processes.wait()
     objects = trainee.state_objects()
     earlier = read_record(folder)
     if earlier is not None:
         _check_same_run(out, earlier, record)
         images_seen = load_checkpoint(folder, earlier, objects)
+        if images_seen > steps * batch_size:
+            done = images_seen // batch_size
+            raise InputError(
+                f"{out}: has taken {done:,} steps already, and {steps:,} were asked for; "
+                f"give --steps {done} or more, another folder, or --restart"
+            )
         log.info("%s: going on at %s of %s images", out, f"{images_seen:,}", f"{steps * batch_size:,}")
     else:
         if processes.is_main and (out / "config.json").exists() and not (folder.exists() or restart):
@@ -148,15 +165,21 @@ def train(
                 )
             )
 
+    def save_generator() -> "Generator":
+        snapshot = trainee.snapshot()
+        snapshot.provenance = {**provenance, "images_seen": images_seen, "steps": images_seen // batch_size}
+        snapshot.save_pretrained(out, overwrite=True)
+        return snapshot
+
     def checkpoint() -> None:
         if processes.is_main:
-            snapshot = trainee.snapshot()
-            snapshot.provenance = {**record, "images_seen": images_seen, "steps": images_seen // batch_size}
-            snapshot.save_pretrained(out, overwrite=True)
+            snapshot = save_generator()
             save_picture(_sheet(snapshot), out / "samples" / f"{images_seen:012d}.png")
             # Last, so that a kill before this line repeats the steps since the checkpoint before, and all of the above.
             save_checkpoint(folder, objects, images_seen=images_seen, record=record)
 
+    if processes.is_main and images_seen >= total:
+        save_generator()  # nothing is left to train, and somebody may have removed it
     bar = progress_bar(
         total=total, initial=images_seen, unit="img", desc=str(out), disable=not (progress and processes.is_main)
     )
@@ -183,7 +206,8 @@ def train(
                 if step % checkpoint_steps == 0 or last:
                     checkpoint()
                 if stop.is_set():
-                    raise KeyboardInterrupt(f"stopped at {images_seen:,} of {total:,} images; run it again to go on")
+                    log.warning("%s: stopped at %s of %s images", out, f"{images_seen:,}", f"{total:,}")
+                    raise KeyboardInterrupt
     processes.wait()
 
 
@@ -250,9 +274,27 @@ def _sheet(generator: "Generator") -> Any:
     return draw_sheet(generator.sample(labels, seeds).split(SHEET_COLUMNS), generator.classes)
 
 
-def _check(dataset: PatchDataset, *, steps: int, batch_size: int, mixed_precision: str, processes: int) -> None:
-    if steps < 1 or batch_size < 1:
-        raise InputError(f"steps and batch_size must be at least 1, got {steps} and {batch_size}")
+def _forget(out: Path) -> None:
+    """Throw an earlier run away: its generator too, which would otherwise be taken for the new run's."""
+    for name in (CONFIG, WEIGHTS):
+        (out / name).unlink(missing_ok=True)
+    clear(out / TRAINING)
+    shutil.rmtree(out / "samples", ignore_errors=True)
+
+
+def _provenance(record: Mapping[str, Any], started_from: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where the weights come from, those they started from included: they too saw their training set."""
+    provenance = dict(record)
+    if started_from is not None:
+        provenance["started_from"] = dict(started_from)
+        first = started_from.get("training_set", {}).get("fingerprint")
+        now = record["training_set"]["fingerprint"]
+        if first not in (None, now):
+            provenance["training_set"] = {**record["training_set"], "fingerprint": f"{first}+{now}"}
+    return provenance
+
+
+def _check(dataset: PatchDataset, *, batch_size: int, mixed_precision: str, processes: int) -> None:
     if batch_size % processes:
         raise InputError(
             f"a batch of {batch_size} cannot be shared by {processes} processes: give a multiple of {processes}"

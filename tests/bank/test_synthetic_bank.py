@@ -182,11 +182,13 @@ def test_unit_takes_one_value_for_all_channels(make_bank, mean):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"mean": (0.5, 0.5)}, "mean must have 1 or 3 values, one a channel of the bank, got 2"),
-        ({"std": (1, 1, 1, 1)}, "std must have 1 or 3 values, one a channel of the bank, got 4"),
+        ({"mean": (0.5, 0.5)}, "mean must have one value, or one for each of the bank's 3 channels, got 2"),
+        ({"std": (1, 1, 1, 1)}, "std must have one value, or one for each of the bank's 3 channels, got 4"),
         ({"std": (1, 0, 1)}, r"std must be positive, got \(1, 0, 1\)"),
         ({"std": -1.0}, r"std must be positive, got -1.0"),
-        ({"std": float("nan")}, "std must be positive"),
+        ({"std": float("nan")}, "std must be finite"),
+        ({"mean": (float("inf"),)}, "mean must be finite"),
+        ({"mean": "a"}, "mean must be numbers, one a channel"),
     ],
 )
 def test_unit_refused(make_bank, options, text):

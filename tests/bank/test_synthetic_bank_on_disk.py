@@ -343,6 +343,21 @@ def test_a_bank_can_be_saved_over_the_files_it_was_read_from(folder, make_bank, 
         same(SyntheticBank.load(folder, verify=True), make_bank())
 
 
+def test_an_overwrite_takes_nobodys_files_with_it(folder, make_bank, same):
+    (folder / "README.md").write_text("mine")
+    with pytest.raises(OverwriteError, match=r"holds files that are not the bank's \(README.md\): move them away"):
+        make_bank(seed=1).save(folder, overwrite=True)
+    assert (folder / "README.md").read_text() == "mine"
+    same(SyntheticBank.load(folder, verify=True), make_bank())
+
+
+def test_a_loaded_bank_is_found_again_from_another_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    bank = SyntheticBank.load(folder.name)
+    monkeypatch.chdir("/")
+    bank.verify()
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_no_bank_is_never_overwritten(tmp_path, make_bank, overwrite):
     thesis = tmp_path / "home" / "thesis.tex"

@@ -28,7 +28,7 @@ def bank(tmp_path: Path) -> Path:
 def test_info(genmix: Genmix, bank: Path) -> None:
     out = genmix("bank", "info", bank).out
     assert f"{bank}: 5 images, 1 x 16 x 16, uint8" in out
-    for line in ("cyst 3", "metastasis 2", "1 shards, generation 1", "drawn by a dcgan generator"):
+    for line in ("cyst 3", "metastasis 2", "1 shard, generation 1", "drawn by a dcgan generator"):
         assert line in " ".join(out.split())
     assert "trained on cyst 30, metastasis 20" in out
 
@@ -40,6 +40,10 @@ def test_sheet(genmix: Genmix, bank: Path, tmp_path: Path) -> None:
     colours = {value for _, value in picture.getcolors() or []}
     assert {150, 200} <= colours  # both metastases are on it
     assert genmix("bank", "sheet", bank, "--out", tmp_path / "s.png", "--columns", 0).code == 2
+    for out, message in (("s.jpg", "a picture is a .png file"), ("deep/sheet.png/s.png", "cannot be a folder")):
+        outcome = genmix("bank", "sheet", bank, "--out", tmp_path / out)
+        assert outcome.code == 2
+        assert message in outcome.err
 
 
 def test_verify_names_the_corrupt_shard(genmix: Genmix, bank: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_share_of_the_work_is_done_and_said(
         (["--counts", "bright=-3"], "expected name=number"),
         (["--counts", "cyst=3"], "it cannot draw cyst"),
         (["--counts", "bright=3", "--match", "phantom"], "give --match or --counts, not both"),
-        (["--seed", "-4"], "seed must be from 0"),
+        (["--seed", "-4"], "seed must be a whole number, from 0 to"),
     ],
 )
 def test_bad_input(options: list[str], message: str, genmix: Genmix, run: Path, tmp_path: Path) -> None:

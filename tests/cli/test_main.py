@@ -95,6 +95,25 @@ def test_quiet_is_quiet(genmix: Genmix, discs: Path, tiny_options: list[str], tm
     assert "16/16" in loud.err  # the bar
 
 
+def test_switches_work_after_the_command_too(
+    genmix: Genmix, discs: Path, tiny_options: list[str], tmp_path: Path
+) -> None:
+    outcome = genmix("train", "dcgan", "--data", discs, "--size", 16, "--out", tmp_path / "a", *tiny_options, "-q")
+    assert outcome.code == 0
+    assert "16/16" not in outcome.err
+    assert "Traceback" in genmix("bank", "info", tmp_path / "nowhere", "-v").err
+
+
+def test_ctrl_c_says_what_to_do(genmix: Genmix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("genmix_transforms.bank.store.read_manifest", stopped)
+    outcome = genmix("bank", "info", tmp_path)
+    assert outcome.code == 130
+    assert outcome.err == "genmix: stopped; run the same command again to go on\n"
+
+
 def test_python_m_is_the_same_command() -> None:
     done = subprocess.run([sys.executable, "-m", "genmix_transforms", "--version"], capture_output=True, text=True)
     assert done.stdout == f"genmix {__version__}\n"

@@ -1,5 +1,6 @@
 """``genmix train dcgan``."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,18 +125,32 @@ def make_bad_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
         "no power of two asked for": (["--data", folder / "odd.npz", "--size", 48], "got 48; bring the images to 64"),
         "no square": (["--data", folder / "oblong.npz"], "16x32, and a DCGAN draws squares: give --size"),
         "no such augmentation": (["--data", folder / "odd.npz", "--size", 32, "--augment", "blur"], "got 'blur'"),
+        "a negative seed": (["--data", folder / "odd.npz", "--size", 32, "--seed", -1], "seed must be a whole number"),
+        "a negative split seed": (
+            ["--data", folder / "odd.npz", "--size", 32, "--split-seed", -1],
+            "split's seed must be",
+        ),
+        "no such device": (["--data", folder / "odd.npz", "--size", 32, "--device", "gpu"], "no device 'gpu' here"),
         "no such preset": (["--data", folder / "odd.npz", "--size", 32, "--preset", "best"], "one of dcgan, paper"),
     }
 
 
 def test_bad_input_is_said_before_any_work(genmix: Genmix, tmp_path: Path) -> None:
     for what, (arguments, message) in make_bad_inputs(tmp_path).items():
-        outcome = genmix("-q", "train", "dcgan", *arguments, "--out", tmp_path / "run", "--device", "cpu")
+        outcome = genmix("-q", "train", "dcgan", "--device", "cpu", *arguments, "--out", tmp_path / "run")
         assert outcome.code == 2, what
         said = [line for line in outcome.err.splitlines() if not line.startswith("warning:")]
         assert len(said) == 1, (what, outcome.err)
         assert message in said[0], what
         assert not (tmp_path / "run").exists(), what
+
+
+def test_the_command_it_proposes_can_be_pasted(
+    genmix: Genmix, discs: Path, tiny_options: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "ein ö weg"
+    outcome = genmix("-q", "train", "dcgan", "--data", discs, "--size", 16, "--out", out, *tiny_options)
+    assert shlex.split(outcome.out.splitlines()[-1]) == ["genmix", "fill", str(out), "--out", "banks/ein ö weg"]
 
 
 @pytest.mark.parametrize(("option", "value"), [("--fit", "stretch"), ("--mixed-precision", "fp16")])

@@ -12,7 +12,7 @@ from genmix_transforms.evaluation import training
 from genmix_transforms.evaluation.arms import ARMS
 from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.protocol import Protocol
-from genmix_transforms.evaluation.training import default_device, run_arm
+from genmix_transforms.evaluation.training import run_arm
 
 
 def outcome(run):
@@ -266,14 +266,3 @@ def test_arguments_that_cannot_work(splits, quick, optimiser_steps, arm, seed, m
     with pytest.raises(InputError, match=message):
         train(arm, splits, None, quick, seed)
     assert optimiser_steps == []
-
-
-def test_the_device():
-    assert default_device("cpu") == torch.device("cpu")
-    assert default_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
-def test_a_device_that_is_not_there(device):
-    with pytest.raises(InputError, match=f"no device '{device}' here .*'cpu' always works"):
-        default_device(device)

@@ -70,6 +70,16 @@ def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -
         load_generator("lab/liver-dcgan")
 
 
+def test_a_slip_in_a_local_path_does_not_ask_the_hub(
+    tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_dcgan().save_pretrained("runs/mine")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(MissingPathError, match=r"runs/mien: no such folder \(in runs there is no mien\)"):
+        load_generator("runs/mien")
+
+
 def test_what_is_no_generator_is_refused(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
     with pytest.raises(MissingPathError, match="runs/a/b/c: no such folder, and not a hub id"):
         load_generator("runs/a/b/c")

@@ -183,6 +183,27 @@ def test_another_bank_is_not_touched(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> N
     assert fill(tiny_dcgan(), tmp_path / "bank", seed=1, overwrite=True).seeds[0] == 2**32
 
 
+def test_overwriting_removes_the_bank_and_nothing_else(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    bank = tmp_path / "bank"
+    fill(tiny_dcgan(), bank)
+    (bank / "sheet.png").write_bytes(b"a picture")
+    (bank / "bank-mine.safetensors").write_bytes(b"mine")
+    assert fill(tiny_dcgan(), bank, seed=1, overwrite=True).seeds[0] == 2**32
+    assert (bank / "sheet.png").read_bytes() == b"a picture"
+    assert (bank / "bank-mine.safetensors").read_bytes() == b"mine"
+
+
+def test_an_overwrite_that_is_refused_removes_nothing(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    bank = tmp_path / "bank"
+    fill(tiny_dcgan(), bank)
+    (bank / store.INDEX).unlink()
+    (bank / "notes.txt").write_text("mine")
+    before = hashes(bank)
+    with pytest.raises(OverwriteError, match=r"holds other files and no bank \(notes.txt\)"):
+        fill(tiny_dcgan(), bank, seed=1, overwrite=True)
+    assert hashes(bank) == before
+
+
 def test_shards_of_another_fill_are_not_taken_over(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
     fill(tiny_dcgan(), tmp_path / "bank")
     (tmp_path / "bank" / store.INDEX).unlink()
@@ -194,7 +215,7 @@ def test_a_folder_with_other_things_is_refused(tiny_dcgan: TinyDCGAN, tmp_path: 
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OverwriteError, match="holds other files and no bank"):
         fill(tiny_dcgan(), tmp_path)
-    with pytest.raises(OverwriteError, match="a file stands there"):
+    with pytest.raises(OverwriteError, match="cannot be a folder, for .*notes.txt is a file"):
         fill(tiny_dcgan(), tmp_path / "notes.txt")
 
 
@@ -202,12 +223,13 @@ def test_a_folder_with_other_things_is_refused(tiny_dcgan: TinyDCGAN, tmp_path: 
     ("options", "message"),
     [
         ({"counts": {"cyst": 1, "abscess": 2}}, "the generator's classes are cyst, metastasis; it cannot draw abscess"),
-        ({"counts": {"cyst": -1}}, "counts must be whole numbers, not negative"),
-        ({"counts": {"cyst": 1.5}}, "counts must be whole numbers"),
+        ({"counts": {"cyst": -1}}, "the count of cyst must be a whole number, at least 0, got -1"),
+        ({"counts": {"cyst": 1.5}}, "the count of cyst must be a whole number, at least 0, got 1.5"),
+        ({"counts": [1, 2]}, r"counts must be \{class name: number\}, got a list"),
         ({"counts": {"cyst": 0}}, "nothing to draw: the counts are"),
         ({"counts": {"cyst": 2, "metastasis": 2}, "balance": True}, "every class is as large as the largest already"),
         ({"counts": None}, "does not record its training set's class counts: give counts, for the classes cyst, meta"),
-        ({"counts": {"cyst": 1}, "seed": -1}, "seed must be from 0 to 2147483647, got -1"),
+        ({"counts": {"cyst": 1}, "seed": -1}, "seed must be a whole number, from 0 to 2147483647, got -1"),
     ],
 )
 def test_plans_that_cannot_be(options: dict[str, Any], message: str, tiny_dcgan: TinyDCGAN) -> None:

@@ -64,6 +64,25 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
         generator.save_pretrained(tmp_path / "run")
 
 
+def test_a_run_of_another_kind_is_not_touched(tiny_patches: Patches, tmp_path: Path) -> None:
+    patches = tiny_patches()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        DCGAN(classes=patches.classes, resolution=16, base_width=4).fit(
+            patches, out=tmp_path, steps=1, batch_size=4, progress=False, device="cpu"
+        )
+        with pytest.raises(OverwriteError, match="holds a generator of another kind; give another folder"):
+            make().fit(patches, out=tmp_path, steps=1, batch_size=4, progress=False, device="cpu")
+    assert isinstance(load_generator(tmp_path), DCGAN)
+
+
+def test_few_images_are_said_once(tiny_patches: Patches, tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make().fit(tiny_patches(), out=tmp_path, steps=1, batch_size=4, progress=False, device="cpu")
+    assert [str(warning.message)[:15] for warning in caught] == ["very few images"]
+
+
 def test_members_stay_within_the_folder(tmp_path: Path) -> None:
     make().save_pretrained(tmp_path / "run")
     make().members[0].save_pretrained(tmp_path / "elsewhere")

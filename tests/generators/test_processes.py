@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from genmix_transforms.errors import InputError
 from genmix_transforms.generators.processes import Processes, own_device, share_from_environment
 
 
@@ -40,6 +41,7 @@ def test_alone_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 SCRIPT = """
 import torch
+from genmix_transforms.errors import InputError
 from genmix_transforms.generators.processes import Processes
 processes = Processes.join("cpu")
 assert processes.count == 2
@@ -63,6 +65,12 @@ def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
         command, capture_output=True, text=True, timeout=180, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(InputError, match=f"no device '{device}' here .*'cpu' always works"):
+        own_device(device)
 
 
 def test_every_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,29 @@ def test_a_finished_run_stays_finished_and_can_be_lengthened(
     assert [seen for seen, _, _ in longer.steps] == [40, 44]
 
 
+def test_fewer_steps_than_are_done_are_refused(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)
+    with pytest.raises(InputError, match="has taken 10 steps already, and 6 were asked for; give --steps 10 or more"):
+        run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path, steps=6)
+
+
+def test_a_killed_restart_does_not_leave_the_old_generator(
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
+) -> None:
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(Recorder(tiny_dcgan(), fail_at=4), tiny_patches(), tmp_path, restart=True)
+    assert not (tmp_path / "config.json").exists()
+    assert not (tmp_path / "model.safetensors").exists()
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)  # and the run can be made again
+
+
+def test_a_folder_that_is_a_file_is_refused(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="cannot be a folder"):
+        run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path / "file/run")
+
+
 def test_restart_starts_anew(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
     run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)
     again = Recorder(tiny_dcgan())
@@ -160,8 +183,8 @@ def test_somebody_elses_generator_is_not_overwritten(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps and batch_size must be at least 1, got 0 and 4"),
-        ({"batch_size": 0}, "at least 1"),
+        ({"steps": 0}, "steps must be a whole number, at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 1, got 0"),
         ({"mixed_precision": "fp16"}, "must be one of no, bf16, got 'fp16'"),
     ],
 )

@@ -117,6 +117,9 @@ def _read(file: Path) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        with open(file, "rb") as content:
+            if content.read(2) not in (b"PK", b"\x80\x02"):  # a zip archive, or a pickle: what torch.save writes
+                raise InputError(f"{file}: not a file of PyTorch weights") from error
         raise InputError(
             f"{file}: holds more than tensors, and unpickling objects can run code: nothing in it was run. "
             "Save its state_dict() alone, where you trust it, and convert that"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.checks import check_seed, whole_number
 from genmix_transforms.generators.augmentation import POLICIES, check_policy
 from genmix_transforms.generators.base import Generator, check_labels_and_seeds
 from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork, initialise
@@ -66,6 +67,7 @@ class DCGAN(Generator):
         bits: int = 8,
     ) -> None:
         if resolution not in RESOLUTIONS:
+            whole_number(resolution, name="DCGAN: resolution", least=1)
             larger = next((size for size in RESOLUTIONS if size >= resolution), RESOLUTIONS[-1])
             raise InputError(
                 f"DCGAN: the size must be a power of two from {RESOLUTIONS[0]} to {RESOLUTIONS[-1]}, got {resolution}; "
@@ -74,11 +76,12 @@ class DCGAN(Generator):
         if isinstance(classes, str):
             raise InputError(f"DCGAN: classes must be different names, in a list; got the text {classes!r}")
         classes = tuple(classes)
+        if not all(isinstance(name, str) for name in classes):
+            raise InputError(f"DCGAN: classes must be names, got {classes!r}")
         if not classes or len(set(classes)) != len(classes):
             raise InputError(f"DCGAN: classes must be different names, at least one, got {classes!r}")
         for name, value in (("channels", channels), ("base_width", base_width), ("latent_size", latent_size)):
-            if value < 1:
-                raise InputError(f"DCGAN: {name} must be at least 1, got {value}")
+            whole_number(value, name=f"DCGAN: {name}", least=1)
         if bits not in (8, 16):
             raise InputError(f"DCGAN: bits must be 8 or 16, got {bits}")
         self.classes = classes
@@ -152,6 +155,7 @@ class DCGAN(Generator):
         checkpoint_every: int = 20_000,
         mixed_precision: str = "no",
         seed: int = 0,
+        warm_start: bool = False,
         restart: bool = False,
         device: str | torch.device | None = None,
         progress: bool = True,
@@ -159,7 +163,7 @@ class DCGAN(Generator):
     ) -> "DCGAN":
         """Train on real patches. Run again with the same arguments, it goes on where it stopped: on the CPU, exactly.
 
-        A new DCGAN starts from weights drawn with ``seed``; one that was loaded goes on from its own.
+        The weights are drawn with ``seed``, unless ``warm_start`` says to go on from those it has.
 
         Args:
             dataset: the training set; its classes, size and channels are this DCGAN's.
@@ -174,6 +178,7 @@ class DCGAN(Generator):
             checkpoint_every: images between checkpoints and sample sheets.
             mixed_precision: "no" or "bf16".
             seed: of the weights, the data order and the noise.
+            warm_start: start from the weights that this DCGAN has: fine-tuning. The discriminator is new all the same.
             restart: throw away an earlier run in ``out``.
             device: where to train; None: CUDA where there is one. Several processes each get their own.
             progress: show a bar.
@@ -189,10 +194,10 @@ class DCGAN(Generator):
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         schedule = PRESETS[preset]
         learning_rate = schedule.learning_rate if learning_rate is None else learning_rate
-        if learning_rate <= 0:
-            raise InputError(f"learning_rate must be positive, got {learning_rate}")
-        if ema_half_life <= 0:
-            raise InputError(f"ema_half_life must be positive, got {ema_half_life}")
+        for name, value in (("learning_rate", learning_rate), ("ema_half_life", ema_half_life)):
+            if not 0 < value < float("inf"):
+                raise InputError(f"{name} must be positive, got {value}")
+        seed = check_seed(seed)
         augment = check_policy(augment)
         self.check_trainable_on(dataset)
         processes = Processes.join(device)
@@ -204,7 +209,8 @@ class DCGAN(Generator):
             base_width=self.base_width,
         )
         initialise(discriminator, seed=seed + 1)
-        if not self.provenance:
+        started_from = {"weights": self.weights_hash, **self.provenance} if warm_start else None
+        if not warm_start:
             initialise(self._network, seed=seed)
         self.to(processes.device)
         training = DCGANTraining(
@@ -229,15 +235,17 @@ class DCGAN(Generator):
                 "betas": list(betas),
                 "augment": list(augment),
                 "ema_half_life": ema_half_life,
+                **({"started_from": started_from["weights"]} if started_from else {}),
             },
             checkpoint_every=checkpoint_every,
             mixed_precision=mixed_precision,
             restart=restart,
             progress=progress,
             processes=processes,
+            started_from=started_from,
         )
         # What is sampled from is the average; the weights under training have done their work.
         trained = training.snapshot()
         self._network = trained.network
-        self.provenance = DCGAN.from_pretrained(out).provenance if processes.is_main else {"trained": True}
+        self.provenance = DCGAN.from_pretrained(out).provenance
         return self

@@ -102,5 +102,6 @@ def initialise(network: nn.Module, *, seed: int) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             draw(module.weight, 1.0, 0.02)
             module.bias.zero_()
+            module.reset_running_stats()
         elif isinstance(module, nn.Embedding):
             draw(module.weight, 0.0, 1.0)

@@ -164,6 +164,8 @@ def test_files_that_are_broken(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("weights")
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "short.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(InputError, match="text.pth: not a file of PyTorch weights"):
+        convert_dcgan([tmp_path / "text.pth"])
     for name in ("short.pth", "text.pth", "empty.pth", "short.safetensors"):
         with pytest.raises(InputError, match=name):
             convert_dcgan([tmp_path / name])

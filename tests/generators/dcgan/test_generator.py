@@ -92,13 +92,13 @@ def test_the_seed_decides_everything(tiny_patches: Patches, tmp_path: Path) -> N
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_a_loaded_generator_goes_on_from_its_weights(tiny_patches: Patches, tmp_path: Path) -> None:
+def test_a_warm_start_goes_on_from_the_weights_there_are(tiny_patches: Patches, tmp_path: Path) -> None:
     patches = tiny_patches()
     fit(DCGAN(classes=patches.classes, resolution=16, base_width=4), patches, tmp_path / "first", steps=40)
     first = load_generator(tmp_path / "first")
     start = first.network.main[0].weight.clone()
     assert isinstance(first, DCGAN)
-    tuned = fit(first, patches, tmp_path / "second", steps=1)
+    tuned = fit(first, patches, tmp_path / "second", steps=1, warm_start=True)
     assert (tuned.network.main[0].weight - start).abs().max() < 0.01  # one step away, not drawn anew
 
 
@@ -124,10 +124,13 @@ def test_few_images_are_warned_of_with_numbers(tiny_patches: Patches, tmp_path: 
         ({"classes": []}, "classes must be different names, at least one"),
         ({"classes": ["a", "a"]}, "classes must be different names"),
         ({"classes": "cyst"}, "classes must be different names"),
-        ({"channels": 0}, "channels must be at least 1, got 0"),
-        ({"base_width": 0}, "base_width must be at least 1"),
-        ({"latent_size": 0}, "latent_size must be at least 1"),
+        ({"channels": 0}, "channels must be a whole number, at least 1, got 0"),
+        ({"base_width": 0}, "base_width must be a whole number, at least 1"),
+        ({"latent_size": 0}, "latent_size must be a whole number, at least 1"),
         ({"bits": 12}, "bits must be 8 or 16, got 12"),
+        ({"resolution": "64"}, "resolution must be a whole number, at least 1, got '64'"),
+        ({"base_width": 4.5}, "base_width must be a whole number"),
+        ({"classes": [1, 2]}, r"classes must be names, got \(1, 2\)"),
     ],
 )
 def test_networks_that_cannot_be(options: dict[str, Any], message: str) -> None:
@@ -144,6 +147,8 @@ def test_networks_that_cannot_be(options: dict[str, Any], message: str) -> None:
         ([0, 1], [0], "one seed for each label, got 2 labels and 1 seeds"),
         ([0.5], [0], "labels must be whole numbers"),
         ([[0]], [0], r"labels must be whole numbers of shape \(n,\)"),
+        ([0], [2**63], r"labels and seeds must be whole numbers below 2\*\*63"),
+        (["a"], [1], "labels and seeds must be whole numbers"),
     ],
 )
 def test_samples_that_cannot_be(labels: list[Any], seeds: list[Any], message: str) -> None:
@@ -157,6 +162,12 @@ def test_samples_that_cannot_be(labels: list[Any], seeds: list[Any], message: st
         ({"preset": "fast"}, "preset must be one of dcgan, paper, got 'fast'"),
         ({"learning_rate": 0}, "learning_rate must be positive"),
         ({"ema_half_life": 0}, "ema_half_life must be positive"),
+        ({"ema_half_life": float("nan")}, "ema_half_life must be positive, got nan"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
+        ({"seed": -1}, "seed must be a whole number, from 0 to"),
+        ({"steps": 1.5}, "steps must be a whole number, at least 1, got 1.5"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be a whole number, at least 1, got 0"),
+        ({"device": "gpu"}, "no device 'gpu' here"),
         ({"augment": ("blur",)}, "expected any of color, translation, cutout"),
         ({"stepz": 3}, "no such option: stepz"),
     ],
@@ -168,13 +179,46 @@ def test_fits_that_cannot_be(options: dict[str, Any], message: str, tiny_patches
     assert not (tmp_path / "run").exists()
 
 
+def test_the_same_object_fitted_again_starts_anew(tiny_patches: Patches, tmp_path: Path) -> None:
+    patches = tiny_patches()
+    generator = DCGAN(classes=patches.classes, resolution=16, base_width=4)
+    first = fit(generator, patches, tmp_path / "run").weights_hash
+    assert fit(generator, patches, tmp_path / "run", restart=True).weights_hash == first
+    other = fit(generator, patches, tmp_path / "other", seed=1).weights_hash
+    fresh = DCGAN(classes=patches.classes, resolution=16, base_width=4)
+    assert fit(fresh, patches, tmp_path / "fresh", seed=1).weights_hash == other != first
+
+
+def test_a_warm_start_is_recorded_and_only_resumed_from_the_same_weights(tiny_patches: Patches, tmp_path: Path) -> None:
+    patches, more = tiny_patches(), tiny_patches(30)
+    generator = fit(DCGAN(classes=patches.classes, resolution=16, base_width=4), more, tmp_path / "first")
+    start = generator.weights_hash
+    tuned = fit(generator, patches, tmp_path / "tuned", warm_start=True)
+    assert tuned.provenance["started_from"]["weights"] == start
+    # It has seen both sets: whoever compares it with one of them must notice.
+    fingerprint = tuned.provenance["training_set"]["fingerprint"]
+    assert fingerprint == f"{more.fingerprint}+{patches.fingerprint}"
+    with pytest.raises(InputError, match=r"options.started_from"):
+        fit(tuned, patches, tmp_path / "tuned", warm_start=True, steps=8)
+
+
+def test_a_removed_generator_is_written_again_by_the_finished_run(tiny_patches: Patches, tmp_path: Path) -> None:
+    patches = tiny_patches()
+    first = fit(DCGAN(classes=patches.classes, resolution=16, base_width=4), patches, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "config.json").unlink()
+    again = fit(DCGAN(classes=patches.classes, resolution=16, base_width=4), patches, tmp_path)
+    assert again.weights_hash == first.weights_hash == load_generator(tmp_path).weights_hash
+
+
 def test_data_that_does_not_fit(tiny_patches: Patches, tmp_path: Path) -> None:
     generator = DCGAN(classes=("cyst", "metastasis"), resolution=16, base_width=4)
     for patches, message in (
         (tiny_patches(size=32), "made for 1 x 16 x 16 torch.uint8 images, the data has 1 x 32 x 32"),
         (tiny_patches(channels=3), r"open it with size=16, channels=1"),
         (tiny_patches(classes=("a", "b")), "made for the classes cyst, metastasis, the data has a, b"),
-        (tiny_patches(1), "no image of class metastasis to train on"),
+        (tiny_patches(1), "no image of class metastasis to train on; leave the class out"),
+        ((tiny_patches(), tiny_patches()), "expected a PatchDataset, got a tuple"),
     ):
         with pytest.raises(InputError, match=message):
             fit(generator, patches, tmp_path / "run")

@@ -1,0 +1,39 @@
+"""What users give, checked before any work starts: seeds, whole numbers, and folders to write."""
+
+import operator
+from pathlib import Path
+from typing import Any
+
+from genmix_transforms.errors import InputError, OverwriteError
+
+HIGHEST_SEED = 2**63 - 1
+
+
+def whole_number(value: Any, *, name: str, least: int, most: int | None = None) -> int:
+    """``value`` as an int.
+
+    Raises:
+        InputError: not a whole number (Python's or NumPy's), or out of range; the message gives its name.
+    """
+    try:
+        number = operator.index(value) if not isinstance(value, bool) else None
+    except TypeError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        allowed = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} must be a whole number, {allowed}, got {value!r}")
+    return number
+
+
+def check_seed(value: Any, *, name: str = "seed") -> int:
+    """A seed as an int, from 0 to 2**63 - 1."""
+    return whole_number(value, name=name, least=0, most=HIGHEST_SEED)
+
+
+def check_output_folder(folder: Path) -> None:
+    """Refuse a folder to write that is a file, or lies below one."""
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise OverwriteError(f"{folder}: cannot be a folder, for {path} is a file; give another")
+            return
