@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arms import ARMS
 from genmix_transforms.evaluation.checks import check_arms, check_splits, doubts, prepare, prepare_bank
@@ -65,6 +66,13 @@ def test_a_bank_of_other_classes_or_another_shape(splits, shapes):
         InputError, match=r"bank's images are 1 x 20 x 20 \(C x H x W\), the patches 1 x 16 x 16: resize"
     ):
         prepare_bank(shapes.bank(size=20), splits[0], device=CPU)
+
+
+def test_a_bank_of_another_bit_depth(splits, shapes):
+    bank = shapes.bank()
+    deep = SyntheticBank(bank.images.to(torch.uint16), bank.labels, classes=bank.classes)
+    with pytest.raises(InputError, match=r"pixels are torch.uint16, the patches' torch.uint8: .*bring both to 8 or"):
+        prepare_bank(deep, splits[0], device=CPU)
 
 
 def test_everything_is_built_beforehand(splits, shapes, bank):
