@@ -371,7 +371,11 @@ def test_refused_when_built(options, text):
 
 
 @pytest.mark.parametrize(
-    ("options", "text"), [({"mean": (1, 2)}, "mean must have 1 or 1 values"), ({"std": 0}, "std must be positive")]
+    ("options", "text"),
+    [
+        ({"mean": (1, 2)}, "mean must have one value, or one for each of the bank's 1 channels"),
+        ({"std": 0}, "std must be positive"),
+    ],
 )
 def test_refused_normalisation(options, text):
     with pytest.raises(InputError, match=text):
