@@ -31,7 +31,7 @@ def demo(
 
     check_output_folder(out)
     check_seed(seed)
-    # Networks this small gain a fifth from a second thread, and lose tenfold by it where the other core is busy.
+    # Networks this small gain a fifth from a second thread, and are several times slower with it on a busy machine.
     torch.set_num_threads(1)
     _run(out, seed=seed, progress=bool(context.obj))
 

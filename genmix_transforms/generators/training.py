@@ -144,7 +144,7 @@ def train(
             )
         log.info("%s: going on at %s of %s images", out, f"{images_seen:,}", f"{steps * batch_size:,}")
     else:
-        if processes.is_main and (out / "config.json").exists() and not (folder.exists() or restart):
+        if processes.is_main and (out / CONFIG).exists() and not (folder.exists() or restart):
             raise InputError(
                 f"{out}: holds a generator but no training to go on with; give another folder or --restart"
             )
