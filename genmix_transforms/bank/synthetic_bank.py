@@ -137,7 +137,7 @@ class SyntheticBank(KeepsDtypes):
             values.append(tensor.expand(channels).reshape(channels, *[1] * (dimensions - 1)))
         if not bool((values[1] > 0).all()):
             raise InputError(f"std must be positive, got {std}")
-        return (1 / (HIGHEST_PIXEL[self.images.dtype] * values[1])).float(), (-values[0] / values[1]).float()
+        return (1 / (HIGHEST_PIXEL[self.images.dtype] * values[1])).float(), (0.0 - values[0] / values[1]).float()
 
     def with_classes(self, classes: Sequence[str]) -> "SyntheticBank":
         """The same bank with its labels re-mapped, by name, to another list of classes.

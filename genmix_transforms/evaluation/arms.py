@@ -137,6 +137,7 @@ def _genmix(setting: Setting) -> Arm:
         mean=setting.normalisation.mean,
         std=setting.normalisation.std,
         class_counts=setting.class_counts,
+        check_range=False,  # the same numbers have normalised the batch
     )
 
     def arm(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.transforms.labels import index_or_rows, one_hot, one_hot_table
 
 
 def draw_lambda(
@@ -29,14 +30,17 @@ def genmix(
     """Mix, Eq. (1): ``x_T = lam * x_S + (1 - lam) * x_R``, and the labels likewise. ``lam`` weights the partner.
 
     Args:
-        images: ``(N, C, *spatial)``, float.
-        labels: ``(N, K)``, float32.
-        partners: like ``images``.
+        images: ``(N, C, *spatial)``: floating-point, in any range; or uint8 or uint16.
+        labels: ``(N, K)``, any dtype; indices become rows by :func:`soft_labels`.
+        partners: like ``images``: of the same range, and of the same dtype if that is an integer.
         partner_labels: like ``labels``.
         lam: ``(N,)``, float32, in [0, 1].
 
     Returns:
-        The mixed images, of the images' dtype, and the mixed labels, float32 ``(N, K)``.
+        The mixed images, of the images' dtype (rounded if that is an integer); the mixed labels, float32 ``(N, K)``.
+
+    Raises:
+        InputError: shapes that do not fit together, or integer images with partners of another dtype.
 
     Source: Lee, Lee, Hong (arXiv 2405.20650), Eq. (1).
 
@@ -46,18 +50,34 @@ def genmix(
         >>> x.flatten().tolist(), y.tolist()
         ([0.25, 0.25, 0.25, 0.25], [[0.75, 0.25]])
     """
-    return mix_images(images, partners, lam), mix_labels(labels, partner_labels, lam)
+    if images.shape != partners.shape or lam.shape != images.shape[:1]:
+        raise InputError(
+            f"genmix: images and partners must be of one shape, and lam (N,), got {tuple(images.shape)}, "
+            f"{tuple(partners.shape)} and {tuple(lam.shape)}"
+        )
+    if labels.ndim != 2 or labels.shape != partner_labels.shape or len(labels) != len(images):
+        raise InputError(
+            f"genmix: labels and partner_labels must be ({len(images)}, K), got {tuple(labels.shape)} and "
+            f"{tuple(partner_labels.shape)}; soft_labels(labels, num_classes=K) makes rows of class indices"
+        )
+    if not images.is_floating_point() and images.dtype != partners.dtype:
+        raise InputError(
+            f"genmix: images of {images.dtype} are mixed with partners of the same dtype, got {partners.dtype}"
+        )
+    return mix_images(images, partners, lam), mix_labels(labels.float(), partner_labels.float(), lam)
 
 
 def mix_images(images: Tensor, partners: Tensor, lam: Tensor) -> Tensor:
     """``lam * partners + (1 - lam) * images``, a lambda an image; computed in float32 at least, dtype kept.
 
-    float16 and bfloat16 images are rounded once, at the end, so that they are mixed by the same lambda as their labels.
+    float16, bfloat16 and integer images are rounded once, at the end, so that they are mixed by the same lambda as
+    their labels.
     """
     weight = lam.view(-1, *[1] * (images.ndim - 1))
     if images.dtype in (torch.float32, torch.float64):
         return torch.lerp(images, partners.to(images.dtype), weight.to(images.dtype))
-    return torch.lerp(images.float(), partners.float(), weight).to(images.dtype)
+    mixed = torch.lerp(images.float(), partners.float(), weight)
+    return mixed.to(images.dtype) if images.is_floating_point() else mixed.round_().to(images.dtype)
 
 
 def mix_labels(labels: Tensor, partner_labels: Tensor, lam: Tensor) -> Tensor:
@@ -69,75 +89,24 @@ def soft_labels(labels: Tensor, *, num_classes: int) -> Tensor:
     """Labels of any form as float32 ``(N, K)``.
 
     Args:
-        labels: ``(N,)`` or ``(N, 1)`` of whole numbers, or ``(N, K)`` one-hot, soft, multi-hot or boolean.
+        labels: ``(N,)`` or ``(N, 1)`` of whole numbers (for two classes, of booleans too), or ``(N, K)`` one-hot, soft,
+            multi-hot or boolean.
         num_classes: K.
 
+    Returns:
+        float32 ``(N, K)``. Where a look at the labels would make the host wait (CUDA), or cannot be had (under
+        ``torch.compile``), an index out of range becomes a row of NaN, which no loss overlooks.
+
     Raises:
-        InputError: another shape, floats ``(N,)``, or (on the CPU, where looking costs nothing; not under
-            ``torch.compile``, which cannot branch on values) an index out of range.
+        InputError: another shape, floats ``(N,)``, or, on the CPU, an index out of range.
     """
-    if labels.ndim == 2 and labels.shape[1] == 1 and not labels.is_floating_point() and num_classes != 1:
-        labels = labels.squeeze(1)
+    labels = index_or_rows(labels, num_classes=num_classes)
     if labels.ndim == 2:
-        if labels.shape[1] != num_classes:
-            raise InputError(
-                f"labels of shape (N, K) must have a column a class, got {tuple(labels.shape)} "
-                f"for {num_classes} classes"
-            )
-        return labels.float()
-    if labels.ndim != 1:
-        raise InputError(f"labels must be of shape (N,) or (N, {num_classes}), got {tuple(labels.shape)}")
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise InputError(
-            f"labels of shape (N,) must be class indices, whole numbers, got {labels.dtype}; "
-            f"give probabilities as (N, {num_classes})"
-        )
-    labels = labels.long()
-    # On CUDA a look would make the host wait for the device; there the comparison below leaves an empty row.
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling() and labels.numel():
-        low, high = labels.aminmax()
-        if low < 0 or high >= num_classes:
-            raise InputError(f"labels run from {int(low)} to {int(high)}, but there are {num_classes} classes")
-    return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
+        return labels
+    table = one_hot_table(num_classes).to(labels.device)
+    return one_hot(labels, table, table[:-1])
 
 
 def dequantise(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Integer pixels ``(N, C, *spatial)`` to float32 ``pixel * scale + shift``; scale and shift are ``(C, 1, ...)``."""
     return pixels.float().mul_(scale).add_(shift)
-
-
-def row_of(labels: Tensor, matrix: Tensor) -> Tensor:
-    """The partner-class probabilities of each sample: its labels' weighted mean of the matrix's rows, ``(N, K)``.
-
-    Args:
-        labels: float32 ``(N, K)``; rows need not sum to 1 (multi-hot).
-        matrix: row-stochastic ``(K, K)``.
-    """
-    return labels @ matrix
-
-
-def draw_partner(
-    probabilities: Tensor, class_start: Tensor, class_count: Tensor, *, class_draw: Tensor, image_draw: Tensor
-) -> Tensor:
-    """From uniform numbers to rows of the bank: first the class, then an image of it, uniformly.
-
-    Args:
-        probabilities: ``(N, K)``, weights of the classes; rows need not sum to 1. A row of zeros (a sample that has
-            none of the labels) draws from the whole bank.
-        class_start: int64 ``(K,)``, where each class begins in the bank.
-        class_count: int64 ``(K,)``, how many images it has.
-        class_draw: ``(N,)``, uniform in [0, 1).
-        image_draw: likewise.
-
-    Returns:
-        int64 ``(N,)``.
-    """
-    weights = torch.where((probabilities > 0).any(dim=1, keepdim=True), probabilities.clamp(min=0), class_count)
-    cumulative = weights.double().cumsum(dim=1)
-    target = class_draw.double() * cumulative[:, -1]
-    # The first class whose cumulated weight passes the target: a class of weight 0 is never the first to pass it.
-    chosen = (cumulative <= target[:, None]).sum(dim=1).clamp_(max=probabilities.shape[1] - 1)
-    count = class_count[chosen]
-    # The product may round up to the count itself.
-    offset = torch.minimum((image_draw.double() * count).long(), count - 1).clamp_(min=0)
-    return class_start[chosen] + offset

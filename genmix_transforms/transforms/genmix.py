@@ -1,13 +1,11 @@
 """GenMix, the transform: real batches in, real batches mixed with synthetic partners out."""
 
-import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
-from typing import Any
+from dataclasses import replace
+from typing import Any, Generic, TypeVar, cast
 
-import PIL.Image
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -15,11 +13,40 @@ from torchvision.transforms import v2
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.buffers import KeepsDtypes
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.images import HIGHEST_PIXEL
 from genmix_transforms.transforms import functional
-from genmix_transforms.transforms.labels import LabelsGetter, parse_labels_getter
+from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Options, draw, replayed
+from genmix_transforms.transforms.first_use import FirstUse
+from genmix_transforms.transforms.kernels import Units, mix_with_bank
+from genmix_transforms.transforms.kernels.compiled import numba_is_there
+from genmix_transforms.transforms.kernels.compiled_draw import draw_and_mix_labels
+from genmix_transforms.transforms.labels import (
+    LabelsGetter,
+    index_or_rows,
+    no_class_last,
+    one_hot,
+    one_hot_table,
+    parse_labels_getter,
+)
+from genmix_transforms.transforms.memory import RecycledMemory
 from genmix_transforms.transforms.pairing import Pairing, pairing_matrix
+from genmix_transforms.transforms.randomness import UniformSource
+from genmix_transforms.transforms.samples import check_images, find_images
 
-_REFUSED = (PIL.Image.Image, tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
+Value = TypeVar("Value")
+
+
+class _Option(Generic[Value]):
+    """One of the draw's constants, as an attribute that can be set at any time, and is checked when it is."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Value:
+        return cast(Value, self if instance is None else getattr(instance._options, self._name))
+
+    def __set__(self, instance: Any, value: Value) -> None:
+        instance._options = replace(instance._options, **{self._name: value})
 
 
 class GenMix(KeepsDtypes, v2.Transform):
@@ -42,16 +69,22 @@ class GenMix(KeepsDtypes, v2.Transform):
         pairing: which classes partner which: "any" (as the bank is), "balanced" (all classes equally), "same", "other",
             "inverse" (the rarer in the real data, the oftener), or a row-stochastic matrix ``(K, K)``, row = class of
             the real image. A sample with soft labels takes the label-weighted row.
+        absent: what becomes of draws from a class that the bank has no images of: "error" (when built; names them),
+            "redraw" (the row's other classes take its share) or "skip" (these samples stay unmixed).
         real_partner: the share of samples whose partner is another real image of the batch. 0 is Eq. (1); 0.5 is the
             paper's section 2 ("between real image data and the mixed data of real and synthetic images") where the bank
             is as large as the training set. An image that is alone in its batch is then its own partner.
         p: the probability that a sample (a batch, if not ``per_sample``) is mixed at all.
         per_sample: a lambda for each sample, or one for the batch.
         mean: of the ``v2.Normalize`` that the batch went through, one value a channel; None: the batch is in [0, 1].
+            Integer batches (uint8: 0 to 255) are not normalised, and are mixed as the bank's pixels are.
         std: likewise.
         class_counts: images of each class in the real data, ``{name: n}`` or in the order of the bank's classes, for
             ``pairing="inverse"``; None: what the bank records of its generator's training set.
+        check_range: compare the first floating-point batch's values with the bank's, once.
         generator: of all draws, on the batch's device; None: torch's global one, as for every transform of torchvision.
+            Its state is in ``state_dict()``. In a DataLoader's workers another takes its place, seeded by the worker's
+            seed and this one's.
         labels_getter: a function from the sample to its labels, which must be one of its tensors; "default" finds them
             as ``v2.MixUp`` does.
         inplace: mix into the batch's own memory.
@@ -61,7 +94,12 @@ class GenMix(KeepsDtypes, v2.Transform):
             When called: a batch that does not fit the bank.
 
     Shape:
-        Images ``(N, C, *spatial)``, float16, bfloat16, float32 or float64, any N; the output has their shape and dtype.
+        Images ``(N, C, *spatial)``, float16, bfloat16, float32, float64, uint8 or uint16 (rounded), any N; the output
+        has their shape, dtype and memory format. Several image tensors in a sample are mixed by one draw.
+
+    Attributes:
+        params: what the last call drew, see :meth:`make_params`; given back as ``genmix(..., params=params)`` it is
+            applied again, to the same bits. None before the first call; not kept under ``torch.compile``.
 
     Example:
         >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
@@ -71,9 +109,16 @@ class GenMix(KeepsDtypes, v2.Transform):
         (torch.Size([3, 1, 8, 8]), torch.Size([3, 2]), torch.float32)
     """
 
+    alpha = _Option[float]()
+    p = _Option[float]()
+    per_sample = _Option[bool]()
+    real_partner = _Option[float]()
+
     scale: Tensor
     shift: Tensor
-    matrix: Tensor
+    cumulative: Tensor
+    one_hot: Tensor
+    one_hot_table: Tensor
 
     def __init__(
         self,
@@ -82,12 +127,14 @@ class GenMix(KeepsDtypes, v2.Transform):
         alpha: float = 0.3,
         num_classes: int | None = None,
         pairing: Pairing = "any",
+        absent: str = "error",
         real_partner: float = 0.0,
         p: float = 1.0,
         per_sample: bool = True,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         class_counts: Mapping[str, int] | Sequence[int] | None = None,
+        check_range: bool = True,
         generator: torch.Generator | None = None,
         labels_getter: LabelsGetter = "default",
         inplace: bool = False,
@@ -97,52 +144,68 @@ class GenMix(KeepsDtypes, v2.Transform):
             raise InputError(
                 f"GenMix: bank must be a SyntheticBank, got {type(bank).__name__}; open one with SyntheticBank.load"
             )
-        if not 0 < _number(alpha) < math.inf:
-            raise InputError(f"GenMix: alpha must be a positive number, got {alpha!r}; the paper's is 0.3")
-        for name, value in (("p", p), ("real_partner", real_partner)):
-            if not 0 <= _number(value) <= 1:
-                raise InputError(f"GenMix: {name} is a probability, from 0 to 1, got {value!r}")
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise InputError(
-                f"GenMix: generator must be a torch.Generator, got {type(generator).__name__}; "
-                "from a seed: torch.Generator(device).manual_seed(seed)"
-            )
+        options = Options(alpha=alpha, p=p, per_sample=per_sample, real_partner=real_partner)
         if num_classes is not None and num_classes != bank.num_classes:
             raise InputError(
                 f"GenMix: num_classes is {num_classes}, the bank has {bank.num_classes} classes "
                 f"({', '.join(bank.classes)}); leave num_classes out, or re-map the bank with bank.with_classes([...])"
             )
-        self.alpha = float(alpha)
-        self.num_classes = bank.num_classes
-        self.pairing = pairing if isinstance(pairing, str) else "matrix"
-        self.real_partner = float(real_partner)
-        self.p = float(p)
-        self.per_sample = per_sample
-        self.inplace = inplace
-        self.bank = bank
-        self.generator = generator
-        self._labels_getter = parse_labels_getter(labels_getter)
         if isinstance(class_counts, Mapping):
             missing = [name for name in bank.classes if name not in class_counts]
             if missing:
                 raise InputError(f"GenMix: class_counts lacks {', '.join(missing)}")
             class_counts = [class_counts[name] for name in bank.classes]
-        device = bank.images.device
+        self.num_classes = bank.num_classes
+        self.pairing = pairing if isinstance(pairing, str) else "matrix"
+        self.absent = absent
+        self.inplace = inplace
+        self.bank = bank
+        self._last: Draw | None = None
+        self._finds_labels = labels_getter == "default"
+        self._labels_getter = parse_labels_getter(labels_getter)
+        self._image_shape = bank.image_shape
+        self._uniform = UniformSource(generator)
+        self._first_use = FirstUse(enabled=check_range)
+        self._memory = RecycledMemory()
+        matrix = pairing_matrix(pairing, bank, class_counts=class_counts, absent=absent)
+        self._options = replace(options, some_have_no_partner=bool((matrix.sum(dim=1) < 1 - 1e-5).any()))
         scale, shift = bank.unit(mean=mean, std=std)
-        matrix = pairing_matrix(pairing, bank, class_counts=class_counts)
-        for name, tensor in (("scale", scale), ("shift", shift), ("matrix", matrix)):
-            self.register_buffer(name, tensor.to(device), persistent=False)
+        table = one_hot_table(bank.num_classes)
+        self._host_units = scale.flatten().numpy(), shift.flatten().numpy()
+        for name, tensor in (
+            ("scale", scale),
+            ("shift", shift),
+            ("cumulative", matrix.double().cumsum(dim=1).float()),
+            ("one_hot_table", table),
+            ("one_hot", table[:-1].clone()),
+        ):
+            self.register_buffer(name, tensor.to(bank.images.device), persistent=False)
 
-    def forward(self, *inputs: Any) -> Any:
-        """Mix a sample: ``(images, labels)``, a dict, or anything nested that holds both."""
+    @property
+    def generator(self) -> torch.Generator | None:
+        """Of all draws; None: torch's global one."""
+        return self._uniform.generator
+
+    @generator.setter
+    def generator(self, generator: torch.Generator | None) -> None:
+        self._uniform = UniformSource(generator)
+
+    def forward(self, *inputs: Any, params: Mapping[str, Tensor] | None = None) -> Any:
+        """Mix a sample: ``(images, labels)``, a dict, or anything nested that holds both.
+
+        Args:
+            inputs: the sample, as one object or as several.
+            params: a draw to apply instead of a new one: the ``params`` of an earlier call with as many images.
+
+        Returns:
+            The sample, with images and labels mixed, in the structure it came in.
+        """
+        if len(inputs) == 2 and type(inputs[0]) is Tensor and type(inputs[1]) is Tensor and self._finds_labels:
+            # The commonest sample needs no search: on a small batch that would take longer than the mix.
+            (images,), labels = self._mix([inputs[0]], inputs[1], params)
+            return images, labels
         sample = inputs[0] if len(inputs) == 1 else inputs
         flat, structure = tree_flatten(sample)
-        refused = next((item for item in flat if isinstance(item, _REFUSED)), None)
-        if refused is not None:
-            raise InputError(
-                f"GenMix: takes batches of images and class labels, got a {type(refused).__name__}: masks, boxes, "
-                "keypoints and PIL images cannot be mixed"
-            )
         labels = self._labels_getter(sample)
         if not isinstance(labels, Tensor):
             raise InputError(f"GenMix: the labels must be a tensor, got a {type(labels).__name__}")
@@ -151,124 +214,185 @@ class GenMix(KeepsDtypes, v2.Transform):
             raise InputError(
                 "GenMix: labels_getter must return one of the sample's own tensors, not a new one made from it"
             )
-        soft = functional.soft_labels(labels, num_classes=self.num_classes)
-        image_places = self._image_places(flat, label_place)
-        for place in image_places:
-            self._check_images(flat[place], soft)
-        if not self.training:
-            flat[label_place] = soft
-            return tree_unflatten(flat, structure)
-        params = self.make_params([*(flat[place] for place in image_places), soft])
-        for place in image_places:
-            flat[place] = self.transform(flat[place], params)
-        flat[label_place] = self.transform(soft, params)
+        places = find_images(flat, labels, self._image_shape)
+        mixed, flat[label_place] = self._mix([flat[place] for place in places], labels, params)
+        for place, images in zip(places, mixed, strict=True):
+            flat[place] = images
         return tree_unflatten(flat, structure)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw everything random.
 
         Args:
-            flat_inputs: the image batches, then the labels as float32 ``(N, K)``.
+            flat_inputs: the labels last: class indices ``(N,)``, or float rows ``(N, K)``.
 
         Returns:
-            On the labels' device: ``lam`` float32 ``(N,)``, 0 where nothing is mixed; ``index`` int64 ``(N,)``, the
+            On the labels' device: ``lam``, float32 ``(N,)``, 0 where nothing is mixed; ``index``, int64 ``(N,)``, the
             partner's row in the bank or, where ``from_batch`` (bool ``(N,)``) is set, in the batch; and ``labels``,
             those given.
         """
         labels: Tensor = flat_inputs[-1]
-        count, device = len(labels), labels.device
-        draws = count if self.per_sample else 1
-        lam = functional.draw_lambda(draws, alpha=self.alpha, device=device, generator=self.generator)
-        applied, kind = self._uniform(2, draws, device)
-        class_draw, image_draw = self._uniform(2, count, device)
-        lam = torch.where(applied < self.p, lam, 0.0).expand(count)
-        from_batch = (
-            (kind < self.real_partner).expand(count)
-            if self.per_sample
-            else self._uniform(1, count, device)[0] < self.real_partner
-        )
-        bank_index = functional.draw_partner(
-            functional.row_of(labels, self.matrix),
-            self.bank.class_start,
-            self.bank.class_count,
-            class_draw=class_draw,
-            image_draw=image_draw,
-        )
-        # Any of the other images of the batch: 1 to N - 1 places on.
-        steps = 1 + (image_draw * (count - 1)).long().clamp_(max=max(0, count - 2))
-        batch_index = (torch.arange(count, device=device) + steps) % max(1, count)
-        return {
-            "lam": lam,
-            "index": torch.where(from_batch, batch_index, bank_index),
-            "from_batch": from_batch,
-            "labels": labels,
-        }
+        return {**self._draw(labels).as_dict(), "labels": labels}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Apply a draw to images or, given the very tensor ``params["labels"]``, to labels. Pure, if not inplace."""
-        lam, index, from_batch = params["lam"], params["index"], params["from_batch"]
-        # Rows that are not meant for the bank (or the batch) look up row 0 there; what they find is not used.
-        bank_index = torch.where(from_batch, 0, index)
-        batch_index = torch.where(from_batch, index, 0)
+        drawn = Draw(params["lam"], params["index"], params["from_batch"])
         if inpt is params["labels"]:
-            partners = functional.soft_labels(
-                self.bank.labels.index_select(0, bank_index), num_classes=self.num_classes
-            )
-            if self.real_partner > 0:
-                partners = torch.where(from_batch[:, None], inpt.index_select(0, batch_index), partners)
-            return functional.mix_labels(inpt, partners, lam)
-        images = inpt.as_subclass(Tensor) if isinstance(inpt, tv_tensors.TVTensor) else inpt
-        partners = functional.dequantise(self.bank.images.index_select(0, bank_index), self.scale, self.shift)
-        if self.real_partner > 0:
-            choose = from_batch.view(-1, *[1] * (images.ndim - 1))
-            partners = torch.where(choose, images.index_select(0, batch_index), partners)
-        mixed = functional.mix_images(images, partners, lam)
-        if images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
-            mixed = mixed.contiguous(memory_format=torch.channels_last)
-        if self.inplace:
-            mixed = images.copy_(mixed)
-        return tv_tensors.wrap(mixed, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else mixed
+            return self._mix_labels(functional.soft_labels(inpt, num_classes=self.num_classes), drawn)
+        return self._mix_images(inpt, drawn)
 
     def extra_repr(self) -> str:
         """What ``print(genmix)`` shows."""
         return (
-            f"alpha={self.alpha}, num_classes={self.num_classes}, pairing={self.pairing!r}, "
+            f"alpha={self.alpha}, num_classes={self.num_classes}, pairing={self.pairing!r}, absent={self.absent!r}, "
             f"real_partner={self.real_partner}, p={self.p}, per_sample={self.per_sample}, inplace={self.inplace}"
         )
 
-    def _uniform(self, rows: int, count: int, device: torch.device) -> Tensor:
-        return torch.rand(rows, count, device=device, generator=self.generator)
+    @property
+    def params(self) -> dict[str, Tensor] | None:
+        """What the last call drew: ``lam``, ``index`` and ``from_batch``, see :meth:`make_params`."""
+        return None if self._last is None else self._last.as_dict()
 
-    def _image_places(self, flat: list[Any], label_place: int) -> list[int]:
-        """Where the images are: every ``tv_tensors.Image`` or ``Video``, else the first other plain tensor."""
-        typed = [place for place, item in enumerate(flat) if isinstance(item, (tv_tensors.Image, tv_tensors.Video))]
-        plain = [place for place, item in enumerate(flat) if isinstance(item, Tensor) and place != label_place]
-        places = typed or plain[:1]
-        if not places:
-            raise InputError("GenMix: the sample holds labels but no images")
-        return places
-
-    def _check_images(self, images: Tensor, labels: Tensor) -> None:
-        expected = self.bank.image_shape
-        if tuple(images.shape[1:]) != expected:
-            raise InputError(
-                f"GenMix: the bank's images are {' x '.join(map(str, expected))} (C x spatial), the batch has shape "
-                f"{tuple(images.shape)}; expected (N, {', '.join(map(str, expected))}): resize one to the other"
+    def _mix(self, several: list[Any], labels: Tensor, params: Mapping[str, Tensor] | None) -> tuple[list[Any], Tensor]:
+        """The images mixed, all by one draw, and the labels as rows."""
+        device = self._bank_images().device
+        for images in several:
+            check_images(images, labels, self._image_shape)
+            if images.device != device or labels.device != device:
+                self._refuse_devices(images, labels)
+        given = index_or_rows(labels, num_classes=self.num_classes)
+        compiling = torch.compiler.is_compiling()
+        if self._first_use.pending and self.training and not compiling:
+            self._first_use(several[0], self.bank, self.scale, self.shift)
+        if self.training and params is None and not compiling and _on_host(given) and numba_is_there():
+            drawn, soft = draw_and_mix_labels(
+                self._uniform(given.shape[0], COLUMNS, given.device),
+                given,
+                _buffer(self.bank, "labels"),
+                self._classes(on_host=True),
+                bank_size=self._bank_images().shape[0],
+                num_classes=self.num_classes,
+                options=self._options,
             )
-        if len(images) != len(labels):
-            raise InputError(f"GenMix: one label for each image, got {len(images)} images and {len(labels)} labels")
-        if not images.is_floating_point():
-            raise InputError(
-                f"GenMix: images must be floating-point, got {images.dtype}; "
-                "put v2.ToDtype(torch.float32, scale=True) before"
-            )
-        if images.device != self.bank.images.device or labels.device != images.device:
-            raise InputError(
-                f"GenMix: the batch's images are on {images.device}, its labels on {labels.device}, the bank on "
-                f"{self.bank.images.device}; bring them together, with genmix.to({str(images.device)!r}) for the bank"
-            )
+        else:
+            soft = given if given.ndim == 2 else one_hot(given, self.one_hot_table, self.one_hot)
+            if not self.training:
+                return several, soft
+            drawn = self._draw(given) if params is None else self._replayed(params, soft)
+            soft = self._mix_labels(soft, drawn)
+        mixed = [self._mix_images(images, drawn) for images in several]
+        if not compiling:
+            self.__dict__["_last"] = drawn  # without nn.Module's look at what it might be
+        return mixed, soft
+
+    def _draw(self, labels: Tensor) -> Draw:
+        """A draw for samples with these labels: class indices (in range, on the CPU), or rows."""
+        size = self._bank_images().shape[0]
+        uniform = self._uniform(labels.shape[0], COLUMNS, labels.device)
+        if _on_host(labels) and not torch.compiler.is_compiling():
+            return draw(uniform.numpy(), labels.numpy(), self._classes(on_host=True), size, self._options)
+        if labels.ndim == 1:
+            labels = no_class_last(labels, self.num_classes).clamp(max=self.num_classes - 1)
+        return draw(uniform, labels.detach(), self._classes(on_host=False), size, self._options)
+
+    def _classes(self, *, on_host: bool) -> Classes | None:
+        if self.pairing == "any":
+            return None
+        classes = Classes(self.cumulative, self.bank.class_start, self.bank.class_count)
+        return Classes(*(table.numpy() for table in classes)) if on_host else classes
+
+    def _mix_images(self, inpt: Any, drawn: Draw) -> Any:
+        wrapped = isinstance(inpt, tv_tensors.TVTensor)
+        images: Tensor = inpt.as_subclass(Tensor) if wrapped else inpt
+        out = None
+        if self.inplace:
+            _check_writable(images)
+            out = images
+        elif images.is_cpu and not images.requires_grad and type(images) is Tensor:
+            out = self._memory.empty_like(images)
+        mixed = mix_with_bank(images, self._bank_images(), drawn, self._units_for(images.dtype), out=out)
+        return tv_tensors.wrap(mixed, like=inpt) if wrapped else mixed
+
+    def _units_for(self, dtype: torch.dtype) -> Units:
+        scale = _buffer(self, "scale")
+        if dtype.is_floating_point:
+            return Units(scale, _buffer(self, "shift"), self._host_units)
+        levels = HIGHEST_PIXEL[dtype] / HIGHEST_PIXEL[self.bank.images.dtype]
+        return Units.between_integers(scale, levels)
+
+    def _mix_labels(self, soft: Tensor, drawn: Draw) -> Tensor:
+        labels = _buffer(self.bank, "labels")
+        lam, index, from_batch = drawn.tensors()
+        # Rows that are not meant for the bank (or the batch) look up row 0 there; what they find is not used.
+        partners = labels.index_select(0, index if from_batch is None else torch.where(from_batch, 0, index))
+        if partners.ndim == 1:
+            partners = self.one_hot.index_select(0, partners)
+        if from_batch is not None:
+            own = soft.index_select(0, torch.where(from_batch, index, 0))
+            partners = torch.where(from_batch[:, None], own, partners)
+        return functional.mix_labels(soft, partners, lam)
+
+    def _bank_images(self) -> Tensor:
+        return _buffer(self.bank, "images")
+
+    def _replayed(self, params: Mapping[str, Tensor], soft: Tensor) -> Draw:
+        return replayed(params, soft.shape[0], bank_size=len(self.bank), device=soft.device)
+
+    def _refuse_devices(self, images: Tensor, labels: Tensor) -> None:
+        raise InputError(
+            f"GenMix: the batch's images are on {images.device}, its labels on {labels.device}, the bank on "
+            f"{self.bank.images.device}; bring them together, with genmix.to({str(images.device)!r}) for the bank"
+        )
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.generator is not None:
+            destination[f"{prefix}generator_state"] = self.generator.get_state()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        key = f"{prefix}generator_state"
+        if self.generator is None:
+            return
+        if key not in state_dict:
+            if strict:
+                missing_keys.append(key)
+            return
+        if key in unexpected_keys:
+            unexpected_keys.remove(key)
+        try:
+            self.generator.set_state(state_dict[key].cpu())
+        except (RuntimeError, TypeError) as error:
+            error_msgs.append(f"GenMix: {key} is no state of a generator on {self.generator.device}: {error}")
 
 
-def _number(value: object) -> float:
-    """A Python or NumPy number as a float; anything else as NaN, which is in no range."""
-    return float(value) if isinstance(value, Real) else math.nan
+def _on_host(labels: Tensor) -> bool:
+    """Whether these labels can be worked on as NumPy arrays."""
+    return labels.is_cpu and type(labels) is Tensor and not labels.requires_grad
+
+
+def _check_writable(images: Tensor) -> None:
+    if images.requires_grad and torch.is_grad_enabled():
+        raise InputError("GenMix: inplace=True cannot write into images that require gradients; leave it out")
+    if not images.is_contiguous() and any(
+        stride == 0 and size > 1 for stride, size in zip(images.stride(), images.shape, strict=True)
+    ):
+        raise InputError(
+            "GenMix: inplace=True cannot write into an expanded batch, whose images share memory; give images.clone()"
+        )
+
+
+def _buffer(module: nn.Module, name: str) -> Tensor:
+    """A buffer, without nn.Module's attribute access, which shows on a small batch."""
+    return module._buffers[name]  # type: ignore[return-value]

@@ -14,59 +14,86 @@ PRESETS = ("any", "balanced", "same", "other", "inverse")
 Pairing = str | Tensor | Sequence[Sequence[float]]
 
 
-def pairing_matrix(pairing: Pairing, bank: SyntheticBank, *, class_counts: Sequence[float] | None = None) -> Tensor:
+ABSENT = ("error", "redraw", "skip")
+"""What to do about a class that a pairing draws from and the bank has no images of."""
+
+
+def pairing_matrix(
+    pairing: Pairing,
+    bank: SyntheticBank,
+    *,
+    class_counts: Sequence[float] | None = None,
+    absent: str = "error",
+) -> Tensor:
     """The matrix of a pairing.
 
     Args:
-        pairing: ``"any"``: classes as often as the bank has them; ``"balanced"``: every class the bank has equally
-            often; ``"same"``: the real image's own class; ``"other"``: any class but its own, as often as the bank has
-            them; ``"inverse"``: classes in inverse proportion to how often the *real* data has them; or a matrix
-            ``(K, K)``, row = class of the real image, rows summing to 1.
+        pairing: ``"any"``: classes as often as the bank has them; ``"balanced"``: every class equally often;
+            ``"same"``: the real image's own class; ``"other"``: any class but its own, as often as the bank has them;
+            ``"inverse"``: classes in inverse proportion to how often the *real* data has them; or a matrix ``(K, K)``,
+            row = class of the real image, rows summing to 1.
         bank: what the partners are drawn from.
         class_counts: images of each class in the real data, for ``"inverse"``; None: those that the bank's provenance
             records of its generator's training set.
+        absent: what becomes of draws from a class that the bank has no images of: ``"error"``: there must be none;
+            ``"redraw"``: they go to the row's other classes, in proportion (to the whole bank, if there are none);
+            ``"skip"``: these samples stay unmixed.
 
     Returns:
-        float32 ``(K, K)``, rows summing to 1.
+        float32 ``(K, K)``, rows summing to 1; with ``"skip"`` to less, by what is left out.
 
     Raises:
         InputError: no such pairing, a matrix that is none, or a class that would be drawn from but has no images in the
             bank: the message names it.
     """
     count = bank.class_count.double().cpu()
-    present = (count > 0).double()
     classes = len(count)
-    if not present.any():
+    if not count.any():
         raise InputError("GenMix: the bank is empty")
     if not isinstance(pairing, str):
         matrix = _checked(pairing, classes)
     elif pairing == "any":
         matrix = count.expand(classes, -1)
     elif pairing == "balanced":
-        matrix = present.expand(classes, -1)
+        matrix = torch.ones(classes, classes, dtype=torch.float64)
     elif pairing == "same":
         matrix = torch.eye(classes, dtype=torch.float64)
     elif pairing == "other":
         matrix = count.expand(classes, -1) * (1 - torch.eye(classes, dtype=torch.float64))
-        lonely = [name for name, row in zip(bank.classes, matrix, strict=True) if not row.any()]
-        if lonely:
-            raise InputError(f"GenMix: pairing='other': the bank has no class other than {', '.join(lonely)}")
     elif pairing == "inverse":
-        matrix = (present / _real_counts(bank, class_counts)).expand(classes, -1)
+        matrix = (1 / _real_counts(bank, class_counts)).expand(classes, -1)
     else:
         raise InputError(f"GenMix: pairing must be one of {', '.join(PRESETS)} or a matrix, got {pairing!r}")
-    absent = [
-        name
-        for name, weight, images in zip(bank.classes, matrix.sum(dim=0), count, strict=True)
+    if absent not in ABSENT:
+        raise InputError(f"GenMix: absent must be one of {', '.join(ABSENT)}, got {absent!r}")
+    name = pairing if isinstance(pairing, str) else "matrix"
+    drawable = torch.where(count > 0, matrix, 0.0)
+    asked, found = matrix.sum(dim=1, keepdim=True), drawable.sum(dim=1, keepdim=True)
+    if absent == "error":
+        _refuse_absent(name, bank, matrix)
+    if absent == "skip":
+        return torch.where(asked > 0, drawable / asked, 0.0).float()
+    return torch.where(found > 0, drawable / found, count / count.sum()).float()
+
+
+def _refuse_absent(name: str, bank: SyntheticBank, matrix: Tensor) -> None:
+    way_out = "fill the bank with it, choose pairing='any', or say what then: absent='redraw' or absent='skip'"
+    lonely = [own for own, row in zip(bank.classes, matrix, strict=True) if not row.any()]
+    if lonely:
+        raise InputError(
+            f"GenMix: pairing={name!r}: the bank has no class other than {', '.join(lonely)}, so that its images "
+            f"have no partner (it has {bank.class_counts}); {way_out}"
+        )
+    missing = [
+        own
+        for own, weight, images in zip(bank.classes, matrix.sum(dim=0), bank.class_count.tolist(), strict=True)
         if weight > 0 and images == 0
     ]
-    if absent:
+    if missing:
         raise InputError(
-            f"GenMix: pairing={pairing if isinstance(pairing, str) else 'matrix'!r} draws from "
-            f"{', '.join(absent)}, but the bank has no images of it (it has {bank.class_counts}); "
-            "fill the bank with it, or choose pairing='any'"
+            f"GenMix: pairing={name!r} draws from {', '.join(missing)}, but the bank has no images of it "
+            f"(it has {bank.class_counts}); {way_out}"
         )
-    return (matrix / matrix.sum(dim=1, keepdim=True)).float()
 
 
 def _checked(pairing: Tensor | Sequence[Sequence[float]], classes: int) -> Tensor:

@@ -143,6 +143,50 @@ def test_mixed_labels_sum_to_one(data, count, classes):
     assert bool((mixed >= 0).all())
 
 
+@given(
+    real=st.lists(st.integers(0, 255), min_size=1, max_size=9),
+    partner=st.integers(0, 255),
+    lam=UNIT,
+    dtype=st.sampled_from([torch.uint8, torch.uint16]),
+)
+def test_whole_numbers_are_mixed_and_rounded(real, partner, lam, dtype):
+    images = torch.tensor(real).view(-1, 1, 1, 1).to(dtype)
+    partners = torch.full((len(real), 1, 1, 1), partner).to(dtype)
+    mixed = F.mix_images(images, partners, torch.full((len(real),), lam))
+    assert mixed.dtype == dtype
+    weight = float(np.float32(lam))
+    for value, found in zip(real, mixed.flatten().tolist(), strict=True):
+        exact = weight * partner + (1 - weight) * value
+        assert abs(found - exact) <= 0.5 + 1e-4
+
+
+A, B, LAM = torch.rand(2, 1, 3, 3), torch.rand(2, 4), torch.rand(2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((A, B, A[..., :2], B, LAM), r"must be of one shape, .*got \(2, 1, 3, 3\), \(2, 1, 3, 2\) and \(2,\)"),
+        ((A, B, A, B, LAM[:1]), r"lam \(N,\), got .* and \(1,\)"),
+        ((A, B, A, B[:, :3], LAM), r"labels and partner_labels must be \(2, K\), got \(2, 4\) and \(2, 3\)"),
+        ((A, torch.tensor([0, 1]), A, torch.tensor([0, 1]), LAM), r"got \(2,\) and \(2,\); soft_labels"),
+        (
+            (A.byte(), B, A, B, LAM),
+            "images of torch.uint8 are mixed with partners of the same dtype, got torch.float32",
+        ),
+    ],
+)
+def test_genmix_refuses(arguments, text):
+    with pytest.raises(InputError, match=f"genmix: .*{text}"):
+        F.genmix(*arguments)
+
+
+def test_labels_of_any_dtype_are_mixed_in_float32():
+    mixed = F.genmix(A, torch.eye(2).bool(), A, torch.eye(2, dtype=torch.int64).flip(0), torch.tensor([0.25, 1.0]))[1]
+    assert mixed.dtype == torch.float32
+    assert mixed.tolist() == [[0.75, 0.25], [1, 0]]
+
+
 # Labels
 
 
@@ -162,6 +206,20 @@ def test_rows_stay_rows(dtype):
     assert soft.tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_booleans_are_the_labels_of_two_classes(shape):
+    malignant = torch.tensor([True, False, True]).view(shape)
+    assert F.soft_labels(malignant, num_classes=2).tolist() == [[0, 1], [1, 0], [0, 1]]
+
+
+def test_out_of_range_where_a_look_would_wait():
+    """On a device whose host may not wait, and in a graph, a row of NaN: no loss overlooks it."""
+    step = torch.compile(lambda labels: F.soft_labels(labels, num_classes=2), fullgraph=True, backend="eager")
+    rows = step(torch.tensor([1, 2, -1, 0, -100, 2**40]))
+    assert rows[[0, 3]].tolist() == [[0, 1], [1, 0]]
+    assert bool(rows[[1, 2, 4, 5]].isnan().all())
+
+
 def test_empty_labels():
     assert F.soft_labels(torch.zeros(0, dtype=torch.int64), num_classes=3).shape == (0, 3)
     assert F.soft_labels(torch.zeros(0, 3), num_classes=3).shape == (0, 3)
@@ -175,7 +233,11 @@ def test_one_class():
     ("labels", "text"),
     [
         (torch.tensor([0.0, 1.0]), r"must be class indices.*got torch.float32; give probabilities as \(N, 3\)"),
-        (torch.tensor([True, False]), "must be class indices, whole numbers, got torch.bool"),
+        (
+            torch.tensor([True, False]),
+            r"booleans of shape \(N,\) can only be the labels of 2 classes, here are 3; give",
+        ),
+        (torch.tensor([1j, 0j]), "must be class indices, whole numbers, got torch.complex64"),
         (torch.tensor([[0.0], [1.0]]), r"must have a column a class, got \(2, 1\) for 3 classes"),
         (torch.ones(2, 4), r"must have a column a class, got \(2, 4\) for 3 classes"),
         (torch.ones(2, 3, 1), r"must be of shape \(N,\) or \(N, 3\), got \(2, 3, 1\)"),
@@ -205,91 +267,3 @@ def test_dequantise():
 def test_dequantise_sixteen_bits():
     pixels = torch.tensor([0, 32768, 65535], dtype=torch.uint16).view(1, 1, 3)
     assert F.dequantise(pixels, torch.tensor([[1.0]]), torch.tensor([[0.0]])).flatten().tolist() == [0, 32768, 65535]
-
-
-def test_row_of_soft_labels_is_the_weighted_row():
-    matrix = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0, 0.25, 0.75]])
-    labels = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0.5, 0.25, 0.25], [0, 1, 1]])
-    expected = [[1, 0, 0], [0, 0.25, 0.75], [0.625, 0.1875, 0.1875], [0.5, 0.75, 0.75]]
-    assert F.row_of(labels, matrix).tolist() == expected
-
-
-def draw(weights, counts, *, count=1, seed=0):
-    """``count`` partners for one sample of these weights: class and place within the class of each."""
-    sizes = torch.tensor(counts)
-    start = sizes.cumsum(0) - sizes
-    random = torch.rand(2, count, generator=generator(seed))
-    index = F.draw_partner(
-        torch.tensor(weights).expand(count, -1), start, sizes, class_draw=random[0], image_draw=random[1]
-    )
-    chosen = torch.searchsorted(start + sizes, index, right=True)
-    return chosen, index - start[chosen]
-
-
-def test_partners_follow_the_weights_and_are_even_within_a_class():
-    weights, counts = [1.0, 0.0, 3.0, 6.0], [5, 2, 7, 4]
-    chosen, place = draw(weights, counts, count=20_000)
-    seen = torch.bincount(chosen, minlength=4)
-    assert int(seen[1]) == 0
-    expected = torch.tensor([1.0, 3.0, 6.0]) * 2_000
-    assert stats.chisquare(seen[[0, 2, 3]].numpy(), expected.numpy()).pvalue > 0.01
-    for number in (0, 2, 3):
-        places = torch.bincount(place[chosen == number], minlength=counts[number])
-        assert len(places) == counts[number]
-        assert stats.chisquare(places.numpy()).pvalue > 0.01
-
-
-def test_class_and_place_are_independent():
-    chosen, place = draw([0.5, 0.5], [3, 3], count=20_000)
-    table = torch.bincount(3 * chosen + place, minlength=6).view(2, 3)
-    assert stats.chi2_contingency(table.numpy()).pvalue > 0.01
-
-
-LAST = 1 - 2**-24
-"""The largest number that torch.rand returns."""
-
-
-@given(
-    counts=st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
-    data=st.data(),
-    class_draw=st.floats(0, LAST, width=32) | st.just(LAST),
-    image_draw=st.floats(0, LAST, width=32) | st.just(LAST),
-)
-def test_a_partner_is_in_a_class_that_has_weight(counts, data, class_draw, image_draw):
-    """Also at the ends of the interval: rounding must not carry a draw into a class of weight 0."""
-    weight = st.sampled_from([0.0, 1e-6, 1 / 3, 0.5, 1.0, 7.0])
-    weights = [data.draw(weight) if size else 0.0 for size in counts]
-    sizes = torch.tensor(counts)
-    start = sizes.cumsum(0) - sizes
-    index = F.draw_partner(
-        torch.tensor([weights]), start, sizes,
-        class_draw=torch.tensor([class_draw]), image_draw=torch.tensor([image_draw]),
-    ).item()  # fmt: skip
-    allowed = [
-        row
-        for first, size, weight in zip(start.tolist(), counts, weights, strict=True)
-        for row in range(first, first + size)
-        if weight > 0 or not any(weights)
-    ]
-    assert index in allowed
-
-
-def test_a_sample_without_labels_draws_from_the_whole_bank():
-    """Multi-label data has images with none of the findings; the last class, here, has no images."""
-    chosen, _ = draw([0.0, 0.0, 0.0], [3, 1, 0], count=8_000)
-    seen = torch.bincount(chosen, minlength=3)
-    assert seen[2] == 0
-    assert stats.chisquare(seen[:2].numpy(), [6_000, 2_000]).pvalue > 0.01
-
-
-@pytest.mark.parametrize("weights", [[-1.0, 2.0, 0.0], [0.5, -1.0, 0.0], [torch.nan, 1.0, 0.0], [-1.0, -1.0, -1.0]])
-def test_labels_that_make_no_sense_never_point_outside_the_bank(weights):
-    """On CUDA that would stop the process, and no look at the labels prevents it there."""
-    counts = [0, 4, 0]
-    sizes = torch.tensor(counts)
-    for value in (0.0, 0.5, LAST):
-        draws = torch.tensor([value])
-        index = F.draw_partner(
-            torch.tensor([weights]), sizes.cumsum(0) - sizes, sizes, class_draw=draws, image_draw=draws
-        )
-        assert 0 <= int(index) < 4

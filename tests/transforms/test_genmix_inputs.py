@@ -220,8 +220,18 @@ def test_a_labels_getter_of_ones_own(random_bank, batch):
     assert found["deep"][1]["target"].shape == (4, 3)
 
 
-def test_of_plain_tensors_the_first_are_the_images(random_bank, batch):
-    """As in torchvision: without ``tv_tensors`` nothing tells images from other tensors."""
+def test_plain_tensors_of_as_many_dimensions_are_images(random_bank, batch):
+    """Without ``tv_tensors`` their dimensions tell images from other tensors. Two views: the same draw."""
+    images, labels = batch()
+    sample = {"age": torch.rand(4), "front": images, "side": images.clone(), "label": labels, "text": torch.rand(4, 9)}
+    found = GenMix(random_bank())(sample)
+    assert torch.equal(found["front"], found["side"])
+    assert not torch.equal(found["front"], images)
+    assert found["age"] is sample["age"]
+    assert found["text"] is sample["text"]
+
+
+def test_other_tensors_pass(random_bank, batch):
     images, labels = batch()
     weights = torch.rand(4)
     found = GenMix(random_bank())({"image": images, "label": labels, "weight": weights})
@@ -330,8 +340,97 @@ def test_copies_and_pickles(random_bank, batch):
 
 def test_print_says_how_it_mixes(random_bank):
     text = str(GenMix(random_bank(), alpha=0.4, pairing=torch.eye(3), real_partner=0.25, p=0.5))
-    assert "alpha=0.4, num_classes=3, pairing='matrix', real_partner=0.25, p=0.5, per_sample=True" in text
+    assert "alpha=0.4, num_classes=3, pairing='matrix', absent='error', real_partner=0.25, p=0.5, " in text
+    assert "per_sample=True, inplace=False" in text
     assert "12 images, 1 x 2 x 2, torch.uint8, cpu" in text
+
+
+# uint8 and uint16 batches
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("real_partner", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("batch_dtype", "bank_dtype", "levels"),
+    [
+        (torch.uint8, torch.uint8, 1),
+        (torch.uint8, torch.uint16, 255 / 65535),
+        (torch.uint16, torch.uint8, 65535 / 255),
+        (torch.uint16, torch.uint16, 1),
+    ],
+)
+def test_whole_numbers_are_mixed_and_rounded(random_bank, batch_dtype, bank_dtype, levels, real_partner, inplace):
+    """As pixels, whatever normalisation GenMix was told: that comes after."""
+    bank = random_bank(shape=(3, 5, 5), dtype=bank_dtype)
+    genmix = GenMix(bank, mean=0.5, std=0.2, real_partner=real_partner, inplace=inplace)
+    highest = torch.iinfo(batch_dtype).max
+    pixels = torch.randint(0, highest + 1, (6, 3, 5, 5))
+    images = pixels.to(batch_dtype)
+    mixed, soft = genmix(images, torch.arange(6) % 3)
+    assert (mixed.dtype, soft.dtype) == (batch_dtype, torch.float32)
+    assert (mixed.data_ptr() == images.data_ptr()) == inplace
+    lam, index, own = (genmix.params[name] for name in ("lam", "index", "from_batch"))
+    partners = torch.where(
+        own.view(-1, 1, 1, 1), pixels[index % 6].double(), bank.images.double()[index % len(bank)] * levels
+    )
+    weight = lam.double().view(-1, 1, 1, 1)
+    exact = weight * partners + (1 - weight) * pixels
+    assert float((mixed.double() - exact).abs().max()) <= 0.5 + 1e-6 * highest
+
+
+# A draw is read and replayed
+
+
+@pytest.mark.parametrize("options", [{}, {"pairing": "other", "real_partner": 0.5, "p": 0.6}, {"per_sample": False}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
+def test_params_replay_the_last_call(random_bank, options, dtype):
+    images, labels = (torch.rand(7, 1, 2, 2) * (255 if dtype == torch.uint8 else 1)).to(dtype), torch.arange(7) % 3
+    genmix = GenMix(random_bank(), **options)
+    assert genmix.params is None
+    mixed, soft = genmix(images, labels)
+    params = genmix.params
+    assert params.keys() == {"lam", "index", "from_batch"}
+    state = torch.get_rng_state()
+    for replay in (genmix, GenMix(random_bank())):
+        again = replay(images, labels, params=params)
+        assert torch.equal(again[0], mixed)
+        assert torch.equal(again[1], soft)
+    assert torch.equal(torch.get_rng_state(), state)
+    # And it is what Eq. (1) says of it.
+    bank = random_bank()
+    from_bank = genmix.transform(images, {**params, "labels": None})
+    assert torch.equal(from_bank, mixed)
+    if dtype == torch.float32 and not params["from_batch"].any():
+        lam = params["lam"].view(-1, 1, 1, 1)
+        assert torch.allclose(mixed, lam * bank.images[params["index"]] / 255 + (1 - lam) * images, atol=1e-6)
+
+
+PARAMS = {"lam": torch.rand(4), "index": torch.tensor([0, 3, 1, 2]), "from_batch": torch.zeros(4, dtype=torch.bool)}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"lam": torch.rand(3)},
+            r"each of shape \(4,\), got \{'lam': \(3,\), .*; take the params of a call with as many",
+        ),
+        ({"index": None}, r"must have the tensors lam, index, from_batch, .* got \{'lam': \(4,\), 'from_batch'"),
+        ({"index": torch.tensor([0, 4, 0, 0])}, r"point outside the bank \(4 images\) or the batch \(4\)"),
+        ({"index": torch.tensor([0, -1, 0, 0])}, "they were drawn with another bank"),
+        ({"index": torch.tensor([0, 0, 0, 9]), "from_batch": torch.ones(4, dtype=torch.bool)}, "point outside"),
+    ],
+)
+def test_params_that_do_not_fit(change, text):
+    bank = SyntheticBank(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4) % 3, classes=["a", "b", "c"])
+    with pytest.raises(InputError, match=f"GenMix: params .*{text}"):
+        GenMix(bank)(torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 1]), params={**PARAMS, **change})
+
+
+def test_in_place_is_refused_where_gradients_are_wanted(random_bank, batch):
+    images, labels = batch()
+    with pytest.raises(InputError, match="inplace=True cannot write into images that require gradients; leave it out"):
+        GenMix(random_bank(), inplace=True)(images.requires_grad_(), labels)
 
 
 # What is refused: when it is built
@@ -407,7 +506,10 @@ IMAGES, LABELS = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 1])
         ((IMAGES.expand(4, 3, 2, 2), LABELS), r"batch has shape \(4, 3, 2, 2\); expected \(N, 1, 2, 2\): resize"),
         ((IMAGES[0], LABELS), r"batch has shape \(1, 2, 2\)"),
         ((IMAGES[:3], LABELS), "one label for each image, got 3 images and 4 labels"),
-        (((IMAGES * 255).byte(), LABELS), r"must be floating-point, got torch.uint8; put v2\.ToDtype\(torch\.float32"),
+        (((IMAGES * 255).long(), LABELS), r"float64, uint8 or uint16, got torch.int64: put v2\.ToDtype\("),
+        ((IMAGES > 0.5, LABELS), "float64, uint8 or uint16, got torch.bool.*leave a mask out"),
+        ({"image": IMAGES, "mask": (IMAGES > 0.5).long(), "label": LABELS}, "uint8 or uint16, got torch.int64"),
+        ((IMAGES, LABELS, torch.rand(4, 1, 3, 3)), r"the batch has shape \(4, 1, 3, 3\); expected \(N, 1, 2, 2\)"),
         ((IMAGES.to("meta"), LABELS), r"images are on meta, its labels on cpu, the bank on .*genmix\.to\('meta'\)"),
         ((IMAGES, LABELS.to("meta")), "images are on cpu, its labels on meta"),
         ((IMAGES, LABELS + 1), "labels run from 1 to 3, but there are 3 classes"),
@@ -464,3 +566,41 @@ def test_v2_transforms_of_masks_stand_before_it():
     """What is refused here is what MixUp refuses as well."""
     with pytest.raises(ValueError, match="does not support PIL images, bounding boxes, keypoints and masks"):
         v2.MixUp(num_classes=3)(tv_tensors.Mask(torch.zeros(4, 2, 2)), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("alpha", 0, "alpha must be a positive number, got 0"),
+        ("p", 1.5, "p is a probability, from 0 to 1, got 1.5"),
+        ("real_partner", "half", "real_partner is a probability, from 0 to 1, got 'half'"),
+    ],
+)
+def test_options_that_are_set_later_are_checked_too(name, value, text):
+    genmix = GenMix(BANK)
+    before = getattr(genmix, name)
+    with pytest.raises(InputError, match=f"GenMix: {text}"):
+        setattr(genmix, name, value)
+    assert getattr(genmix, name) == before
+
+
+def test_options_can_change_as_training_goes_on():
+    """A schedule of alpha, an end of mixing."""
+    genmix = GenMix(BANK)
+    genmix(IMAGES, LABELS)
+    assert bool((genmix.params["lam"] > 0).all())
+    genmix.p = 0.0
+    assert torch.equal(genmix(IMAGES, LABELS)[0], IMAGES)
+    genmix.p, genmix.alpha = 1.0, 1e6
+    genmix(IMAGES, LABELS)
+    assert bool((genmix.params["lam"] > 0.99).all())
+    genmix.real_partner, genmix.per_sample = 1.0, False
+    genmix(IMAGES, LABELS)
+    assert bool(genmix.params["from_batch"].all())
+    assert len(genmix.params["lam"].unique()) == 1
+    assert "alpha=1000000.0" in str(genmix)
+
+
+def test_in_place_is_refused_where_images_share_memory():
+    with pytest.raises(InputError, match=r"cannot write into an expanded batch, .*; give images.clone\(\)"):
+        GenMix(BANK, inplace=True)(IMAGES[:1].expand(4, 1, 2, 2), LABELS)

@@ -23,7 +23,6 @@ def bank_of(*counts, **options):
         ("any", (2, 1, 5), [[0.25, 0.125, 0.625]] * 3),
         ("any", (4, 0, 12), [[0.25, 0, 0.75]] * 3),
         ("balanced", (2, 1, 5), [[1 / 3] * 3] * 3),
-        ("balanced", (4, 0, 12), [[0.5, 0, 0.5]] * 3),
         ("same", (2, 1, 5), [[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
         ("other", (2, 1, 5), [[0, 1 / 6, 5 / 6], [2 / 7, 0, 5 / 7], [2 / 3, 1 / 3, 0]]),
         ("other", (4, 0, 12), [[0, 0, 1], [0.25, 0, 0.75], [1, 0, 0]]),
@@ -54,8 +53,34 @@ def test_inverse_to_the_counts_that_the_bank_records():
     assert given_counts[0].tolist() == pytest.approx([0.4, 0.4, 0.2])
 
 
-def test_inverse_draws_no_class_that_the_bank_lacks():
-    assert pairing_matrix("inverse", bank_of(3, 0, 3), class_counts=(10, 1, 30))[0].tolist() == [0.75, 0, 0.25]
+OWN = [[0.5, 0.5, 0], [0, 1, 0], [0.25, 0.25, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("pairing", "redrawn", "skipped"),
+    [
+        ("any", [[0.25, 0, 0.75]] * 3, [[0.25, 0, 0.75]] * 3),
+        ("balanced", [[0.5, 0, 0.5]] * 3, [[1 / 3, 0, 1 / 3]] * 3),
+        ("inverse", [[0.75, 0, 0.25]] * 3, [[3 / 34, 0, 1 / 34]] * 3),
+        ("same", [[1, 0, 0], [0.25, 0, 0.75], [0, 0, 1]], [[1, 0, 0], [0, 0, 0], [0, 0, 1]]),
+        ("other", [[0, 0, 1], [0.25, 0, 0.75], [1, 0, 0]], [[0, 0, 1], [0.25, 0, 0.75], [1, 0, 0]]),
+        (OWN, [[1, 0, 0], [0.25, 0, 0.75], [1 / 3, 0, 2 / 3]], [[0.5, 0, 0], [0, 0, 0], [0.25, 0, 0.5]]),
+    ],
+)
+def test_a_class_that_the_bank_lacks(pairing, redrawn, skipped):
+    """Its share goes to the row's other classes (to the whole bank where there is none), or is left out."""
+    bank, counts = bank_of(4, 0, 12), (10, 1, 30)
+    for absent, expected in (("redraw", redrawn), ("skip", skipped)):
+        matrix = pairing_matrix(pairing, bank, class_counts=counts, absent=absent)
+        assert torch.allclose(matrix, torch.tensor(expected, dtype=torch.float32), atol=1e-6)
+
+
+@pytest.mark.parametrize("pairing", ["other", [[0, 1, 0], [1, 0, 0], [0, 0, 1]]])
+def test_nothing_to_pair_with(pairing):
+    bank = bank_of(0, 3, 0)
+    assert pairing_matrix(pairing, bank, absent="redraw").tolist() == [[0, 1, 0]] * 3
+    row_of_the_only_class = pairing_matrix(pairing, bank, absent="skip")[1]
+    assert row_of_the_only_class.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -84,12 +109,16 @@ def test_a_matrix_rounded_to_single_precision_still_sums_to_one():
 
 
 @given(
-    counts=st.lists(st.integers(0, 1000), min_size=2, max_size=4).filter(lambda c: sum(n > 0 for n in c) > 1),
-    pairing=st.sampled_from([name for name in PRESETS if name != "same"]),
+    counts=st.lists(st.integers(0, 1000), min_size=2, max_size=4).filter(any),
+    pairing=st.sampled_from(PRESETS),
+    absent=st.sampled_from(["redraw", "skip"]),
 )
-def test_every_preset_is_row_stochastic_and_draws_only_what_is_there(counts, pairing):
-    matrix = pairing_matrix(pairing, bank_of(*counts), class_counts=range(1, len(counts) + 1))
-    assert torch.allclose(matrix.sum(dim=1), torch.ones(len(counts)))
+def test_every_preset_is_row_stochastic_and_draws_only_what_is_there(counts, pairing, absent):
+    matrix = pairing_matrix(pairing, bank_of(*counts), class_counts=range(1, len(counts) + 1), absent=absent)
+    if absent == "redraw" or all(counts):
+        assert torch.allclose(matrix.sum(dim=1), torch.ones(len(counts)))
+    else:
+        assert bool((matrix.sum(dim=1) < 1 + 1e-6).all())
     assert bool((matrix >= 0).all())
     assert not matrix[:, torch.tensor(counts) == 0].any()
 
@@ -101,8 +130,9 @@ def test_every_preset_is_row_stochastic_and_draws_only_what_is_there(counts, pai
         ("any", (0, 0, 0), "the bank is empty"),
         ("same", (2, 0, 1), r"'same' draws from hemangioma, but the bank has no images of it \(it has .*'cyst': 2"),
         ("same", (0, 0, 1), "draws from cyst, hemangioma, but"),
+        ("balanced", (2, 0, 1), "'balanced' draws from hemangioma, but .*absent='redraw' or absent='skip'"),
         ("other", (0, 3, 0), "'other': the bank has no class other than hemangioma"),
-        ([[0, 1, 0], [0, 0, 1], [1, 0, 0]], (1, 1, 0), "pairing='matrix' draws from metastasis.*or choose"),
+        ([[0, 1, 0], [0, 0, 1], [1, 0, 0]], (1, 1, 0), "pairing='matrix' draws from metastasis.*choose pairing='any'"),
         ([[1.0]], (1, 1, 1), r"must be 3 x 3, got \(1, 1\)"),
         ([1, 0, 0], (1, 1, 1), r"must be 3 x 3, got \(3,\)"),
         ([[0.5, 0.4, 0], [1, 0, 0], [0, 0, 1]], (1, 1, 1), r"rows with the sums \[0.9, 1.0, 1.0\]"),
@@ -117,6 +147,17 @@ def test_every_preset_is_row_stochastic_and_draws_only_what_is_there(counts, pai
 def test_refused(pairing, counts, text):
     with pytest.raises(InputError, match=f"GenMix: .*{text}"):
         pairing_matrix(pairing, bank_of(*counts))
+
+
+@pytest.mark.parametrize("absent", ["ignore", None, 1])
+def test_absent_is_one_of_three(absent):
+    with pytest.raises(InputError, match="GenMix: absent must be one of error, redraw, skip, got"):
+        pairing_matrix("any", bank_of(1, 1, 1), absent=absent)
+
+
+def test_inverse_names_the_class_that_the_bank_lacks():
+    with pytest.raises(InputError, match="'inverse' draws from hemangioma"):
+        pairing_matrix("inverse", bank_of(3, 0, 3), class_counts=(10, 1, 30))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""The draw and the mix of the labels as plain loops, for Numba: one call, where torch and NumPy start dozens of them.
+
+What is computed is :func:`genmix_transforms.transforms.drawing.draw`'s and ``functional.mix_labels``'; the tests hold
+them to the same numbers.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba.extending import overload
+
+from genmix_transforms.transforms.kernels.numba_kernel import compiled
+
+
+@compiled
+def step(uniform, labels, rows, bank_labels, cumulative, start, count, size, alpha, p, real_partner, per_sample, by_class, some_have_none, lam, index, from_batch):  # type: ignore[no-untyped-def] # fmt: skip # noqa: E501
+    """Draw, and mix the labels, into ``lam``, ``index``, ``from_batch`` and ``rows``.
+
+    ``labels`` are class indices, or empty if ``rows`` are given; ``from_batch`` is empty if no partner is of the batch.
+    Returns whether the indices are in range; if not, nothing is drawn.
+    """
+    if labels.size and not _one_hot(labels, rows):
+        return False
+    _draw(
+        uniform, labels, rows, cumulative, start, count, size, alpha, p, real_partner, per_sample, by_class,
+        some_have_none, lam, index, from_batch,
+    )  # fmt: skip
+    _mix_labels(rows, rows.copy() if from_batch.size else rows, bank_labels, index, from_batch, lam)
+    return True
+
+
+@compiled
+def _one_hot(labels, rows):  # type: ignore[no-untyped-def]
+    for number in range(labels.size):
+        label = labels[number]
+        if label < 0 or label >= rows.shape[1]:
+            return False
+        for column in range(rows.shape[1]):
+            rows[number, column] = 1 if column == label else 0
+    return True
+
+
+@compiled
+def _draw(uniform, labels, rows, cumulative, start, count, size, alpha, p, real_partner, per_sample, by_class, some_have_none, lam, index, from_batch):  # type: ignore[no-untyped-def] # fmt: skip # noqa: E501
+    samples = uniform.shape[0]
+    for number in range(samples):
+        first = number if per_sample else 0
+        weight = np.float32(uniform[first, 0] ** (1 / alpha))
+        mixed = uniform[first, 2] < p
+        row, found = np.int64(uniform[number, 1] * size), True
+        if by_class:
+            if labels.size:
+                weights, mass = cumulative[labels[number]].astype(np.float64), 1.0
+            else:
+                weights, mass = _of_row(rows[number], cumulative)
+            row, found = _draw_of_class(
+                weights, start, count, uniform[number, 3], uniform[number, 1], mass if some_have_none else weights[-1]
+            )
+        if from_batch.size:
+            from_batch[number] = uniform[number, 4] < real_partner
+            if from_batch[number]:
+                found = True
+                steps = 1 + min(max(np.int64(uniform[number, 1] * (samples - 1)), 0), max(0, samples - 2))
+                row = (number + steps) % samples
+        index[number] = row
+        lam[number] = weight if mixed and (found or not some_have_none) else 0
+
+
+@compiled
+def _of_row(row, cumulative):  # type: ignore[no-untyped-def]
+    """The classes' weights for a soft label, cumulated, and what the label sums to."""
+    weights, mass = np.zeros(row.size), 0.0
+    for own in range(row.size):
+        mass += row[own]
+        for other in range(row.size):
+            weights[other] += np.float64(row[own]) * cumulative[own, other]
+    return weights, mass
+
+
+@compiled
+def _draw_of_class(cumulative, start, count, class_draw, image_draw, total):  # type: ignore[no-untyped-def]
+    """A row of the bank, and whether the draw fell on a class."""
+    classes = count.size
+    size = start[classes - 1] + count[classes - 1]
+    chosen = 0
+    if total > 0:
+        while chosen < classes and not cumulative[chosen] > class_draw * total:
+            chosen += 1
+    else:  # none of the labels: from the whole bank
+        while start[chosen] + count[chosen] <= class_draw * size:
+            chosen += 1
+    found = chosen < classes
+    chosen = min(chosen, classes - 1)
+    return min(max(start[chosen] + np.int64(image_draw * count[chosen]), 0), size - 1), found
+
+
+@compiled
+def _lerp(real, partner, weight):  # type: ignore[no-untyped-def]
+    if weight < 0.5:
+        return real + weight * (partner - real)
+    return partner - (np.float32(1) - weight) * (partner - real)
+
+
+@compiled
+def _mix_with_indices(rows, own, bank_labels, index, from_batch, lam):  # type: ignore[no-untyped-def]
+    for number in range(rows.shape[0]):
+        of_batch = from_batch.size and from_batch[number]
+        label = -1 if of_batch else bank_labels[index[number]]
+        for column in range(rows.shape[1]):
+            if of_batch:
+                partner = own[index[number], column]
+            else:
+                partner = np.float32(1) if column == label else np.float32(0)
+            rows[number, column] = _lerp(rows[number, column], partner, lam[number])
+
+
+@compiled
+def _mix_with_rows(rows, own, bank_labels, index, from_batch, lam):  # type: ignore[no-untyped-def]
+    for number in range(rows.shape[0]):
+        source = own if from_batch.size and from_batch[number] else bank_labels
+        for column in range(rows.shape[1]):
+            rows[number, column] = _lerp(rows[number, column], source[index[number], column], lam[number])
+
+
+def _mix_labels(rows: Any, own: Any, bank_labels: Any, index: Any, from_batch: Any, lam: Any) -> None:
+    """Mix ``rows`` in place: with the bank's labels, indices or rows, or with rows of ``own``."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(_mix_labels)
+def _mix_labels_by_form(rows, own, bank_labels, index, from_batch, lam):  # type: ignore[no-untyped-def]
+    mix = _mix_with_indices if bank_labels.ndim == 1 else _mix_with_rows
+    return lambda rows, own, bank_labels, index, from_batch, lam: mix(rows, own, bank_labels, index, from_batch, lam)
