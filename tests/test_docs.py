@@ -1,6 +1,8 @@
 """The documentation says what the code does: its examples run, its command lines parse, its pages are there."""
 
+import ast
 import contextlib
+import functools
 import importlib.util
 import io
 import pkgutil
@@ -32,6 +34,8 @@ FENCE = re.compile(
     flags=re.MULTILINE | re.DOTALL,
 )
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
+NEEDS_CUDA = "# needs CUDA\n"
+OPTIONAL = {"lightning", "timm", "transformers"}  # what a recipe may import and this package does not require
 
 
 def page_id(page: Path) -> str:
@@ -44,6 +48,19 @@ def blocks(page: Path) -> Iterator[tuple[str, str, bool]]:
     for match in FENCE.finditer(text):
         code = re.sub(rf"^{match['indent']}", "", match["code"], flags=re.MULTILINE)
         yield match["language"], code, bool(NOT_RUN.fullmatch(match["before"].strip()))
+
+
+def lacking(code: str) -> str:
+    """What a block needs and is not here; empty if it can run. Anything else that is missing is an error."""
+    if code.startswith(NEEDS_CUDA) and not torch.cuda.is_available():
+        return "CUDA"
+    imported = set()
+    for statement in ast.walk(ast.parse(code)):
+        if isinstance(statement, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and statement.module:
+            imported.add(statement.module.partition(".")[0])
+    return ", ".join(sorted(name for name in imported & OPTIONAL if importlib.util.find_spec(name) is None))
 
 
 def navigation(entries: list[Any]) -> Iterator[str]:
@@ -122,16 +139,24 @@ def torch_as_before() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def traced_only(monkeypatch) -> None:
+    """``torch.compile`` traces but generates no code, which takes half a minute: test_recipes.py has that."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
 @pytest.mark.filterwarnings("ignore:very few images")
 @pytest.mark.parametrize(
     "page", [page for page in WITH_EXAMPLES if any(language == "python" for language, *_ in blocks(page))], ids=page_id
 )
-def test_examples_run_as_written(page, tmp_path, monkeypatch, torch_as_before):
+def test_examples_run_as_written(page, tmp_path, monkeypatch, torch_as_before, traced_only):
     monkeypatch.chdir(tmp_path)
     module = {"__name__": "__main__"}
     printed = ""
     for number, (language, code, skipped) in enumerate(blocks(page)):
         if language == "python" and not skipped:
+            if missing := lacking(code):
+                pytest.skip(f"{page_id(page)}: the blocks from number {number} on need {missing}, which is not here")
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 exec(compile(code, f"{page_id(page)}, block {number}", "exec"), module)
             printed = out.getvalue()
@@ -153,6 +178,27 @@ def test_what_is_printed_is_compared_with_the_page(tmp_path):
 def test_a_reason_is_given_for_a_block_that_is_not_run(tmp_path):
     (tmp_path / "page.md").write_text("<!-- not run: -->\n```python\n1 / 0\n```\n")
     assert list(blocks(tmp_path / "page.md")) == [("python", "1 / 0\n", False)]
+
+
+@pytest.mark.parametrize(
+    ("code", "missing"),
+    [
+        ("import torch\n", ""),
+        ("import timm\nfrom lightning.pytorch import Trainer\n", "lightning, timm"),
+        ("def f():\n    from timm.data import create_loader\n", "timm"),
+        ("import no_such_module\n", ""),  # which running it will say
+        ("# needs CUDA\nimport timm\n", "CUDA"),
+    ],
+)
+def test_what_a_block_lacks(code, missing, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert lacking(code) == missing
+
+
+def test_every_library_that_a_page_may_lack_is_used_by_one():
+    code = "\n".join(code for page in WITH_EXAMPLES for language, code, _ in blocks(page) if language == "python")
+    assert [name for name in OPTIONAL if not re.search(rf"^(import|from) {name}\b", code, flags=re.MULTILINE)] == []
 
 
 # The command line
