@@ -125,7 +125,9 @@ class SyntheticBank(KeepsDtypes):
         values = []
         for name, given, default in (("mean", mean, 0.0), ("std", std, 1.0)):
             try:
-                tensor = torch.as_tensor(default if given is None else given, dtype=torch.float64).flatten().cpu()
+                tensor = torch.as_tensor(
+                    default if given is None else given, dtype=torch.float64, device="cpu"
+                ).flatten()
             except (TypeError, ValueError, RuntimeError) as error:
                 raise InputError(f"{name} must be numbers, one a channel, got {given!r}") from error
             if not bool(tensor.isfinite().all()):

@@ -5,12 +5,16 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.images import HIGHEST_PIXEL
 
-_BEYOND = 0.25  # of the bank's width: less is interpolation's overshoot, noise, a jitter that was not clamped
+_BEYOND = 0.25
+"""Of the width of what is possible. Less is interpolation's overshoot, noise, a jitter that was not clamped."""
+_TAIL = 0.02
+_VALUES = 1 << 16
 _SAMPLE = 16
 
 
@@ -30,43 +34,59 @@ class FirstUse:
         """Look, if it has not been done yet. On CUDA the first call measures, and a later one reads what it found.
 
         Raises:
-            InputError: the batch reaches far beyond what any image of the bank can be.
+            InputError: a part of the values, not single ones, lies far beyond what any pixel of the bank can be.
         """
         if images.device.type == "cuda":
-            self._look_later(images, bank, scale, shift)
-        elif images.device.type != "meta" and images.is_floating_point() and images.numel():
-            self.pending = False
+            with torch.cuda.device_of(images):
+                self._look_later(images, bank, scale, shift)
+        elif _has_values(images) and images.is_floating_point():
             _compare(_measure(images, bank, scale, shift))
+            self.pending = False
 
     def _look_later(self, images: Tensor, bank: SyntheticBank, scale: Tensor, shift: Tensor) -> None:
         if torch.cuda.is_current_stream_capturing():
             return
         if self._measured is None:
-            if images.is_floating_point() and images.numel():
-                self._measured = torch.empty(6, pin_memory=True)
+            if _has_values(images) and images.is_floating_point():
+                self._measured = torch.empty(8, pin_memory=True)
                 self._measured.copy_(_measure(images, bank, scale, shift), non_blocking=True)
                 self._ready = torch.cuda.Event()
                 self._ready.record()
         elif self._ready is not None and self._ready.query():
+            measured, self._measured = self._measured, None
+            _compare(measured)
             self.pending = False
-            _compare(self._measured)
 
     def __getstate__(self) -> dict[str, object]:
         return {"pending": self.pending, "_measured": None, "_ready": None}
 
 
+def _has_values(images: Tensor) -> bool:
+    """Neither empty, nor a tensor that only says what it would be."""
+    return images.numel() > 0 and images.device.type != "meta" and not isinstance(images, FakeTensor)
+
+
 @torch.no_grad()
 def _measure(images: Tensor, bank: SyntheticBank, scale: Tensor, shift: Tensor) -> Tensor:
-    """Lowest and highest value of the batch, of the pixels of a part of the bank, and of all a pixel can be."""
+    """Lowest and highest value of the batch, of most of it, of a part of the bank, and of all a pixel can be."""
     images = images.as_subclass(Tensor).float()
     step = max(1, len(bank) // _SAMPLE)
     found = bank.images[::step].float() * scale + shift
     possible = torch.stack([shift, shift + scale * HIGHEST_PIXEL[bank.images.dtype]])
-    return torch.stack([edge for values in (images, found, possible) for edge in values.aminmax()]).float()
+    ends = [images.aminmax(), _most(images), found.aminmax(), possible.aminmax()]
+    return torch.stack([end for both in ends for end in both]).float()
+
+
+def _most(values: Tensor) -> tuple[Tensor, Tensor]:
+    """What all but ``_TAIL`` of the values at either end lie between, by a sample of them: noise reaches anywhere."""
+    values = values.flatten()
+    some = values[:: max(1, len(values) // _VALUES) | 1].sort().values  # an odd step, so as not to walk down a column
+    left_out = int(_TAIL * (len(some) - 1))
+    return some[left_out], some[len(some) - 1 - left_out]
 
 
 def _compare(measured: Tensor) -> None:
-    low, high, bank_low, bank_high, least, most = measured.tolist()
+    low, high, lower, upper, bank_low, bank_high, least, most = measured.tolist()
     if not (math.isfinite(low) and math.isfinite(high)):
         return  # NaN and infinity are the loss's to show
     says = (
@@ -74,7 +94,7 @@ def _compare(measured: Tensor) -> None:
         f"{bank_high:.3g} (possible: {least:.3g} to {most:.3g})"
     )
     room = _BEYOND * (most - least)
-    if low < least - room or high > most + room:
+    if lower < least - room or upper > most + room:
         raise InputError(
             f"{says}: they are not in the same units. If the batch went through v2.Normalize(mean, std), give "
             "GenMix(bank, mean=mean, std=std); if it is in [0, 255], divide it by 255 or leave it uint8; "

@@ -51,13 +51,17 @@ class RecycledMemory:
         return torch.empty(0, dtype=images.dtype, device="cpu").set_(storage, 0, images.shape, _strides(images))
 
     def _take(self, size: int) -> NDArray[np.uint8]:
-        try:
-            block = self._free.pop()
-        except IndexError:
-            pass
-        else:
+        others: list[NDArray[np.uint8]] = []
+        while self._free:
+            try:
+                block = self._free.pop()
+            except IndexError:  # another thread was faster
+                break
             if size <= len(block) <= 2 * size:
+                self._free.extend(others)
                 return block
+            others.append(block)
+        # What does not fit is let go: batches have another size now.
         # NumPy asks the system for large pages, a hundredth of the page faults.
         memory = np.empty(size + _ALIGNMENT, dtype=np.uint8)
         skipped = -memory.ctypes.data % _ALIGNMENT

@@ -58,7 +58,7 @@ class UniformSource:
         worker = get_worker_info()
         if worker is not None:
             generator = self._of_worker(generator, worker.seed)
-        if generator.device.type != device.type and device.type != "meta":
+        if not _same_device(generator.device, device) and device.type != "meta":
             raise InputError(
                 f"GenMix: the batch is on {device}, the generator on {generator.device}: "
                 f"make it there, with torch.Generator({str(device)!r}).manual_seed(seed)"
@@ -102,7 +102,13 @@ def rank() -> int:
     return _launched_as
 
 
-_launched_as = int(os.environ.get("RANK") or 0)
+_rank_of_launcher = os.environ.get("RANK", "")
+_launched_as = int(_rank_of_launcher) if _rank_of_launcher.isdecimal() else 0
+
+
+def _same_device(one: torch.device, other: torch.device) -> bool:
+    """ "cuda" is the current device of its type."""
+    return one.type == other.type and (one.index or 0) == (other.index or 0)
 
 
 def _dtype(device: torch.device) -> torch.dtype:
@@ -125,7 +131,13 @@ def _other_on_every_rank(uniform: Tensor) -> Tensor:
     return (state >> (64 - kept) & (1 << kept) - 1).to(uniform.dtype).mul_(2.0**-kept)
 
 
-@torch.library.custom_op("genmix_transforms::uniform", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
+# A CUDA graph would replay the numbers of its capture.
+_TAGS = tuple(
+    getattr(torch.Tag, name) for name in ("nondeterministic_seeded", "cudagraph_unsafe") if hasattr(torch.Tag, name)
+)
+
+
+@torch.library.custom_op("genmix_transforms::uniform", mutates_args=(), tags=_TAGS)
 def _uniform_operator(source: int, rows: int, columns: int, device: torch.device) -> Tensor:
     generator = _sources[source].generator
     assert generator is not None

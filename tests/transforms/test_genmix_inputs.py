@@ -604,3 +604,18 @@ def test_options_can_change_as_training_goes_on():
 def test_in_place_is_refused_where_images_share_memory():
     with pytest.raises(InputError, match=r"cannot write into an expanded batch, .*; give images.clone\(\)"):
         GenMix(BANK, inplace=True)(IMAGES[:1].expand(4, 1, 2, 2), LABELS)
+
+
+@pytest.mark.parametrize("pairing", ["same", "balanced", "other", torch.eye(3).roll(1, 0)])
+def test_built_under_another_default_device(random_bank, batch, pairing):
+    """``with torch.device("cuda"):`` around a script's set-up puts what is made there on the GPU; the bank says where."""
+    bank = random_bank()
+    with torch.device("meta"):
+        genmix = GenMix(bank, pairing=pairing, mean=0.5, std=0.25)
+    assert {buffer.device.type for buffer in genmix.buffers()} == {"cpu"}
+    expected = GenMix(bank, pairing=pairing, mean=0.5, std=0.25)
+    images, labels = batch()
+    torch.manual_seed(0)
+    mixed = genmix(4 * images - 2, labels)
+    torch.manual_seed(0)
+    assert all(torch.equal(*pair) for pair in zip(mixed, expected(4 * images - 2, labels), strict=True))

@@ -49,4 +49,7 @@ def mix_with_bank(
         if images.is_cuda and triton_is_there():
             return mix_fused(images, pixels, drawn, units, out=torch.empty_like(images) if out is None else out)
     mixed = mix_plainly(images, pixels, drawn, units)
-    return mixed if out is None else out.copy_(mixed)
+    if out is None:
+        return mixed
+    out.copy_(mixed)
+    return out

@@ -24,8 +24,4 @@ def mix_plainly(
         own = images.index_select(0, torch.where(from_batch, index, 0))
         choose = from_batch.view(-1, *[1] * (images.ndim - 1))
         partners = torch.where(choose, own.to(torch.promote_types(own.dtype, torch.float32)), partners)
-    mixed = mix_images(images, partners, lam)
-    for format_ in (torch.channels_last, torch.channels_last_3d):
-        if images.ndim == (4 if format_ == torch.channels_last else 5) and images.is_contiguous(memory_format=format_):
-            return mixed if images.is_contiguous() else mixed.contiguous(memory_format=format_)
-    return mixed
+    return mix_images(images, partners, lam)

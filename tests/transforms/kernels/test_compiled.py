@@ -1,0 +1,188 @@
+"""The mix compiled by Numba: one pass, in other memory and in place, by one thread and by several."""
+
+import multiprocessing
+import threading
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("numba", reason="Numba is an extra: pip install 'genmix-transforms[cpu]'")
+
+from genmix_transforms.transforms.drawing import Draw
+from genmix_transforms.transforms.kernels import Units, compiled
+from genmix_transforms.transforms.kernels.compiled import can_mix, mix_compiled
+
+DTYPES = (torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.uint16)
+LAYOUTS = ("contiguous", "a part")
+
+
+def mix(images, pixels, drawn, units, *, out=None):
+    out = torch.empty_like(images) if out is None else out
+    assert can_mix(images, pixels, out)
+    return mix_compiled(images, pixels, drawn, units, out=out)
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Several threads also for little work; ``threads(number)`` sets how many, and returns those that were started."""
+    started = []
+
+    class Counted(threading.Thread):
+        def start(self):
+            started.append(self)
+            super().start()
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(compiled, "VALUES_PER_THREAD", 1)
+    monkeypatch.setattr(compiled.threading, "Thread", Counted)
+
+    def use(number):
+        torch.set_num_threads(number)
+        return started
+
+    yield use
+    torch.set_num_threads(before)
+
+
+def test_equation_one(case):
+    case.run(mix)
+
+
+def test_laws(law):
+    law(mix)
+
+
+@pytest.mark.parametrize("bank_dtype", [torch.uint8, torch.uint16])
+@pytest.mark.parametrize("inplace", [False, True])
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.tuples(st.integers(0, 6), st.integers(1, 4), st.integers(1, 40)),
+    own=st.sampled_from(["none", "some", "all"]),
+    seed=st.integers(0, 1000),
+)
+def test_any_shape(make_case, bank_dtype, inplace, shape, own, seed):
+    """Rows of any length: whole vectors and what is left of them."""
+    make_case(shape=shape, own=own, inplace=inplace, bank_dtype=bank_dtype, seed=seed).run(mix)
+
+
+def test_every_bfloat16():
+    """Rounded as torch rounds: all 65,536 of them, mixed with 0."""
+    bits = torch.arange(65536, dtype=torch.int32).to(torch.uint16)
+    images = bits.view(torch.bfloat16).view(1, 1, 256, 256)
+    lam = torch.tensor([0.4])
+    units = Units(torch.ones(1, 1, 1), torch.zeros(1, 1, 1), (torch.ones(1).numpy(), torch.zeros(1).numpy()))
+    draw = Draw(lam, torch.tensor([0]), None)
+    mixed = mix(images, torch.zeros(1, 1, 256, 256, dtype=torch.uint8), draw, units)
+    expected = torch.lerp(images.float(), torch.zeros(1), lam).bfloat16()
+    finite = images.isfinite()
+    # One spacing: whether a product was rounded before it was added may show.
+    assert torch.allclose(mixed[finite].double(), expected[finite].double(), rtol=2**-8, atol=2.0**-133)
+    assert not mixed[~finite].isfinite().any()
+    assert torch.equal(mixed.isnan(), expected.isnan())
+
+
+# Threads
+
+
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("own", ["none", "some", "all"])
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_threads_change_no_bit(threads, make_case, number, inplace, own, count):
+    options = {"shape": (count, 3, 9, 7), "own": own, "inplace": inplace, "seed": 5}
+    expected = make_case(**options).run(mix)
+    started = threads(number)
+    assert torch.equal(make_case(**options).run(mix), expected)
+    assert len(started) == max(0, min(number, count) - 1)
+    assert not any(thread.is_alive() for thread in started)
+
+
+def test_little_work_is_done_by_one_thread(monkeypatch, threads, make_case):
+    started = threads(2)
+    monkeypatch.setattr(compiled, "VALUES_PER_THREAD", 500)
+    make_case(shape=(5, 3, 8, 8)).run(mix)  # 960 values
+    assert not started
+    make_case(shape=(5, 3, 9, 8)).run(mix)  # 1080
+    assert len(started) == 1
+
+
+def test_after_a_fork(threads, make_case):
+    """In a DataLoader's worker: threads of the parent are not there, and are not waited for."""
+    started = threads(2)
+    expected = make_case().run(mix)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    process = context.Process(target=lambda: queue.put(make_case().run(mix).flatten().tolist()))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert queue.get() == expected.flatten().tolist()
+    assert len(started) == 1
+
+
+def test_several_callers_at_once(make_case):
+    """The kernels keep nothing between calls."""
+    cases = [make_case(shape=(4, 3, 20, 20), own="some", inplace=True, seed=seed) for seed in range(4)]
+    callers = [threading.Thread(target=lambda case=case: [case.run(mix) for _ in range(3)]) for case in cases]
+    errors = []
+    before, threading.excepthook = threading.excepthook, lambda arguments: errors.append(arguments.exc_value)
+    try:
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    finally:
+        threading.excepthook = before
+    assert not errors
+
+
+# What is compiled for
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_layouts_that_are_left_to_others(lay, which):
+    """Images, bank and output must each be contiguous."""
+    images = torch.rand(4, 3, 6, 6)
+    assert can_mix(images, images, images)
+    assert can_mix(lay(images, "a part"), images, images)
+    for layout in ("channels last", "every second column", "every second image", "some channels", "images last"):
+        tensors = [images] * 3
+        tensors[which] = lay(images, layout)
+        assert not can_mix(*tensors)
+
+
+def test_dtypes_that_are_left_to_others():
+    images = torch.rand(4, 3, 6, 6)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.uint16):
+        some = images.to(dtype)
+        assert can_mix(some, images.byte(), some) == (dtype in DTYPES)
+
+
+def test_without_numba(monkeypatch):
+    monkeypatch.setattr(compiled, "numba_is_there", lambda: False)
+    images = torch.rand(4, 3, 6, 6)
+    assert not can_mix(images, images, images)
+
+
+def test_numba_is_looked_for(monkeypatch):
+    compiled.numba_is_there.cache_clear()
+    assert compiled.numba_is_there()
+    compiled.numba_is_there.cache_clear()
+    monkeypatch.setattr(compiled, "find_spec", lambda name: None)
+    try:
+        assert not compiled.numba_is_there()
+    finally:
+        compiled.numba_is_there.cache_clear()
+
+
+def test_images_that_require_gradients_where_none_are_kept(make_case):
+    """As in a validation loop; NumPy refuses such tensors, memory they share it does not."""
+    case = make_case(own="some")
+    expected = case.run(mix)
+    case.images = case.images.requires_grad_()
+    with torch.no_grad():
+        assert torch.equal(mix(case.images, case.pixels, case.draw, case.units), expected)
+    with torch.inference_mode():
+        assert torch.equal(mix(case.images, case.pixels, case.draw, case.units), expected)
