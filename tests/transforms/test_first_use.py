@@ -451,4 +451,4 @@ def test_a_bad_batch_is_refused_again_when_it_comes_again():
         with pytest.raises(InputError, match=NOT_THE_SAME):
             genmix(torch.full((2, 1, 4, 4), 9.0), torch.zeros(2, dtype=torch.int64))
     genmix(torch.full((2, 1, 4, 4), 0.5), torch.zeros(2, dtype=torch.int64))
-    genmix(torch.full((2, 1, 4, 4), 9.0), torch.zeros(2, dtype=torch.int64))  # once it was right, it is looked at no more
+    genmix(torch.full((2, 1, 4, 4), 9.0), torch.zeros(2, dtype=torch.int64))  # looked at no more

@@ -608,7 +608,7 @@ def test_in_place_is_refused_where_images_share_memory():
 
 @pytest.mark.parametrize("pairing", ["same", "balanced", "other", torch.eye(3).roll(1, 0)])
 def test_built_under_another_default_device(random_bank, batch, pairing):
-    """``with torch.device("cuda"):`` around a script's set-up puts what is made there on the GPU; the bank says where."""
+    """``with torch.device("cuda"):`` around a set-up puts what is made there on the GPU; here the bank says where."""
     bank = random_bank()
     with torch.device("meta"):
         genmix = GenMix(bank, pairing=pairing, mean=0.5, std=0.25)
