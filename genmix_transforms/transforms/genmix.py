@@ -18,8 +18,8 @@ from genmix_transforms.transforms import functional
 from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Options, draw, replayed
 from genmix_transforms.transforms.first_use import FirstUse
 from genmix_transforms.transforms.kernels import Units, mix_with_bank
-from genmix_transforms.transforms.kernels.compiled import numba_is_there
-from genmix_transforms.transforms.kernels.compiled_draw import draw_and_mix_labels
+from genmix_transforms.transforms.kernels.compiled import kernels, numba_is_there
+from genmix_transforms.transforms.kernels.compiled_draw import draw_and_mix_labels, step
 from genmix_transforms.transforms.labels import (
     LabelsGetter,
     index_or_rows,
@@ -180,6 +180,8 @@ class GenMix(KeepsDtypes, v2.Transform):
             ("one_hot", table[:-1].clone()),
         ):
             self.register_buffer(name, tensor.to(bank.images.device), persistent=False)
+        if bank.images.is_cpu and numba_is_there():
+            step(), kernels()  # before any worker is forked: they then share them
 
     @property
     def generator(self) -> torch.Generator | None:

@@ -4,10 +4,8 @@ Numba is an extra. Without it the mix is :mod:`genmix_transforms.transforms.kern
 """
 
 import os
-import threading
 from functools import cache
 from importlib.util import find_spec
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,6 @@ from torch import Tensor
 
 from genmix_transforms.transforms.drawing import Draw
 from genmix_transforms.transforms.kernels.units import Units
-
-VALUES_PER_THREAD = 1 << 20
-"""With fewer a second thread costs more than it brings."""
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.uint8, torch.uint16)
 _NONE = np.empty(0, dtype=np.int64)
@@ -32,8 +27,9 @@ def numba_is_there() -> bool:
 
 
 @cache
-def _kernels() -> tuple[Any, Any]:
-    from genmix_transforms.transforms.kernels.numba_kernel import mix_in_place, mix_into  # Numba is imported here
+def kernels() -> tuple[Any, Any]:
+    """Into other memory, and in place. Numba is imported here."""
+    from genmix_transforms.transforms.kernels.numba_kernel import mix_in_place, mix_into
 
     return mix_into, mix_in_place
 
@@ -58,8 +54,7 @@ def mix_compiled(
     out: Tensor,
 ) -> Tensor:
     """See :func:`genmix_transforms.transforms.kernels.mix_with_bank`; ``out`` may be ``images``."""
-    values, count = images.numel(), images.shape[0]
-    if values == 0:
+    if images.numel() == 0:
         return out
     lam, index, from_batch = drawn.arrays()
     scale, shift = units.host
@@ -73,23 +68,11 @@ def mix_compiled(
         own = _array(chosen.float() if chosen.dtype == torch.bfloat16 else chosen)
         own_row = np.where(from_batch, from_batch.cumsum() - 1, -1)
     read = (batch, _array(pixels), index, lam, scale, shift, own, own_row)
-    into, in_place = _kernels()
+    into, in_place = kernels()
     same = out is images or out.data_ptr() == images.data_ptr()
     kernel, written = (in_place, ()) if same else (into, (_array(out),))
-    threads = min(torch.get_num_threads(), values // VALUES_PER_THREAD, count)
-    if threads < 2:
-        kernel(*read, 0, count, *written)
-        return out
-    # The kernel lets go of the interpreter's lock. Threads of the moment, not a pool: a pool does not survive a fork.
-    edges = [count * number // threads for number in range(threads + 1)]
-    others = [
-        threading.Thread(target=kernel, args=(*read, start, stop, *written)) for start, stop in pairwise(edges[1:])
-    ]
-    for thread in others:
-        thread.start()
-    kernel(*read, edges[0], edges[1], *written)
-    for thread in others:
-        thread.join()
+    # On one core: a second one would first have to fetch the batch from the cache of this one, and is no faster.
+    kernel(*read, *written)
     return out
 
 

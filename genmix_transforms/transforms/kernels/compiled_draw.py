@@ -16,10 +16,11 @@ _NOT = np.empty(0, dtype=np.bool_)
 
 
 @cache
-def _step() -> Any:
-    from genmix_transforms.transforms.kernels.numba_draw import step  # Numba is imported where it is used
+def step() -> Any:
+    """The loops. Numba is imported here."""
+    from genmix_transforms.transforms.kernels import numba_draw
 
-    return step
+    return numba_draw.step
 
 
 def draw_and_mix_labels(
@@ -57,7 +58,7 @@ def draw_and_mix_labels(
         indices, rows = labels.numpy(), np.empty((count, num_classes), dtype=np.float32)
     else:
         indices, rows = _NO_LABELS, np.array(labels.numpy(), order="C")
-    in_range = _step()(
+    in_range = step()(
         uniform.numpy(), indices, rows, bank_labels.numpy(), cumulative, start, counts, bank_size, options.alpha,
         options.p, options.real_partner, options.per_sample, classes is not None, options.some_have_no_partner,
         lam, index, from_batch,

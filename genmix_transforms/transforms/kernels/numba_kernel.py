@@ -31,8 +31,8 @@ def compiled(function: Any) -> Any:
 
 
 @compiled
-def mix_into(batch, pixels, index, lam, scale, shift, own, own_row, start, stop, out):  # type: ignore[no-untyped-def]
-    """Mix the images ``start`` to ``stop`` into ``out``. ``own_row`` is empty, or -1 where a partner is of the bank."""
+def mix_into(batch, pixels, index, lam, scale, shift, own, own_row, out):  # type: ignore[no-untyped-def]
+    """Mix into ``out``. ``own_row`` is empty, or -1 where a partner is of the bank."""
     channels, one, zero = scale.size, scale.dtype.type(1), scale.dtype.type(0)
     batch, pixels, own, out = (
         _rows(batch, channels),
@@ -40,7 +40,7 @@ def mix_into(batch, pixels, index, lam, scale, shift, own, own_row, start, stop,
         _rows(own, channels),
         _rows(out, channels),
     )
-    for number in range(start, stop):
+    for number in range(index.size):
         for channel in range(channels):
             row = number * channels + channel
             if own_row.size and own_row[number] >= 0:
@@ -52,7 +52,7 @@ def mix_into(batch, pixels, index, lam, scale, shift, own, own_row, start, stop,
 
 
 @compiled
-def mix_in_place(batch, pixels, index, lam, scale, shift, own, own_row, start, stop):  # type: ignore[no-untyped-def]
+def mix_in_place(batch, pixels, index, lam, scale, shift, own, own_row):  # type: ignore[no-untyped-def]
     """As :func:`mix_into`, into ``batch`` itself.
 
     A function of its own: one loop for both would not use vectors in place, as it would first ask whether what it
@@ -60,7 +60,7 @@ def mix_in_place(batch, pixels, index, lam, scale, shift, own, own_row, start, s
     """
     channels, one, zero = scale.size, scale.dtype.type(1), scale.dtype.type(0)
     batch, pixels, own = _rows(batch, channels), _rows(pixels, channels), _rows(own, channels)
-    for number in range(start, stop):
+    for number in range(index.size):
         for channel in range(channels):
             row = number * channels + channel
             if own_row.size and own_row[number] >= 0:

@@ -1,4 +1,4 @@
-"""The mix compiled by Numba: one pass, in other memory and in place, by one thread and by several."""
+"""The mix compiled by Numba: one pass, in other memory and in place."""
 
 import multiprocessing
 import threading
@@ -22,28 +22,6 @@ def mix(images, pixels, drawn, units, *, out=None):
     out = torch.empty_like(images) if out is None else out
     assert can_mix(images, pixels, out)
     return mix_compiled(images, pixels, drawn, units, out=out)
-
-
-@pytest.fixture
-def threads(monkeypatch):
-    """Several threads also for little work; ``threads(number)`` sets how many, and returns those that were started."""
-    started = []
-
-    class Counted(threading.Thread):
-        def start(self):
-            started.append(self)
-            super().start()
-
-    before = torch.get_num_threads()
-    monkeypatch.setattr(compiled, "VALUES_PER_THREAD", 1)
-    monkeypatch.setattr(compiled.threading, "Thread", Counted)
-
-    def use(number):
-        torch.set_num_threads(number)
-        return started
-
-    yield use
-    torch.set_num_threads(before)
 
 
 def test_equation_one(case):
@@ -83,34 +61,8 @@ def test_every_bfloat16():
     assert torch.equal(mixed.isnan(), expected.isnan())
 
 
-# Threads
-
-
-@pytest.mark.parametrize("number", [2, 3])
-@pytest.mark.parametrize("inplace", [False, True])
-@pytest.mark.parametrize("own", ["none", "some", "all"])
-@pytest.mark.parametrize("count", [0, 1, 2, 7])
-def test_threads_change_no_bit(threads, make_case, number, inplace, own, count):
-    options = {"shape": (count, 3, 9, 7), "own": own, "inplace": inplace, "seed": 5}
-    expected = make_case(**options).run(mix)
-    started = threads(number)
-    assert torch.equal(make_case(**options).run(mix), expected)
-    assert len(started) == max(0, min(number, count) - 1)
-    assert not any(thread.is_alive() for thread in started)
-
-
-def test_little_work_is_done_by_one_thread(monkeypatch, threads, make_case):
-    started = threads(2)
-    monkeypatch.setattr(compiled, "VALUES_PER_THREAD", 500)
-    make_case(shape=(5, 3, 8, 8)).run(mix)  # 960 values
-    assert not started
-    make_case(shape=(5, 3, 9, 8)).run(mix)  # 1080
-    assert len(started) == 1
-
-
-def test_after_a_fork(threads, make_case):
-    """In a DataLoader's worker: threads of the parent are not there, and are not waited for."""
-    started = threads(2)
+def test_after_a_fork(make_case):
+    """In a DataLoader's worker."""
     expected = make_case().run(mix)
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
@@ -119,7 +71,6 @@ def test_after_a_fork(threads, make_case):
     process.join(60)
     assert process.exitcode == 0
     assert queue.get() == expected.flatten().tolist()
-    assert len(started) == 1
 
 
 def test_several_callers_at_once(make_case):

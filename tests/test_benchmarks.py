@@ -1,0 +1,290 @@
+"""The benchmarks run, print the rows they promise, and count right. What takes how long is not asserted."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+PEERS = ("timm", "kornia", "monai")
+
+
+def run(script, *arguments):
+    """A script's output, from a process of its own."""
+    found = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def tables(output):
+    """Each table under its heading: a dict of rows, name to cells."""
+    found = {}
+    for part in output.split("### ")[1:]:
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in part.splitlines() if line[:1] == "|"]
+        found[part.splitlines()[0]] = {row[0]: row[1:] for row in [rows[0], *rows[2:]]}
+    return found
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """The benchmarks as modules, with the machine's settings as they were afterwards."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    names = ("timing", "mixing", "dcgan_step")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    threads = torch.get_num_threads()
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+    torch.set_num_threads(threads)
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def timing(scripts):
+    return scripts.timing
+
+
+def call_main(script, monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", [script.__name__, *arguments])
+    script.main()
+    return capsys.readouterr().out
+
+
+class TestInterleave:
+    def test_every_rival_is_called_once_a_round(self, timing):
+        calls = []
+        rivals = {name: lambda name=name: calls.append(name) for name in "abc"}
+        times = timing.interleave(rivals, rounds=4, device=CPU)
+        assert {name: len(values) for name, values in times.items()} == {"a": 4, "b": 4, "c": 4}
+        rounds = [calls[start : start + 3] for start in range(0, len(calls), 3)]
+        assert len(rounds) == 4 + timing.WARM_UP_ROUNDS
+        assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
+        assert len({tuple(order) for order in rounds}) > 1
+
+    def test_times_are_the_clocks_and_the_warm_up_is_left_out(self, timing):
+        ticks = iter(range(100))
+
+        def clock(call):
+            call()
+            return next(ticks)
+
+        times = timing.interleave({"only": lambda: None}, rounds=3, device=CPU, clock=clock)
+        assert times == {"only": [2, 3, 4]}
+
+    def test_before_each_call(self, timing):
+        events = []
+        rivals = {"a": lambda: events.append("call"), "b": lambda: events.append("call")}
+        timing.interleave(rivals, rounds=1, device=CPU, before=lambda: events.append("before"))
+        assert events == ["before", "call"] * 2 * (1 + timing.WARM_UP_ROUNDS)
+
+    def test_what_cannot_do_it_is_named_and_left_out(self, timing):
+        tried = []
+
+        def refuses():
+            tried.append(True)
+            raise TypeError("no bfloat16\nhere")
+
+        times = timing.interleave({"refuses": refuses, "does": lambda: None}, rounds=2, device=CPU)
+        assert times["refuses"] == "fails: TypeError: no bfloat16"
+        assert len(times["does"]) == 2
+        assert len(tried) == 1
+
+    def test_a_failure_later_is_a_failure_of_the_benchmark(self, timing):
+        calls = iter([None, None])
+        with pytest.raises(StopIteration):
+            timing.interleave({"tires": lambda: next(calls)}, rounds=2, device=CPU)
+
+    def test_no_time_left_still_makes_a_few_rounds(self, timing):
+        assert len(timing.interleave({"a": lambda: None}, seconds=0, device=CPU)["a"]) == timing.FEWEST_ROUNDS
+
+    def test_time_without_end_makes_no_more_than_the_most(self, timing):
+        assert len(timing.interleave({"a": lambda: None}, seconds=1e9, device=CPU)["a"]) == timing.MOST_ROUNDS
+
+
+class TestClocks:
+    def test_sleep_takes_wall_clock_time_and_no_processor_time(self, timing):
+        assert timing.wall_clock(CPU)(lambda: time.sleep(0.05)) >= 0.05
+        assert timing.processor_clock()(lambda: time.sleep(0.05)) < 0.05
+
+    def test_neighbours_are_counted_from_zero_to_all_cores(self, timing):
+        neighbours = timing.Neighbours()
+        time.sleep(0.05)
+        busy = neighbours.cores()
+        if not Path("/proc/stat").exists():
+            assert busy is None
+        else:
+            # The kernel counts in ticks of 10 ms, and we looked for five.
+            assert 0 <= busy <= 2 * os.cpu_count() + 1
+
+    @pytest.mark.parametrize(("busy", "threads", "says_little"), [(0.9, 1, False), (0.9, 2, True), (0.1, 2, False)])
+    def test_neighbours_that_hinder_threads_are_told_of(self, timing, monkeypatch, busy, threads, says_little):
+        monkeypatch.setattr(timing.Neighbours, "cores", lambda self: busy)
+        monkeypatch.setattr(timing.os, "cpu_count", lambda: 2)
+        says = timing.Neighbours().crowd(threads)
+        assert f"kept {busy} of 2 cores busy" in says
+        assert ("says little" in says) == says_little
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_device_clock_leaves_the_host_out(self, timing):
+        device = torch.device("cuda")
+        clock = timing.device_clock(device, host_lead=0.5)
+        assert clock(lambda: time.sleep(0.05)) < 0.05
+
+
+class TestTable:
+    def test_medians_quartiles_and_paired_ratios(self, timing):
+        times = {"one": [0.001, 0.002, 0.004], "two": [0.002, 0.008, 0.004]}
+        assert timing.table(times, against="one").splitlines() == [
+            "| what | median ms | 25-75 % | times one |",
+            "| --- | --- | --- | --- |",
+            "| one | 2 | 1.5-3 | 1.00 (1.00-1.00) |",
+            "| two | 4 | 3-6 | 2.00 (1.50-3.00) |",
+        ]
+
+    def test_against_several(self, timing):
+        last = timing.table({"a": [1.0, 1.0], "b": [2.0, 4.0]}, against=("a", "b")).splitlines()[-1]
+        assert last == "| b | 3e+03 | 2.5e+03-3.5e+03 | 3.00 (2.50-3.50) | 1.00 (1.00-1.00) |"
+
+    def test_failures_keep_their_row(self, timing):
+        lines = timing.table({"a": [1.0], "b": "fails: A | B"}, against=("a", "b")).splitlines()
+        assert lines[2:] == ["| a | 1e+03 | 1e+03-1e+03 | 1.00 (1.00-1.00) |  |", "| b | fails: A / B |  |  |  |"]
+
+    def test_no_ratio_without_times(self, timing):
+        with pytest.raises(ValueError, match="b or a was not measured"):
+            timing.ratios({"a": [1.0], "b": "fails"}, "b", "a")
+
+
+ALWAYS = ("x.clone()", "v2.MixUp", "GenMix", "GenMix, in place", "GenMix, pairing balanced")
+
+
+class TestMixing:
+    def test_rows_without_peers(self, scripts, monkeypatch, capsys):
+        for name in PEERS:
+            monkeypatch.setitem(sys.modules, name, None)
+        output = call_main(
+            scripts.mixing, monkeypatch, capsys, "--quick", "--bank-gigabytes", "0.001", "--device", "cpu"
+        )
+        assert "Not installed, and left out: timm, kornia, monai (pip install '.[bench]')" in output
+        assert "Wall-clock time." in output
+        assert re.search(r"GenMix's first call: float32 [\d.e+-]+ s, in place .*; bfloat16 ", output)
+        of_one_thread, of_two = output.split("### (8, 3, 8, 8), float32")[1:]
+        assert of_one_thread.count(", 1 thread(s)") == of_two.count(", 2 thread(s)") == 2
+        for part in (of_one_thread, of_two):
+            found = tables(f"### (8, 3, 8, 8), float32{part}")
+            assert set(found) == {"(8, 3, 8, 8), float32", "(8, 3, 8, 8), bfloat16"}
+            for rows in found.values():
+                assert set(rows) == {"what", *ALWAYS, "GenMix, bank of 0.001 GB"}
+                assert rows.pop("what") == ["median ms", "25-75 %", "times x.clone()", "times v2.MixUp"]
+                assert rows["x.clone()"][2] == rows["v2.MixUp"][3] == "1.00 (1.00-1.00)"
+                for median, spread, *others in rows.values():
+                    low, high = map(float, spread.split("-"))
+                    assert 0 < low <= float(median) <= high
+                    assert all(float(ratio.split()[0]) >= 0 for ratio in others)
+
+    def test_peers_and_their_failures_without_numba(self):
+        output = run(
+            "mixing.py", "--quick", "--without-numba", "--processor-time", "--device", "cpu",
+            "--shapes", "3x3x8x8", "2x1x4x4x4", "--dtypes", "bfloat16",
+        )  # fmt: skip
+        assert "without Numba" in output
+        assert ", numba " not in output
+        assert "Processor time." in output
+        odd, volume = tables(output).values()
+        assert set(ALWAYS) < set(odd)
+        assert set(odd) == set(volume)
+        rows = {
+            "timm": ("timm Mixup batch, in place", "timm Mixup elem, in place"),
+            "kornia": ("kornia RandomMixUpV2 (labels paired, not mixed)",),
+            "monai": ("MONAI MixUp (images only)",),
+        }
+        missing = next((line for line in output.splitlines() if "left out" in line), "")
+        for peer, names in rows.items():
+            for name in names:
+                assert (name in odd) == (peer not in missing)
+        for name in rows["timm"]:
+            if name in odd:
+                assert odd[name][0] == "fails: AssertionError: Batch size should be even when using this"
+        # v2.MixUp takes no volumes: no ratios to it then, but everything else is there.
+        assert volume["v2.MixUp"][0].startswith("fails: ValueError")
+        assert volume["GenMix"][2]
+        assert volume["GenMix"][3] == ""
+
+    def test_bandwidth_counts_nine_bytes_a_value(self, scripts):
+        mixing = scripts.mixing
+        setting = mixing.Setting((10, 1, 10, 10))
+        # 1,000 values: a copy moves 8,000 bytes, GenMix 9,000. In as much time, that is 9 / 8 of its bandwidth.
+        times = {mixing.COPY: [8e-6, 8e-6], "GenMix": [8e-6, 8e-6], "GenMix, in place": [18e-6, 18e-6]}
+        lines = mixing.bandwidth(times, setting).splitlines()
+        assert "moves 1 GB/s" in lines[0]
+        assert "9 bytes a value" in lines[0]
+        assert lines[2:] == ["- GenMix: 1 GB/s, 112% of the copy's", "- GenMix, in place: 0 GB/s, 50% of the copy's"]
+
+    def test_batch_is_in_the_banks_units(self, scripts):
+        mixing = scripts.mixing
+        setting = mixing.Setting((64, 3, 8, 8))
+        images, labels = setting.batch()
+        bank = mixing.make_bank(200, (3, 8, 8), CPU)
+        scale, shift = bank.unit(mean=setting.mean, std=setting.std)
+        partners = bank.images.float() * scale + shift
+        assert torch.allclose(images.mean((0, 2, 3)), partners.mean((0, 2, 3)), atol=0.1)
+        assert torch.allclose(images.std((0, 2, 3)), partners.std((0, 2, 3)), atol=0.1)
+        assert bank.class_count.tolist() == [20] * 10
+        assert labels.unique().numel() == 10
+
+    def test_kept_outputs_are_all_in_memory_of_their_own(self, scripts, monkeypatch):
+        monkeypatch.setattr(scripts.mixing, "KEPT_BYTES", 10 * 400)
+        made, counts = [], []
+
+        def output():
+            new = torch.zeros(100)
+            made.append(weakref.ref(new))
+            alive = [tensor for tensor in (reference() for reference in made) if tensor is not None]
+            counts.append(len(alive))
+            assert len({tensor.data_ptr() for tensor in alive}) == len(alive)
+            return new
+
+        rivals = dict.fromkeys(("x.clone()", "v2.MixUp", "GenMix"), output)
+        table = scripts.mixing.outputs_kept(
+            rivals, torch.zeros(100), torch.ones(100), seconds=0, clock=scripts.timing.processor_clock()
+        )
+        assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == list(rivals)
+        assert counts == [*range(1, 11)] * 3
+
+    def test_kept_outputs_have_a_table(self, scripts, monkeypatch, capsys):
+        monkeypatch.setattr(scripts.mixing, "KEPT_BYTES", 2**20)
+        monkeypatch.setattr(scripts.mixing, "SMALLEST_KEPT", 1)
+        output = call_main(scripts.mixing, monkeypatch, capsys, "--quick", "--threads", "1", "--device", "cpu")
+        assert output.count("Outputs kept:") == 2
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["--shapes", "8x3"], "a shape is N x C x spatial, such as 64x3x224x224, got 8x3"),
+            (["--processor-time", "--threads", "2"], "--processor-time is of one thread on the CPU"),
+        ],
+    )
+    def test_bad_arguments(self, scripts, monkeypatch, capsys, arguments, says):
+        with pytest.raises(SystemExit, match="2"):
+            call_main(scripts.mixing, monkeypatch, capsys, "--device", "cpu", *arguments)
+        assert says in capsys.readouterr().err
+
+
+def test_dcgan_step(scripts, monkeypatch, capsys):
+    output = call_main(scripts.dcgan_step, monkeypatch, capsys, "--rounds", "2", "--batch-size", "2", "--device", "cpu")
+    names = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("|")][2:]
+    assert names == ["the example's step", "ours, no augmentation", "ours, DiffAugment (default)"]
