@@ -4,6 +4,7 @@ Numba is an extra. Without it the mix is :mod:`genmix_transforms.transforms.kern
 """
 
 import os
+import warnings
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -22,8 +23,15 @@ _NONE = np.empty(0, dtype=np.int64)
 
 @cache
 def numba_is_there() -> bool:
-    """Whether Numba is installed, ``pip install 'genmix-transforms[cpu]'``, and not told to leave code uncompiled."""
-    return find_spec("numba") is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+    """Whether Numba (the extra ``cpu``) is installed, works, and was not told to leave code uncompiled."""
+    if find_spec("numba") is None or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return False
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:  # it has not caught up with this NumPy
+        warnings.warn(f"GenMix: Numba is installed and does not work ({error}): mixing goes without it", stacklevel=2)
+        return False
+    return True
 
 
 @cache

@@ -1,6 +1,7 @@
 """The mix compiled by Numba: one pass, in other memory and in place."""
 
 import multiprocessing
+import sys
 import threading
 
 import pytest
@@ -124,6 +125,19 @@ def test_numba_is_looked_for(monkeypatch):
     monkeypatch.setattr(compiled, "find_spec", lambda name: None)
     try:
         assert not compiled.numba_is_there()
+    finally:
+        compiled.numba_is_there.cache_clear()
+
+
+def test_a_numba_that_does_not_work(monkeypatch, tmp_path):
+    """Numba refuses a NumPy that is newer than it knows: training goes on without it."""
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.3 or less')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "numba")
+    compiled.numba_is_there.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"Numba is installed and does not work \(Numba needs NumPy 2.3 or less\)"):
+            assert not compiled.numba_is_there()
     finally:
         compiled.numba_is_there.cache_clear()
 
