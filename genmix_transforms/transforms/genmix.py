@@ -238,9 +238,11 @@ class GenMix(KeepsDtypes, v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Apply a draw to images or, given the very tensor ``params["labels"]``, to labels. Pure, if not inplace."""
-        drawn = Draw(params["lam"], params["index"], params["from_batch"])
+        # The compiled loops look at no bounds: what they are given has been looked at.
+        drawn = self._replayed(params, inpt)
         if inpt is params["labels"]:
             return self._mix_labels(functional.soft_labels(inpt, num_classes=self.num_classes), drawn)
+        check_images(inpt, drawn.lam, self._image_shape)
         return self._mix_images(inpt, drawn)
 
     def extra_repr(self) -> str:
@@ -337,8 +339,8 @@ class GenMix(KeepsDtypes, v2.Transform):
     def _bank_images(self) -> Tensor:
         return _buffer(self.bank, "images")
 
-    def _replayed(self, params: Mapping[str, Tensor], soft: Tensor) -> Draw:
-        return replayed(params, soft.shape[0], bank_size=len(self.bank), device=soft.device)
+    def _replayed(self, params: Mapping[str, Tensor], batch: Tensor) -> Draw:
+        return replayed(params, batch.shape[0], bank_size=len(self.bank), device=batch.device)
 
     def _refuse_devices(self, images: Tensor, labels: Tensor) -> None:
         raise InputError(

@@ -107,7 +107,7 @@ _launched_as = int(_rank_of_launcher) if _rank_of_launcher.isdecimal() else 0
 
 
 def _same_device(one: torch.device, other: torch.device) -> bool:
-    """ "cuda" is the current device of its type."""
+    """A device without a number is taken for the first of its type."""
     return one.type == other.type and (one.index or 0) == (other.index or 0)
 
 

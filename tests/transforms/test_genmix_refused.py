@@ -117,6 +117,25 @@ def test_refused_when_called(sample, text, training):
 
 
 @pytest.mark.parametrize(
+    ("images", "change", "text"),
+    [
+        (IMAGES[:3], {}, r"params must have the tensors lam, index, from_batch, each of shape \(3,\)"),
+        (torch.rand(7, 1, 2, 2), {}, r"each of shape \(7,\)"),
+        (IMAGES, {"index": torch.tensor([0, 0, 10**9, 0])}, "params point outside the bank"),
+        (torch.rand(4, 1, 64, 64), {}, r"batch has shape \(4, 1, 64, 64\); expected \(N, 1, 2, 2\)"),
+        (torch.rand(4, 3, 2, 2), {}, r"batch has shape \(4, 3, 2, 2\)"),
+        (IMAGES.long(), {}, "uint8 or uint16, got torch.int64"),
+    ],
+)
+def test_a_draw_is_applied_to_nothing_that_it_does_not_fit(images, change, text):
+    """The compiled loops look at no bounds: they would read what lies behind the bank, or leave images unwritten."""
+    genmix = GenMix(BANK)
+    params = genmix.make_params([IMAGES, LABELS])
+    with pytest.raises(InputError, match=f"GenMix: .*{text}"):
+        genmix.transform(images, {**params, **change})
+
+
+@pytest.mark.parametrize(
     ("getter", "text"),
     [
         (
