@@ -1,5 +1,9 @@
-"""The bank of synthetic images: one integer tensor in memory, sharded safetensors on disk."""
+"""The bank of synthetic images: in memory or mapped from disk, in sharded safetensors that are checked."""
 
+from genmix_transforms.bank.dataset import BankDataset
+from genmix_transforms.bank.flags import Flag
+from genmix_transforms.bank.shares import ExactShares
 from genmix_transforms.bank.synthetic_bank import SyntheticBank
+from genmix_transforms.bank.writer import BankWriter
 
-__all__ = ["SyntheticBank"]
+__all__ = ["BankDataset", "BankWriter", "ExactShares", "Flag", "SyntheticBank"]

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmix_transforms.bank.store import PIXEL_DTYPES
+from genmix_transforms.bank.manifest import PIXEL_DTYPES
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.checks import name_fault
 
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
@@ -23,6 +24,9 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     classes = tuple(classes)
     if not classes or len(set(classes)) != len(classes):
         raise InputError(f"SyntheticBank: classes must be different names, at least one, got {classes!r}")
+    for name in classes:
+        if fault := name_fault(name):
+            raise InputError(f"SyntheticBank: class name {name!r}: {fault}")
     return classes
 
 
@@ -72,22 +76,6 @@ def check_tensors(images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> T
     return labels
 
 
-def check_seeds(seeds: Tensor | None, images: Tensor) -> Tensor:
-    """The seeds, int64 ``(N,)``; -1 for each image where None are given.
-
-    Raises:
-        InputError: another dtype or shape.
-    """
-    if seeds is None:
-        return torch.full((len(images),), -1, dtype=torch.int64, device=images.device)
-    if not isinstance(seeds, Tensor) or seeds.shape != (len(images),) or seeds.dtype != torch.int64:
-        raise InputError(
-            f"SyntheticBank: seeds must be int64 of shape ({len(images)},), got "
-            + (f"{seeds.dtype} of shape {tuple(seeds.shape)}" if isinstance(seeds, Tensor) else type(seeds).__name__)
-        )
-    return seeds
-
-
 def check_window(window: tuple[float, float] | None) -> tuple[float, float] | None:
     """The window as two floats.
 
@@ -108,16 +96,19 @@ def check_window(window: tuple[float, float] | None) -> tuple[float, float] | No
     return low, high
 
 
-def check_provenance(provenance: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The provenance as a dict.
+def check_sources(provenance: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> tuple[dict[str, Any], ...]:
+    """The provenance as a tuple of dicts, one a source.
 
     Raises:
         InputError: something that JSON cannot hold, which would only show when the bank is saved.
     """
+    several = [provenance or {}] if provenance is None or isinstance(provenance, Mapping) else list(provenance)
     try:
-        json.dumps(provenance := dict(provenance or {}))
+        sources = tuple(json.loads(json.dumps(dict(source), allow_nan=False)) for source in several)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"SyntheticBank: provenance must be a dict of what JSON can hold: texts, numbers, lists, dicts ({error})"
         ) from error
-    return provenance
+    if not sources:
+        raise InputError("SyntheticBank: a list of provenances needs at least one")
+    return sources

@@ -34,6 +34,6 @@ def bank_sheet(bank: SyntheticBank, *, columns: int = 12, seed: int = 0) -> Imag
     for name, start, count in zip(bank.classes, bank.class_start.tolist(), bank.class_count.tolist(), strict=True):
         if count:
             chosen = np.sort(random.permutation(count)[:columns])
-            rows.append(bank.images[torch.from_numpy(start + chosen).to(bank.images.device)])
+            rows.append(bank.rows(torch.from_numpy(start + chosen).to(bank.device)).cpu())
             titles.append(f"{name}\n{count} images")
     return draw_sheet(rows, titles)

@@ -13,19 +13,22 @@ Folder = Annotated[Path, typer.Argument(help="The bank's folder.")]
 @app.command()
 def info(bank: Folder) -> None:
     """Print what a bank holds and where it comes from."""
-    from genmix_transforms.bank import store
+    from genmix_transforms.bank.manifest import read_manifest
 
-    manifest = store.read_manifest(bank)
-    typer.echo(f"{bank}: {sum(manifest.class_counts)} images, {' x '.join(map(str, manifest.shape))}, {manifest.dtype}")
+    manifest = read_manifest(bank)
+    typer.echo(f"{bank}: {manifest.count} images, {' x '.join(map(str, manifest.shape))}, {manifest.dtype}")
     for name, count in zip(manifest.classes, manifest.class_counts, strict=True):
         typer.echo(f"  {name:<24} {count:>8}")
     typer.echo(f"  {len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}, generation {manifest.generation}")
-    generator = manifest.provenance.get("generator")
-    if generator:
-        typer.echo(f"  drawn by a {generator['kind']} generator, weights {generator['weights'][:19]}...")
-    counts = manifest.provenance.get("training_set", {}).get("class_counts")
-    if counts:
-        typer.echo(f"  which was trained on {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    if manifest.shards_to_come:
+        typer.echo(f"  {manifest.shards_to_come} shards are still to come: run the same fill again")
+    for source in manifest.sources:
+        generator = source.get("generator")
+        if generator:
+            typer.echo(f"  drawn by a {generator['kind']} generator, weights {generator['weights'][:19]}...")
+        counts = source.get("training_set", {}).get("class_counts")
+        if counts:
+            typer.echo(f"  which was trained on {', '.join(f'{name} {count}' for name, count in counts.items())}")
 
 
 @app.command()
@@ -45,9 +48,20 @@ def sheet(
 
 
 @app.command()
-def verify(bank: Folder) -> None:
+def verify(context: typer.Context, bank: Folder) -> None:
     """Check every shard against its checksum; a corrupt one is named."""
-    from genmix_transforms.bank import SyntheticBank
+    from genmix_transforms.bank.verifying import verify_bank
 
-    loaded = SyntheticBank.load(bank, verify=True)
-    typer.echo(f"{bank}: whole: {loaded.extra_repr()}")
+    manifest = verify_bank(bank, progress=bool(context.obj))
+    typer.echo(
+        f"{bank}: whole: {manifest.count} images in {len(manifest.shards)} shards, generation {manifest.generation}"
+    )
+
+
+@app.command()
+def seal(bank: Folder) -> None:
+    """Check every shard, and write sha256 sums into the manifest, for a bank that is to be published."""
+    from genmix_transforms.bank.verifying import seal as seal_bank
+
+    manifest = seal_bank(bank)
+    typer.echo(f"{bank}: sealed: {len(manifest.shards)} shards, generation {manifest.generation}")

@@ -46,6 +46,7 @@ def fill(
     split_seed: SplitSeed = 0,
     official: Official = True,
     seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
+    append: Annotated[bool, typer.Option("--append", help="Add to the bank in this folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away the bank in this folder.")] = False,
     device: Device = None,
 ) -> None:
@@ -74,6 +75,7 @@ def fill(
             out=out,
             balance=balance,
             seed=seed,
+            append=append,
             overwrite=overwrite,
             progress=bool(context.obj),
         )

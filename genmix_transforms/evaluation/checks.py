@@ -59,6 +59,10 @@ def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.devi
     Raises:
         InputError: classes that are not the data's, or images of another shape.
     """
+    if bank.shards_to_come:
+        raise InputError(
+            f"the bank is not finished: {bank.shards_to_come} shards of its fill are still to come; run the fill again"
+        )
     bank = bank.with_classes(train.classes)
     expected = tuple(train.images.shape[1:])
     if bank.image_shape != expected:
@@ -66,20 +70,21 @@ def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.devi
             f"the bank's images are {' x '.join(map(str, bank.image_shape))} (C x H x W), the patches "
             f"{' x '.join(map(str, expected))}: resize one to the other, or fill a bank at the patches' size"
         )
-    if bank.images.dtype != train.images.dtype:
+    if bank.pixel_dtype != train.images.dtype:
         raise InputError(
-            f"the bank's pixels are {bank.images.dtype}, the patches' {train.images.dtype}: one grey value means "
+            f"the bank's pixels are {bank.pixel_dtype}, the patches' {train.images.dtype}: one grey value means "
             "another brightness in each; bring both to 8 or both to 16 bits"
         )
-    if bank.images.device == device:
+    if bank.device == device:
         return bank
     return SyntheticBank(
         bank.images.to(device),
         bank.labels.to(device),
         classes=bank.classes,
-        seeds=bank.seeds.to(device),
+        seeds=bank.seeds,
+        source=bank.source,
         window=bank.window,
-        provenance=bank.provenance,
+        provenance=bank.sources,
     )
 
 
@@ -146,6 +151,6 @@ def doubts(arms: Sequence[str], splits: Splits, bank: SyntheticBank | None, prot
 
 def bank_fingerprint(bank: SyntheticBank) -> str | None:
     """The fingerprint of the set that the bank's generator was trained on, where the bank records it."""
-    training_set = bank.provenance.get("training_set")
-    fingerprint = training_set.get("fingerprint") if isinstance(training_set, dict) else None
-    return fingerprint if isinstance(fingerprint, str) else None
+    training_sets = [source.get("training_set") for source in bank.sources]
+    prints = {found.get("fingerprint") for found in training_sets if isinstance(found, dict)}
+    return "+".join(sorted(text for text in prints if isinstance(text, str))) or None

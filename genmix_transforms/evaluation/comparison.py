@@ -148,7 +148,7 @@ def _dependencies(
 def content_hash(bank: SyntheticBank) -> str:
     """SHA-256 of a bank's images, labels and class names, in their order."""
     digest = hashlib.sha256()
-    digest.update(f"{bank.classes}{tuple(bank.images.shape)}{bank.images.dtype}{bank.labels.dtype}".encode())
+    digest.update(f"{bank.classes}{(len(bank), *bank.image_shape)}{bank.pixel_dtype}{bank.labels.dtype}".encode())
     for tensor in (bank.labels, bank.images):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -95,13 +95,13 @@ def _choose(of_class: Tensor, count: int, random: np.random.Generator) -> Tensor
 
 def _mix(pixels: Tensor, labels: Tensor, genmix: GenMix, *, seed: int) -> Tensor:
     """What ``genmix`` makes of these patches, back from its normalisation to [0, 1], on the CPU."""
-    device = genmix.bank.images.device
+    device = genmix.bank.device
     # A copy that shares the bank: the caller's transform keeps its mode, and its generator its place.
     transform = copy.copy(genmix)
     transform.training, transform.inplace = True, False
     transform.generator = torch.Generator(device).manual_seed(seed)
     # genmix.scale is of its bank's pixels; the patches may have another depth.
-    highest = HIGHEST_PIXEL[genmix.bank.images.dtype]
+    highest = HIGHEST_PIXEL[genmix.bank.pixel_dtype]
     scale = genmix.scale * highest
     values = functional.dequantise(pixels.to(device), scale / HIGHEST_PIXEL[pixels.dtype], genmix.shift)
     mixed, _ = transform(values, labels.to(device))

@@ -30,6 +30,19 @@ def check_seed(value: Any, *, name: str = "seed") -> int:
     return whole_number(value, name=name, least=0, most=HIGHEST_SEED)
 
 
+def name_fault(name: Any) -> str | None:
+    """What is wrong with a class name, or None: it must be fit to be the name of a folder on any system."""
+    if not isinstance(name, str) or not name.strip():
+        return "not a name"
+    if name != name.strip() or name in (".", ".."):
+        return "spaces at its ends, or a folder's shorthand"
+    if not name.isprintable() or any(character in name for character in "/\\"):
+        return "it holds a slash or a character that cannot be printed; rename the class"
+    if len(name.encode()) > 200:
+        return "longer than 200 bytes"
+    return None
+
+
 def check_output_folder(folder: Path) -> None:
     """Refuse a folder to write that is a file, or lies below one."""
     for path in (folder, *folder.parents):

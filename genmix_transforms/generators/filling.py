@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,9 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genmix_transforms.bank import SyntheticBank, store
-from genmix_transforms.errors import InputError, OverwriteError
-from genmix_transforms.files.atomic import remove_leftovers
+from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.bank.checks import check_classes
+from genmix_transforms.bank.manifest import Manifest
+from genmix_transforms.bank.shards import Rows, images_per_shard
+from genmix_transforms.bank.shared_work import SharedWork
+from genmix_transforms.bank.writer import only_writer
+from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_output_folder, whole_number
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.base import Generator
@@ -25,9 +30,6 @@ SEEDS_PER_BANK = 2**32
 """Bank seed s uses the image seeds from s * 2**32 on: banks of different seeds share no image."""
 
 MAX_BANK_SEED = 2**31 - 1
-
-FILL_KEY = "genmix_fill"
-"""In every shard's header: which fill it belongs to."""
 
 
 class UnfinishedBankError(RuntimeError):
@@ -41,7 +43,7 @@ class Plan:
     Args:
         counts: images of each class, in the generator's order of classes.
         seed: of the bank.
-        images_per_shard: shards hold this many images, the last one what remains.
+        images_per_shard: shards hold at most this many images, and all the same number or one less.
     """
 
     counts: tuple[int, ...]
@@ -59,9 +61,12 @@ class Plan:
         return -(-self.total // self.images_per_shard)
 
     def shard(self, number: int) -> tuple[Tensor, Tensor]:
-        """Labels and seeds of one shard: int64 ``(n,)`` each. Class by class; within a class, seeds count up."""
-        start = number * self.images_per_shard
-        position = torch.arange(start, min(start + self.images_per_shard, self.total))
+        """Labels and seeds of one shard: int64 ``(n,)`` each, class by class.
+
+        The images, class by class and counted by seed, are dealt to the shards like cards: each has its share of every
+        class, so that a bank of which only some shards are there is of the proportions of the whole.
+        """
+        position = torch.arange(number, self.total, self.shards)
         ends = torch.tensor(self.counts).cumsum(0)
         labels = torch.searchsorted(ends, position, right=True)
         within = position - (ends - torch.tensor(self.counts))[labels]
@@ -75,6 +80,7 @@ def fill_bank(
     out: str | Path,
     balance: bool = False,
     seed: int = 0,
+    append: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> SyntheticBank:
@@ -91,6 +97,7 @@ def fill_bank(
         balance: take ``counts`` for those of the real data, and fill every class up to the largest, real and synthetic
             together.
         seed: another seed, other images.
+        append: add to the bank in ``out``, of the same classes and kind of image.
         overwrite: throw away the bank in ``out``.
         progress: show a bar.
 
@@ -113,21 +120,46 @@ def fill_bank(
     plan = make_plan(generator, counts=counts, balance=balance, seed=seed)
     identity = _identity(generator, plan)
     rank, processes = share_from_environment()
-    _prepare(out, identity, overwrite=overwrite, alone=processes == 1)
-    if (out / store.INDEX).exists():
-        log.info("%s: filled already", out)
-        return SyntheticBank.load(out)
+    if overwrite and processes > 1:
+        raise InputError("fill_bank: several processes cannot overwrite a bank: remove the folder first")
+    check_classes(generator.classes)
+    check_output_folder(out)
+    with ExitStack() as held:
+        if processes == 1:
+            held.enter_context(only_writer(out))
+        out.mkdir(parents=True, exist_ok=True)
+        work = SharedWork(
+            out,
+            _bank(generator, plan),
+            identity=identity,
+            total=plan.shards,
+            append=append,
+            overwrite=overwrite,
+            alone=processes == 1,
+        )
+        if not work.publish(partly=False):
+            log.info("%s: filled already", out)
+            return SyntheticBank.load(out)
+        _draw(generator, plan, work, range(rank, plan.shards, processes), name=str(out), progress=progress and not rank)
+        if waiting := work.publish(partly=False):
+            raise UnfinishedBankError(
+                f"{out}: this process's share is done; {waiting} of {plan.shards} shards are still to come from "
+                "others. The last to finish completes the bank"
+            )
+    return SyntheticBank.load(out)
 
-    mine = range(rank, plan.shards, processes)
-    missing = [number for number in mine if not _shard_path(out, plan, number).exists()]
+
+def _draw(generator: Generator, plan: Plan, work: SharedWork, mine: range, *, name: str, progress: bool) -> None:
+    """Draw this process's shards that are not there yet."""
+    missing = [number for number in mine if not work.is_there(number)]
     if len(missing) < len(mine):
-        log.info("%s: going on; %s of %s shards are there", out, len(mine) - len(missing), len(mine))
+        log.info("%s: going on; %s of %s shards are there", name, len(mine) - len(missing), len(mine))
     bar = progress_bar(
         total=sum(len(plan.shard(number)[0]) for number in mine),
         initial=sum(len(plan.shard(number)[0]) for number in mine if number not in missing),
         unit="img",
-        desc=str(out),
-        disable=not (progress and rank == 0),
+        desc=name,
+        disable=not progress,
     )
     with bar:
         for number in missing:
@@ -136,21 +168,10 @@ def fill_bank(
             for some_labels, some_seeds in zip(labels.split(64), seeds.split(64), strict=True):
                 parts.append(generator.sample(some_labels, some_seeds))
                 bar.update(len(some_labels))
-            store.write_shard(
-                _shard_path(out, plan, number),
-                images=torch.cat(parts),
-                labels=labels,
-                seeds=seeds,
-                metadata={FILL_KEY: identity},
-            )
-    waiting = [number for number in range(plan.shards) if not _shard_path(out, plan, number).exists()]
-    if waiting:
-        raise UnfinishedBankError(
-            f"{out}: this process's share is done; {len(waiting)} of {plan.shards} shards are still to come from "
-            "others. The last to finish completes the bank"
-        )
-    _finish(out, generator, plan, identity)
-    return SyntheticBank.load(out)
+            source = torch.full((len(labels),), work.source, dtype=torch.int32)
+            work.write(number, Rows.complete(torch.cat(parts), labels, seeds=seeds, source=source))
+            if mine.start == 0:  # one process publishes what there is; the last to finish, all of it
+                work.publish_now_and_then()
 
 
 def balanced_counts(counts: Mapping[str, int]) -> dict[str, int]:
@@ -195,7 +216,7 @@ def make_plan(generator: Generator, *, counts: Mapping[str, int] | None, balance
             else f"fill_bank: nothing to draw: the counts are {dict(counts)}"
         )
     # Small enough that a stop loses little, large enough that a big bank has few files.
-    largest = store.images_per_shard(generator.image_shape, generator.pixel_dtype)
+    largest = images_per_shard(generator.image_shape, generator.pixel_dtype)
     return Plan(counts=ordered, seed=seed, images_per_shard=min(largest, max(64, sum(ordered) // 64)))
 
 
@@ -205,64 +226,20 @@ def _identity(generator: Generator, plan: Plan) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _shard_path(out: Path, plan: Plan, number: int) -> Path:
-    return out / store.shard_name(number, plan.shards)
-
-
-def _prepare(out: Path, identity: str, *, overwrite: bool, alone: bool) -> None:
-    """Make the folder ready, or refuse it: only the same fill may go on in it."""
-    if overwrite and not alone:
-        raise InputError("fill_bank: several processes cannot overwrite a bank: remove the folder first")
-    check_output_folder(out)
-    files = list(out.iterdir()) if out.exists() else []
-    shards = sorted(file for file in files if store.is_shard_name(file.name))
-    filled = (out / store.INDEX).exists()
-    others = [file.name for file in files if file not in shards and not file.name.startswith(".")]
-    if others and not filled:
-        raise OverwriteError(f"{out}: holds other files and no bank ({others[0]}); give another folder")
-    if overwrite:
-        # The manifest first: without it, what is left is no bank, whenever this is killed.
-        (out / store.INDEX).unlink(missing_ok=True)
-        for shard in shards:
-            shard.unlink()
-    elif filled and store.read_manifest(out).provenance.get("fill") != identity:
-        raise OverwriteError(
-            f"{out}: holds a bank of another generator, other counts or another seed; give another folder, or overwrite"
-        )
-    else:
-        for shard in shards:
-            if store.shard_metadata(shard).get(FILL_KEY) != identity:
-                raise OverwriteError(
-                    f"{out}: {shard.name} belongs to a bank of another generator, other counts or another seed; "
-                    "give another folder, or overwrite"
-                )
-    out.mkdir(parents=True, exist_ok=True)
-    if alone:
-        remove_leftovers(out)
-
-
-def _finish(out: Path, generator: Generator, plan: Plan, identity: str) -> None:
-    shards = []
-    for number in range(plan.shards):
-        path = _shard_path(out, plan, number)
-        shards.append(store.Shard(file=path.name, count=len(plan.shard(number)[0]), sha256=store.file_hash(path)))
+def _bank(generator: Generator, plan: Plan) -> Manifest:
+    """What the manifest says of the bank, but for the shards."""
     training_set = generator.provenance.get("training_set")
-    store.write_manifest(
-        out,
-        store.Manifest(
-            classes=generator.classes,
-            dtype=str(generator.pixel_dtype).removeprefix("torch."),
-            shape=generator.image_shape,
-            class_counts=plan.counts,
-            shards=tuple(shards),
-            provenance={
-                "generator": generator.describe(),
-                **({"training_set": training_set} if training_set else {}),
-                "seed": plan.seed,
-                "fill": identity,
-                "genmix_transforms": _version(),
-            },
-        ),
+    source = {
+        "generator": generator.describe(),
+        **({"training_set": training_set} if training_set else {}),
+        "seed": plan.seed,
+        "genmix_transforms": _version(),
+    }
+    return Manifest(
+        classes=generator.classes,
+        dtype=str(generator.pixel_dtype).removeprefix("torch."),
+        shape=generator.image_shape,
+        sources=(json.loads(json.dumps(source)),),
     )
 
 

@@ -71,8 +71,8 @@ def _measure(images: Tensor, bank: SyntheticBank, scale: Tensor, shift: Tensor) 
     """Lowest and highest value of the batch, of most of it, of a part of the bank, and of all a pixel can be."""
     images = images.as_subclass(Tensor).float()
     step = max(1, len(bank) // _SAMPLE)
-    found = bank.images[::step].float() * scale + shift
-    possible = torch.stack([shift, shift + scale * HIGHEST_PIXEL[bank.images.dtype]])
+    found = bank.rows(torch.arange(0, len(bank), step, device=bank.device)).float() * scale + shift
+    possible = torch.stack([shift, shift + scale * HIGHEST_PIXEL[bank.pixel_dtype]])
     ends = [images.aminmax(), _most(images), found.aminmax(), possible.aminmax()]
     return torch.stack([end for both in ends for end in both]).float()
 

@@ -179,8 +179,8 @@ class GenMix(KeepsDtypes, v2.Transform):
             ("one_hot_table", table),
             ("one_hot", table[:-1].clone()),
         ):
-            self.register_buffer(name, tensor.to(bank.images.device), persistent=False)
-        if bank.images.is_cpu and numba_is_there():
+            self.register_buffer(name, tensor.to(bank.device), persistent=False)
+        if bank.device.type == "cpu" and numba_is_there():
             step(), kernels()  # before any worker is forked: they then share them
 
     @property
@@ -259,7 +259,7 @@ class GenMix(KeepsDtypes, v2.Transform):
 
     def _mix(self, several: list[Any], labels: Tensor, params: Mapping[str, Tensor] | None) -> tuple[list[Any], Tensor]:
         """The images mixed, all by one draw, and the labels as rows."""
-        device = self._bank_images().device
+        device = _buffer(self.bank, "labels").device
         for images in several:
             check_images(images, labels, self._image_shape)
             if images.device != device or labels.device != device:
@@ -274,7 +274,7 @@ class GenMix(KeepsDtypes, v2.Transform):
                 given,
                 _buffer(self.bank, "labels"),
                 self._classes(on_host=True),
-                bank_size=self._bank_images().shape[0],
+                bank_size=len(self.bank),
                 num_classes=self.num_classes,
                 options=self._options,
             )
@@ -291,7 +291,7 @@ class GenMix(KeepsDtypes, v2.Transform):
 
     def _draw(self, labels: Tensor) -> Draw:
         """A draw for samples with these labels: class indices (in range, on the CPU), or rows."""
-        size = self._bank_images().shape[0]
+        size = len(self.bank)
         uniform = self._uniform(labels.shape[0], COLUMNS, labels.device)
         if _on_host(labels) and not torch.compiler.is_compiling():
             return draw(uniform.numpy(), labels.numpy(), self._classes(on_host=True), size, self._options)
@@ -314,14 +314,17 @@ class GenMix(KeepsDtypes, v2.Transform):
             out = images
         elif images.is_cpu and not images.requires_grad and type(images) is Tensor:
             out = self._memory.empty_like(images)
-        mixed = mix_with_bank(images, self._bank_images(), drawn, self._units_for(images.dtype), out=out)
+        pixels: Tensor | None = self.bank._buffers["pixels"]
+        if pixels is None:
+            pixels, drawn = self._partners(drawn)
+        mixed = mix_with_bank(images, pixels, drawn, self._units_for(images.dtype), out=out)
         return tv_tensors.wrap(mixed, like=inpt) if wrapped else mixed
 
     def _units_for(self, dtype: torch.dtype) -> Units:
         scale = _buffer(self, "scale")
         if dtype.is_floating_point:
             return Units(scale, _buffer(self, "shift"), self._host_units)
-        levels = HIGHEST_PIXEL[dtype] / HIGHEST_PIXEL[self.bank.images.dtype]
+        levels = HIGHEST_PIXEL[dtype] / HIGHEST_PIXEL[self.bank.pixel_dtype]
         return Units.between_integers(scale, levels)
 
     def _mix_labels(self, soft: Tensor, drawn: Draw) -> Tensor:
@@ -336,8 +339,12 @@ class GenMix(KeepsDtypes, v2.Transform):
             partners = torch.where(from_batch[:, None], own, partners)
         return functional.mix_labels(soft, partners, lam)
 
-    def _bank_images(self) -> Tensor:
-        return _buffer(self.bank, "images")
+    def _partners(self, drawn: Draw) -> tuple[Tensor, Draw]:
+        """The partners' images, from a bank that is not in memory, and the draw with its numbers for these."""
+        lam, index, from_batch = drawn.tensors()
+        images = self.bank.rows(index if from_batch is None else torch.where(from_batch, 0, index))
+        numbers = torch.arange(len(index), device=index.device)
+        return images, Draw(lam, numbers if from_batch is None else torch.where(from_batch, index, numbers), from_batch)
 
     def _replayed(self, params: Mapping[str, Tensor], batch: Tensor) -> Draw:
         return replayed(params, batch.shape[0], bank_size=len(self.bank), device=batch.device)
@@ -345,7 +352,7 @@ class GenMix(KeepsDtypes, v2.Transform):
     def _refuse_devices(self, images: Tensor, labels: Tensor) -> None:
         raise InputError(
             f"GenMix: the batch's images are on {images.device}, its labels on {labels.device}, the bank on "
-            f"{self.bank.images.device}; bring them together, with genmix.to({str(images.device)!r}) for the bank"
+            f"{self.bank.device}; bring them together, with genmix.to({str(images.device)!r}) for the bank"
         )
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

@@ -6,8 +6,7 @@ import torch
 
 from genmix_transforms.bank.checks import (
     check_classes,
-    check_provenance,
-    check_seeds,
+    check_sources,
     check_tensors,
     check_window,
 )
@@ -78,26 +77,6 @@ def test_tensors_refused(images, labels, text):
         check_tensors(images, labels, CLASSES)
 
 
-def test_seeds():
-    assert check_seeds(None, IMAGES).tolist() == [-1, -1, -1]
-    assert check_seeds(None, IMAGES).dtype == torch.int64
-    seeds = torch.tensor([5, 2**40, -1])
-    assert check_seeds(seeds, IMAGES) is seeds
-
-
-@pytest.mark.parametrize(
-    ("seeds", "text"),
-    [
-        (torch.arange(2), r"must be int64 of shape \(3,\), got torch.int64 of shape \(2,\)"),
-        (torch.arange(3).int(), r"got torch.int32 of shape \(3,\)"),
-        ([1, 2, 3], "got list"),
-    ],
-)
-def test_seeds_refused(seeds, text):
-    with pytest.raises(InputError, match=text):
-        check_seeds(seeds, IMAGES)
-
-
 def test_window():
     assert check_window(None) is None
     assert check_window([-100, 200]) == (-100.0, 200.0)
@@ -114,14 +93,28 @@ def test_window_refused(window):
 
 def test_provenance_is_copied():
     given = {"generator": {"kind": "dcgan"}, "licence": None}
-    kept = check_provenance(given)
+    (kept,) = check_sources(given)
     assert kept == given
     assert kept is not given
-    assert check_provenance(None) == {}
+    assert check_sources(None) == ({},)
+    assert check_sources([given, {}]) == (given, {})
 
 
-@pytest.mark.parametrize("provenance", [{"weights": torch.zeros(2)}, {"path": {1, 2}}, ["a"], 5])
+@pytest.mark.parametrize(
+    "provenance", [{"weights": torch.zeros(2)}, {"path": {1, 2}}, ["a"], {"loss": float("nan")}], ids=str
+)
 def test_provenance_that_json_cannot_hold(provenance):
     """Found when the bank is built, not after its shards were written."""
     with pytest.raises(InputError, match="provenance must be a dict of what JSON can hold"):
-        check_provenance(provenance)
+        check_sources(provenance)
+
+
+def test_no_provenance_in_a_list():
+    with pytest.raises(InputError, match="a list of provenances needs at least one"):
+        check_sources([])
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "", " cyst", "a\\b", "a\nb", "x" * 201])
+def test_class_names_that_make_no_folder(name):
+    with pytest.raises(InputError, match="SyntheticBank: class name"):
+        check_classes(["metastasis", name])

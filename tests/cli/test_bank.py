@@ -48,13 +48,13 @@ def test_sheet(genmix: Genmix, bank: Path, tmp_path: Path) -> None:
 
 def test_verify_names_the_corrupt_shard(genmix: Genmix, bank: Path) -> None:
     assert genmix("bank", "verify", bank).code == 0
-    shard = bank / "bank-00000-of-00001.safetensors"
+    shard = bank / "bank-00000.safetensors"
     content = bytearray(shard.read_bytes())
     content[-20] ^= 4
     shard.write_bytes(content)
     outcome = genmix("bank", "verify", bank)
     assert outcome.code == 1
-    assert "bank-00000-of-00001.safetensors: missing or not the bytes that were written" in outcome.err
+    assert "bank-00000.safetensors (not the bytes that were written)" in outcome.err
 
 
 @pytest.mark.parametrize("command", ["info", "verify"])

@@ -42,7 +42,7 @@ def test_again_seed_and_overwrite(genmix: Genmix, run: Path, tmp_path: Path) -> 
     assert genmix(*command).code == 0
     refused = genmix(*command, "--seed", 1)
     assert refused.code == 2
-    assert "another seed; give another folder, or overwrite" in refused.err
+    assert "another seed; give another folder, append, or overwrite" in refused.err
     assert genmix(*command, "--seed", 1, "--overwrite").code == 0
     assert int(SyntheticBank.load(tmp_path / "bank").seeds[0]) == 2**32
 

@@ -79,7 +79,7 @@ def test_a_bug_of_ours_says_what_it_is(genmix: Genmix, tmp_path: Path, monkeypat
     def broken(_: Path) -> None:
         raise KeyError("oops")
 
-    monkeypatch.setattr("genmix_transforms.bank.store.read_manifest", broken)
+    monkeypatch.setattr("genmix_transforms.bank.manifest.read_manifest", broken)
     outcome = genmix("bank", "info", tmp_path)
     assert outcome.code == 1
     assert outcome.err == "genmix: KeyError: 'oops' (-v shows where)\n"
@@ -108,7 +108,7 @@ def test_ctrl_c_says_what_to_do(genmix: Genmix, tmp_path: Path, monkeypatch: pyt
     def stopped(_: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("genmix_transforms.bank.store.read_manifest", stopped)
+    monkeypatch.setattr("genmix_transforms.bank.manifest.read_manifest", stopped)
     outcome = genmix("bank", "info", tmp_path)
     assert outcome.code == 130
     assert outcome.err == "genmix: stopped; run the same command again to go on\n"

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmix_transforms.bank import SyntheticBank, store
+from genmix_transforms.bank import SyntheticBank, manifest
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.generators import DCGAN, fill_bank
 from genmix_transforms.generators.filling import Plan, UnfinishedBankError, balanced_counts, make_plan
@@ -28,8 +28,14 @@ def fill(generator: DCGAN, out: Path, **options: Any) -> SyntheticBank:
     return fill_bank(generator, out=out, progress=False, **{"counts": COUNTS, **options})
 
 
+@pytest.fixture(autouse=True)
+def one_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest has a date; with SOURCE_DATE_EPOCH it is that, as in other reproducible files."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+
+
 def hashes(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("bank*"))}
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=4).filter(any), st.integers(0, 2**31 - 1), st.integers(1, 17))
@@ -38,10 +44,16 @@ def test_a_plan_has_every_image_once(counts: list[int], seed: int, per_shard: in
     shards = [plan.shard(number) for number in range(plan.shards)]
     labels, seeds = (torch.cat(parts) for parts in zip(*shards, strict=True))
     assert torch.bincount(labels, minlength=len(counts)).tolist() == counts
-    assert labels.tolist() == sorted(labels.tolist())
+    for part, _ in shards:
+        assert part.tolist() == sorted(part.tolist())
+        # Each shard has its share of every class, give or take one image.
+        share = torch.bincount(part, minlength=len(counts)) - torch.tensor(counts) / plan.shards
+        assert bool((share.abs() < 1).all())
     for label, count in enumerate(counts):
-        assert seeds[labels == label].tolist() == [seed * 2**32 + number for number in range(count)]
-    assert all(len(shard[0]) == per_shard for shard in shards[:-1])
+        assert sorted(seeds[labels == label].tolist()) == [seed * 2**32 + number for number in range(count)]
+    sizes = {len(part) for part, _ in shards}
+    assert max(sizes) <= per_shard
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_a_bank_holds_what_was_asked_for(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
@@ -52,7 +64,7 @@ def test_a_bank_holds_what_was_asked_for(tiny_dcgan: TinyDCGAN, tmp_path: Path) 
     for row in (0, 149, 150, 229):
         image = generator.sample([int(bank.labels[row])], [int(bank.seeds[row])])[0]
         assert torch.equal(bank.images[row], image)
-    assert bank.seeds[0] == 3 * 2**32
+    assert bank.seeds.min() == 3 * 2**32
     assert bank.provenance["generator"]["weights"] == f"sha256:{generator.weights_hash}"
     bank.verify()
 
@@ -97,7 +109,7 @@ def test_it_goes_on_where_it_stopped(tiny_dcgan: TinyDCGAN, tmp_path: Path, monk
     monkeypatch.setattr(DCGAN, "sample", failing)
     with pytest.raises(OSError, match="No space left"):
         fill(tiny_dcgan(), tmp_path / "broken")
-    with pytest.raises(InputError, match="a bank whose filling has not finished; run the same fill again"):
+    with pytest.raises(InputError, match="a bank whose first shard is not finished; run the same command again"):
         SyntheticBank.load(tmp_path / "broken")
     before = sum(drawn[:2])
     drawn.extend([0] * 10)
@@ -132,7 +144,7 @@ def test_several_processes_cannot_overwrite(
         fill(tiny_dcgan(), tmp_path / "bank", overwrite=True)
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": "1700000000"}
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +168,6 @@ def test_killed_and_run_again_and_shared_the_bytes_are_the_same(generator_folder
     assert process.poll() is None, "the fill was over before it could be killed: make it longer"
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=60)
-    assert not (out / store.INDEX).exists()
     for arguments in (
         fill_command(generator_folder, out),
         # Two real processes at once.
@@ -180,7 +191,7 @@ def test_another_bank_is_not_touched(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> N
     ):
         with pytest.raises(OverwriteError, match="holds a bank of another generator, other counts or another seed"):
             fill(generator, tmp_path / "bank", **options)
-    assert fill(tiny_dcgan(), tmp_path / "bank", seed=1, overwrite=True).seeds[0] == 2**32
+    assert fill(tiny_dcgan(), tmp_path / "bank", seed=1, overwrite=True).seeds.min() == 2**32
 
 
 def test_overwriting_removes_the_bank_and_nothing_else(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
@@ -188,7 +199,7 @@ def test_overwriting_removes_the_bank_and_nothing_else(tiny_dcgan: TinyDCGAN, tm
     fill(tiny_dcgan(), bank)
     (bank / "sheet.png").write_bytes(b"a picture")
     (bank / "bank-mine.safetensors").write_bytes(b"mine")
-    assert fill(tiny_dcgan(), bank, seed=1, overwrite=True).seeds[0] == 2**32
+    assert fill(tiny_dcgan(), bank, seed=1, overwrite=True).seeds.min() == 2**32
     assert (bank / "sheet.png").read_bytes() == b"a picture"
     assert (bank / "bank-mine.safetensors").read_bytes() == b"mine"
 
@@ -196,7 +207,7 @@ def test_overwriting_removes_the_bank_and_nothing_else(tiny_dcgan: TinyDCGAN, tm
 def test_an_overwrite_that_is_refused_removes_nothing(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
     bank = tmp_path / "bank"
     fill(tiny_dcgan(), bank)
-    (bank / store.INDEX).unlink()
+    (bank / manifest.INDEX).unlink()
     (bank / "notes.txt").write_text("mine")
     before = hashes(bank)
     with pytest.raises(OverwriteError, match=r"holds other files and no bank \(notes.txt\)"):
@@ -206,8 +217,8 @@ def test_an_overwrite_that_is_refused_removes_nothing(tiny_dcgan: TinyDCGAN, tmp
 
 def test_shards_of_another_fill_are_not_taken_over(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
     fill(tiny_dcgan(), tmp_path / "bank")
-    (tmp_path / "bank" / store.INDEX).unlink()
-    with pytest.raises(OverwriteError, match=r"bank-00000-of-00004.safetensors belongs to a bank of another generator"):
+    (tmp_path / "bank" / manifest.INDEX).unlink()
+    with pytest.raises(OverwriteError, match=r"bank-00000.safetensors belongs to a bank of another generator"):
         fill(tiny_dcgan(), tmp_path / "bank", seed=1)
 
 

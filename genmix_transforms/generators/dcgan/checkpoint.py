@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from genmix_transforms.bank.store import file_hash
+from genmix_transforms.bank.verifying import file_hash
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.dcgan.generator import DCGAN, RESOLUTIONS
