@@ -35,7 +35,13 @@ FENCE = re.compile(
 )
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
 NEEDS_CUDA = "# needs CUDA\n"
-OPTIONAL = {"lightning", "timm", "transformers"}  # what a recipe may import and this package does not require
+OPTIONAL = {
+    "datasets",
+    "lightning",
+    "timm",
+    "transformers",
+    "webdataset",
+}  # what a recipe may import and this package does not require
 
 
 def page_id(page: Path) -> str:

@@ -64,7 +64,7 @@ def bank_card(
         >>> from genmix_transforms import SyntheticBank
         >>> images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
         >>> bank = SyntheticBank(images, torch.tensor([0, 1, 1]), classes=["cyst", "metastasis"])
-        >>> print(bank_card(bank).split("---")[2][:47].strip())
+        >>> print(bank_card(bank).split("---")[2].strip().splitlines()[0])
         # Synthetic images of cyst and metastasis
     """
     from huggingface_hub import DatasetCardData

@@ -105,6 +105,7 @@ def check_sources(provenance: Mapping[str, Any] | Sequence[Mapping[str, Any]] | 
     several = [provenance or {}] if provenance is None or isinstance(provenance, Mapping) else list(provenance)
     try:
         sources = tuple(json.loads(json.dumps(dict(source), allow_nan=False)) for source in several)
+        json.dumps(sources, ensure_ascii=False).encode()  # a file name that is not Unicode
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"SyntheticBank: provenance must be a dict of what JSON can hold: texts, numbers, lists, dicts ({error})"

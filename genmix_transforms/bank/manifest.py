@@ -151,7 +151,10 @@ class Manifest:
 def now() -> str:
     """The time, UTC, to the second; that of SOURCE_DATE_EPOCH where it is set, as for other reproducible files."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)
+    try:
+        moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError(f"SOURCE_DATE_EPOCH must be seconds since 1970, got {epoch!r}") from error
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -162,7 +165,8 @@ def shard_name(number: int) -> str:
 
 def is_shard_name(name: str) -> bool:
     """Whether a file of this name is a shard of a bank."""
-    return _SHARD_NAME.fullmatch(name) is not None
+    match = _SHARD_NAME.fullmatch(name)
+    return match is not None and shard_name(int(match.group(1))) == name  # one name a number
 
 
 def shard_number(name: str) -> int:
@@ -258,7 +262,10 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
     if not sources or not all(isinstance(source, dict) for source in sources):
         raise CorruptFileError("sources must be objects, at least one")
     image = math.prod(shape) * PIXEL_DTYPES[dtype].itemsize
-    shards = tuple(_shard(entry, len(classes), image) for entry in _list(content["shards"], "shards"))
+    if image >= 2**48:
+        raise CorruptFileError(f"shape {shape}: an image of {image:,} bytes")
+    highest = 2 ** (8 * PIXEL_DTYPES[dtype].itemsize) - 1
+    shards = tuple(_shard(entry, len(classes), image, highest) for entry in _list(content["shards"], "shards"))
     if len({shard.file for shard in shards}) != len(shards):
         raise CorruptFileError("a shard is named twice")
     created = content["created"]
@@ -276,6 +283,12 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         generation=_whole(content["generation"], "generation", least=1),
         created=created,
     )
+    if sum(fill.total for fill in manifest.fills) > MAX_SHARDS:
+        raise CorruptFileError(f"fills of more than {MAX_SHARDS:,} shards")
+    try:
+        json.dumps([created, *sources, *(fill.identity for fill in manifest.fills)], ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise CorruptFileError(f"a text that is no Unicode ({error})") from error
     counts = content["class_counts"]
     expected = dict(zip(manifest.classes, manifest.class_counts, strict=True))
     if counts != expected:
@@ -283,7 +296,7 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
     return manifest
 
 
-def _shard(entry: Any, num_classes: int, image_bytes: int) -> ShardEntry:
+def _shard(entry: Any, num_classes: int, image_bytes: int, highest: int) -> ShardEntry:
     if not isinstance(entry, dict):
         raise CorruptFileError(f"a shard must be an object, got {entry!r}")
     file = entry["file"]
@@ -298,6 +311,8 @@ def _shard(entry: Any, num_classes: int, image_bytes: int) -> ShardEntry:
     if size <= count * image_bytes:
         raise CorruptFileError(f"{file}: {size} bytes cannot hold {count} images of {image_bytes} bytes")
     low, high = (_whole(value, f"{file}: pixel_range") for value in _pair(entry["pixel_range"], f"{file}: pixel_range"))
+    if not low <= high <= highest:
+        raise CorruptFileError(f"{file}: pixel_range must be the lowest and the highest pixel, got {low} and {high}")
     for name, pattern in _HASHES.items():
         value = entry.get(name)
         if not (isinstance(value, str) and pattern.fullmatch(value)) and not (name == "sha256" and value is None):
@@ -336,7 +351,7 @@ def _pair(value: Any, name: str) -> Sequence[Any]:
 
 def _whole(value: Any, name: str, *, least: int = 0) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**62:
-        raise CorruptFileError(f"{name} must be a whole number, at least {least}, got {str(value)[:80]}")
+        raise CorruptFileError(f"{name} must be a whole number, at least {least}, got {repr(value)[:80]}")
     return value
 
 

@@ -290,9 +290,7 @@ def _checked_layout(
 ) -> dict[str, tuple[Any, list[int], int, int]]:
     """Where each tensor lies: dtype, shape, first byte, last byte and one. The tensors tile the file, without gaps."""
     if header.keys() - {"__metadata__"} != expected.keys():
-        raise CorruptFileError(
-            f"{path}: a shard has {', '.join(expected)}; this file has {', '.join(map(str, list(header)[:12]))}"
-        )
+        raise CorruptFileError(f"{path}: a shard has {', '.join(expected)}; this file has {str(list(header))[:200]}")
     layout = {}
     for name, (kind, shape) in expected.items():
         entry = header[name]
@@ -302,7 +300,9 @@ def _checked_layout(
         numpy_type = np.dtype(_NUMPY[kind])
         match entry.get("data_offsets"):
             case [int(begin), int(end)] if (
-                begin >= 0
+                not isinstance(begin, bool)
+                and not isinstance(end, bool)
+                and begin >= 0
                 and end - begin == math.prod(shape) * numpy_type.itemsize
                 and (start + begin) % numpy_type.itemsize == 0
             ):

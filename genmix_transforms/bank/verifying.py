@@ -40,6 +40,10 @@ def verify_bank(folder: str | Path, *, progress: bool = False) -> Manifest:
                 faults.append(f"{entry.file} (not the bytes that were written)")
             elif source.min() < 0 or source.max() >= len(manifest.sources):
                 faults.append(f"{entry.file} (of a source that the manifest does not have)")
+            elif (int(shard.images.min()), int(shard.images.max())) != entry.pixel_range:
+                faults.append(
+                    f"{entry.file} (its pixels are not from {entry.pixel_range[0]} to {entry.pixel_range[1]})"
+                )
         except CorruptFileError as error:
             faults.append(str(error).removeprefix(f"{folder}/"))
     named = {entry.file for entry in manifest.shards}

@@ -1,5 +1,6 @@
 """``genmix bank``: what is in a bank, what it looks like, and whether it is whole."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -65,3 +66,30 @@ def seal(bank: Folder) -> None:
 
     manifest = seal_bank(bank)
     typer.echo(f"{bank}: sealed: {len(manifest.shards)} shards, generation {manifest.generation}")
+
+
+class Format(StrEnum):
+    """What a bank is exported to."""
+
+    PNG = "png"
+    WEBDATASET = "webdataset"
+    PARQUET = "parquet"
+
+
+@app.command()
+def export(
+    bank: Folder,
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    format: Annotated[Format, typer.Option(help="A folder of PNG files a class, tar shards, or Parquet.")] = Format.PNG,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+) -> None:
+    """Write the images for other programs to read."""
+    from genmix_transforms.bank import SyntheticBank, exporting
+
+    write = {
+        Format.PNG: exporting.export_png,
+        Format.WEBDATASET: exporting.export_webdataset,
+        Format.PARQUET: exporting.export_parquet,
+    }[format]
+    write(SyntheticBank.load(bank), out, overwrite=overwrite)
+    typer.echo(str(out))

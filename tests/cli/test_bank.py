@@ -1,5 +1,7 @@
 """``genmix bank``."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,3 +64,18 @@ def test_no_bank_there(command: str, genmix: Genmix, tmp_path: Path) -> None:
     outcome = genmix("bank", command, tmp_path)
     assert outcome.code == 2
     assert "no bank.index.json: not a bank" in outcome.err
+
+
+def test_seal_writes_sha256(genmix: Genmix, bank: Path) -> None:
+    assert genmix("bank", "seal", bank).code == 0
+    manifest = json.loads((bank / "bank.index.json").read_text())
+    content = (bank / "bank-00000.safetensors").read_bytes()
+    assert manifest["shards"][0]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_export_to_png_and_back(genmix: Genmix, bank: Path, tmp_path: Path) -> None:
+    assert genmix("bank", "export", bank, "--out", tmp_path / "png").code == 0
+    before, after = SyntheticBank.load(bank), SyntheticBank.from_folder(tmp_path / "png")
+    assert torch.equal(after.images, before.images)
+    refused = genmix("bank", "export", bank, "--out", tmp_path / "png")
+    assert refused.code == 2

@@ -211,7 +211,7 @@ def test_to_moves_everything(bank):
     nn.ModuleList([genmix]).to("meta")
     assert dict(genmix.named_buffers()).keys() == {
         "scale", "shift", "cumulative", "one_hot", "one_hot_table",
-        "bank.images", "bank.labels", "bank.seeds", "bank.class_start", "bank.class_count",
+        "bank.pixels", "bank.labels", "bank.class_start", "bank.class_count",
     }  # fmt: skip
     assert {buffer.device.type for buffer in genmix.buffers()} == {"meta"}
 

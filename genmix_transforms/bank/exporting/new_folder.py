@@ -1,0 +1,123 @@
+"""The folder of an export: it appears whole or not at all, and replaces nothing but an export of its kind."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from genmix_transforms.bank.synthetic_bank import SyntheticBank
+from genmix_transforms.errors import OverwriteError
+from genmix_transforms.files.atomic import write_json
+from genmix_transforms.files.checks import check_output_folder
+
+INFO = "dataset_info.json"
+"""What the rows cannot say: classes, window, sources. Loaders of the datasets library pass over a file of this name."""
+
+FORMAT = "genmix-export"
+METADATA = "metadata.csv"
+
+_FILES = {
+    "png": re.compile(rf"{re.escape(METADATA)}|[^/]+/\d{{8,}}\.png"),
+    "webdataset": re.compile(r"\d{6,}\.tar"),
+    "parquet": re.compile(r"train-\d{5,}-of-\d{5,}\.parquet"),
+}
+
+
+@contextmanager
+def new_folder(folder: str | Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
+    """A hidden folder to write in, which then becomes ``folder``; nothing is left of it if the work fails.
+
+    Args:
+        folder: to be.
+        kind: of the export: "png", "webdataset" or "parquet".
+        overwrite: replace an export of this kind.
+
+    Raises:
+        OverwriteError: not empty, and not to be replaced; or another process is at it.
+    """
+    given, folder = folder, Path(folder).resolve()  # a link stays, and the folder it leads to is replaced
+    check_output_folder(folder)
+    making, retired = (folder.with_name(f".{folder.name}.export.{end}") for end in ("tmp", "old"))
+    if retired.exists() and not folder.exists():  # killed between two renames
+        retired.rename(folder)
+    _check_replaceable(folder, given, kind, overwrite=overwrite)
+    making.mkdir(parents=True, exist_ok=True)
+    lock = os.open(making, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OverwriteError(f"{given}: another process is exporting there; wait for it, or stop it") from error
+        except OSError:  # a file system without locks
+            pass
+        try:
+            _empty(making)  # what a killed process left
+            yield making
+            if folder.exists() and any(folder.iterdir()):
+                shutil.rmtree(retired, ignore_errors=True)
+                folder.rename(retired)
+            making.rename(folder)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            if retired.exists() and not folder.exists():
+                retired.rename(folder)
+            raise
+        shutil.rmtree(retired, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def write_info(making: Path, bank: SyntheticBank, kind: str) -> None:
+    """Write what the rows cannot say, and what an export is known by when it is to be replaced."""
+    write_json(
+        making / INFO,
+        {
+            "format": FORMAT,
+            "kind": kind,
+            "count": len(bank),
+            "classes": list(bank.classes),
+            "class_counts": bank.class_counts,
+            "dtype": str(bank.pixel_dtype).removeprefix("torch."),
+            "shape": list(bank.image_shape),
+            "window": bank.window,
+            "sources": list(bank.sources),
+        },
+    )
+
+
+def flush_file(path: Path) -> None:
+    """Make a file that was just written survive a power cut."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _check_replaceable(folder: Path, given: str | Path, kind: str, *, overwrite: bool) -> None:
+    """Nothing is replaced but an empty folder and, when told to, an export of the same kind with nothing else in it."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise OverwriteError(f"{given}: not empty; give another folder, or overwrite=True to replace an earlier export")
+    try:
+        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        info = None
+    if not isinstance(info, dict) or (info.get("format"), info.get("kind")) != (FORMAT, kind):
+        raise OverwriteError(f"{given}: holds no {kind} export: it is not overwritten; give another folder")
+    names = (
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+    )
+    foreign = sorted(name for name in names if name != INFO and not _FILES[kind].fullmatch(name))
+    if foreign:
+        raise OverwriteError(
+            f"{given}: holds files that are not the export's ({', '.join(foreign[:3])}): move them away, "
+            "or give another folder"
+        )
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
