@@ -69,7 +69,7 @@ class MixingCollate:
             if not self.numba:
                 hide_numba()
             if self.copies:
-                self.genmix.bank.images = self.genmix.bank.images.clone()
+                self.genmix.bank.pixels = self.genmix.bank.images.clone()
             read(self.genmix.bank)
             self.has_read = True
         mixed: tuple[Tensor, Tensor] = self.genmix(*torch.utils.data.default_collate(samples))
