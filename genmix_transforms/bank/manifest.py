@@ -7,17 +7,19 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError
 from genmix_transforms.files.atomic import write_json
 from genmix_transforms.files.checks import name_fault
+from genmix_transforms.files.strict_json import parse_json
 
 INDEX = "bank.index.json"
 LOCK = ".bank.lock"
@@ -200,20 +202,25 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / INDEX
     try:
-        if path.stat().st_size > MAX_INDEX_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+            raise CorruptFileError(f"{path}: {kind}, not a manifest")
+        if status.st_size > MAX_INDEX_BYTES:
             raise CorruptFileError(f"{path}: more than {MAX_INDEX_BYTES:,} bytes: not a bank's manifest")
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _missing(folder) from error
-    except IsADirectoryError as error:
-        raise CorruptFileError(f"{path}: a folder, not a manifest") from error
+    except OSError as error:
+        raise CorruptFileError(f"{path}: the manifest cannot be read ({error.strerror})") from error
     try:
-        content = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(raw)
+    except ValueError as error:
         raise CorruptFileError(f"{path}: not a bank's manifest ({type(error).__name__}: {error})") from error
     if not isinstance(content, dict) or "format" not in content or "format_version" not in content:
         raise CorruptFileError(f"{path}: not a bank's manifest (no 'format' and 'format_version')")
-    if (content["format"], content["format_version"]) != (FORMAT, FORMAT_VERSION):
+    version = content["format_version"]
+    if content["format"] != FORMAT or type(version) is not int or version != FORMAT_VERSION:  # to Python, 2.0 is 2
         raise InputError(
             f"{path}: format {content['format']!r} version {content['format_version']!r}; this release reads "
             f"{FORMAT!r} version {FORMAT_VERSION}: fill the bank again, or take the release that wrote it"
@@ -236,10 +243,6 @@ def _missing(folder: Path) -> MissingPathError:
         else "not a bank; SyntheticBank.from_folder reads a folder of images"
     )
     return MissingPathError(f"{folder}: no {INDEX}: {reason}")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _parse(content: Mapping[str, Any]) -> Manifest:
@@ -291,7 +294,7 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         raise CorruptFileError(f"a text that is no Unicode ({error})") from error
     counts = content["class_counts"]
     expected = dict(zip(manifest.classes, manifest.class_counts, strict=True))
-    if counts != expected:
+    if counts != expected or not all(type(count) is int for count in counts.values()):
         raise CorruptFileError(f"class_counts says {counts}, the shards' sum up to {expected}")
     return manifest
 

@@ -1,14 +1,12 @@
 """A shard: an immutable safetensors file of some thousand images with all that is known of each.
 
 Shards are written with the safetensors library, and anybody's safetensors reader opens them. They are read here by an
-own, stricter parser: the manifest says beforehand, to the byte, what a shard's header must be, and a bank of a thousand
-shards should open at once.
+own, stricter one, see ``shard_header.py``.
 """
 
-import json
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,29 +19,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.bank.manifest import Manifest, ShardEntry
+from genmix_transforms.bank.shard_header import header_bytes, read_facts, read_layout
 from genmix_transforms.errors import CorruptFileError, InputError
-from genmix_transforms.files.atomic import write_bytes
+from genmix_transforms.files.atomic import new_file
 
 SHARD_BYTES = 256 * 2**20
 """A shard is closed before it grows past this many bytes of pixels."""
 
-MAX_HEADER_BYTES = 2**20
-"""A shard has six tensors: a header past one megabyte is none that we wrote."""
+_PIECE_BYTES = 2**20
+"""So much is written at a time: it stays in the processor's cache while it is gathered, written and hashed."""
 
-HEADER_KEY = "genmix_bank"
-"""The one string in a shard's header. One only: safetensors writes several in random order, and equal shards should be
-equal files."""
-
-Arrays = Mapping[str, NDArray[Any]]
-
-_NUMPY = {
-    "U8": np.uint8,
-    "U16": np.uint16,
-    "I32": np.int32,
-    "I64": np.int64,
-    "F32": np.float32,
+_SAFETENSORS = {
+    torch.uint8: "U8",
+    torch.uint16: "U16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float32: "F32",
 }
-_COLUMNS = {"seeds": "I64", "source": "I32", "distance": "F32", "flags": "U8"}
+_KEPT = {"seeds": "I64", "source": "I32", "distance": "F32", "flags": "U8"}
+KEPT_ON_CPU = tuple(_KEPT)
+"""Columns that no training step reads."""
 
 
 class Rows(NamedTuple):
@@ -141,25 +136,44 @@ def write_shard(path: Path, rows: Rows, *, classes: Sequence[str], fill: str | N
     Returns:
         What the manifest says of it.
     """
-    rows = rows.sorted_by_class()
-    # Copies where two columns share memory, which safetensors refuses.
-    tensors = {name: column.detach().cpu().contiguous().clone() for name, column in rows._asdict().items()}
-    content = safetensors.torch.save(tensors, {HEADER_KEY: _header(classes, fill)})
-    write_bytes(path, content)
-    counts = torch.bincount(rows.index_labels.cpu(), minlength=len(classes))
-    pixels = tensors["images"].numpy()
+    labels = rows.index_labels.cpu()
+    order = None if bool((labels[1:] >= labels[:-1]).all()) else torch.argsort(labels, stable=True)
+    # Widest numbers first, so that each tensor lies where its type may; of bytes the images first, for the same reason.
+    columns = sorted(rows._asdict().items(), key=lambda column: (-column[1].itemsize, -column[1].nbytes, column[0]))
+    header = header_bytes(
+        {name: (_SAFETENSORS[column.dtype], tuple(column.shape)) for name, column in columns},
+        {"classes": list(classes), "fill": fill},
+    )
+    digest = xxhash.xxh3_64(header)
+    with new_file(path) as file:
+        file.write(header)
+        for _, column in columns:
+            for piece in _pieces(column, order):
+                file.write(piece)
+                digest.update(piece)
+        size = file.tell()
+    return _entry(path, rows, num_classes=len(classes), size=size, xxh3=digest.hexdigest())
+
+
+def _pieces(column: Tensor, order: Tensor | None) -> Iterator[memoryview]:
+    """A column's bytes in the order of the rows, without a second copy of all of it."""
+    some = max(1, _PIECE_BYTES * len(column) // max(1, column.nbytes))
+    for first in range(0, len(column), some):
+        part = column[first : first + some] if order is None else column[order[first : first + some].to(column.device)]
+        yield part.detach().cpu().contiguous().numpy().data.cast("B")
+
+
+def _entry(path: Path, rows: Rows, *, num_classes: int, size: int, xxh3: str) -> ShardEntry:
+    """What the manifest says of a file with these rows."""
+    pixels = rows.images.detach().cpu().numpy()  # torch has no minimum of uint16
     return ShardEntry(
         file=path.name,
-        bytes=len(content),
+        bytes=size,
         count=len(pixels),
-        class_counts=tuple(counts.tolist()),
+        class_counts=tuple(torch.bincount(rows.index_labels, minlength=num_classes).tolist()),
         pixel_range=(int(pixels.min()), int(pixels.max())),
-        xxh3=xxhash.xxh3_64_hexdigest(content),
+        xxh3=xxh3,
     )
-
-
-def _header(classes: Sequence[str], fill: str | None) -> str:
-    return json.dumps({"classes": list(classes), "fill": fill})
 
 
 class Shard:
@@ -181,31 +195,31 @@ class Shard:
     def __init__(self, folder: Path, entry: ShardEntry, manifest: Manifest) -> None:
         path = folder / entry.file
         self.path, self.entry = path, entry
-        length, header = read_header(path, size=entry.bytes)
         count, classes = entry.count, len(manifest.classes)
-        pixels = {"uint8": "U8", "uint16": "U16"}[manifest.dtype]
-        expected: dict[str, tuple[str, list[int]]] = {
-            "images": (pixels, [count, *manifest.shape]),
-            "labels": ("I64", [count]) if manifest.labels == "index" else ("F32", [count, classes]),
-            **{name: (kind, [count]) for name, kind in _COLUMNS.items()},
-        }
-        self._start = 8 + length
-        self._layout = _checked_layout(path, header, expected, start=self._start, size=entry.bytes)
-        of_classes = header_facts(path, header).get("classes")
+        expected = (
+            ("images", {"uint8": "U8", "uint16": "U16"}[manifest.dtype], (count, *manifest.shape)),
+            ("labels", "I64", (count,)) if manifest.labels == "index" else ("labels", "F32", (count, classes)),
+            *((name, kind, (count,)) for name, kind in _KEPT.items()),
+        )
+        layout = read_layout(path, expected, size=entry.bytes)
+        of_classes = layout.facts.get("classes")
         if of_classes != list(manifest.classes):
             raise CorruptFileError(
                 f"{path}: a shard of a bank of other classes: {of_classes}, the manifest says {list(manifest.classes)}"
             )
-        storage = torch.UntypedStorage.from_file(str(path), False, entry.bytes)  # private: writes never reach the file
-        self._bytes: NDArray[np.uint8] = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()  # type: ignore[arg-type]
+        self._places = layout.places
+        # Private: writes never reach the file. And no file stays open: there may be thousands.
+        self._bytes: NDArray[np.uint8] = torch.from_file(
+            str(path), shared=False, size=entry.bytes, dtype=torch.uint8
+        ).numpy()
         self.images = self.column("images")
         self.labels = self.column("labels")
         self._check_labels(classes)
 
     def column(self, name: str) -> NDArray[Any]:
         """A tensor of the shard, over the mapped file."""
-        kind, shape, begin, end = self._layout[name]
-        column: NDArray[Any] = self._bytes[self._start + begin : self._start + end].view(kind).reshape(shape)
+        dtype, shape, begin, end = self._places[name]
+        column: NDArray[Any] = self._bytes[begin:end].view(dtype).reshape(shape)
         return column
 
     def xxh3(self) -> str:
@@ -218,61 +232,17 @@ class Shard:
             if not bool(np.isfinite(labels).all()) or bool((labels < 0).any()):
                 raise CorruptFileError(f"{self.path}: label probabilities that are negative or not numbers")
             labels = labels.argmax(axis=1)
-        in_order = bool((labels[1:] >= labels[:-1]).all()) and labels[0] >= 0 and labels[-1] < classes
-        if not in_order or tuple(np.diff(np.searchsorted(labels, np.arange(classes + 1)))) != self.entry.class_counts:
+        counts = self.entry.class_counts
+        if not np.array_equal(labels, _labels_of(counts)):
             raise CorruptFileError(
-                f"{self.path}: its labels are not those that the manifest counts, class by class: "
-                f"{self.entry.class_counts}"
+                f"{self.path}: its labels are not those that the manifest counts, class by class: {counts}"
             )
 
 
-def read_header(path: Path, *, size: int | None = None) -> tuple[int, dict[str, Any]]:
-    """The length and the content of a safetensors file's header.
-
-    Args:
-        path: of the file.
-        size: the file's, as the manifest has it; None: any.
-
-    Raises:
-        CorruptFileError: no such file, of another size, or no header.
-    """
-    try:
-        with open(path, "rb", buffering=0) as file:
-            actual = os.fstat(file.fileno()).st_size
-            if size is not None and actual != size:
-                raise CorruptFileError(f"{path}: {actual:,} bytes, the manifest says {size:,}: not a whole shard")
-            length = int.from_bytes(file.read(8), "little")
-            if length > MAX_HEADER_BYTES:
-                raise CorruptFileError(
-                    f"{path}: its header claims {length:,} bytes; a shard's has at most {MAX_HEADER_BYTES:,}"
-                )
-            raw = file.read(length)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise CorruptFileError(f"{path}: the manifest names this shard, but there is no such file") from error
-    try:
-        header = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{path}: not a whole shard ({type(error).__name__}: {error})") from error
-    if len(raw) != length or not isinstance(header, dict):
-        raise CorruptFileError(f"{path}: not a whole shard (no header)")
-    return length, header
-
-
-def header_facts(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
-    """What a shard's header says of the bank and the fill it belongs to.
-
-    Raises:
-        CorruptFileError: a header without.
-    """
-    metadata = header.get("__metadata__")
-    text = metadata.get(HEADER_KEY) if isinstance(metadata, dict) else None
-    try:
-        facts = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        facts = None
-    if not isinstance(facts, dict):
-        raise CorruptFileError(f"{path}: not a bank's shard: its header has no {HEADER_KEY!r}")
-    return facts
+@lru_cache(maxsize=4)
+def _labels_of(counts: tuple[int, ...]) -> NDArray[np.int64]:
+    """The labels of a shard of so many of each class. Most shards of a fill have the same counts."""
+    return np.repeat(np.arange(len(counts)), counts)
 
 
 def shard_fill(path: Path) -> str | None:
@@ -281,42 +251,8 @@ def shard_fill(path: Path) -> str | None:
     Raises:
         CorruptFileError: not a shard.
     """
-    fill = header_facts(path, read_header(path)[1]).get("fill")
+    fill = read_facts(path).get("fill")
     return fill if isinstance(fill, str) else None
-
-
-def _checked_layout(
-    path: Path, header: Mapping[str, Any], expected: Mapping[str, tuple[str, list[int]]], *, start: int, size: int
-) -> dict[str, tuple[Any, list[int], int, int]]:
-    """Where each tensor lies: dtype, shape, first byte, last byte and one. The tensors tile the file, without gaps."""
-    if header.keys() - {"__metadata__"} != expected.keys():
-        raise CorruptFileError(f"{path}: a shard has {', '.join(expected)}; this file has {str(list(header))[:200]}")
-    layout = {}
-    for name, (kind, shape) in expected.items():
-        entry = header[name]
-        if not isinstance(entry, dict) or entry.get("dtype") != kind or entry.get("shape") != shape:
-            got = {key: entry.get(key) for key in ("dtype", "shape")} if isinstance(entry, dict) else entry
-            raise CorruptFileError(f"{path}: the manifest says {kind} {shape} for {name}, the shard {str(got)[:200]}")
-        numpy_type = np.dtype(_NUMPY[kind])
-        match entry.get("data_offsets"):
-            case [int(begin), int(end)] if (
-                not isinstance(begin, bool)
-                and not isinstance(end, bool)
-                and begin >= 0
-                and end - begin == math.prod(shape) * numpy_type.itemsize
-                and (start + begin) % numpy_type.itemsize == 0
-            ):
-                layout[name] = (numpy_type, shape, begin, end)
-            case offsets:
-                raise CorruptFileError(f"{path}: {name} cannot lie at {str(offsets)[:80]}")
-    position = 0
-    for _, _, begin, end in sorted(layout.values(), key=lambda place: place[2]):
-        if begin != position:
-            raise CorruptFileError(f"{path}: its tensors overlap or leave gaps")
-        position = end
-    if start + position != size:
-        raise CorruptFileError(f"{path}: {size - start:,} bytes of tensors, its header says {position:,}")
-    return layout
 
 
 def describe_shard(path: Path, *, num_classes: int) -> ShardEntry:
@@ -326,17 +262,9 @@ def describe_shard(path: Path, *, num_classes: int) -> ShardEntry:
         CorruptFileError: not a whole shard.
     """
     shard_fill(path)
+    content = path.read_bytes()
     try:
-        tensors = safetensors.torch.load_file(path)
-        rows = Rows(**tensors)
+        rows = Rows(**safetensors.torch.load(content))
     except (safetensors.SafetensorError, TypeError) as error:
         raise CorruptFileError(f"{path}: not a whole shard ({error})") from error
-    pixels = rows.images.numpy()
-    return ShardEntry(
-        file=path.name,
-        bytes=path.stat().st_size,
-        count=len(pixels),
-        class_counts=tuple(torch.bincount(rows.index_labels, minlength=num_classes).tolist()),
-        pixel_range=(int(pixels.min()), int(pixels.max())),
-        xxh3=xxhash.xxh3_64_hexdigest(path.read_bytes()),
-    )
+    return _entry(path, rows, num_classes=num_classes, size=len(content), xxh3=xxhash.xxh3_64_hexdigest(content))

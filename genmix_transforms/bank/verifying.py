@@ -35,11 +35,13 @@ def verify_bank(folder: str | Path, *, progress: bool = False) -> Manifest:
     for entry in progress_bar(manifest.shards, desc="verifying", unit="shard", disable=not progress):
         try:
             shard = Shard(folder, entry, manifest)
-            source = shard.column("source")
+            source, distance = shard.column("source"), shard.column("distance")
             if shard.xxh3() != entry.xxh3 or (entry.sha256 and file_hash(folder / entry.file) != entry.sha256):
                 faults.append(f"{entry.file} (not the bytes that were written)")
             elif source.min() < 0 or source.max() >= len(manifest.sources):
                 faults.append(f"{entry.file} (of a source that the manifest does not have)")
+            elif bool((distance < 0).any()):
+                faults.append(f"{entry.file} (with distances below zero)")
             elif (int(shard.images.min()), int(shard.images.max())) != entry.pixel_range:
                 faults.append(
                     f"{entry.file} (its pixels are not from {entry.pixel_range[0]} to {entry.pixel_range[1]})"

@@ -25,6 +25,7 @@ from genmix_transforms.bank.manifest import (
     shard_name,
     write_manifest,
 )
+from genmix_transforms.bank.row_buffer import RowBuffer
 from genmix_transforms.bank.shards import Rows, images_per_shard, shard_fill, write_shard
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
 from genmix_transforms.files.checks import check_output_folder
@@ -103,7 +104,7 @@ class BankWriter:
         )
         self._append, self._overwrite, self._publish = append, overwrite, publish
         self._per_shard = images_per_shard(self._given.shape, pixel_dtype, shard_bytes=shard_bytes)
-        self._waiting: list[Rows] = []
+        self._waiting = RowBuffer(self._per_shard)
         self._unpublished: list[ShardEntry] = []
         self._held = ExitStack()
 
@@ -126,7 +127,9 @@ class BankWriter:
             check_same_kind(self.folder, before, self._given)
             remove_orphans(self.folder, before)
             sources = list(before.sources)
-            sources += [source for source in self._sources if source not in sources]
+            for source in self._sources:
+                if source not in sources:
+                    sources.append(source)
             self._source_numbers = torch.tensor([sources.index(source) for source in self._sources], dtype=torch.int32)
             self.manifest = replace(before, sources=tuple(sources))
         shards = before.shards if before is not None else ()
@@ -167,17 +170,17 @@ class BankWriter:
         if len(images) and not 0 <= int(rows.source.min()) <= int(rows.source.max()) < len(self._sources):
             raise InputError(f"BankWriter: source must be from 0 to {len(self._sources) - 1}")
         rows = rows._replace(source=self._source_numbers[rows.source.long()])
-        self._waiting.append(rows)
-        while sum(len(part.images) for part in self._waiting) >= self._per_shard:
-            together = Rows.together(self._waiting)
-            self._write(together.take(slice(0, self._per_shard)))
-            self._waiting = [together.take(slice(self._per_shard, None))]
+        while len(rows.images):
+            rows = self._waiting.add(rows)
+            if self._waiting.is_full:
+                self._write()
 
-    def _write(self, rows: Rows) -> None:
+    def _write(self) -> None:
         if self._next >= MAX_SHARDS:
             raise InputError(f"BankWriter: {self.folder} has had {MAX_SHARDS:,} shards; write a new bank")
         name = self.folder / shard_name(self._next)
-        self._unpublished.append(write_shard(name, rows, classes=self._given.classes))
+        self._unpublished.append(write_shard(name, self._waiting.rows, classes=self._given.classes))
+        self._waiting.clear()
         self._next += 1
         if self._publish == "shard" and not self._retired:
             self._write_manifest()
@@ -202,10 +205,8 @@ class BankWriter:
                 self._leave_nothing()
 
     def _finish(self) -> None:
-        rest = [part for part in self._waiting if len(part.images)]
-        self._waiting = []
-        if rest:
-            self._write(Rows.together(rest))
+        if len(self._waiting):
+            self._write()
         if self._unpublished or not (self.folder / INDEX).exists() or (self._overwrite and self._retired):
             self._write_manifest()
         for entry in self._retired:
@@ -256,7 +257,7 @@ def bank_to_change(folder: Path, *, append: bool, overwrite: bool) -> Manifest |
         if foreign:
             raise OverwriteError(f"{folder}: holds other files and no bank ({foreign[0]}); give another folder")
         begun = sorted(name for name in files if is_shard_name(name))
-        if begun and not overwrite and any(_fill_of(folder / name) for name in begun):
+        if begun and not overwrite and any(fill_of(folder / name) for name in begun):
             raise OverwriteError(
                 f"{folder}: holds {begun[0]} of a fill that has not finished; run it again, overwrite, or give another"
             )
@@ -293,7 +294,8 @@ def remove_orphans(folder: Path, manifest: Manifest | None) -> None:
             file.unlink(missing_ok=True)
 
 
-def _fill_of(path: Path) -> str | None:
+def fill_of(path: Path) -> str | None:
+    """The fill that a file is a shard of; None: of none, or it is no shard."""
     try:
         return shard_fill(path)
     except CorruptFileError:

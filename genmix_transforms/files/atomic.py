@@ -6,20 +6,21 @@ A process may be killed at any moment, and a disk may run full; what stands unde
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 from torch import Tensor
 
 
-def write_bytes(path: Path, content: bytes, *, shared: bool = False) -> None:
-    """Write ``content`` to ``path`` so that ``path`` either keeps its old content or has all of the new.
+@contextmanager
+def new_file(path: Path, *, shared: bool = False) -> Iterator[BinaryIO]:
+    """A file to write; ``path`` keeps its old content until the block ends well, and then has all of the new.
 
     Args:
         path: the file to write. Its folder must exist.
-        content: all of the file.
         shared: several processes may write this same file at once (each then uses a temporary name of its own:
             a random one, for process numbers repeat from machine to machine and from container to container).
             Otherwise the temporary name is fixed, so that a run that goes on after a kill replaces what was left.
@@ -27,7 +28,7 @@ def write_bytes(path: Path, content: bytes, *, shared: bool = False) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp" if shared else f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -35,6 +36,12 @@ def write_bytes(path: Path, content: bytes, *, shared: bool = False) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _flush_folder(path.parent)
+
+
+def write_bytes(path: Path, content: bytes, *, shared: bool = False) -> None:
+    """Write ``content`` to ``path``, whole or not at all; ``shared`` as for :func:`new_file`."""
+    with new_file(path, shared=shared) as file:
+        file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
