@@ -30,6 +30,27 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     return classes
 
 
+def places_by_name(bank: Sequence[str], data: Sequence[str], *, counts: Sequence[int] | None) -> list[int]:
+    """For each class of the data its number in the bank; -1: the bank does not know it.
+
+    Args:
+        bank: its class names.
+        data: those of the data.
+        counts: the bank's images of each class: one of which it has none need not be among the data's. None: labels
+            are probabilities, and any image may have some of any class.
+
+    Raises:
+        InputError: the bank has a class that the data has not.
+    """
+    unknown = [name for place, name in enumerate(bank) if name not in data and (counts is None or counts[place])]
+    if unknown:
+        raise InputError(
+            f"the bank's classes are {', '.join(bank)}, the data's {', '.join(data)}: "
+            f"{', '.join(unknown)} is no class of the data; rename the bank's classes or take another bank"
+        )
+    return [bank.index(name) if name in bank else -1 for name in data]
+
+
 def check_tensors(images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Tensor:
     """Check images and labels against each other, and return the labels as int64 ``(N,)`` or float32 ``(N, K)``.
 

@@ -4,6 +4,8 @@ Each shard is sorted by class. So the images of a class are one run of rows in e
 class, is a list of (number of classes) x (number of shards) runs. A row is found by a binary search among these.
 """
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.bank.manifest import Manifest
-from genmix_transforms.bank.shards import Rows, Shard
+from genmix_transforms.bank.read_ahead import ReadAhead
+from genmix_transforms.bank.shards import KEPT_ON_CPU, Rows, Shard
 
 Index = NDArray[np.int64]
 
@@ -41,6 +44,8 @@ class MappedRows:
             else Shard(folder, entry, manifest)
             for entry in manifest.shards
         ]
+        self._images = [shard.images for shard in self.shards]
+        self._read_ahead = ReadAhead(math.prod(manifest.shape) * manifest.pixel_dtype.itemsize)
         self._selection: Index | None = None
         self._lay_out(range(len(manifest.classes)))
 
@@ -122,7 +127,7 @@ class MappedRows:
 
     def rows(self) -> Rows:
         """Everything, in memory."""
-        columns = (self.column(name) for name in ("seeds", "source", "distance", "flags"))
+        columns = (self.column(name) for name in KEPT_ON_CPU)
         return Rows(self.images(), self.labels(), *columns)
 
     def take(self, index: Index, out: NDArray[Any]) -> None:
@@ -132,14 +137,20 @@ class MappedRows:
             index: int64 ``(n,)``, in range.
             out: of the bank's dtype.
         """
+        if not len(index):
+            return
         shard, row = self._runs.find(index if self._selection is None else self._selection[index])
-        images = [shard.images for shard in self.shards]
+        images, began = self._images, time.perf_counter()
+        if self._read_ahead.on:
+            first = np.array([column.__array_interface__["data"][0] for column in images], dtype=np.int64)
+            self._read_ahead.ask((first[shard] + row * out[0].nbytes).tolist())
         if len(images) == 1:
             np.take(images[0], row, axis=0, out=out, mode="clip")  # in range: "raise" would copy out once more
-            return
-        # Row by row: NumPy's copy of a row takes less than gathering shard by shard would save.
-        for place, (number, at) in enumerate(zip(shard.tolist(), row.tolist(), strict=True)):
-            out[place] = images[number][at]
+        else:
+            # A list of views, each copied once: gathering shard by shard would copy twice.
+            views = [images[number][at] for number, at in zip(shard.tolist(), row.tolist(), strict=True)]
+            np.concatenate(views, out=out.reshape(-1, *out.shape[2:]))
+        self._read_ahead.learn(time.perf_counter() - began, len(index))
 
     def _gathered(self, name: str) -> NDArray[Any]:
         """A column of every row, in memory of its own."""
@@ -166,11 +177,23 @@ class MappedRows:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs of rows: their shards, first rows and lengths, in the bank's order."""
+    """Runs of rows, in the bank's order.
+
+    Args:
+        shard: of each run.
+        first: its first row in the shard.
+        count: its rows.
+        ends: the position in the bank after its last row.
+        skip: what a position in it is to be moved by to be a row of the shard.
+        class_starts, class_totals: of each class, in the bank.
+        in_file_order: whether the classes are in the shards' order.
+    """
 
     shard: Index
     first: Index
     count: Index
+    ends: Index
+    skip: Index
     class_starts: Index
     class_totals: Index
     in_file_order: bool
@@ -184,14 +207,24 @@ class _Runs:
         first, count = firsts[:, places].T.reshape(-1), counts[:, places].T.reshape(-1)
         totals = np.array([counts[:, place].sum() if place >= 0 and shards else 0 for place in order], dtype=np.int64)
         there = count > 0
-        starts = totals.cumsum() - totals
-        return cls(shard[there], first[there], count[there], starts, totals, places == sorted(places))
+        shard, first, count = shard[there], first[there], count[there]
+        ends: Index = count.cumsum()
+        skip: Index = first - (ends - count)
+        return cls(
+            shard=shard,
+            first=first,
+            count=count,
+            ends=ends,
+            skip=skip,
+            class_starts=totals.cumsum() - totals,
+            class_totals=totals,
+            in_file_order=places == sorted(places),
+        )
 
     def find(self, position: Index) -> tuple[Index, Index]:
         """Shard and row of each position."""
-        ends = self.count.cumsum()
-        run = np.searchsorted(ends, position, side="right")
-        return self.shard[run], position - (ends - self.count)[run] + self.first[run]
+        run = np.searchsorted(self.ends, position, side="right")
+        return self.shard[run], position + self.skip[run]
 
     def listed(self) -> list[tuple[int, int, int]]:
         """(shard, first row, rows) of each run."""

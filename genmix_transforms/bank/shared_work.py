@@ -5,6 +5,8 @@ that is there has been done. The manifest lists the shards that are whole, and t
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,27 +23,87 @@ from genmix_transforms.bank.manifest import (
     shard_name,
     write_manifest,
 )
-from genmix_transforms.bank.shards import Rows, describe_shard, shard_fill, write_shard
-from genmix_transforms.bank.writer import check_same_kind, remove_orphans
-from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
+from genmix_transforms.bank.shards import Rows, describe_shard, write_shard
+from genmix_transforms.bank.writer import check_same_kind, fill_of, only_writer, remove_orphans
+from genmix_transforms.errors import InputError, OverwriteError
+from genmix_transforms.files.checks import check_output_folder
+from genmix_transforms.files.processes import share_from_environment
 
 
-class SharedWork:
-    """Some shards of a bank, written together with others.
+class UnfinishedBankError(RuntimeError):
+    """This process's share is done, others are still at theirs."""
+
+
+@contextmanager
+def shared_work(
+    folder: Path,
+    bank: Manifest,
+    *,
+    identity: str,
+    total: int,
+    other: str,
+    append: bool | None = None,
+    overwrite: bool = False,
+) -> "Iterator[SharedWork]":
+    """Take this process's share of the work: as torchrun, Accelerate or Slurm has numbered the processes.
+
+    At its end the manifest is written, if everybody's shards are there.
 
     Args:
-        folder: of the bank; must exist.
-        bank: what it will hold, without shards: classes, pixel type, shape, one source.
+        folder: of the bank; made if need be.
+        bank: what it will hold, without shards: classes, pixel type, shape, sources.
         identity: a hash of all that determines the shards' bytes.
         total: how many shards.
-        append: add to the bank in the folder.
-        overwrite: throw away what is in the folder.
-        alone: no other process works on it: leftovers can be removed.
+        other: for the message when the folder holds a bank of another identity: of what that is, "of another seed".
+        append: add to the bank in the folder; None: this work makes new banks only.
+        overwrite: throw away the bank in the folder.
+
+    Yields:
+        The work: write its ``missing`` shards.
 
     Raises:
         OverwriteError: the folder holds something else, or another bank and neither append nor overwrite.
-        InputError: a bank of another kind to append to, or more shards than have names.
+        InputError: a bank of another kind to append to, more shards than have names, or several processes to overwrite.
+        UnfinishedBankError: this process's share is done, and others are still at theirs.
     """
+    rank, processes = share_from_environment()
+    if overwrite and processes > 1:
+        raise InputError(f"{folder}: several processes cannot overwrite a bank: remove the folder first")
+    check_output_folder(folder)
+    with ExitStack() as held:
+        if processes == 1:
+            held.enter_context(only_writer(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        work = SharedWork(
+            folder,
+            bank,
+            identity=identity,
+            mine=range(rank, total, processes),
+            total=total,
+            other=other,
+            append=append,
+            overwrite=overwrite,
+            alone=processes == 1,
+        )
+        work.was_done = not work.publish(partly=False)
+        yield work
+        if waiting := work.publish(partly=False):
+            raise UnfinishedBankError(
+                f"{folder}: this process's share is done; {waiting} of {total} shards are still to come from others. "
+                "The last to finish completes the bank"
+            )
+
+
+class SharedWork:
+    """Some shards of a bank, written together with others: what :func:`shared_work` gives.
+
+    Attributes:
+        mine: the numbers of this process's shards, from 0.
+        was_done: whether there was nothing left to do for anybody when it began.
+        source_numbers: for each source of the work, its number in the bank.
+    """
+
+    was_done: bool = False
 
     def __init__(
         self,
@@ -49,12 +111,14 @@ class SharedWork:
         bank: Manifest,
         *,
         identity: str,
+        mine: range,
         total: int,
-        append: bool = False,
-        overwrite: bool = False,
-        alone: bool = True,
+        other: str,
+        append: bool | None,
+        overwrite: bool,
+        alone: bool,
     ) -> None:
-        self._folder = folder
+        self._folder, self._other, self.mine = folder, other, mine
         self._entries: dict[int, ShardEntry] = {}
         before = self._before(bank, identity, append=append, overwrite=overwrite)
         fill = next((fill for fill in before.fills if fill.identity == identity), None)
@@ -68,15 +132,15 @@ class SharedWork:
         listed = [shard for shard in before.shards if shard.number in fill.numbers]
         self._entries = {shard.number - fill.first: shard for shard in listed}
         others = tuple(shard for shard in before.shards if shard not in listed)
-        source = bank.sources[0]
-        sources = before.sources if source in before.sources else (*before.sources, source)
-        self.source = sources.index(source)
-        self._base = replace(before, shards=others, sources=sources, generation=before.generation - len(listed))
+        sources = list(before.sources)
+        sources += [source for source in bank.sources if source not in sources]
+        self.source_numbers = tuple(sources.index(source) for source in bank.sources)
+        self._base = replace(before, shards=others, sources=tuple(sources), generation=before.generation - len(listed))
         self._listed = len(listed) if (folder / INDEX).exists() else -1
         self._published, self._cost = time.monotonic(), 0.0
         self._check_strays(alone=alone)
 
-    def _before(self, bank: Manifest, identity: str, *, append: bool, overwrite: bool) -> Manifest:
+    def _before(self, bank: Manifest, identity: str, *, append: bool | None, overwrite: bool) -> Manifest:
         folder = self._folder
         has_bank = (folder / INDEX).exists()
         foreign = sorted(file.name for file in folder.iterdir() if not is_bank_file(file.name))
@@ -92,10 +156,10 @@ class SharedWork:
         if any(fill.identity == identity for fill in before.fills):
             return before
         if not append:
-            raise OverwriteError(
-                f"{folder}: holds a bank of another generator, other counts or another seed; give another folder, "
-                "append, or overwrite"
+            ways = (
+                "give another folder, or overwrite" if append is None else "give another folder, append, or overwrite"
             )
+            raise OverwriteError(f"{folder}: holds a bank {self._other}; {ways}")
         if before.shards_to_come:
             raise OverwriteError(
                 f"{folder}: {before.shards_to_come} shards of another fill are still to come; finish it first, by the "
@@ -111,17 +175,22 @@ class SharedWork:
         has_bank = (self._folder / INDEX).exists()
         for file in sorted(self._folder.iterdir()):
             if is_shard_name(file.name):
-                if file.name in listed or (file.name in own and _fill_of(file) == self._fill.identity):
+                if file.name in listed or (file.name in own and fill_of(file) == self._fill.identity):
                     continue
                 if not (alone and has_bank):
                     raise OverwriteError(
-                        f"{self._folder}: {file.name} belongs to a bank of another generator, other counts or another "
-                        "seed; give another folder, or overwrite"
+                        f"{self._folder}: {file.name} belongs to a bank {self._other}; give another folder, or "
+                        "overwrite"
                     )
             elif not (file.name.startswith(".bank") and file.name.endswith(".tmp")):
                 continue
             if alone:
                 file.unlink(missing_ok=True)
+
+    @property
+    def missing(self) -> list[int]:
+        """The numbers of this process's shards that are not there yet."""
+        return [number for number in self.mine if not self.is_there(number)]
 
     def is_there(self, number: int) -> bool:
         """Whether a shard has been written."""
@@ -133,8 +202,8 @@ class SharedWork:
         self._entries[number] = entry
 
     def publish_now_and_then(self) -> None:
-        """Tell the readers what there is, unless that was done a moment ago."""
-        if time.monotonic() - self._published > max(1.0, 20 * self._cost):
+        """Tell the readers what there is, unless that was done a moment ago: the first process does, for all."""
+        if self.mine.start == 0 and time.monotonic() - self._published > max(1.0, 20 * self._cost):
             self.publish(partly=True)
 
     def publish(self, *, partly: bool) -> int:
@@ -166,10 +235,3 @@ class SharedWork:
 
     def _path(self, number: int) -> Path:
         return self._folder / shard_name(self._fill.first + number)
-
-
-def _fill_of(path: Path) -> str | None:
-    try:
-        return shard_fill(path)
-    except CorruptFileError:
-        return None

@@ -1,26 +1,29 @@
 """The bank in memory: what GenMix draws its partners from."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from genmix_transforms.bank import loading
 from genmix_transforms.bank.buffers import KeepsDtypes
-from genmix_transforms.bank.checks import check_classes, check_sources, check_tensors, check_window
+from genmix_transforms.bank.checks import check_classes, check_sources, check_tensors, check_window, places_by_name
+from genmix_transforms.bank.curation import Curation
 from genmix_transforms.bank.dataset import BankDataset
+from genmix_transforms.bank.manifest import Manifest
 from genmix_transforms.bank.mapped import MappedRows
 from genmix_transforms.bank.reading import images_from_folder, images_from_npz
-from genmix_transforms.bank.shards import Rows, images_per_shard
+from genmix_transforms.bank.shards import KEPT_ON_CPU, Rows, images_per_shard
 from genmix_transforms.bank.verifying import verify_bank
 from genmix_transforms.bank.writer import BankWriter
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.images import HIGHEST_PIXEL, Fit
 
 
-class SyntheticBank(KeepsDtypes):
+class SyntheticBank(Curation):
     """Synthetic images with their labels and class names, on one device.
 
     The images are kept as integers, a quarter of a float batch's memory, sorted by class, so that a draw within a class
@@ -54,9 +57,13 @@ class SyntheticBank(KeepsDtypes):
         {'cyst': 2, 'metastasis': 4}
     """
 
-    labels: Tensor
-    class_start: Tensor
-    class_count: Tensor
+    shards_to_come: int = 0
+    """How many shards the fill of these files still owes."""
+
+    _opened: loading.Opened | None = None
+    """The files whose content this is, and how it was chosen from them; None: no files have this content."""
+
+    _generation: int = 0
 
     def __init__(
         self,
@@ -87,118 +94,11 @@ class SyntheticBank(KeepsDtypes):
             known = Rows(*(column[order if column.device == order.device else elsewhere] for column in known))
         self._hold(known, torch.bincount(index, minlength=len(self.classes)))
 
-    def _hold(self, rows: "Rows | MappedRows", count: Tensor) -> None:
-        """Take the place of what is held: rows in memory, sorted by class, or mapped ones."""
-        self._mapped = rows if isinstance(rows, MappedRows) else None
-        in_memory = rows if isinstance(rows, Rows) else None
-        self._columns = (
-            {} if in_memory is None else {name: getattr(in_memory, name) for name in Rows._fields if name in _COLUMNS}
-        )
-        self._count = int(count.sum())
-        for name, tensor in (
-            ("pixels", None if in_memory is None else in_memory.images),
-            ("labels", rows.labels() if isinstance(rows, MappedRows) else rows.labels),
-            ("class_start", count.cumsum(0) - count),
-            ("class_count", count),
-        ):
-            self.register_buffer(name, tensor, persistent=False)
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def images(self) -> Tensor:
-        """``(N, C, *spatial)``, sorted by class. Of a bank on disk: all of it, brought into memory, where it stays.
-
-        :meth:`rows` reads only the images that are asked for.
-        """
-        if self._mapped is not None:
-            self._buffers["pixels"] = self._mapped.images().to(self.labels.device)
-            self._columns = {name: getattr(self, name) for name in _COLUMNS}
-            self._mapped = None
-        return self._buffers["pixels"]  # type: ignore[return-value]
-
-    @property
-    def resident(self) -> bool:
-        """Whether all images are in memory, on the bank's device; else they are on disk, and read when drawn."""
-        return self._mapped is None
-
-    @property
-    def device(self) -> torch.device:
-        """Where the images are, or where they are brought."""
-        return self.labels.device
-
-    @property
-    def pixel_dtype(self) -> torch.dtype:
-        """uint8 or uint16."""
-        return self._buffers["pixels"].dtype if self._mapped is None else self._mapped.manifest.pixel_dtype  # type: ignore[union-attr]
-
-    @property
-    def seeds(self) -> Tensor:
-        """int64 ``(N,)``, on the CPU: the seed each image came from; -1: from none."""
-        return self._column("seeds")
-
-    @property
-    def source(self) -> Tensor:
-        """int32 ``(N,)``, on the CPU: which of ``sources`` each image came from."""
-        return self._column("source")
-
-    @property
-    def distance(self) -> Tensor:
-        """float32 ``(N,)``, on the CPU: to the nearest real image; NaN where nobody has measured."""
-        return self._column("distance")
-
-    @property
-    def flags(self) -> Tensor:
-        """uint8 ``(N,)``, on the CPU: what is marked of each image, see :class:`~genmix_transforms.bank.flags.Flag`."""
-        return self._column("flags")
-
-    def _column(self, name: str) -> Tensor:
-        if self._mapped is not None and name not in self._columns:
-            self._columns[name] = self._mapped.column(name)
-        column: Tensor = self._columns[name]
-        return column
-
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the images come from; of several sources, what they have in common."""
         first, *others = self.sources
         return {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **options: Any) -> Self:
-        before = self.device
-        super()._apply(fn, *arguments, **options)
-        asked = None if self._opened is None else self._opened.resident
-        if (
-            self._mapped is not None
-            and self.device != before
-            and loading.should_bring(self._mapped, asked, self.device)
-        ):
-            _ = self.images
-        return self
-
-    @torch.compiler.disable
-    def rows(self, index: Tensor) -> Tensor:
-        """Images by their numbers; of a bank on disk nothing else is read.
-
-        Args:
-            index: int64 ``(n,)``, each from 0 to ``len(bank) - 1``.
-
-        Returns:
-            ``(n, C, *spatial)``, uint8 or uint16, on the bank's device.
-
-        Raises:
-            InputError: a number that the bank does not have.
-        """
-        if self._mapped is None:
-            return self.images.index_select(0, index)
-        numbers = index.detach().cpu().numpy()
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise InputError(f"rows: numbers must be from 0 to {len(self) - 1}, got {numbers.min()} to {numbers.max()}")
-        pinned = self.device.type == "cuda"
-        out = torch.empty(len(numbers), *self.image_shape, dtype=self.pixel_dtype, pin_memory=pinned)
-        self._mapped.take(numbers, out.numpy())
-        return out.to(self.device, non_blocking=pinned)
 
     def extra_repr(self) -> str:
         """What ``print(bank)`` shows."""
@@ -206,11 +106,6 @@ class SyntheticBank(KeepsDtypes):
         shape = " x ".join(map(str, self.image_shape))
         where = f"{self.device}" if self.resident else f"on disk, for {self.device}"
         return f"{len(self)} images, {shape}, {self.pixel_dtype}, {where}; {counts}"
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """``(C, *spatial)`` of an image."""
-        return tuple(self._buffers["pixels"].shape[1:]) if self._mapped is None else self._mapped.manifest.shape  # type: ignore[union-attr]
 
     @property
     def num_classes(self) -> int:
@@ -259,44 +154,61 @@ class SyntheticBank(KeepsDtypes):
             classes: the data set's names in its order. Names that the bank has no image of get a count of 0.
 
         Raises:
-            InputError: the bank has a class that ``classes`` does not name.
+            InputError: the bank has images of a class that ``classes`` does not name.
         """
         classes = check_classes(classes)
         if classes == self.classes:
             return self
-        unknown = [name for name in self.classes if name not in classes]
-        if unknown:
-            raise InputError(
-                f"the bank's classes are {', '.join(self.classes)}, the data's {', '.join(classes)}: "
-                f"{', '.join(unknown)} is no class of the data; rename the bank's classes or take another bank"
-            )
-        place = [self.classes.index(name) if name in self.classes else -1 for name in classes]
+        place = places_by_name(
+            self.classes, classes, counts=self.class_count.tolist() if self.labels.ndim == 1 else None
+        )
         if self._mapped is not None:
             mapped = self._mapped.with_classes(place)
-            return self._like(mapped, torch.from_numpy(mapped.class_count).clone(), classes=classes).to(self.device)
-        column = torch.tensor([classes.index(name) for name in self.classes], device=self.labels.device)
+            count = torch.from_numpy(mapped.class_count).clone()
+            return self._with(mapped, count, classes=classes, opened=self._opened).to(self.device)
+        column = torch.tensor(
+            [classes.index(name) if name in classes else 0 for name in self.classes], device=self.labels.device
+        )
         if self.labels.ndim == 1:
             labels = column[self.labels]
         else:
             labels = self.labels.new_zeros(len(self), len(classes)).index_copy(1, column, self.labels)
-        mapped_bank = SyntheticBank(
-            self.images,
-            labels,
-            classes=classes,
-            window=self.window,
-            provenance=self.sources,
-            **{name: getattr(self, name) for name in _COLUMNS},
-        )
-        mapped_bank._opened, mapped_bank._generation = self._opened, self._generation
-        mapped_bank.shards_to_come = self.shards_to_come
-        return mapped_bank
+        rows = Rows(self.images, labels, **{name: getattr(self, name) for name in KEPT_ON_CPU}).sorted_by_class()
+        count = torch.zeros(len(classes), dtype=torch.int64, device=self.device)
+        count.index_add_(0, column, self.class_count)
+        return self._with(rows, count, classes=classes, opened=self._opened)
 
-    def _like(self, rows: Rows | MappedRows, count: Tensor, *, classes: tuple[str, ...]) -> "SyntheticBank":
-        """A bank with this one's facts, of other rows."""
+    def take(self, index: Tensor) -> "SyntheticBank":
+        """Some of the images as a bank, with all that is known of each. Of a bank on disk nothing is read yet.
+
+        Args:
+            index: int64 ``(n,)``, numbers of images, in any order; the new bank has them in this one's. A number that
+                is given twice is an image that is in it twice.
+
+        Raises:
+            InputError: a number that the bank does not have.
+        """
+        rows, count = self._taken(index)
+        return self._with(rows, count, classes=self.classes, opened=None).to(self.device)
+
+    def _with(
+        self, rows: Rows | MappedRows, count: Tensor, *, classes: tuple[str, ...], opened: loading.Opened | None
+    ) -> "SyntheticBank":
+        """A bank with this one's facts, of other rows.
+
+        Args:
+            rows: sorted by class.
+            count: int64 ``(K,)``: of each class.
+            classes: their names.
+            opened: the files that the rows are all of, if there are such.
+        """
         other = SyntheticBank.__new__(SyntheticBank)
         KeepsDtypes.__init__(other)
         other.classes, other.window, other.sources = classes, self.window, self.sources
-        other._opened, other._generation, other.shards_to_come = self._opened, self._generation, self.shards_to_come
+        other._asked_resident = self._asked_resident
+        if opened is not None:
+            other._opened, other._generation = replace(opened, classes=classes), self._generation
+            other.shards_to_come = self.shards_to_come
         other._hold(rows, count)
         return other
 
@@ -359,9 +271,9 @@ class SyntheticBank(KeepsDtypes):
             some = images_per_shard(self.image_shape, self.pixel_dtype)
             for number in torch.arange(len(self)).split(some):
                 here = number.to(self.device)
-                columns = {name: getattr(self, name)[number] for name in _COLUMNS}
+                columns = {name: getattr(self, name)[number] for name in KEPT_ON_CPU}
                 writer.add(self.rows(here).cpu(), self.labels[here].cpu(), **columns)
-        self._opened = loading.Opened(folder)
+        self._opened, self._generation = loading.Opened(folder), writer.manifest.generation
 
     @classmethod
     def load(
@@ -401,34 +313,24 @@ class SyntheticBank(KeepsDtypes):
             verify=verify,
             resident=resident,
         )
-        manifest, mapped = loading.open_rows(opened, None)
         bank = cls.__new__(cls)
         KeepsDtypes.__init__(bank)
-        bank._opened = opened
-        bank._adopt(manifest, mapped, torch.device(device))
+        bank._opened, bank._asked_resident = opened, resident
+        bank._adopt(*loading.open_rows(opened, None), torch.device(device))
         return bank
 
-    def _adopt(self, manifest: Any, mapped: MappedRows, device: torch.device) -> None:
+    def _adopt(self, manifest: Manifest, mapped: MappedRows, device: torch.device) -> None:
         """Take over what was opened."""
-        assert self._opened is not None
-        self.classes, self.window, self.sources = manifest.classes, manifest.window, manifest.sources
+        self.classes, self.window, self.sources = manifest.classes, manifest.window, check_sources(manifest.sources)
         self._generation, self.shards_to_come = manifest.generation, manifest.shards_to_come
-        count = torch.from_numpy(mapped.class_count).clone()
-        self._hold(mapped, count)
-        if self._opened.classes is not None and self._opened.classes != self.classes:
-            re_mapped = self.with_classes(self._opened.classes)
-            self.classes = re_mapped.classes
-            assert re_mapped._mapped is not None
-            mapped, count = re_mapped._mapped, re_mapped.class_count
-        bring = loading.should_bring(mapped, self._opened.resident, device)
-        self._hold(mapped.rows() if bring else mapped, count)
+        asked = None if self._opened is None else self._opened.classes
+        if asked is not None and asked != self.classes:
+            counts = mapped.class_count.tolist() if manifest.labels == "index" else None
+            mapped = mapped.with_classes(places_by_name(self.classes, asked, counts=counts))
+            self.classes = asked
+        bring = loading.should_bring(mapped, self._asked_resident, device)
+        self._hold(mapped.rows() if bring else mapped, torch.from_numpy(mapped.class_count).clone())
         self.to(device)
-
-    shards_to_come: int = 0
-    """How many shards the fill of these files still owes."""
-
-    _opened: loading.Opened | None = None
-    _generation: int = 0
 
     @classmethod
     def from_hub(
@@ -513,6 +415,3 @@ class SyntheticBank(KeepsDtypes):
         if self._opened is None:
             raise InputError("verify: this bank was neither saved nor loaded: there are no files to check")
         verify_bank(self._opened.folder)
-
-
-_COLUMNS = ("seeds", "source", "distance", "flags")

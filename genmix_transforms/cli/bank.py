@@ -1,14 +1,22 @@
-"""``genmix bank``: what is in a bank, what it looks like, and whether it is whole."""
+"""``genmix bank``: what is in a bank, what it looks like, whether it is whole; and banks made of others."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(help="Look into a bank of synthetic images.", no_args_is_help=True)
+from genmix_transforms.cli.options import Out, comma_separated
+from genmix_transforms.errors import InputError
+
+if TYPE_CHECKING:
+    from genmix_transforms.bank import SyntheticBank
+
+app = typer.Typer(help="Look into banks of synthetic images, check, merge and export them.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="The bank's folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away the bank in this folder.")]
 
 
 @app.command()
@@ -66,6 +74,87 @@ def seal(bank: Folder) -> None:
 
     manifest = seal_bank(bank)
     typer.echo(f"{bank}: sealed: {len(manifest.shards)} shards, generation {manifest.generation}")
+
+
+@app.command()
+def select(
+    bank: Folder,
+    out: Out,
+    classes: Annotated[str | None, typer.Option(help="Images of these classes: cyst,metastasis.")] = None,
+    min_distance: Annotated[
+        float | None, typer.Option(help="Images at least so far from the nearest real one: against near copies.")
+    ] = None,
+    max_distance: Annotated[
+        float | None, typer.Option(help="Images at most so far from it: against what looks like nothing real.")
+    ] = None,
+    flags: Annotated[
+        str | None, typer.Option(help="Images marked with any of these: near_copy, duplicate, rejected, outlier.")
+    ] = None,
+    without_flags: Annotated[str | None, typer.Option(help="Images marked with none of these.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a new bank of the images that fulfil all that is asked."""
+    from genmix_transforms.bank import SyntheticBank
+
+    # Held to its checksums first: the new bank's would vouch for whatever is read here.
+    chosen = SyntheticBank.load(bank, verify=True).select(
+        classes=comma_separated(classes) or None,
+        min_distance=min_distance,
+        max_distance=max_distance,
+        flags=_flags(flags, "--flags"),
+        without_flags=_flags(without_flags, "--without-flags"),
+    )
+    chosen.save(out, overwrite=overwrite)
+    _show(out, chosen)
+
+
+def _flags(text: str | None, option: str) -> int | None:
+    """``near_copy,rejected`` as the bits that these names stand for."""
+    from genmix_transforms.bank import Flag
+
+    names = comma_separated(text)
+    unknown = [name for name in names if name.upper() not in Flag.__members__]
+    if unknown:
+        known = ", ".join(name.lower() for name in Flag.__members__)
+        raise InputError(f"{option}: there are the flags {known}; not {', '.join(unknown)}")
+    return sum({Flag[name.upper()] for name in names}) or None
+
+
+@app.command()
+def merge(
+    context: typer.Context,
+    banks: Annotated[list[Path], typer.Argument(help="The banks' folders.")],
+    out: Out,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="The new bank's classes in their order; left out, as they come: cyst,metastasis."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Merge banks into a new one; classes go by their names. Run again, it goes on where it stopped.
+
+    Several processes (torchrun, accelerate launch, a Slurm array) share the work without communication.
+    """
+    from genmix_transforms.bank.merging import merge_banks
+    from genmix_transforms.bank.shared_work import UnfinishedBankError
+
+    try:
+        merged = merge_banks(
+            banks,
+            out=out,
+            classes=comma_separated(classes) or None,
+            overwrite=overwrite,
+            progress=bool(context.obj),
+        )
+    except UnfinishedBankError as error:
+        typer.echo(str(error))
+        return
+    _show(out, merged)
+
+
+def _show(out: Path, bank: "SyntheticBank") -> None:
+    command = shlex.join(["genmix", "bank", "sheet", str(out), "--out", f"{out.name}.png"])
+    typer.echo(f"{out}: {bank.extra_repr()}\n  look at it: {command}")
 
 
 class Format(StrEnum):

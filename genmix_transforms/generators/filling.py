@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,13 +15,13 @@ from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.checks import check_classes
 from genmix_transforms.bank.manifest import Manifest
 from genmix_transforms.bank.shards import Rows, images_per_shard
-from genmix_transforms.bank.shared_work import SharedWork
-from genmix_transforms.bank.writer import only_writer
+from genmix_transforms.bank.shared_work import SharedWork, UnfinishedBankError, shared_work
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.checks import check_output_folder, whole_number
+from genmix_transforms.files.checks import whole_number
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.base import Generator
-from genmix_transforms.generators.processes import share_from_environment
+
+__all__ = ["Plan", "UnfinishedBankError", "balanced_counts", "fill_bank", "make_plan"]
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +29,6 @@ SEEDS_PER_BANK = 2**32
 """Bank seed s uses the image seeds from s * 2**32 on: banks of different seeds share no image."""
 
 MAX_BANK_SEED = 2**31 - 1
-
-
-class UnfinishedBankError(RuntimeError):
-    """This process's share is done, others are still at theirs."""
 
 
 @dataclass(frozen=True)
@@ -118,40 +113,26 @@ def fill_bank(
     """
     out = Path(out)
     plan = make_plan(generator, counts=counts, balance=balance, seed=seed)
-    identity = _identity(generator, plan)
-    rank, processes = share_from_environment()
-    if overwrite and processes > 1:
-        raise InputError("fill_bank: several processes cannot overwrite a bank: remove the folder first")
     check_classes(generator.classes)
-    check_output_folder(out)
-    with ExitStack() as held:
-        if processes == 1:
-            held.enter_context(only_writer(out))
-        out.mkdir(parents=True, exist_ok=True)
-        work = SharedWork(
-            out,
-            _bank(generator, plan),
-            identity=identity,
-            total=plan.shards,
-            append=append,
-            overwrite=overwrite,
-            alone=processes == 1,
-        )
-        if not work.publish(partly=False):
+    with shared_work(
+        out,
+        _bank(generator, plan),
+        identity=_identity(generator, plan),
+        total=plan.shards,
+        other="of another generator, other counts or another seed",
+        append=append,
+        overwrite=overwrite,
+    ) as work:
+        if work.was_done:
             log.info("%s: filled already", out)
-            return SyntheticBank.load(out)
-        _draw(generator, plan, work, range(rank, plan.shards, processes), name=str(out), progress=progress and not rank)
-        if waiting := work.publish(partly=False):
-            raise UnfinishedBankError(
-                f"{out}: this process's share is done; {waiting} of {plan.shards} shards are still to come from "
-                "others. The last to finish completes the bank"
-            )
+        else:
+            _draw(generator, plan, work, name=str(out), progress=progress and not work.mine.start)
     return SyntheticBank.load(out)
 
 
-def _draw(generator: Generator, plan: Plan, work: SharedWork, mine: range, *, name: str, progress: bool) -> None:
+def _draw(generator: Generator, plan: Plan, work: SharedWork, *, name: str, progress: bool) -> None:
     """Draw this process's shards that are not there yet."""
-    missing = [number for number in mine if not work.is_there(number)]
+    mine, missing = work.mine, work.missing
     if len(missing) < len(mine):
         log.info("%s: going on; %s of %s shards are there", name, len(mine) - len(missing), len(mine))
     bar = progress_bar(
@@ -168,10 +149,9 @@ def _draw(generator: Generator, plan: Plan, work: SharedWork, mine: range, *, na
             for some_labels, some_seeds in zip(labels.split(64), seeds.split(64), strict=True):
                 parts.append(generator.sample(some_labels, some_seeds))
                 bar.update(len(some_labels))
-            source = torch.full((len(labels),), work.source, dtype=torch.int32)
+            source = torch.full((len(labels),), work.source_numbers[0], dtype=torch.int32)
             work.write(number, Rows.complete(torch.cat(parts), labels, seeds=seeds, source=source))
-            if mine.start == 0:  # one process publishes what there is; the last to finish, all of it
-                work.publish_now_and_then()
+            work.publish_now_and_then()
 
 
 def balanced_counts(counts: Mapping[str, int]) -> dict[str, int]:

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.processes import share_from_environment
+
+__all__ = ["Processes", "own_device", "share_from_environment"]
 
 
 @dataclass(frozen=True)
@@ -73,19 +76,3 @@ def own_device(device: str | torch.device | None = None, environment: Mapping[st
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(environment.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-
-
-def share_from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """This process's (rank, count) for work that needs no communication: torchrun, accelerate, Slurm or none.
-
-    Read from RANK and WORLD_SIZE (torchrun, ``accelerate launch``), else from a Slurm array's or step's variables.
-    """
-    for rank, count in (
-        ("RANK", "WORLD_SIZE"),
-        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
-        ("SLURM_PROCID", "SLURM_NTASKS"),
-    ):
-        if rank in environment and count in environment:
-            first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0")) if rank == "SLURM_ARRAY_TASK_ID" else 0
-            return int(environment[rank]) - first, int(environment[count])
-    return 0, 1

@@ -172,6 +172,24 @@ def test_refresh_finds_what_was_added(folder, resident):
     assert bank.refresh() == 0
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_refresh_keeps_the_order_of_classes_that_was_asked_for_later(folder, resident):
+    order = ["metastasis", "ghost", "hemangioma", "cyst"]
+    bank = SyntheticBank.load(folder, resident=resident).with_classes(order)
+    with BankWriter(folder, classes=CLASSES, image_shape=(1, 4, 4), append=True) as writer:
+        writer.add(torch.full((2, 1, 4, 4), 77, dtype=torch.uint8), torch.tensor([0, 2]))
+    assert bank.refresh() == 2
+    assert bank.class_counts == {"metastasis": 8, "ghost": 0, "hemangioma": 3, "cyst": 11}
+    assert values(bank) == [*range(13, 20), 77, *range(10, 13), *range(10), 77]
+
+
+def test_a_bank_just_saved_is_up_to_date(folder, tmp_path, monkeypatch):
+    bank = SyntheticBank.load(folder)
+    bank.save(tmp_path / "other")
+    monkeypatch.setattr(loading, "open_rows", None)  # nothing is opened again
+    assert bank.refresh() == 0
+
+
 def test_a_bank_in_no_folder_cannot_be_refreshed():
     bank = SyntheticBank(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([0]), classes=["a"])
     with pytest.raises(InputError, match="neither saved nor loaded: there are no files to look at"):

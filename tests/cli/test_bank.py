@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,133 @@ def test_seal_writes_sha256(genmix: Genmix, bank: Path) -> None:
     manifest = json.loads((bank / "bank.index.json").read_text())
     content = (bank / "bank-00000.safetensors").read_bytes()
     assert manifest["shards"][0]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+# Banks made of others
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Of another list of classes, with distances and flags."""
+    images = torch.full((4, 1, 16, 16), 7, dtype=torch.uint8)
+    SyntheticBank(
+        images,
+        torch.tensor([0, 0, 1, 1]),
+        classes=["metastasis", "normal"],
+        distance=torch.tensor([0.01, 0.2, 0.3, 0.4]),
+        flags=torch.tensor([0, 1, 4, 16], dtype=torch.uint8),
+        provenance={"by": "hand"},
+    ).save(tmp_path / "other")
+    return tmp_path / "other"
+
+
+def test_merge(genmix: Genmix, bank: Path, other: Path, tmp_path: Path) -> None:
+    out = tmp_path / "both"
+    done = genmix("bank", "merge", bank, other, "--out", out)
+    assert done.code == 0
+    assert f"{out}: 9 images, 1 x 16 x 16, torch.uint8, cpu; cyst 3, metastasis 4, normal 2" in done.out
+    assert f"look at it: genmix bank sheet {out} --out both.png" in done.out
+    assert "2/2" in done.err
+    again = genmix("-q", "bank", "merge", bank, other, "--out", out)
+    assert (again.code, again.out, again.err) == (0, done.out, "")
+    merged = SyntheticBank.load(out)
+    assert merged.sources[1] == {"by": "hand"}
+    assert genmix("bank", "verify", out).code == 0
+
+
+def test_merge_with_the_classes_in_an_order(genmix: Genmix, bank: Path, other: Path, tmp_path: Path) -> None:
+    out = tmp_path / "both"
+    assert genmix("bank", "merge", bank, other, "--out", out, "--classes", "normal, metastasis,cyst").code == 0
+    assert SyntheticBank.load(out).class_counts == {"normal": 2, "metastasis": 4, "cyst": 3}
+    refused = genmix("bank", "merge", bank, other, "--out", out)
+    assert refused.code == 2
+    assert refused.err.startswith(f"genmix: {out}: holds a bank that was not merged from these, as they are now; give")
+    assert genmix("bank", "merge", bank, other, "--out", out, "--overwrite").code == 0
+    assert SyntheticBank.load(out).classes == ("cyst", "metastasis", "normal")
+
+
+def test_a_share_of_a_merger(
+    genmix: Genmix, bank: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank, said in ((1, "1 of 2 shards are still to come from others"), (0, "9 images")):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        done = genmix("bank", "merge", bank, other, "--out", tmp_path / "both")
+        assert done.code == 0
+        assert said in done.out
+
+
+def test_what_is_not_merged(genmix: Genmix, bank: Path, other: Path, tmp_path: Path) -> None:
+    out = tmp_path / "both"
+    for arguments, code, message in (
+        ((bank, bank), 2, "is given twice"),
+        ((bank, tmp_path / "nowhere"), 2, "nowhere: no such bank"),
+        ((bank, other, "--classes", "cyst"), 2, "which is not among the classes given"),
+    ):
+        refused = genmix("bank", "merge", *arguments, "--out", out)
+        assert refused.code == code
+        assert message in refused.err
+    shard = other / "bank-00000.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-20] ^= 4
+    shard.write_bytes(content)
+    for command in (("merge", bank, other), ("select", other, "--classes", "normal")):
+        corrupt = genmix("-q", "bank", *command, "--out", out)
+        assert corrupt.code == 1
+        assert "bank-00000.safetensors: not the bytes that were written" in corrupt.err
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (["--classes", "normal"], [0.3, 0.4]),
+        (["--min-distance", 0.1], [0.2, 0.3, 0.4]),
+        (["--min-distance", 0.1, "--max-distance", 0.35], [0.2, 0.3]),
+        (["--flags", "near_copy,rejected"], [0.2, 0.3]),
+        (["--without-flags", "rejected, user_1"], [0.01, 0.2]),
+        (["--without-flags", "NEAR_COPY", "--classes", "metastasis"], [0.01]),
+    ],
+    ids=str,
+)
+def test_select(genmix: Genmix, other: Path, tmp_path: Path, options: list[Any], kept: list[float]) -> None:
+    done = genmix("bank", "select", other, *options, "--out", tmp_path / "chosen")
+    assert done.code == 0
+    assert f"{tmp_path / 'chosen'}: {len(kept)} images" in done.out
+    chosen = SyntheticBank.load(tmp_path / "chosen")
+    assert chosen.distance.tolist() == pytest.approx(kept)
+    assert chosen.classes == ("metastasis", "normal")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "select: say which images: give at least one of"),
+        (
+            ["--flags", "bad"],
+            "--flags: there are the flags near_copy, duplicate, rejected, outlier, user_1, .*; not bad",
+        ),
+        (["--classes", "liver"], "the bank's classes are metastasis, normal; not liver"),
+        (["--min-distance", 9], "no image fulfils all of that"),
+        (["--max-distance", -1], "max_distance must be a number, at least 0, got -1"),
+    ],
+    ids=str,
+)
+def test_what_is_not_selected(genmix: Genmix, other: Path, tmp_path: Path, options: list[Any], message: str) -> None:
+    refused = genmix("bank", "select", other, *options, "--out", tmp_path / "chosen")
+    assert refused.code == 2
+    assert re.search(message, refused.err)
+    assert not (tmp_path / "chosen").exists()
+
+
+def test_what_is_there_is_not_replaced_unasked(genmix: Genmix, bank: Path, other: Path) -> None:
+    refused = genmix("bank", "select", other, "--classes", "normal", "--out", bank)
+    assert refused.code == 2
+    assert "holds a bank already" in refused.err
+    assert genmix("bank", "select", other, "--classes", "normal", "--out", bank, "--overwrite").code == 0
+    assert len(SyntheticBank.load(bank)) == 2
+
+
+# Out
 
 
 def test_export_to_png_and_back(genmix: Genmix, bank: Path, tmp_path: Path) -> None:
