@@ -1,6 +1,6 @@
 """GenMix, the transform: real batches in, real batches mixed with synthetic partners out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
@@ -29,9 +29,11 @@ from genmix_transforms.transforms.labels import (
     parse_labels_getter,
 )
 from genmix_transforms.transforms.memory import RecycledMemory
+from genmix_transforms.transforms.own_generator import OwnGenerator
 from genmix_transforms.transforms.pairing import Pairing, pairing_matrix
+from genmix_transforms.transforms.prefetching import Prefetched
 from genmix_transforms.transforms.randomness import UniformSource
-from genmix_transforms.transforms.samples import check_images, find_images
+from genmix_transforms.transforms.samples import check_images, check_partners, find_images
 
 Value = TypeVar("Value")
 
@@ -49,7 +51,7 @@ class _Option(Generic[Value]):
         instance._options = replace(instance._options, **{self._name: value})
 
 
-class GenMix(KeepsDtypes, v2.Transform):
+class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
     """Mix every image of a batch with a synthetic partner from a bank, and their labels likewise.
 
     ``x_T = lam * x_S + (1 - lam) * x_R``, ``y_T = lam * y_S + (1 - lam) * y_R``, ``lam ~ Beta(alpha, 1)``:
@@ -183,21 +185,14 @@ class GenMix(KeepsDtypes, v2.Transform):
         if bank.device.type == "cpu" and numba_is_there():
             step(), kernels()  # before any worker is forked: they then share them
 
-    @property
-    def generator(self) -> torch.Generator | None:
-        """Of all draws; None: torch's global one."""
-        return self._uniform.generator
-
-    @generator.setter
-    def generator(self, generator: torch.Generator | None) -> None:
-        self._uniform = UniformSource(generator)
-
     def forward(self, *inputs: Any, params: Mapping[str, Tensor] | None = None) -> Any:
         """Mix a sample: ``(images, labels)``, a dict, or anything nested that holds both.
 
         Args:
             inputs: the sample, as one object or as several.
-            params: a draw to apply instead of a new one: the ``params`` of an earlier call with as many images.
+            params: a draw to apply instead of a new one: the ``params`` of an earlier call with as many images, or what
+                :meth:`draw` drew for this sample. With ``partners``, the images ``bank.rows(params["index"])``, the
+                bank's are not read again.
 
         Returns:
             The sample, with images and labels mixed, in the structure it came in.
@@ -208,9 +203,7 @@ class GenMix(KeepsDtypes, v2.Transform):
             return images, labels
         sample = inputs[0] if len(inputs) == 1 else inputs
         flat, structure = tree_flatten(sample)
-        labels = self._labels_getter(sample)
-        if not isinstance(labels, Tensor):
-            raise InputError(f"GenMix: the labels must be a tensor, got a {type(labels).__name__}")
+        labels = self._labels_of(sample)
         label_place = next((place for place, item in enumerate(flat) if item is labels), None)
         if label_place is None:
             raise InputError(
@@ -221,6 +214,20 @@ class GenMix(KeepsDtypes, v2.Transform):
         for place, images in zip(places, mixed, strict=True):
             flat[place] = images
         return tree_unflatten(flat, structure)
+
+    def draw(self, *inputs: Any) -> dict[str, Tensor]:
+        """Draw what a call with this sample would draw, without mixing it: ``params`` for :meth:`forward`, later."""
+        labels = self._labels_of(inputs[0] if len(inputs) == 1 else inputs)
+        return self._draw(index_or_rows(labels, num_classes=self.num_classes)).as_dict()
+
+    def prefetch(self, loader: Iterable[Any]) -> Prefetched:
+        """The batches of a loader, mixed, and on the bank's device.
+
+        While one is trained on, the partners of the next are read from disk and brought to the device on a stream of
+        their own: for banks that are larger than the device's memory. See
+        :class:`~genmix_transforms.transforms.prefetching.Prefetched`.
+        """
+        return Prefetched(self, loader)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw everything random.
@@ -257,6 +264,12 @@ class GenMix(KeepsDtypes, v2.Transform):
         """What the last call drew: ``lam``, ``index`` and ``from_batch``, see :meth:`make_params`."""
         return None if self._last is None else self._last.as_dict()
 
+    def _labels_of(self, sample: Any) -> Tensor:
+        labels = self._labels_getter(sample)
+        if not isinstance(labels, Tensor):
+            raise InputError(f"GenMix: the labels must be a tensor, got a {type(labels).__name__}")
+        return labels
+
     def _mix(self, several: list[Any], labels: Tensor, params: Mapping[str, Tensor] | None) -> tuple[list[Any], Tensor]:
         """The images mixed, all by one draw, and the labels as rows."""
         device = _buffer(self.bank, "labels").device
@@ -284,7 +297,8 @@ class GenMix(KeepsDtypes, v2.Transform):
                 return several, soft
             drawn = self._draw(given) if params is None else self._replayed(params, soft)
             soft = self._mix_labels(soft, drawn)
-        mixed = [self._mix_images(images, drawn) for images in several]
+        partners = None if params is None else params.get("partners")
+        mixed = [self._mix_images(images, drawn, partners) for images in several]
         if not compiling:
             self.__dict__["_last"] = drawn  # without nn.Module's look at what it might be
         return mixed, soft
@@ -305,7 +319,7 @@ class GenMix(KeepsDtypes, v2.Transform):
         classes = Classes(self.cumulative, self.bank.class_start, self.bank.class_count)
         return Classes(*(table.numpy() for table in classes)) if on_host else classes
 
-    def _mix_images(self, inpt: Any, drawn: Draw) -> Any:
+    def _mix_images(self, inpt: Any, drawn: Draw, partners: Tensor | None = None) -> Any:
         wrapped = isinstance(inpt, tv_tensors.TVTensor)
         images: Tensor = inpt.as_subclass(Tensor) if wrapped else inpt
         out = None
@@ -315,8 +329,8 @@ class GenMix(KeepsDtypes, v2.Transform):
         elif images.is_cpu and not images.requires_grad and type(images) is Tensor:
             out = self._memory.empty_like(images)
         pixels: Tensor | None = self.bank._buffers["pixels"]
-        if pixels is None:
-            pixels, drawn = self._partners(drawn)
+        if pixels is None or partners is not None:
+            pixels, drawn = self._partners(drawn, partners)
         mixed = mix_with_bank(images, pixels, drawn, self._units_for(images.dtype), out=out)
         return tv_tensors.wrap(mixed, like=inpt) if wrapped else mixed
 
@@ -339,12 +353,16 @@ class GenMix(KeepsDtypes, v2.Transform):
             partners = torch.where(from_batch[:, None], own, partners)
         return functional.mix_labels(soft, partners, lam)
 
-    def _partners(self, drawn: Draw) -> tuple[Tensor, Draw]:
-        """The partners' images, from a bank that is not in memory, and the draw with its numbers for these."""
+    def _partners(self, drawn: Draw, partners: Tensor | None) -> tuple[Tensor, Draw]:
+        """The partners' images, one a sample, and the draw with its numbers for these."""
         lam, index, from_batch = drawn.tensors()
-        images = self.bank.rows(index if from_batch is None else torch.where(from_batch, 0, index))
+        if partners is None:
+            partners = self.bank.rows(index if from_batch is None else torch.where(from_batch, 0, index))
+        else:
+            check_partners(partners, self.bank, len(index))
         numbers = torch.arange(len(index), device=index.device)
-        return images, Draw(lam, numbers if from_batch is None else torch.where(from_batch, index, numbers), from_batch)
+        numbers = numbers if from_batch is None else torch.where(from_batch, index, numbers)
+        return partners, Draw(lam, numbers, from_batch)
 
     def _replayed(self, params: Mapping[str, Tensor], batch: Tensor) -> Draw:
         return replayed(params, batch.shape[0], bank_size=len(self.bank), device=batch.device)
@@ -354,38 +372,6 @@ class GenMix(KeepsDtypes, v2.Transform):
             f"GenMix: the batch's images are on {images.device}, its labels on {labels.device}, the bank on "
             f"{self.bank.device}; bring them together, with genmix.to({str(images.device)!r}) for the bank"
         )
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.generator is not None:
-            destination[f"{prefix}generator_state"] = self.generator.get_state()
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Any,
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        key = f"{prefix}generator_state"
-        if self.generator is None:
-            return
-        if key not in state_dict:
-            if strict:
-                missing_keys.append(key)
-            return
-        if key in unexpected_keys:
-            unexpected_keys.remove(key)
-        try:
-            self.generator.set_state(state_dict[key].cpu())
-        except (RuntimeError, TypeError) as error:
-            error_msgs.append(f"GenMix: {key} is no state of a generator on {self.generator.device}: {error}")
 
 
 def _on_host(labels: Tensor) -> bool:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
 
 _REFUSED = (PIL.Image.Image, tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
@@ -64,4 +65,19 @@ def check_images(images: Tensor, labels: Tensor, image_shape: tuple[int, ...]) -
         raise InputError(
             f"GenMix: images must be float16, bfloat16, float32, float64, uint8 or uint16, got {images.dtype}: "
             "put v2.ToDtype(torch.float32, scale=True) before, or leave a mask out of the sample"
+        )
+
+
+def check_partners(partners: Tensor, bank: SyntheticBank, count: int) -> None:
+    """Whether these are images of the bank, one a sample.
+
+    Raises:
+        InputError: of another shape, type or device.
+    """
+    expected = ((count, *bank.image_shape), bank.pixel_dtype, bank.device)
+    got = (tuple(partners.shape), partners.dtype, partners.device) if isinstance(partners, Tensor) else partners
+    if got != expected:
+        raise InputError(
+            f"GenMix: params' partners must be the bank's images, {expected[0]} {expected[1]} on {expected[2]}, "
+            f"got {got}; take them from bank.rows(params['index'])"
         )

@@ -1,0 +1,110 @@
+"""Batches ahead of time: while one is trained on, the next one's partners are read and brought to the device."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from genmix_transforms.errors import InputError
+
+if TYPE_CHECKING:  # GenMix makes these, and not the other way round
+    from genmix_transforms.transforms.genmix import GenMix
+
+
+@dataclass
+class _Ahead:
+    """A batch whose partners are on their way."""
+
+    sample: Any
+    params: dict[str, Tensor]
+    partners: "Future[tuple[Tensor, torch.cuda.Event | None]]"
+
+
+class Prefetched:
+    """A loader's batches, mixed by a GenMix, each prepared while the one before is trained on.
+
+    For a bank that is not in the device's memory: a thread gathers the next batch's partners, on CUDA into pinned
+    memory, and a stream of its own carries batch, draw and partners to the device. What a batch draws is what it would
+    draw without; but the draw comes one batch earlier, so a GenMix that shares torch's global generator with a dropout
+    layer gives other (equally random) numbers than without: for the same ones, give it a generator of its own.
+    A loader that records its position is one batch ahead of the training.
+
+    With a bank in memory there is nothing to read; the batches are mixed as they come.
+
+    Args:
+        genmix: that mixes. In ``eval()`` it leaves the images as they are, as ever.
+        loader: gives samples as GenMix takes them. With ``pin_memory=True`` they go to the device unwaited for.
+
+    Raises:
+        InputError: something that cannot be iterated over.
+
+    Example:
+        >>> from genmix_transforms import GenMix, SyntheticBank
+        >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+        >>> genmix = GenMix(SyntheticBank(images, torch.tensor([0, 0, 1, 1]), classes=["cyst", "metastasis"]))
+        >>> loader = [(torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 1])) for _ in range(2)]
+        >>> [labels.shape for images, labels in genmix.prefetch(loader)]
+        [torch.Size([3, 2]), torch.Size([3, 2])]
+    """
+
+    def __init__(self, genmix: "GenMix", loader: Iterable[Any]) -> None:
+        if not hasattr(loader, "__iter__"):
+            raise InputError(f"prefetch: expected a DataLoader or another iterable, got a {type(loader).__name__}")
+        self.genmix = genmix
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]  # as the loader: a TypeError where it has no length
+
+    def __iter__(self) -> Iterator[Any]:
+        device = self.genmix.bank.device
+        if self.genmix.bank.resident or not self.genmix.training:
+            for sample in self.loader:
+                yield self.genmix(_on(device, sample))
+            return
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="genmix-prefetch") as reader:
+            ahead: _Ahead | None = None
+            for sample in self.loader:
+                following = self._begin(sample, reader, stream)
+                if ahead is not None:
+                    yield self._finish(ahead)
+                ahead = following
+            if ahead is not None:
+                yield self._finish(ahead)
+
+    def _begin(self, sample: Any, reader: ThreadPoolExecutor, stream: torch.cuda.Stream | None) -> _Ahead:
+        with _used(stream):
+            sample = _on(self.genmix.bank.device, sample)
+            params = self.genmix.draw(sample)
+            numbers = torch.where(params["from_batch"], 0, params["index"])
+        return _Ahead(sample, params, reader.submit(self._fetch, numbers, stream))
+
+    def _fetch(self, numbers: Tensor, stream: torch.cuda.Stream | None) -> "tuple[Tensor, torch.cuda.Event | None]":
+        with _used(stream):
+            partners = self.genmix.bank.rows(numbers)
+            return partners, None if stream is None else stream.record_event()
+
+    def _finish(self, ahead: _Ahead) -> Any:
+        partners, arrived = ahead.partners.result()
+        params = {**ahead.params, "partners": partners}
+        if arrived is not None:
+            current = torch.cuda.current_stream(partners.device)
+            current.wait_event(arrived)
+            # Made on the other stream, used on this one: their memory must not go to another batch before.
+            tree_map_only(Tensor, lambda tensor: tensor.record_stream(current), (ahead.sample, params))
+        return self.genmix(ahead.sample, params=params)
+
+
+def _on(device: torch.device, sample: Any) -> Any:
+    """The sample's tensors on the device."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), sample)
+
+
+def _used(stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
+    return nullcontext() if stream is None else torch.cuda.stream(stream)
