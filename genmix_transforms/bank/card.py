@@ -28,7 +28,7 @@ QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5)
 _KIND = r"[A-Za-z][\w-]{0,39}"
 _HASH = r"(sha256:)?[0-9a-f]{64}(\+[0-9a-f]{64})*"
 _VERSION = r"\d+\.\d+[\w.+-]{0,30}"
-_LICENCE = r"[A-Za-z0-9][A-Za-z0-9.+-]{0,39}"
+LICENCE = r"[A-Za-z0-9][A-Za-z0-9.+-]{0,39}"
 _DATE = r"\d{4}-\d{2}-\d{2}(T[\d:]{5,8}(Z|[+-]\d{2}:\d{2})?)?"
 _IMPORTED = ("folder of images", "npz", "Hugging Face dataset")
 
@@ -253,7 +253,7 @@ def _licence_text(licence: str | None) -> str:
 
 def _recorded_licence(sources: Sequence[Mapping[str, Any]]) -> str | None:
     """The licence that every source records, if it is one and the same."""
-    found = {_text(source.get("licence", source.get("license")), _LICENCE) for source in sources}
+    found = {_text(source.get("licence", source.get("license")), LICENCE) for source in sources}
     return found.pop() or None if len(found) == 1 else None
 
 

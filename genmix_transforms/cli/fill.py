@@ -46,6 +46,9 @@ def fill(
     split_seed: SplitSeed = 0,
     official: Official = True,
     seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
+    licence: Annotated[
+        str | None, typer.Option(help="That the images are under, such as cc-by-4.0: kept in the bank and on its card.")
+    ] = None,
     append: Annotated[bool, typer.Option("--append", help="Add to the bank in this folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away the bank in this folder.")] = False,
     device: Device = None,
@@ -75,6 +78,7 @@ def fill(
             out=out,
             balance=balance,
             seed=seed,
+            licence=licence,
             append=append,
             overwrite=overwrite,
             progress=bool(context.obj),

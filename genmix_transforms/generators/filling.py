@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.bank.card import LICENCE
 from genmix_transforms.bank.checks import check_classes
 from genmix_transforms.bank.manifest import Manifest
 from genmix_transforms.bank.shards import Rows, images_per_shard
@@ -75,6 +77,7 @@ def fill_bank(
     out: str | Path,
     balance: bool = False,
     seed: int = 0,
+    licence: str | None = None,
     append: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -92,6 +95,7 @@ def fill_bank(
         balance: take ``counts`` for those of the real data, and fill every class up to the largest, real and synthetic
             together.
         seed: another seed, other images.
+        licence: that the images are under, such as "cc-by-4.0": kept in the bank, and on its card when it is published.
         append: add to the bank in ``out``, of the same classes and kind of image.
         overwrite: throw away the bank in ``out``.
         progress: show a bar.
@@ -113,11 +117,13 @@ def fill_bank(
     """
     out = Path(out)
     plan = make_plan(generator, counts=counts, balance=balance, seed=seed)
+    if licence is not None and not re.fullmatch(LICENCE, licence):
+        raise InputError(f"fill_bank: licence must be a short identifier, such as 'cc-by-4.0', got {licence!r}")
     check_classes(generator.classes)
     with shared_work(
         out,
-        _bank(generator, plan),
-        identity=_identity(generator, plan),
+        _bank(generator, plan, licence=licence),
+        identity=_identity(generator, plan, licence=licence),
         total=plan.shards,
         other="of another generator, other counts or another seed",
         append=append,
@@ -200,19 +206,21 @@ def make_plan(generator: Generator, *, counts: Mapping[str, int] | None, balance
     return Plan(counts=ordered, seed=seed, images_per_shard=min(largest, max(64, sum(ordered) // 64)))
 
 
-def _identity(generator: Generator, plan: Plan) -> str:
+def _identity(generator: Generator, plan: Plan, *, licence: str | None) -> str:
     """A hash of all that determines the bank's bytes."""
     content = [generator.kind, generator.config, generator.weights_hash, plan.counts, plan.seed, plan.images_per_shard]
+    content += [] if licence is None else [licence]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _bank(generator: Generator, plan: Plan) -> Manifest:
+def _bank(generator: Generator, plan: Plan, *, licence: str | None) -> Manifest:
     """What the manifest says of the bank, but for the shards."""
     training_set = generator.provenance.get("training_set")
     source = {
         "generator": generator.describe(),
         **({"training_set": training_set} if training_set else {}),
         "seed": plan.seed,
+        **({"licence": licence} if licence else {}),
         "genmix_transforms": _version(),
     }
     return Manifest(

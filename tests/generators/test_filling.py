@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.bank import SyntheticBank, manifest
+from genmix_transforms.bank.card import bank_card
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.generators import DCGAN, fill_bank
 from genmix_transforms.generators.filling import Plan, UnfinishedBankError, balanced_counts, make_plan
@@ -75,6 +76,17 @@ def test_as_many_as_the_generator_was_trained_on(tiny_dcgan: TinyDCGAN, tmp_path
     bank = fill_bank(generator, out=tmp_path / "bank", progress=False)
     assert bank.class_counts == {"cyst": 5, "metastasis": 3}
     assert bank.provenance["training_set"] == generator.provenance["training_set"]
+
+
+def test_a_licence_is_kept_and_is_part_of_what_the_bank_is(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    bank = fill(tiny_dcgan(), tmp_path / "bank", counts={"cyst": 2}, licence="cc-by-4.0")
+    assert bank.provenance["licence"] == "cc-by-4.0"
+    assert "license: cc-by-4.0" in bank_card(bank)
+    with pytest.raises(OverwriteError, match="of another generator, other counts or another seed"):
+        fill(tiny_dcgan(), tmp_path / "bank", counts={"cyst": 2}, licence="mit")
+    assert "licence" not in fill(tiny_dcgan(), tmp_path / "other", counts={"cyst": 2}).provenance
+    with pytest.raises(InputError, match="licence must be a short identifier, such as 'cc-by-4.0', got 'ask /home/me'"):
+        fill(tiny_dcgan(), tmp_path / "third", counts={"cyst": 2}, licence="ask /home/me")
 
 
 def test_balance_fills_up_to_the_largest(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
