@@ -251,6 +251,8 @@ def _plain_errors(repo_id: str, *, revision: str | None = None) -> Iterator[None
         raise MissingPathError(f"{repo_id}: no revision {revision or 'main'!r} (branch, tag or commit)") from error
     except errors.HfHubHTTPError as error:
         raise InputError(f"{repo_id}: {_refusal(error)}") from error
+    except (ConnectionError, TimeoutError) as error:  # of the client of large files
+        raise InputError(f"{repo_id}: the hub does not answer ({type(error).__name__}: {error})") from error
     except ValueError as error:  # what the hub's client finds wrong: a licence that the hub does not know, for one
         raise InputError(f"{repo_id}: {error}") from error
     except Exception as error:

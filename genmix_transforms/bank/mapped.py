@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,7 @@ class MappedRows:
         shard, row = self._runs.find(index if self._selection is None else self._selection[index])
         images, began = self._images, time.perf_counter()
         if self._read_ahead.on:
-            first = np.array([column.__array_interface__["data"][0] for column in images], dtype=np.int64)
-            self._read_ahead.ask((first[shard] + row * out[0].nbytes).tolist())
+            self._read_ahead.ask((self._addresses[shard] + row * out[0].nbytes).tolist())
         if len(images) == 1:
             np.take(images[0], row, axis=0, out=out, mode="clip")  # in range: "raise" would copy out once more
         else:
@@ -151,6 +151,11 @@ class MappedRows:
             views = [images[number][at] for number, at in zip(shard.tolist(), row.tolist(), strict=True)]
             np.concatenate(views, out=out.reshape(-1, *out.shape[2:]))
         self._read_ahead.learn(time.perf_counter() - began, len(index))
+
+    @cached_property
+    def _addresses(self) -> Index:
+        """Where each shard's images begin in this process's memory."""
+        return np.array([column.__array_interface__["data"][0] for column in self._images], dtype=np.int64)
 
     def _gathered(self, name: str) -> NDArray[Any]:
         """A column of every row, in memory of its own."""

@@ -6,7 +6,6 @@ own, stricter one, see ``shard_header.py``.
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genmix_transforms.bank.checks import check_tensors
 from genmix_transforms.bank.manifest import Manifest, ShardEntry
 from genmix_transforms.bank.shard_header import header_bytes, read_facts, read_layout
 from genmix_transforms.errors import CorruptFileError, InputError
@@ -233,16 +233,18 @@ class Shard:
                 raise CorruptFileError(f"{self.path}: label probabilities that are negative or not numbers")
             labels = labels.argmax(axis=1)
         counts = self.entry.class_counts
-        if not np.array_equal(labels, _labels_of(counts)):
+        if not _in_runs(labels, np.array(counts)):
             raise CorruptFileError(
                 f"{self.path}: its labels are not those that the manifest counts, class by class: {counts}"
             )
 
 
-@lru_cache(maxsize=4)
-def _labels_of(counts: tuple[int, ...]) -> NDArray[np.int64]:
-    """The labels of a shard of so many of each class. Most shards of a fill have the same counts."""
-    return np.repeat(np.arange(len(counts)), counts)
+def _in_runs(labels: NDArray[Any], counts: NDArray[np.int64]) -> bool:
+    """Whether labels are sorted, and so many of each class. Without a second copy of them: a shard may be large."""
+    there = np.flatnonzero(counts)
+    ends = counts.cumsum()
+    first, last = labels[(ends - counts)[there]], labels[ends[there] - 1]
+    return bool((first == there).all() and (last == there).all() and (labels[1:] >= labels[:-1]).all())
 
 
 def shard_fill(path: Path) -> str | None:
@@ -255,16 +257,26 @@ def shard_fill(path: Path) -> str | None:
     return fill if isinstance(fill, str) else None
 
 
-def describe_shard(path: Path, *, num_classes: int) -> ShardEntry:
+def describe_shard(path: Path, bank: Manifest) -> ShardEntry:
     """What the manifest is to say of a shard that another process, or an earlier run, has written.
 
+    Args:
+        path: of the shard.
+        bank: that it belongs to.
+
     Raises:
-        CorruptFileError: not a whole shard.
+        CorruptFileError: not a whole shard, or not one of this bank.
     """
     shard_fill(path)
     content = path.read_bytes()
     try:
-        rows = Rows(**safetensors.torch.load(content))
-    except (safetensors.SafetensorError, TypeError) as error:
+        rows = Rows(**safetensors.torch.load(content)).checked()
+        check_tensors(rows.images, rows.labels, bank.classes)
+    except (safetensors.SafetensorError, TypeError, InputError) as error:
         raise CorruptFileError(f"{path}: not a whole shard ({error})") from error
-    return _entry(path, rows, num_classes=num_classes, size=len(content), xxh3=xxhash.xxh3_64_hexdigest(content))
+    if not len(rows.images):
+        raise CorruptFileError(f"{path}: a shard without images")
+    checksum = xxhash.xxh3_64_hexdigest(content)
+    entry = _entry(path, rows, num_classes=len(bank.classes), size=len(content), xxh3=checksum)
+    Shard(path.parent, entry, bank)  # which looks at all the rest
+    return entry

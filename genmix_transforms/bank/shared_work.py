@@ -221,7 +221,7 @@ class SharedWork:
             begun = time.monotonic()
             for number in range(self._fill.total):
                 if number not in self._entries and self.is_there(number):
-                    self._entries[number] = describe_shard(self._path(number), num_classes=len(self._base.classes))
+                    self._entries[number] = describe_shard(self._path(number), self._base)
             own = tuple(entry for _, entry in sorted(self._entries.items()))
             shards = tuple(sorted((*self._base.shards, *own), key=lambda shard: shard.number))
             # The generation follows from what is listed, not from how often it was written: files are to be the same

@@ -235,6 +235,8 @@ def only_writer(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise OverwriteError(f"{folder}: another process is writing this bank; wait for it, or stop it") from error
+    except OSError as error:
+        raise OverwriteError(f"{folder}: {LOCK} cannot be locked ({error.strerror}); is it a file of yours?") from error
     try:
         yield
     finally:
@@ -291,6 +293,8 @@ def remove_orphans(folder: Path, manifest: Manifest | None) -> None:
     named = set() if manifest is None else {shard.file for shard in manifest.shards}
     for file in folder.iterdir():
         if is_bank_file(file.name) and file.name not in named and file.name not in (INDEX, LOCK):
+            if file.is_dir() and not file.is_symlink():
+                raise OverwriteError(f"{file}: a folder with a shard's name; move it, or give another folder")
             file.unlink(missing_ok=True)
 
 

@@ -1,5 +1,6 @@
 """A bank of many shards on disk answers as the same bank in memory does."""
 
+import ctypes
 import pickle
 
 import numpy as np
@@ -106,3 +107,18 @@ def test_rows_that_there_are_not(tmp_path):
     for wrong in ([20], [-1]):
         with pytest.raises(InputError, match="numbers must be from 0 to 19"):
             bank.rows(torch.tensor(wrong))
+
+
+def test_addresses_are_worked_out_once_and_those_of_the_images(tmp_path):
+    with BankWriter(tmp_path / "bank", classes=["a", "b"], image_shape=(1, 4, 4), shard_bytes=64) as writer:
+        writer.add(torch.arange(20, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4), torch.arange(20) % 2)
+    rows = SyntheticBank.load(tmp_path / "bank", resident=False)._mapped
+    asked = []
+    rows._read_ahead.ask = asked.extend
+    out, index = np.empty((20, 1, 4, 4), np.uint8), np.arange(20)
+    for _ in range(2):
+        rows._read_ahead.on = True
+        rows.take(index, out)
+    assert asked[:20] == asked[20:]
+    assert [ctypes.string_at(address, 16) for address in asked[:20]] == [image.tobytes() for image in out]
+    assert rows._addresses is rows._addresses

@@ -1,26 +1,16 @@
-"""Saving, loading, verifying: every bit comes back, every fault is found and named, a kill leaves no half bank."""
+"""Saving, loading, verifying: every bit comes back, and a failure leaves what was there. Damage and kills: attacks/."""
 
 import errno
-import getpass
 import json
-import multiprocessing
-import os
-import platform
-import random
 import shutil
-import signal
-import socket
-import time
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from genmix_transforms.bank import SyntheticBank, manifest, verifying, writer
 from genmix_transforms.bank import shards as shard_files
-from genmix_transforms.bank.shards import Rows
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError, OverwriteError
 from genmix_transforms.files.checks import name_fault
 
@@ -174,57 +164,6 @@ def test_load_refuses_classes_that_are_not_the_datas(folder):
         SyntheticBank.load(folder, classes=["cyst", "metastasis"])
 
 
-def test_privacy(tmp_path, monkeypatch, make_bank):
-    """Neither where a bank was made nor by whom is in its files."""
-    planted = ("planted-user", "planted-host", "planted-home")
-    for variable in ("USER", "LOGNAME", "USERNAME"):
-        monkeypatch.setenv(variable, planted[0])
-    monkeypatch.setenv("HOSTNAME", planted[1])
-    monkeypatch.setattr(socket, "gethostname", lambda: planted[1])
-    monkeypatch.setattr(platform, "node", lambda: planted[1])
-    monkeypatch.setenv("HOME", f"/{planted[2]}")
-    assert getpass.getuser() == planted[0]
-    for name in ("cyst", "metastasis"):
-        (tmp_path / "patients" / name).mkdir(parents=True)
-        Image.new("L", (4, 4)).save(tmp_path / "patients" / name / "patient-4711.png")
-    SyntheticBank.from_folder(tmp_path / "patients").save(tmp_path / "bank")
-    for path in (tmp_path / "bank").iterdir():
-        content = path.read_bytes()
-        for word in (*planted, "patient", "4711", str(tmp_path)):
-            assert word.encode() not in content, (path.name, word)
-
-
-# Faults
-
-
-def test_verify_finds_a_flipped_bit_in_each_shard_and_names_it(folder):
-    bank = SyntheticBank.load(folder)
-    bank.verify()
-    for path in shards(folder):
-        whole = path.read_bytes()
-        damaged = bytearray(whole)
-        damaged[-3] ^= 0b100
-        path.write_bytes(damaged)
-        for check in (bank.verify, lambda: SyntheticBank.load(folder, verify=True)):
-            with pytest.raises(CorruptFileError, match=rf"{path.name}.*not the bytes") as caught:
-                check()
-            assert str(caught.value).count("safetensors") == 1
-        path.write_bytes(whole)
-    bank.verify()
-
-
-def test_verify_names_all_that_are_wrong(folder):
-    bank = SyntheticBank.load(folder)
-    first, second, third, _ = shards(folder)
-    first.unlink()
-    contents = second.read_bytes(), third.read_bytes()
-    second.write_bytes(contents[1])
-    third.write_bytes(contents[0])
-    with pytest.raises(CorruptFileError) as caught:
-        bank.verify()
-    assert all(path.name in str(caught.value) for path in (first, second, third))
-
-
 def test_verify_of_a_bank_that_is_in_no_folder(make_bank):
     with pytest.raises(InputError, match="was neither saved nor loaded"):
         make_bank().verify()
@@ -245,84 +184,6 @@ def test_verify_of_a_folder_that_is_gone(folder):
     shutil.rmtree(folder)
     with pytest.raises(MissingPathError, match="no such bank"):
         bank.verify()
-
-
-@pytest.mark.parametrize("kept", [0, 5, 60, -1])
-def test_a_truncated_shard(folder, kept):
-    path = shards(folder)[2]
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(CorruptFileError, match=f"{path.name}: .*not a whole shard"):
-        SyntheticBank.load(folder)
-
-
-def test_a_missing_shard(folder):
-    path = shards(folder)[1]
-    path.unlink()
-    with pytest.raises(CorruptFileError, match=f"{path.name}: the manifest names this shard, but there is no such"):
-        SyntheticBank.load(folder)
-
-
-@pytest.mark.parametrize(
-    ("images", "text"),
-    [
-        (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), "bytes, the manifest says"),
-        (torch.zeros(2, 1, 4, 5, dtype=torch.uint8), "bytes, the manifest says"),
-        (torch.zeros(2, 2, 2, 4, dtype=torch.uint8), r"U8 \[2, 1, 4, 4\] for images, the shard .*\[2, 2, 2, 4\]"),
-    ],
-    ids=["count", "size", "shape"],
-)
-def test_a_shard_of_another_bank(folder, images, text):
-    path = shards(folder)[1]
-    numbers = torch.zeros(len(images), dtype=torch.int64)
-    shard_files.write_shard(path, Rows.complete(images, numbers, seeds=numbers), classes=CLASSES)
-    with pytest.raises(CorruptFileError, match=rf"{path.name}: .*{text}"):
-        SyntheticBank.load(folder)
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (lambda m: m["class_counts"].update(cyst=3, metastasis=2), "class_counts says .*'cyst': 3.*sum up to"),
-        (lambda m: m["shards"][3].update(count=2), "2 images, but class_counts"),
-        (lambda m: m["shards"].pop(), "class_counts says"),
-        (lambda m: m["shards"].clear(), "class_counts says"),
-        (lambda m: m.update(classes=["cyst", "hemangioma"]), "but class_counts .* for 2 classes"),
-        (lambda m: m.update(classes=["cyst", "cyst", "metastasis"]), "must be different names"),
-        (lambda m: m.update(classes=["hemangioma", "cyst", "metastasis"]), "class_counts says|of other classes"),
-        (lambda m: m.update(window=[200, -100]), "window must be two numbers, the lower first"),
-        (lambda m: m["shards"][0].update(file="../bank-00000.safetensors"), "not the name of a shard"),
-        (lambda m: m["shards"][0].update(file="/elsewhere/bank-00000.safetensors"), "not the name of a shard"),
-    ],
-    ids=[
-        "class counts",
-        "count",
-        "shard left out",
-        "no shards",
-        "few",
-        "twice",
-        "order",
-        "window",
-        "parent",
-        "absolute",
-    ],
-)
-def test_a_manifest_that_says_something_else(folder, change, text):
-    rewrite(folder, change)
-    with pytest.raises(CorruptFileError, match=text) as caught:
-        SyntheticBank.load(folder)
-    assert str(folder) in str(caught.value)
-
-
-def test_a_folder_whose_filling_has_not_finished(folder):
-    (folder / manifest.INDEX).unlink()
-    with pytest.raises(MissingPathError, match="first shard is not finished"):
-        SyntheticBank.load(folder)
-
-
-@pytest.mark.parametrize("verify", [False, True])
-def test_no_such_bank(tmp_path, verify):
-    with pytest.raises(MissingPathError, match="nowhere: no such bank"):
-        SyntheticBank.load(tmp_path / "nowhere", verify=verify)
 
 
 # Saving over something
@@ -427,44 +288,3 @@ def test_a_failed_overwrite_leaves_the_old_bank(folder, make_bank, same, monkeyp
         make_bank(seed=1).save(folder, overwrite=True)
     assert names(folder.parent) == ["bank"]
     same(SyntheticBank.load(folder, verify=True), make_bank())
-
-
-def save_a_bank(folder, level, overwrite):
-    images = torch.full((20, 1, 32, 32), level, dtype=torch.uint8)
-    SyntheticBank(images, torch.arange(20) % 3, classes=CLASSES).save(folder, overwrite=overwrite)
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_kill_at_any_moment_leaves_a_whole_bank_or_none(tmp_path, overwrite, monkeypatch):
-    """A process that saves 20 shards is killed with -9, at moments from its first file to after its last."""
-    monkeypatch.setattr(shard_files, "SHARD_BYTES", 32 * 32)  # one image a shard, in the forked writers too
-    folder = tmp_path / "bank"
-    started = time.monotonic()
-    save_a_bank(folder, 0, False)
-    duration = time.monotonic() - started
-    wait = random.Random(0)
-    finished = []
-    for number in range(1, 9):
-        if not overwrite:
-            shutil.rmtree(folder, ignore_errors=True)
-        process = multiprocessing.get_context("fork").Process(target=save_a_bank, args=(folder, number, overwrite))
-        before = len(shards(folder)) if folder.exists() else 0
-        process.start()
-        while (len(shards(folder)) if folder.exists() else 0) == before and process.is_alive():  # it has got going
-            time.sleep(0.0005)
-        time.sleep(0 if number == 1 else wait.uniform(0, 1.2 * duration))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        level = None
-        if (folder / manifest.INDEX).exists():
-            bank = SyntheticBank.load(folder, verify=True)
-            assert bank.class_counts == {"cyst": 7, "hemangioma": 7, "metastasis": 6}
-            level = int(bank.images[0, 0, 0, 0])
-            assert bool((bank.images == level).all())
-        assert level in (range(number + 1) if overwrite else (None, number))
-        finished.append(level == number)
-        # The next writer cleans up what this one left.
-        save_a_bank(folder, number, True)
-        assert len(names(folder)) == 21
-        SyntheticBank.load(folder).verify()
-    assert not all(finished)  # the first, at least, was killed on its way

@@ -1,8 +1,6 @@
 """Verifying: every shard that is not what was written is named, and only those."""
 
 import hashlib
-import json
-import os
 import shutil
 from dataclasses import replace
 
@@ -70,18 +68,6 @@ def test_no_bank(tmp_path):
             read(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("shard", SHARDS)
-@pytest.mark.parametrize("part", ["length", "header", "middle", "end"])
-def test_a_flipped_bit_in_each_shard(folder, shard, part):
-    path = folder / shard
-    place = {"length": 0, "header": 30, "middle": path.stat().st_size - 30, "end": -1}[part]
-    before = verify_bank(folder)
-    flip(path, place)
-    assert named(faults(folder)) == [shard]
-    flip(path, place)
-    assert verify_bank(folder) == before
-
-
 def test_every_bit_of_a_shard_counts(folder):
     path = folder / SHARDS[0]
     whole = path.read_bytes()
@@ -92,16 +78,8 @@ def test_every_bit_of_a_shard_counts(folder):
     assert verify_bank(folder).count == 7
 
 
-def test_the_pixels_are_told_by_their_checksum(folder):
-    flip(folder / SHARDS[1], -1)
-    assert f"{SHARDS[1]} (not the bytes that were written)" in faults(folder)
-    assert SyntheticBank.load(folder, verify=False).class_counts == {"cyst": 3, "other": 4}
-    for verify in (None, True):
-        with pytest.raises(CorruptFileError, match=rf"{SHARDS[1]}: not the bytes that were written"):
-            SyntheticBank.load(folder, verify=verify)
-
-
 def test_all_that_are_wrong_are_named(folder):
+    """More damage, of every kind: attacks/."""
     flip(folder / SHARDS[0], -1)
     (folder / SHARDS[2]).unlink()
     text = faults(folder)
@@ -110,77 +88,11 @@ def test_all_that_are_wrong_are_named(folder):
     assert text.count(str(folder)) == 1
 
 
-@pytest.mark.parametrize("shard", SHARDS)
-def test_missing(folder, shard):
-    (folder / shard).unlink()
-    assert named(faults(folder)) == [shard]
-    (folder / shard).mkdir()
-    assert named(faults(folder)) == [shard]
-
-
-@pytest.mark.parametrize("shard", SHARDS)
-def test_cut_off(folder, shard):
-    size = (folder / shard).stat().st_size
-    os.truncate(folder / shard, size - 1)
-    assert f"{shard}: {size - 1:,} bytes, the manifest says {size:,}: not a whole shard" in faults(folder)
-
-
-def test_swapped(folder):
-    """Whole shards of the same bank, of the same size, in one another's place."""
-    first, second, aside = folder / SHARDS[0], folder / SHARDS[1], folder.parent / "aside"
-    shutil.move(first, aside)
-    shutil.move(second, first)
-    shutil.move(aside, second)
-    assert first.stat().st_size == second.stat().st_size
-    assert named(faults(folder)) == [SHARDS[0], SHARDS[1]]
-
-
-def test_of_another_bank(folder, tmp_path, make_bank):
-    make_bank().save(tmp_path / "another")
-    shutil.copy(tmp_path / "another" / SHARDS[0], folder / SHARDS[0])
-    assert named(faults(folder)) == [SHARDS[0]]
-
-
-def test_extra(folder):
-    shutil.copy(folder / SHARDS[0], folder / shard_name(7))
-    text = faults(folder)
-    assert "bank-00007.safetensors (not in the manifest: a killed writer's, or somebody else's)" in text
-    assert named(text) == []
-    assert SyntheticBank.load(folder).class_counts == {"cyst": 3, "other": 4}  # what is not named is not in the bank
-
-
 def test_extra_where_a_fill_goes_on(folder):
     """Its shards are there before they are named."""
     shutil.copy(folder / SHARDS[0], folder / shard_name(7))
     write_manifest(folder, replace(read_manifest(folder), fills=(Fill(identity="a", first=3, total=5),)))
     assert verify_bank(folder).shards_to_come == 5
-
-
-def test_other_files_do_not_count(folder):
-    (folder / "README.md").write_text("a card", encoding="utf-8")
-    (folder / ".bank-00009.safetensors.tmp").write_bytes(b"half")
-    assert verify_bank(folder).count == 7
-
-
-def test_sources_that_the_manifest_does_not_have(folder):
-    content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    content["sources"] = content["sources"][:1]
-    (folder / INDEX).write_text(json.dumps(content), encoding="utf-8")
-    text = faults(folder)
-    assert named(text) == [SHARDS[0], SHARDS[1]]  # the third's one image is of the first source
-    assert f"{SHARDS[0]} (of a source that the manifest does not have)" in text
-
-
-def test_other_checksum_in_the_manifest(folder):
-    manifest = read_manifest(folder)
-    write_manifest(folder, replace(manifest, shards=(replace(manifest.shards[0], xxh3="0" * 16), *manifest.shards[1:])))
-    assert named(faults(folder)) == [SHARDS[0]]
-
-
-def test_damaged_manifest(folder):
-    (folder / INDEX).write_bytes(b"{")
-    with pytest.raises(CorruptFileError, match="not a bank's manifest"):
-        verify_bank(folder)
 
 
 # Sealing
@@ -210,21 +122,6 @@ def test_sealed_in_part(folder):
     in_part = (*sealed.shards[:2], replace(sealed.shards[2], sha256=None))
     write_manifest(folder, replace(sealed, shards=in_part))
     assert seal(folder).shards == sealed.shards
-
-
-def test_forgery_shows_once_sealed(folder):
-    """xxh3 is against damage: whoever can find, or write, another one is not stopped by it. sha256 stops him."""
-    seal(folder)
-    flip(folder / SHARDS[1], -1)
-    forged = xxhash.xxh3_64_hexdigest((folder / SHARDS[1]).read_bytes())
-    manifest = read_manifest(folder)
-    shards = list(manifest.shards)
-    shards[1] = replace(shards[1], xxh3=forged)
-    write_manifest(folder, replace(manifest, shards=tuple(shards)))
-    assert f"{SHARDS[1]} (not the bytes that were written)" in faults(folder)
-    shards[1] = replace(shards[1], sha256=None)
-    write_manifest(folder, replace(manifest, shards=tuple(shards)))
-    assert verify_bank(folder).count == 7
 
 
 def test_damage_is_not_sealed(folder):
