@@ -126,10 +126,11 @@ class HeldRows(KeepsDtypes):
             return self.images.index_select(0, index)
         index = index.detach().cpu()
         self._check_numbers(index)
-        pinned = self.device.type == "cuda"
-        out = torch.empty(len(index), *self.image_shape, dtype=self.pixel_dtype, pin_memory=pinned)
-        self._mapped.take(index.numpy(), out.numpy())
-        return out.to(self.device, non_blocking=pinned)
+        if self.device.type != "cuda":
+            return torch.from_numpy(self._mapped.take(index.numpy())).to(self.device)
+        pinned = torch.empty(len(index), *self.image_shape, dtype=self.pixel_dtype, pin_memory=True)
+        self._mapped.take(index.numpy(), out=pinned.numpy())
+        return pinned.to(self.device, non_blocking=True)
 
     def _check_numbers(self, index: Tensor) -> None:
         """Bounds of numbers that are on the CPU: to look at those on an accelerator would wait for it."""

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from genmix_transforms.bank.manifest import Manifest
 from genmix_transforms.bank.read_ahead import ReadAhead
+from genmix_transforms.bank.scattered import ScatteredRows
 from genmix_transforms.bank.shards import KEPT_ON_CPU, Rows, Shard
 
 Index = NDArray[np.int64]
@@ -45,7 +45,7 @@ class MappedRows:
             else Shard(folder, entry, manifest)
             for entry in manifest.shards
         ]
-        self._images = [shard.images for shard in self.shards]
+        self._images = ScatteredRows([shard.images for shard in self.shards]) if self.shards else None
         self._read_ahead = ReadAhead(math.prod(manifest.shape) * manifest.pixel_dtype.itemsize)
         self._selection: Index | None = None
         self._lay_out(range(len(manifest.classes)))
@@ -131,31 +131,23 @@ class MappedRows:
         columns = (self.column(name) for name in KEPT_ON_CPU)
         return Rows(self.images(), self.labels(), *columns)
 
-    def take(self, index: Index, out: NDArray[Any]) -> None:
-        """Copy the images of some rows into ``out``, ``(n, C, *spatial)``.
+    def take(self, index: Index, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Copies of the images of some rows, ``(n, C, *spatial)``.
 
         Args:
             index: int64 ``(n,)``, in range.
-            out: of the bank's dtype.
+            out: memory to copy to; None: new.
         """
-        if not len(index):
-            return
+        images = self._images
+        if not len(index) or images is None:
+            return np.empty((0, *self.manifest.shape), dtype=self._kind("images")) if out is None else out
         shard, row = self._runs.find(index if self._selection is None else self._selection[index])
-        images, began = self._images, time.perf_counter()
+        began = time.perf_counter()
         if self._read_ahead.on:
-            self._read_ahead.ask((self._addresses[shard] + row * out[0].nbytes).tolist())
-        if len(images) == 1:
-            np.take(images[0], row, axis=0, out=out, mode="clip")  # in range: "raise" would copy out once more
-        else:
-            # A list of views, each copied once: gathering shard by shard would copy twice.
-            views = [images[number][at] for number, at in zip(shard.tolist(), row.tolist(), strict=True)]
-            np.concatenate(views, out=out.reshape(-1, *out.shape[2:]))
+            self._read_ahead.ask(images.address(shard, row).tolist())
+        taken = images.take(shard, row, out=out)
         self._read_ahead.learn(time.perf_counter() - began, len(index))
-
-    @cached_property
-    def _addresses(self) -> Index:
-        """Where each shard's images begin in this process's memory."""
-        return np.array([column.__array_interface__["data"][0] for column in self._images], dtype=np.int64)
+        return taken
 
     def _gathered(self, name: str) -> NDArray[Any]:
         """A column of every row, in memory of its own."""
