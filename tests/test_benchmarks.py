@@ -288,3 +288,32 @@ def test_dcgan_step(scripts, monkeypatch, capsys):
     output = call_main(scripts.dcgan_step, monkeypatch, capsys, "--rounds", "2", "--batch-size", "2", "--device", "cpu")
     names = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("|")][2:]
     assert names == ["the example's step", "ours, no augmentation", "ours, DiffAugment (default)"]
+
+
+class TestPrefetch:
+    def test_a_small_run(self, tmp_path):
+        output = run("prefetch.py", "--gigabytes", "0.01", "--steps", "3", "--rounds", "2", "--folder", str(tmp_path))
+        rows = re.findall(r"^\| ([^|]*[a-z]) \| ([\d.e+]+) \|", output, re.MULTILINE)
+        assert [name for name, _ in rows] == [
+            "no mixing",
+            "bank in memory",
+            "on disk, in the page cache",
+            "on disk, in the page cache, prefetched",
+            "bank in memory",
+            "on disk, cold",
+            "on disk, cold, prefetched",
+        ]
+        assert all(float(median) > 0 for _, median in rows)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+class TestBank:
+    def test_a_quick_run(self, tmp_path):
+        output = run("bank.py", "--quick", "--folder", str(tmp_path))
+        found = tables(output)
+        assert {"Writing", "Opening", "Random batches", "Checking", "A flipped bit"} <= found.keys()
+        flips = found["A flipped bit"]
+        assert "CorruptFileError (2 of 2)" in flips["ours, opened without options"]
+        assert "CorruptFileError (2 of 2)" in flips["`verify_bank`"]
+        assert not list(tmp_path.iterdir())
