@@ -1,0 +1,1 @@
+"""StyleGAN: Karras, Laine, Aila, "A Style-Based Generator Architecture for Generative Adversarial Networks" (2019)."""
