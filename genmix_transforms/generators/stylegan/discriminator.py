@@ -23,6 +23,7 @@ class DownBlock(nn.Module):
         self.conv_down = EqualisedConv(inputs, outputs, 3, resample="down")
 
     def forward(self, values: Tensor) -> Tensor:
+        """``(N, inputs, H, W)`` to ``(N, outputs, H / 2, W / 2)``."""
         return activate(self.conv_down(blur(activate(self.conv(values)))))
 
 
@@ -37,6 +38,7 @@ class LastBlock(nn.Module):
         self.score = EqualisedLinear(width, outputs, gain=1.0)
 
     def forward(self, values: Tensor) -> Tensor:
+        """``(N, width, 4, 4)`` to scores ``(N, outputs)``."""
         values = append_minibatch_deviation(values, group=self.minibatch_group)
         values = activate(self.conv(values))
         scores: Tensor = self.score(activate(self.dense(values.flatten(1))))

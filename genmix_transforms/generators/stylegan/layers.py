@@ -5,6 +5,7 @@ at every use, by what He's initialisation would have multiplied them by once; Ad
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class EqualisedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, values: Tensor) -> Tensor:
+        """``(N, inputs)`` to ``(N, outputs)``."""
         return F.linear(values, self.weight * self.scale, self.bias * self.lr_multiplier)
 
 
@@ -71,6 +73,7 @@ class EqualisedConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, images: Tensor) -> Tensor:
+        """``(N, inputs, H, W)`` to ``(N, outputs, H', W')``."""
         weight = self.weight * self.scale
         if self.resample == "up":
             return upsampling_conv(images, weight, self.bias)
@@ -120,8 +123,15 @@ def _summed(weight: Tensor) -> Tensor:
 
 def blur(images: Tensor) -> Tensor:
     """Convolve every channel with [1, 2, 1] x [1, 2, 1] / 16; zeros beyond the border."""
-    blurred: Tensor = _Blur.apply(images)  # type: ignore[no-untyped-call]
+    blurred: Tensor = _Blur.apply(images)
     return blurred
+
+
+@lru_cache(maxsize=64)
+def _blur_kernel(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept, for otherwise every blur would copy it to the device."""
+    taps = torch.tensor((0.25, 0.5, 0.25), dtype=dtype, device=device)
+    return (taps[:, None] * taps).expand(channels, 1, 3, 3).contiguous()
 
 
 class _Blur(torch.autograd.Function):
@@ -133,12 +143,10 @@ class _Blur(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor) -> Tensor:
         channels = images.shape[1]
-        taps = torch.tensor((0.25, 0.5, 0.25), dtype=images.dtype, device=images.device)
-        kernel = (taps[:, None] * taps).expand(channels, 1, 3, 3).contiguous()
-        return F.conv2d(images, kernel, padding=1, groups=channels)
+        return F.conv2d(images, _blur_kernel(channels, images.dtype, images.device), padding=1, groups=channels)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return blur(gradient)
 
 
@@ -179,4 +187,4 @@ def initialise(network: nn.Module, *, seed: int) -> None:
             else:
                 parameter.fill_(1.0 if name == "constant" else 0.0)
         for name, buffer in module.named_buffers(recurse=False):
-            buffer.copy_(module.full_growth) if name == "growth" else buffer.zero_()  # type: ignore[arg-type,func-returns-value]
+            buffer.fill_(float(module.full_growth) if name == "growth" else 0.0)

@@ -39,6 +39,7 @@ class MappingNetwork(nn.Module):
         )
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Latents, N(0, 1), and labels to w."""
         if self.embedding is not None:
             vectors = self.embedding(labels)
             together = self.conditioning == "multiply"

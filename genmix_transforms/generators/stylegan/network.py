@@ -139,7 +139,7 @@ class StyleGANNetwork(nn.Module):
             w: ``(N, latent_size)``.
             labels: int64 ``(N,)``.
         """
-        belongs = torch.nn.functional.one_hot(labels, len(self.mean_w)).float()
+        belongs = (labels[:, None] == torch.arange(len(self.mean_w), device=labels.device)).float()
         counts = belongs.sum(dim=0)[:, None]
         means = belongs.T @ w.float() / counts.clamp(min=1)
         self.mean_w.copy_(torch.where(counts > 0, torch.lerp(means, self.mean_w, MEAN_DECAY), self.mean_w))
