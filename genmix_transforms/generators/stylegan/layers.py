@@ -151,8 +151,8 @@ class _Blur(torch.autograd.Function):
 
 
 def activate(values: Tensor) -> Tensor:
-    """Leaky ReLU."""
-    return F.leaky_relu(values, LEAK)
+    """Leaky ReLU, in place: no layer here needs what it gave to it."""
+    return F.leaky_relu(values, LEAK, inplace=True)
 
 
 def pixel_norm(values: Tensor) -> Tensor:

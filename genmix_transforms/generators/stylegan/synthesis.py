@@ -4,17 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from genmix_transforms.generators.stylegan.growth import SMALLEST, channels_at, doublings, fade_at, level_at
-from genmix_transforms.generators.stylegan.layers import (
-    EPSILON,
-    EqualisedConv,
-    EqualisedLinear,
-    activate,
-    blur,
-    double,
-)
+from genmix_transforms.generators.stylegan.layers import EqualisedConv, EqualisedLinear, blur, double
+from genmix_transforms.generators.stylegan.styling import paint_over
 
 
 class StyledLayer(nn.Module):
@@ -43,10 +36,8 @@ class StyledLayer(nn.Module):
             values = self.conv(values)
             if self.up:
                 values = blur(values)
-        values = values + (noise * self.noise_strength[:, None, None] + self.bias[:, None, None]).to(values.dtype)
-        values = F.instance_norm(activate(values), eps=EPSILON)
-        scale, shift = self.style(w).to(values.dtype)[:, :, None, None].chunk(2, dim=1)
-        return torch.addcmul(shift, values, scale + 1)
+        scale, shift = self.style(w).chunk(2, dim=1)
+        return paint_over(values, noise, self.noise_strength, self.bias, scale, shift)
 
 
 class SynthesisNetwork(nn.Module):
