@@ -77,6 +77,6 @@ def _sum_of_products(values: Tensor, plane: Tensor) -> Tensor:
     if values.is_contiguous(memory_format=torch.channels_last):
         rows = values.permute(0, 2, 3, 1).reshape(count * height * width, channels)
         return plane.reshape(-1) @ rows
-    return torch.bmm(
-        values.reshape(count, channels, height * width), plane.reshape(count, height * width, 1)
-    ).sum(dim=(0, 2))
+    return torch.bmm(values.reshape(count, channels, height * width), plane.reshape(count, height * width, 1)).sum(
+        dim=(0, 2)
+    )
