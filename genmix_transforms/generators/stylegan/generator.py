@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.atomic import write_tensors
 from genmix_transforms.files.checks import check_seed, whole_number
 from genmix_transforms.generators.adaptive_augmentation import AdaptiveAugmentation
 from genmix_transforms.generators.augmentation import POLICIES, check_policy
-from genmix_transforms.generators.base import Generator, check_labels_and_seeds
+from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import noise
@@ -36,6 +39,8 @@ SMALLEST_IMAGE = 9
 """Mirrored borders must be narrower than the image: 8 pixels have 7 to mirror, and a smaller patch shows nothing."""
 
 MINIBATCH_GROUP = 4
+
+DISCRIMINATOR = "discriminator.safetensors"
 
 
 class StyleGAN(Generator):
@@ -59,6 +64,10 @@ class StyleGAN(Generator):
             image alone. Training knows no truncation.
         cutoff: how many layers are truncated, from the coarsest; 8 as published, None for all.
         bits: 8 or 16 a pixel.
+        blurred_bias: for converted weights of a port whose doubling layers add a bias before the blur.
+
+    Attributes:
+        discriminator: one that came with converted weights, for fine-tuning; None without.
 
     Raises:
         InputError: values that make no network.
@@ -87,6 +96,7 @@ class StyleGAN(Generator):
         psi: float = 0.7,
         cutoff: int | None = 8,
         bits: int = 8,
+        blurred_bias: bool = False,
     ) -> None:
         whole_number(resolution, name="StyleGAN: resolution", least=SMALLEST_IMAGE, most=RESOLUTIONS[-1])
         if isinstance(classes, str):
@@ -116,7 +126,8 @@ class StyleGAN(Generator):
         self.fmap_max = fmap_max
         self.conditioning = conditioning
         self.provenance: dict[str, Any] = {}
-        self.discriminator: StyleGANDiscriminator | None = None  # one that came with converted weights
+        self.blurred_bias = bool(blurred_bias)
+        self.discriminator: StyleGANDiscriminator | None = None
         self._network = StyleGANNetwork(
             resolution=self.network_resolution,
             channels=channels,
@@ -126,6 +137,7 @@ class StyleGAN(Generator):
             fmap_base=fmap_base,
             fmap_max=fmap_max,
             conditioning=conditioning,
+            blurred_bias=self.blurred_bias,
         ).eval()
         initialise(self._network, seed=0)
 
@@ -144,7 +156,15 @@ class StyleGAN(Generator):
             "psi": self.psi,
             "cutoff": self.cutoff,
             "bits": 8 if self.pixel_dtype == torch.uint8 else 16,
+            "blurred_bias": self.blurred_bias,
         }
+
+    @classmethod
+    def from_checkpoint(cls, file: str | Path, **options: Any) -> "StyleGAN":
+        """Read weights trained elsewhere: :func:`genmix_transforms.generators.stylegan.convert_stylegan`."""
+        from genmix_transforms.generators.stylegan.checkpoint import convert_stylegan
+
+        return convert_stylegan(file, **options)
 
     @property
     def network(self) -> StyleGANNetwork:
@@ -169,12 +189,45 @@ class StyleGAN(Generator):
         """The same StyleGAN with other weights: it shares ``network``, and has a provenance of its own."""
         other = copy.copy(self)
         other._network = network  # type: ignore[assignment]
+        other.discriminator = None
         other.provenance = dict(self.provenance)
         return other
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Save as :meth:`Generator.save_pretrained` does, and the discriminator, where there is one, beside it."""
+        beside = Path(folder) / DISCRIMINATOR
+        check_free(Path(folder), overwrite=overwrite)
+        beside.unlink(missing_ok=True)
+        super().save_pretrained(folder, overwrite=overwrite)
+        if self.discriminator is not None:
+            write_tensors(beside, self.discriminator.state_dict())
+
+    @classmethod
+    def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "StyleGAN":
+        generator = super()._from_folder(folder, config)
+        if (folder / DISCRIMINATOR).exists():
+            generator.discriminator = generator.new_discriminator()
+            try:
+                generator.discriminator.load_state_dict(safetensors.torch.load_file(folder / DISCRIMINATOR))
+            except (safetensors.SafetensorError, RuntimeError) as error:
+                raise InputError(f"{folder / DISCRIMINATOR}: not this generator's discriminator ({error})") from error
+        return generator
+
+    def new_discriminator(self, *, minibatch_group: int = MINIBATCH_GROUP) -> StyleGANDiscriminator:
+        """A discriminator of this StyleGAN's sizes, all zeros."""
+        return StyleGANDiscriminator(
+            resolution=self.network_resolution,
+            channels=self.image_shape[0],
+            classes=len(self.classes),
+            fmap_base=self.fmap_base,
+            fmap_max=self.fmap_max,
+            minibatch_group=minibatch_group,
+        )
 
     def truncated(self, *, psi: float, cutoff: int | None = None) -> "StyleGAN":
         """The same StyleGAN drawing with another truncation; see the class's arguments."""
         other = self.with_network(self._network)
+        other.discriminator = self.discriminator
         other.psi, other.cutoff = check_truncation(psi, cutoff)
         return other
 
@@ -425,19 +478,13 @@ class StyleGAN(Generator):
         )
         # What is sampled from is the average; the weights under training have done their work.
         self._network = training.snapshot().network
+        self.discriminator = None  # it belonged to the weights that the training started from
         self.provenance = StyleGAN.from_pretrained(out).provenance
         return self
 
     def _first_discriminator(self, minibatch_group: int, *, seed: int, warm_start: bool) -> StyleGANDiscriminator:
         """The discriminator that the training starts with."""
-        discriminator = StyleGANDiscriminator(
-            resolution=self.network_resolution,
-            channels=self.image_shape[0],
-            classes=len(self.classes),
-            fmap_base=self.fmap_base,
-            fmap_max=self.fmap_max,
-            minibatch_group=minibatch_group,
-        )
+        discriminator = self.new_discriminator(minibatch_group=minibatch_group)
         if warm_start and self.discriminator is not None:
             discriminator.load_state_dict(self.discriminator.state_dict())
         else:

@@ -33,6 +33,7 @@ class StyleGANNetwork(nn.Module):
         fmap_base: channels at a resolution are ``2 * fmap_base / side``; 8192 in the paper.
         fmap_max: the most channels; 512 in the paper.
         conditioning: how the class reaches the mapping network, "multiply" or "concatenate".
+        blurred_bias: see :class:`SynthesisNetwork`.
     """
 
     mean_w: Tensor
@@ -49,6 +50,7 @@ class StyleGANNetwork(nn.Module):
         fmap_base: int = 8192,
         fmap_max: int = 512,
         conditioning: str = "multiply",
+        blurred_bias: bool = False,
     ) -> None:
         super().__init__()
         self.full_growth: int = doublings(resolution)
@@ -61,6 +63,7 @@ class StyleGANNetwork(nn.Module):
             latent_size=latent_size,
             fmap_base=fmap_base,
             fmap_max=fmap_max,
+            blurred_bias=blurred_bias,
         )
         self.register_buffer("mean_w", torch.zeros(classes, latent_size))
         self.register_buffer("growth", torch.tensor(float(self.full_growth)))

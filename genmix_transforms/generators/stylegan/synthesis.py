@@ -18,13 +18,18 @@ class StyledLayer(nn.Module):
         outputs: channels out.
         latent_size: numbers in w.
         up: whether the image is doubled first; then it is blurred after the convolution.
+        blurred_bias: with ``up``, one more bias, before the blur; see :class:`SynthesisNetwork`.
     """
 
-    def __init__(self, inputs: int | None, outputs: int, *, latent_size: int, up: bool = False) -> None:
+    def __init__(
+        self, inputs: int | None, outputs: int, *, latent_size: int, up: bool = False, blurred_bias: bool = False
+    ) -> None:
         super().__init__()
         self.up = up
         self.conv = (
-            None if inputs is None else EqualisedConv(inputs, outputs, 3, resample="up" if up else None, bias=False)
+            None
+            if inputs is None
+            else EqualisedConv(inputs, outputs, 3, resample="up" if up else None, bias=up and blurred_bias)
         )
         self.noise_strength = nn.Parameter(torch.zeros(outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -52,6 +57,8 @@ class SynthesisNetwork(nn.Module):
         latent_size: numbers in w.
         fmap_base: channels of a block are ``fmap_base / side * 2`` ...
         fmap_max: ... but never more than this.
+        blurred_bias: doubling layers have a bias before the blur too, as in a port whose weights we read: the blur,
+            which sees zeros beyond the border, wears that bias down there.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class SynthesisNetwork(nn.Module):
         latent_size: int = 512,
         fmap_base: int = 8192,
         fmap_max: int = 512,
+        blurred_bias: bool = False,
     ) -> None:
         super().__init__()
         self.full_growth: int = doublings(resolution)
@@ -70,7 +78,9 @@ class SynthesisNetwork(nn.Module):
         self.layers = nn.ModuleList()
         for level, width in enumerate(widths):
             before = widths[level - 1] if level else None
-            self.layers.append(StyledLayer(before, width, latent_size=latent_size, up=level > 0))
+            self.layers.append(
+                StyledLayer(before, width, latent_size=latent_size, up=level > 0, blurred_bias=blurred_bias)
+            )
             self.layers.append(StyledLayer(width, width, latent_size=latent_size))
         self.to_rgb = nn.ModuleList(EqualisedConv(width, channels, 1, gain=1.0) for width in widths)
 
