@@ -113,7 +113,8 @@ def append_minibatch_deviation(values: Tensor, *, group: int) -> Tensor:
     """
     count, channels, height, width = values.shape
     group = min(group, count)
-    grouped = values.float().reshape(count // group, group, channels, height, width)
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    grouped = wide.reshape(count // group, group, channels, height, width)
     variance = (grouped - grouped.mean(dim=1, keepdim=True)).square().mean(dim=1)
     deviation = (variance + EPSILON).sqrt().mean(dim=(1, 2, 3))
     plane = deviation.to(values.dtype).repeat_interleave(group, output_size=count)

@@ -6,7 +6,7 @@ at every use, by what He's initialisation would have multiplied them by once; Ad
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -127,11 +127,13 @@ def blur(images: Tensor) -> Tensor:
     return blurred
 
 
-@lru_cache(maxsize=64)
-def _blur_kernel(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Kept, for otherwise every blur would copy it to the device."""
+def _make_blur_kernel(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     taps = torch.tensor((0.25, 0.5, 0.25), dtype=dtype, device=device)
     return (taps[:, None] * taps).expand(channels, 1, 3, 3).contiguous()
+
+
+_blur_kernel = lru_cache(maxsize=64)(_make_blur_kernel)
+"""Kept, for otherwise every blur would copy it to the device."""
 
 
 class _Blur(torch.autograd.Function):
@@ -143,7 +145,9 @@ class _Blur(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor) -> Tensor:
         channels = images.shape[1]
-        return F.conv2d(images, _blur_kernel(channels, images.dtype, images.device), padding=1, groups=channels)
+        # A compiled graph keeps its constants itself, and does not look into caches.
+        make = _make_blur_kernel if torch.compiler.is_compiling() else _blur_kernel
+        return F.conv2d(images, make(channels, images.dtype, images.device), padding=1, groups=channels)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
@@ -187,4 +191,4 @@ def initialise(network: nn.Module, *, seed: int) -> None:
             else:
                 parameter.fill_(1.0 if name == "constant" else 0.0)
         for name, buffer in module.named_buffers(recurse=False):
-            buffer.fill_(float(module.full_growth) if name == "growth" else 0.0)
+            buffer.fill_(float(cast(int, module.full_growth)) if name == "growth" else 0.0)

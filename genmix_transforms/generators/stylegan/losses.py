@@ -25,4 +25,4 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
     Source: Mescheder, Geiger, Nowozin (arXiv 1801.04406), eq. (9), without the factor gamma / 2.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return gradient.float().square().sum(dim=(1, 2, 3)).mean()
+    return gradient.square().sum(dim=(1, 2, 3)).mean()

@@ -91,6 +91,10 @@ class GrowingSchedule:
         growth = float(self.start + phase // 2)
         return growth + (images_seen / self.phase_images - phase if phase % 2 else 0.0)
 
+    def resolution_of(self, phase: int) -> int:
+        """The side of the images in a phase, in pixels: in a fade, the newer one's."""
+        return resolution_at(self.start + (phase + 1) // 2)
+
     def enter(self, images_seen: int) -> bool:
         """Note where the run is; whether that is another phase than at the call before."""
         before, self.phase = self.phase, self.phase_at(images_seen)
@@ -100,9 +104,8 @@ class GrowingSchedule:
         """``(first image, from resolution, to resolution)`` of every phase."""
         rows = []
         for phase in range(2 * (self.full - self.start) + 1):
-            below = self.start + phase // 2
-            to = resolution_at(below + phase % 2)
-            rows.append((round(phase * self.phase_images), resolution_at(below), to))
+            before = resolution_at(self.start + phase // 2)
+            rows.append((round(phase * self.phase_images), before, self.resolution_of(phase)))
         return rows
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One training step of a StyleGAN, at whatever growth the schedule says."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscrimi
 from genmix_transforms.generators.stylegan.growth import fade_at, level_at, resolution_at
 from genmix_transforms.generators.stylegan.layers import double, halve
 from genmix_transforms.generators.stylegan.losses import discriminator_loss, generator_loss, r1_penalty
+from genmix_transforms.generators.stylegan.network import StyleGANNetwork
 from genmix_transforms.generators.stylegan.schedule import GrowingSchedule, learning_rate_factor, r1_weight
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class StyleGANTraining:
         """
         growth = self.schedule.growth_at(images_seen)
         if self.schedule.enter(images_seen):
-            self._begin_phase(growth)
+            self._begin_phase(self.schedule.phase_at(images_seen))
         resolution = resolution_at(growth)
         # torch.compile makes a graph for every new number: the fade is a tensor, and the growth says only that there
         # is one.
@@ -151,7 +152,7 @@ class StyleGANTraining:
         self.optimiser.step()
 
         self.average.update(self.network, batch=self.batch_size, images_seen=images_seen)
-        self.average.average.growth.fill_(growth)
+        cast(StyleGANNetwork, self.average.average).growth.fill_(growth)
         values = {"discriminator": loss, "generator": painter_loss, "r1": penalty}
         values["real_sign"] = real.detach().sign().float().mean()
         if self.adaptive:
@@ -163,9 +164,9 @@ class StyleGANTraining:
         """The StyleGAN with the averaged weights."""
         return self.generator.with_network(self.average.average)
 
-    def _begin_phase(self, growth: float) -> None:
+    def _begin_phase(self, phase: int) -> None:
         """Set the learning rates, and forget Adam's moments: they belong to other images than those now shown."""
-        factor = learning_rate_factor(resolution_at(growth))
+        factor = learning_rate_factor(self.schedule.resolution_of(phase))
         for name, optimiser in (("generator", self.optimiser), ("discriminator", self.discriminator_optimiser)):
             optimiser.state.clear()
             for group in optimiser.param_groups:

@@ -32,7 +32,8 @@ def test_values_and_gradients_are_those_of_the_layers(channels_last: bool) -> No
     (out * weights).sum().backward()
     (expected * weights).sum().backward()
     for own, other in zip(ours, theirs, strict=True):
-        assert own.grad is not None and other.grad is not None
+        assert own.grad is not None
+        assert other.grad is not None
         assert torch.allclose(own.grad, other.grad, atol=2e-5)
 
 
