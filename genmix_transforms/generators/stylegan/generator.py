@@ -22,7 +22,7 @@ from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import noise
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
-from genmix_transforms.generators.stylegan.growth import doublings
+from genmix_transforms.generators.stylegan.growth import doublings, resolution_at
 from genmix_transforms.generators.stylegan.layers import initialise
 from genmix_transforms.generators.stylegan.mapping import CONDITIONINGS
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
@@ -345,8 +345,8 @@ class StyleGAN(Generator):
             gamma: weight of R1, 10 as published; None: the preset's, or from resolution and batch.
             r1_interval: steps between R1 penalties, 1 as published; with 16 the training is faster and learns alike.
             style_mixing: probability that an image has the styles of two latents of its class.
-            start_resolution: side in pixels at which the growing starts; None: 8 as published, or the full one with
-                ``warm_start``. The full one means no growing.
+            start_resolution: side in pixels at which the growing starts; None: 8 as published, or with
+                ``warm_start`` where the weights stand. The full one means no growing.
             growing_share: part of the run after which the networks are fully grown; None: all phases equally long.
             minibatch_group: images over which the discriminator takes the minibatch deviation; the batch is a multiple.
             augment: the DiffAugment policy; () turns it off, which small sets do not survive.
@@ -398,7 +398,7 @@ class StyleGAN(Generator):
         whole_number(minibatch_group, name="minibatch_group", least=1)
         full = self.network_resolution
         if start_resolution is None:
-            start_resolution = full if warm_start else 8
+            start_resolution = resolution_at(float(self._network.growth)) if warm_start else 8
         if start_resolution not in (8, *RESOLUTIONS) or start_resolution > full:
             raise InputError(
                 f"start_resolution must be a power of two from 8 to the networks' {full}, got {start_resolution}"
