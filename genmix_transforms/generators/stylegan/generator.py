@@ -23,7 +23,7 @@ from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import noise
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.growth import doublings, resolution_at
-from genmix_transforms.generators.stylegan.layers import initialise
+from genmix_transforms.generators.stylegan.layers import EPSILON, initialise
 from genmix_transforms.generators.stylegan.mapping import CONDITIONINGS
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
 from genmix_transforms.generators.stylegan.schedule import PRESETS, GrowingSchedule
@@ -65,6 +65,7 @@ class StyleGAN(Generator):
         cutoff: how many layers are truncated, from the coarsest; 8 as published, None for all.
         bits: 8 or 16 a pixel.
         blurred_bias: for converted weights of a port whose doubling layers add a bias before the blur.
+        norm_epsilon: of the instance norms, 1e-8 as published; for converted weights of ports, which have 1e-5.
 
     Attributes:
         discriminator: one that came with converted weights, for fine-tuning; None without.
@@ -97,6 +98,7 @@ class StyleGAN(Generator):
         cutoff: int | None = 8,
         bits: int = 8,
         blurred_bias: bool = False,
+        norm_epsilon: float = EPSILON,
     ) -> None:
         whole_number(resolution, name="StyleGAN: resolution", least=SMALLEST_IMAGE, most=RESOLUTIONS[-1])
         if isinstance(classes, str):
@@ -126,7 +128,10 @@ class StyleGAN(Generator):
         self.fmap_max = fmap_max
         self.conditioning = conditioning
         self.provenance: dict[str, Any] = {}
+        if isinstance(norm_epsilon, bool) or not isinstance(norm_epsilon, (int, float)) or not 0 < norm_epsilon < 1:
+            raise InputError(f"StyleGAN: norm_epsilon must be a small positive number, got {norm_epsilon!r}")
         self.blurred_bias = bool(blurred_bias)
+        self.norm_epsilon = float(norm_epsilon)
         self.discriminator: StyleGANDiscriminator | None = None
         self._network = StyleGANNetwork(
             resolution=self.network_resolution,
@@ -138,6 +143,7 @@ class StyleGAN(Generator):
             fmap_max=fmap_max,
             conditioning=conditioning,
             blurred_bias=self.blurred_bias,
+            norm_epsilon=self.norm_epsilon,
         ).eval()
         initialise(self._network, seed=0)
 
@@ -157,6 +163,7 @@ class StyleGAN(Generator):
             "cutoff": self.cutoff,
             "bits": 8 if self.pixel_dtype == torch.uint8 else 16,
             "blurred_bias": self.blurred_bias,
+            "norm_epsilon": self.norm_epsilon,
         }
 
     @classmethod

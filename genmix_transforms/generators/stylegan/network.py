@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from genmix_transforms.generators.stylegan.growth import SMALLEST, doublings, level_at
-from genmix_transforms.generators.stylegan.layers import double
+from genmix_transforms.generators.stylegan.layers import EPSILON, double
 from genmix_transforms.generators.stylegan.mapping import MappingNetwork
 from genmix_transforms.generators.stylegan.synthesis import SynthesisNetwork
 
@@ -34,6 +34,7 @@ class StyleGANNetwork(nn.Module):
         fmap_max: the most channels; 512 in the paper.
         conditioning: how the class reaches the mapping network, "multiply" or "concatenate".
         blurred_bias: see :class:`SynthesisNetwork`.
+        norm_epsilon: of the instance norms.
     """
 
     mean_w: Tensor
@@ -51,6 +52,7 @@ class StyleGANNetwork(nn.Module):
         fmap_max: int = 512,
         conditioning: str = "multiply",
         blurred_bias: bool = False,
+        norm_epsilon: float = EPSILON,
     ) -> None:
         super().__init__()
         self.full_growth: int = doublings(resolution)
@@ -64,6 +66,7 @@ class StyleGANNetwork(nn.Module):
             fmap_base=fmap_base,
             fmap_max=fmap_max,
             blurred_bias=blurred_bias,
+            norm_epsilon=norm_epsilon,
         )
         self.register_buffer("mean_w", torch.zeros(classes, latent_size))
         self.register_buffer("growth", torch.tensor(float(self.full_growth)))

@@ -1,7 +1,7 @@
 """What follows every convolution of the synthesis, in one differentiable step: noise, bias, leaky ReLU, norm, style.
 
 Written out as five layers, autograd would keep a copy of the activations for each, and PyTorch's instance norm, which
-knows no channels-last images, would copy them twice more: together as much time as the convolutions of a narrow network.
+knows no channels-last images, would copy them twice more: together as much time as a narrow network's convolutions.
 """
 
 from typing import Any
@@ -14,7 +14,16 @@ from torch.nn import functional as F
 from genmix_transforms.generators.stylegan.layers import EPSILON, LEAK
 
 
-def paint_over(values: Tensor, noise: Tensor, strength: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def paint_over(
+    values: Tensor,
+    noise: Tensor,
+    strength: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    *,
+    epsilon: float = EPSILON,
+) -> Tensor:
     """``instance_norm(leaky_relu(values + strength * noise + bias)) * (scale + 1) + shift``; differentiable once.
 
     Args:
@@ -24,13 +33,14 @@ def paint_over(values: Tensor, noise: Tensor, strength: Tensor, bias: Tensor, sc
         bias: ``(C,)``.
         scale: ``(N, C)``.
         shift: ``(N, C)``.
+        epsilon: of the instance norm.
 
     Returns:
         ``(N, C, H, W)`` of the type of ``values``; computed in float32.
     """
     with torch.autocast(values.device.type, enabled=False):
         painted: Tensor = _PaintOver.apply(
-            values.float(), noise.float(), strength.float(), bias.float(), scale.float(), shift.float()
+            values.float(), noise.float(), strength.float(), bias.float(), scale.float(), shift.float(), epsilon
         )
     return painted.to(values.dtype)
 
@@ -38,20 +48,27 @@ def paint_over(values: Tensor, noise: Tensor, strength: Tensor, bias: Tensor, sc
 class _PaintOver(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, noise: Tensor, strength: Tensor, bias: Tensor, scale: Tensor, shift: Tensor
+        ctx: Any,
+        values: Tensor,
+        noise: Tensor,
+        strength: Tensor,
+        bias: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        epsilon: float,
     ) -> Tensor:
         active = torch.addcmul(values, noise, strength[:, None, None]).add_(bias[:, None, None])
         F.leaky_relu(active, LEAK, inplace=True)
         positive = active > 0
         centred = active.sub_(active.mean(dim=(2, 3), keepdim=True))
-        rate = torch.rsqrt(centred.square().mean(dim=(2, 3), keepdim=True) + EPSILON)
+        rate = torch.rsqrt(centred.square().mean(dim=(2, 3), keepdim=True) + epsilon)
         gain = rate * (scale + 1)[:, :, None, None]
         ctx.save_for_backward(centred, positive, rate, gain, noise, strength)
         return torch.addcmul(shift[:, :, None, None], centred, gain)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         centred, positive, rate, gain, noise, strength = ctx.saved_tensors
         pixels = centred.shape[2] * centred.shape[3]
         to_shift = gradient.sum(dim=(2, 3), keepdim=True)
@@ -68,7 +85,8 @@ class _PaintOver(torch.autograd.Function):
             to_values.sum(dim=(0, 2, 3)),
             (rate * along).flatten(1),
             to_shift.flatten(1),
-        )  # type: ignore[return-value]
+            None,
+        )
 
 
 def _sum_of_products(values: Tensor, plane: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """The synthesis network: a learned constant, doubled and painted over, layer by layer, in the styles of w."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from genmix_transforms.generators.stylegan.growth import SMALLEST, channels_at, doublings, fade_at, level_at
-from genmix_transforms.generators.stylegan.layers import EqualisedConv, EqualisedLinear, blur, double
+from genmix_transforms.generators.stylegan.layers import EPSILON, EqualisedConv, EqualisedLinear, blur, double
 from genmix_transforms.generators.stylegan.styling import paint_over
 
 
@@ -19,13 +20,22 @@ class StyledLayer(nn.Module):
         latent_size: numbers in w.
         up: whether the image is doubled first; then it is blurred after the convolution.
         blurred_bias: with ``up``, one more bias, before the blur; see :class:`SynthesisNetwork`.
+        norm_epsilon: of the instance norm.
     """
 
     def __init__(
-        self, inputs: int | None, outputs: int, *, latent_size: int, up: bool = False, blurred_bias: bool = False
+        self,
+        inputs: int | None,
+        outputs: int,
+        *,
+        latent_size: int,
+        up: bool = False,
+        blurred_bias: bool = False,
+        norm_epsilon: float = EPSILON,
     ) -> None:
         super().__init__()
         self.up = up
+        self.norm_epsilon: float = norm_epsilon
         self.conv = (
             None
             if inputs is None
@@ -42,7 +52,7 @@ class StyledLayer(nn.Module):
             if self.up:
                 values = blur(values)
         scale, shift = self.style(w).chunk(2, dim=1)
-        return paint_over(values, noise, self.noise_strength, self.bias, scale, shift)
+        return paint_over(values, noise, self.noise_strength, self.bias, scale, shift, epsilon=self.norm_epsilon)
 
 
 class SynthesisNetwork(nn.Module):
@@ -59,6 +69,7 @@ class SynthesisNetwork(nn.Module):
         fmap_max: ... but never more than this.
         blurred_bias: doubling layers have a bias before the blur too, as in a port whose weights we read: the blur,
             which sees zeros beyond the border, wears that bias down there.
+        norm_epsilon: of the instance norms; ports have 1e-5.
     """
 
     def __init__(
@@ -70,18 +81,18 @@ class SynthesisNetwork(nn.Module):
         fmap_base: int = 8192,
         fmap_max: int = 512,
         blurred_bias: bool = False,
+        norm_epsilon: float = EPSILON,
     ) -> None:
         super().__init__()
+        own: dict[str, Any] = {"latent_size": latent_size, "norm_epsilon": norm_epsilon}
         self.full_growth: int = doublings(resolution)
         widths = [channels_at(level, fmap_base=fmap_base, fmap_max=fmap_max) for level in range(self.full_growth + 1)]
         self.constant = nn.Parameter(torch.ones(1, widths[0], SMALLEST, SMALLEST))
         self.layers = nn.ModuleList()
         for level, width in enumerate(widths):
             before = widths[level - 1] if level else None
-            self.layers.append(
-                StyledLayer(before, width, latent_size=latent_size, up=level > 0, blurred_bias=blurred_bias)
-            )
-            self.layers.append(StyledLayer(width, width, latent_size=latent_size))
+            self.layers.append(StyledLayer(before, width, up=level > 0, blurred_bias=blurred_bias, **own))
+            self.layers.append(StyledLayer(width, width, **own))
         self.to_rgb = nn.ModuleList(EqualisedConv(width, channels, 1, gain=1.0) for width in widths)
 
     def forward(
