@@ -21,22 +21,24 @@ from genmix_transforms.generators.base import Generator, check_free, check_label
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import noise
+from genmix_transforms.generators.stylegan.checks import (
+    RESOLUTIONS,
+    check_classes,
+    check_group,
+    check_network,
+    check_start,
+    check_training,
+    check_truncation,
+)
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.growth import doublings, resolution_at
 from genmix_transforms.generators.stylegan.layers import EPSILON, initialise
-from genmix_transforms.generators.stylegan.mapping import CONDITIONINGS
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
 from genmix_transforms.generators.stylegan.schedule import PRESETS, GrowingSchedule
 from genmix_transforms.generators.stylegan.training import StyleGANTraining
 from genmix_transforms.generators.training import train
 
 log = logging.getLogger(__name__)
-
-RESOLUTIONS = (16, 32, 64, 128, 256, 512, 1024)
-"""Of the networks; images of other sizes are padded to the next."""
-
-SMALLEST_IMAGE = 9
-"""Mirrored borders must be narrower than the image: 8 pixels have 7 to mirror, and a smaller patch shows nothing."""
 
 MINIBATCH_GROUP = 4
 
@@ -100,26 +102,18 @@ class StyleGAN(Generator):
         blurred_bias: bool = False,
         norm_epsilon: float = EPSILON,
     ) -> None:
-        whole_number(resolution, name="StyleGAN: resolution", least=SMALLEST_IMAGE, most=RESOLUTIONS[-1])
-        if isinstance(classes, str):
-            raise InputError(f"StyleGAN: classes must be different names, in a list; got the text {classes!r}")
-        classes = tuple(classes)
-        if not all(isinstance(name, str) for name in classes):
-            raise InputError(f"StyleGAN: classes must be names, got {classes!r}")
-        if not classes or len(set(classes)) != len(classes):
-            raise InputError(f"StyleGAN: classes must be different names, at least one, got {classes!r}")
-        for name, value in (
-            ("channels", channels),
-            ("fmap_base", fmap_base),
-            ("fmap_max", fmap_max),
-            ("latent_size", latent_size),
-            ("mapping_layers", mapping_layers),
-        ):
-            whole_number(value, name=f"StyleGAN: {name}", least=1)
-        if conditioning not in CONDITIONINGS:
-            raise InputError(f"StyleGAN: conditioning must be one of {', '.join(CONDITIONINGS)}, got {conditioning!r}")
-        if bits not in (8, 16):
-            raise InputError(f"StyleGAN: bits must be 8 or 16, got {bits}")
+        classes = check_classes(classes)
+        check_network(
+            resolution=resolution,
+            conditioning=conditioning,
+            bits=bits,
+            norm_epsilon=norm_epsilon,
+            channels=channels,
+            fmap_base=fmap_base,
+            fmap_max=fmap_max,
+            latent_size=latent_size,
+            mapping_layers=mapping_layers,
+        )
         self.psi, self.cutoff = check_truncation(psi, cutoff)
         self.classes = classes
         self.image_shape = (channels, resolution, resolution)
@@ -128,8 +122,6 @@ class StyleGAN(Generator):
         self.fmap_max = fmap_max
         self.conditioning = conditioning
         self.provenance: dict[str, Any] = {}
-        if isinstance(norm_epsilon, bool) or not isinstance(norm_epsilon, (int, float)) or not 0 < norm_epsilon < 1:
-            raise InputError(f"StyleGAN: norm_epsilon must be a small positive number, got {norm_epsilon!r}")
         self.blurred_bias = bool(blurred_bias)
         self.norm_epsilon = float(norm_epsilon)
         self.discriminator: StyleGANDiscriminator | None = None
@@ -386,34 +378,24 @@ class StyleGAN(Generator):
         batch_size = whole_number(budget.batch_size if batch_size is None else batch_size, name="batch_size", least=1)
         learning_rate = budget.learning_rate if learning_rate is None else learning_rate
         gamma = budget.gamma if gamma is None else gamma
-        for name, value in (
-            ("learning_rate", learning_rate),
-            ("ema_half_life", ema_half_life),
-            ("augment_ramp", augment_ramp),
-        ):
-            if not 0 < value < float("inf"):
-                raise InputError(f"{name} must be positive, got {value}")
-        if gamma is not None and not 0 <= gamma < float("inf"):
-            raise InputError(f"gamma must not be negative, got {gamma}")
-        if not 0 <= style_mixing <= 1:
-            raise InputError(f"style_mixing must be a probability, got {style_mixing}")
-        if growing_share is not None and not 0 < growing_share < 1:
-            raise InputError(f"growing_share must lie between 0 and 1, got {growing_share}")
-        if augment_target is not None and not -1 < augment_target < 1:
-            raise InputError(f"augment_target must lie between -1 and 1, got {augment_target}")
-        whole_number(r1_interval, name="r1_interval", least=1)
-        whole_number(minibatch_group, name="minibatch_group", least=1)
+        augment = check_policy(augment)
+        check_training(
+            gamma=gamma,
+            style_mixing=style_mixing,
+            growing_share=growing_share,
+            augment=augment,
+            augment_target=augment_target,
+            r1_interval=r1_interval,
+            minibatch_group=minibatch_group,
+            learning_rate=learning_rate,
+            ema_half_life=ema_half_life,
+            augment_ramp=augment_ramp,
+        )
         full = self.network_resolution
         if start_resolution is None:
             start_resolution = resolution_at(float(self._network.growth)) if warm_start else 8
-        if start_resolution not in (8, *RESOLUTIONS) or start_resolution > full:
-            raise InputError(
-                f"start_resolution must be a power of two from 8 to the networks' {full}, got {start_resolution}"
-            )
+        check_start(start_resolution, full=full)
         seed = check_seed(seed)
-        augment = check_policy(augment)
-        if augment_target is not None and not augment:
-            raise InputError("augment_target: there is nothing to adapt with augment=(); give a policy")
         self.check_trainable_on(dataset)
         processes = Processes.join(device)
         check_group(batch_size, processes=processes.count, group=minibatch_group)
@@ -512,21 +494,3 @@ class StyleGAN(Generator):
         whole = rows.new_zeros(self._chunk, *rows.shape[1:])
         whole[: len(rows)] = rows
         return whole
-
-
-def check_truncation(psi: float, cutoff: int | None) -> tuple[float, int | None]:
-    """Psi and cutoff, or an :class:`InputError`."""
-    if isinstance(psi, bool) or not isinstance(psi, (int, float)) or not -10 < psi < 10:
-        raise InputError(f"StyleGAN: psi must be a number, 1 for no truncation and 0 for the mean image, got {psi!r}")
-    return float(psi), None if cutoff is None else whole_number(cutoff, name="StyleGAN: cutoff", least=0)
-
-
-def check_group(batch_size: int, *, processes: int, group: int) -> None:
-    """Refuse a batch that the minibatch deviation cannot group."""
-    own = batch_size // processes
-    if own > group and own % group:
-        here = "the batch" if processes == 1 else f"each process's part of the batch of {batch_size}"
-        raise InputError(
-            f"{here} has {own} images, which groups of {group} do not divide (the minibatch deviation is taken over a "
-            f"group): give a multiple of {group * processes}, or another minibatch_group"
-        )
