@@ -15,9 +15,10 @@ from torch import Tensor
 from genmix_transforms.bank.verifying import file_hash
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.generators.stylegan.adapting import adapt_stylegan
+from genmix_transforms.generators.stylegan.checks import RESOLUTIONS
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.foreign import ForeignWeights, widths_to_fmap
-from genmix_transforms.generators.stylegan.generator import RESOLUTIONS, StyleGAN
+from genmix_transforms.generators.stylegan.generator import StyleGAN
 from genmix_transforms.generators.stylegan.growth import resolution_at
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
 from genmix_transforms.generators.stylegan.nvidia import read_nvidia

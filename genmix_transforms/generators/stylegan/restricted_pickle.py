@@ -206,6 +206,11 @@ class _Reader:
 
     def name(self, module: Any, name: Any) -> None:
         text = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "a name that is no text"
+        if text.startswith("torch_utils."):
+            raise InputError(
+                "a pickle of StyleGAN2-ADA or StyleGAN3 (it names torch_utils), of which nothing was run; this release "
+                "reads StyleGAN of version 1"
+            )
         if text not in KNOWN:
             raise refusal("".join(character if character.isprintable() else "?" for character in text[:200]))
         self.push(_Name(text, KNOWN[text]))
