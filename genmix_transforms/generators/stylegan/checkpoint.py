@@ -30,7 +30,11 @@ TORCH_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """How torch.save began its files before they were zip archives: a pickle of one large number."""
 
 LATENTS = 10_000
-"""Drawn for the mean w of a file that has none."""
+"""Drawn for the mean w of a file that has none: of all classes together, but at least a hundred of each."""
+
+
+LONGEST_NAME = 1000
+"""Characters; what is deeper in nested dicts is not looked at."""
 
 
 def convert_stylegan(
@@ -156,9 +160,10 @@ def _check_shapes(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor], *,
 def _set_mean_w(generator: StyleGAN) -> None:
     """The mean w of each class, measured: truncation needs it."""
     network = generator.network
-    latents = torch.randn(LATENTS, network.latent_size, generator=torch.Generator().manual_seed(0))
+    count = max(100, LATENTS // len(generator.classes))
+    latents = torch.randn(count, network.latent_size, generator=torch.Generator().manual_seed(0))
     for label in range(len(generator.classes)):
-        network.mean_w[label] = network.mapping(latents, torch.full((LATENTS,), label)).mean(dim=0)
+        network.mean_w[label] = network.mapping(latents, torch.full((count,), label)).mean(dim=0)
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
@@ -189,9 +194,18 @@ def _content(file: Path) -> Any:
         raise InputError(f"not a readable PyTorch file ({type(error).__name__}: {str(error)[:200]})") from error
 
 
-def _flatten(content: Any, prefix: str = "", depth: int = 8) -> Iterator[tuple[str, Any]]:
-    if isinstance(content, Mapping) and depth:
-        for key, value in content.items():
-            yield from _flatten(value, f"{prefix}{key}.", depth - 1)
-    else:
-        yield prefix.removesuffix("."), content
+def _flatten(content: Any) -> Iterator[tuple[str, Any]]:
+    """What is in nested dicts, by names joined with dots. A dict that is in there twice counts once.
+
+    Otherwise a small file whose dicts hold each other many times over would keep us busy for years.
+    """
+    seen: set[int] = set()
+    todo = [("", content)]
+    while todo:
+        name, value = todo.pop()
+        if not isinstance(value, Mapping):
+            yield name, value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            keys = [key for key in value if isinstance(key, (str, int)) and len(name) + len(str(key)) < LONGEST_NAME]
+            todo.extend((f"{name}.{key}" if name else str(key), value[key]) for key in reversed(keys))

@@ -89,10 +89,12 @@ class _Variables:
         self.arrays: dict[str, np.ndarray] = {}
         self.options: dict[str, Any] = {}
         self.known: set[str] = set()
-        parts = network.state.get("components", {})
-        for part in (network, *(parts.values() if isinstance(parts, dict) else ())):
-            if isinstance(part, Stored):
-                self._add(part)
+        components = network.state.get("components")
+        parts = list(components.values()) if isinstance(components, dict) else []
+        if len(parts) > 2 or not all(isinstance(part, Stored) for part in parts):
+            raise InputError("a network of other parts than mapping and synthesis")
+        for part in (network, *parts):
+            self._add(part)
         if any(name.endswith("mod_weight") for name in self.arrays):
             raise InputError("a StyleGAN2 network; this release reads StyleGAN of version 1")
         self.full_growth = self._full_growth()

@@ -138,7 +138,7 @@ def test_the_mean_w_is_measured_where_the_file_has_none(tmp_path: Path) -> None:
         latents = torch.randn(20_000, 4, generator=random)
         with torch.no_grad():
             w = network.mapping(latents, torch.full((20_000,), label))
-        assert torch.allclose(network.mean_w[label], w.mean(dim=0), atol=5 * float(w.std()) / 100)
+        assert torch.allclose(network.mean_w[label], w.mean(dim=0), atol=5 * float(w.std()) / 70)
     assert not torch.allclose(network.mean_w[0], network.mean_w[1])
 
 
@@ -243,6 +243,11 @@ def test_files_that_are_something_else(tmp_path: Path, nvidia: SimpleNamespace) 
     (tmp_path / "short.safetensors").write_bytes(b"\x00" * 20)
     refused("short.safetensors", r"short\.safetensors: not a whole safetensors file")
     saved({"main.0.weight": torch.zeros(1)}, "expected a StyleGAN's generator")
+    knot: dict[str, Any] = {"a": torch.zeros(1)}
+    for _ in range(30):
+        knot = dict.fromkeys("abcdefghij", knot)
+    saved(knot, r"expected a StyleGAN's generator .* found (a\.)+a")
+    saved({"a" * 2000: torch.zeros(1)}, "expected a StyleGAN's generator .* found no tensor")
     saved([1], "expected a StyleGAN's generator .* found no tensor")
     state = port()
     saved({**state, "g_synthesis.init_block.const": torch.zeros(1, 5, 4, 4)}, "synthesis.constant: expected the shape")
