@@ -44,7 +44,7 @@ def tables(output):
 def scripts(monkeypatch):
     """The benchmarks as modules, with the machine's settings as they were afterwards."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = ("timing", "mixing", "dcgan_step")
+    names = ("timing", "mixing", "dcgan_step", "stylegan")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     threads = torch.get_num_threads()
@@ -317,3 +317,26 @@ class TestBank:
         assert "CorruptFileError (2 of 2)" in flips["ours, opened without options"]
         assert "CorruptFileError (2 of 2)" in flips["`verify_bank`"]
         assert not list(tmp_path.iterdir())
+
+
+class TestStyleGAN:
+    TINY = ("--resolution", "16", "--fmap-base", "64", "--fmap-max", "8", "--batch-size", "4", "--rounds", "1")
+
+    def test_ours_alone(self, scripts, monkeypatch, capsys):
+        output = call_main(scripts.stylegan, monkeypatch, capsys, *self.TINY, "--device", "cpu")
+        names = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("|")][2:]
+        assert names == ["ours, with R1", "ours, no R1 in this step"]
+        assert "batch 4 of 3 x 16 x 16; fmap_base 64, fmap_max 8; wall-clock time" in output
+        assert "No GPU here" in output
+
+    @pytest.mark.skipif("GENMIX_TEST_RIVAL" not in os.environ, reason="no port: set GENMIX_TEST_RIVAL to its model.py")
+    def test_beside_the_port(self, scripts, monkeypatch, capsys):
+        rival = ("--rival", os.environ["GENMIX_TEST_RIVAL"], "--processor-time")
+        output = call_main(scripts.stylegan, monkeypatch, capsys, *self.TINY, *rival, "--device", "cpu")
+        names = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("|")][2:]
+        assert names == ["the port", "the port, published widths", "ours, with R1", "ours, no R1 in this step"]
+        assert re.search(r"R1 every step: [\d.]+ x the port; every 16th step: [\d.]+ x the port\.", output)
+
+    def test_no_port(self, scripts, monkeypatch, capsys, tmp_path):
+        with pytest.raises(SystemExit, match=r"nowhere\.py: no such Python file; give the port's model\.py"):
+            call_main(scripts.stylegan, monkeypatch, capsys, "--rival", str(tmp_path / "nowhere.py"), "--device", "cpu")

@@ -21,6 +21,8 @@ import genmix_transforms
 from genmix_transforms import data, evaluation, generators
 from genmix_transforms.cli.main import app
 from genmix_transforms.generators.dcgan.training import PRESETS
+from genmix_transforms.generators.stylegan import schedule as stylegan_schedule
+from genmix_transforms.generators.stylegan.growth import doublings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -288,6 +290,23 @@ def test_the_table_of_presets():
     text = (DOCS / "how-to/train-a-generator.md").read_text(encoding="utf-8")
     for name, preset in PRESETS.items():
         assert f"| `{name}` | {preset.steps:,} | {preset.batch_size} | {preset.learning_rate:g} |" in text
+
+
+def test_the_table_of_stylegans_presets():
+    text = (DOCS / "how-to/train-a-generator.md").read_text(encoding="utf-8")
+    for name, preset in stylegan_schedule.PRESETS.items():
+        row = f"| `{name}` | {preset.steps:,} | {preset.batch_size} | {preset.learning_rate:g} | weight "
+        assert row + ("from" if preset.gamma is None else f"{preset.gamma:g}") in text
+
+
+def test_the_table_of_stylegans_growth():
+    text = (DOCS / "reference/stylegan.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$", text, flags=re.MULTILINE)
+    assert [int(side) for side, *_ in rows] == [16, 32, 64, 128, 256, 512, 1024]
+    for side, *rest in rows:
+        growing = stylegan_schedule.GrowingSchedule(start=1, full=doublings(int(side)), images=560_000)
+        table = growing.table()
+        assert rest == [str(len(table)), f"{growing.phase_images:,.0f}", f"{table[-1][0]:,}"]
 
 
 # The docstrings

@@ -2,11 +2,14 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genmix_transforms.cli.options import Out, comma_separated
+
+if TYPE_CHECKING:
+    from genmix_transforms.generators.base import Generator
 
 app = typer.Typer(
     help="Bring weights trained elsewhere into a folder of ours. Nothing is unpickled.", no_args_is_help=True
@@ -32,6 +35,46 @@ def dcgan(
 
     generator = convert_dcgan([str(file) for file in files], classes=comma_separated(classes) or None)
     generator.save_pretrained(out, overwrite=overwrite)
+    _announce(generator, out)
+
+
+@app.command()
+def stylegan(
+    file: Annotated[Path, typer.Argument(help="NVIDIA's .pkl, or a PyTorch port's .pt, .pth, .model, .safetensors.")],
+    out: Out,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Class names: cyst,metastasis. Several make a conditional network of one without classes."),
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Adapt it to images of this many pixels a side; left out, as it is.")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Adapt it to 1 for grey, 3 for colour; left out, as it is.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what the file has no weights for, if it is adapted.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a generator in this folder.")] = False,
+) -> None:
+    """Convert a StyleGAN (version 1) of NVIDIA's, or of the ports of rosinality, huangzh13 and lernapparat.
+
+    NVIDIA's files have the discriminator too: it comes along, and genmix train stylegan --start-from goes on with both.
+    """
+    from genmix_transforms.files.checks import check_output_folder, check_seed
+    from genmix_transforms.generators.base import check_free
+    from genmix_transforms.generators.stylegan import convert_stylegan
+
+    check_output_folder(out)
+    check_free(out, overwrite=overwrite)
+    names = comma_separated(classes) or None
+    generator = convert_stylegan(file, classes=names, resolution=resolution, channels=channels, seed=check_seed(seed))
+    generator.save_pretrained(out, overwrite=overwrite)
+    typer.echo(f"{file}: {generator.provenance['converted']}")
+    for note in generator.provenance.get("notes", []):
+        typer.echo(f"  {note}")
+    _announce(generator, out)
+
+
+def _announce(generator: "Generator", out: Path) -> None:
     channels, height, width = generator.image_shape
     counts = ",".join(f"{name}=100" for name in generator.classes)
     command = shlex.join(["genmix", "fill", str(out), "--counts", counts, "--out", f"banks/{out.name}"])

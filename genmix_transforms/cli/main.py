@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from genmix_transforms.cli import bank, convert, demo, evaluate, fill, train
+from genmix_transforms.cli import bank, convert, demo, evaluate, fill, styles, train
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.progress import show_progress_bars
 
@@ -24,6 +24,7 @@ app.command("fill")(fill.fill)
 app.add_typer(bank.app, name="bank")
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(convert.app, name="convert")
+app.add_typer(styles.app, name="styles")
 app.command("demo")(demo.demo)
 
 

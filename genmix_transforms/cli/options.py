@@ -8,6 +8,14 @@ import typer
 
 from genmix_transforms.data import PatchDataset, open_dataset
 from genmix_transforms.data.patches import describe_counts
+from genmix_transforms.errors import InputError
+
+
+class Precision(StrEnum):
+    """Arithmetic of the networks."""
+
+    NO = "no"
+    BF16 = "bf16"
 
 
 class Fit(StrEnum):
@@ -69,6 +77,17 @@ Official = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
+AllData = Annotated[
+    bool,
+    typer.Option(
+        "--all-data",
+        help="Train on all patches: only if none of them will ever test anything.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+PerClassOption = Annotated[
+    bool, typer.Option("--per-class", help="A network for each class (the paper's way), each for all the steps.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; left out, CUDA where there is one.")]
 Out = Annotated[Path, typer.Option(help="The folder to write.")]
 
@@ -94,6 +113,30 @@ def split_patches(
     counts = describe_counts(train.class_counts)
     typer.echo(f"  {how}: {len(train)} to train ({counts}), {len(val)} to validate, {len(test)} to test")
     return train, val, test
+
+
+def open_training_set(
+    data: str,
+    *,
+    size: int | None,
+    fit: Fit,
+    channels: int | None,
+    group_key: str | None,
+    split_seed: int,
+    official: bool,
+    all_data: bool,
+    painter: str,
+) -> PatchDataset:
+    """What a generator is trained on: the training part, or all; ``painter`` says who needs squares."""
+    train = open_patches(data, size=size, fit=fit, channels=channels, group_key=group_key)
+    if not all_data:
+        train, _, _ = split_patches(train, split_seed=split_seed, official=official)
+    height, width = train.images.shape[-2:]
+    if height != width:
+        raise InputError(
+            f"the patches are {height}x{width}, and a {painter} draws squares: give --size (with --fit crop or pad)"
+        )
+    return train
 
 
 def comma_separated(text: str | None) -> list[str]:

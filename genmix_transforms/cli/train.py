@@ -1,12 +1,13 @@
 """``genmix train``: one command for each kind of generator."""
 
 import shlex
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from genmix_transforms.cli import train_stylegan
 from genmix_transforms.cli.options import (
+    AllData,
     Channels,
     Data,
     Device,
@@ -15,26 +16,19 @@ from genmix_transforms.cli.options import (
     GroupKey,
     Official,
     Out,
+    PerClassOption,
+    Precision,
     Size,
     SplitSeed,
     comma_separated,
-    open_patches,
-    split_patches,
+    open_training_set,
 )
-from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_output_folder, check_seed
 
 app = typer.Typer(
     help="Train a generator on the training part of real patches. Run again, it goes on where it stopped.",
     no_args_is_help=True,
 )
-
-
-class Precision(StrEnum):
-    """Arithmetic of the networks."""
-
-    NO = "no"
-    BF16 = "bf16"
 
 
 @app.callback()
@@ -53,12 +47,8 @@ def dcgan(
     group_key: GroupKey = None,
     split_seed: SplitSeed = 0,
     official: Official = True,
-    all_data: Annotated[
-        bool, typer.Option("--all-data", help="Train on all patches: only if none of them will ever test anything.")
-    ] = False,
-    per_class: Annotated[
-        bool, typer.Option("--per-class", help="A network for each class (the paper's way), each for all the steps.")
-    ] = False,
+    all_data: AllData = False,
+    per_class: PerClassOption = False,
     preset: Annotated[
         str, typer.Option(help="dcgan (learning rate 0.0002), or paper (70,000 steps of 8 images at 0.001).")
     ] = "dcgan",
@@ -94,14 +84,18 @@ def dcgan(
     check_output_folder(out)
     own_device(device)
     check_seed(seed)
-    train = open_patches(data, size=size, fit=fit, channels=channels, group_key=group_key)
-    if not all_data:
-        train, _, _ = split_patches(train, split_seed=split_seed, official=official)
-    _, channel_count, height, width = train.images.shape
-    if height != width:
-        raise InputError(
-            f"the patches are {height}x{width}, and a DCGAN draws squares: give --size (with --fit crop or pad)"
-        )
+    train = open_training_set(
+        data,
+        size=size,
+        fit=fit,
+        channels=channels,
+        group_key=group_key,
+        split_seed=split_seed,
+        official=official,
+        all_data=all_data,
+        painter="DCGAN",
+    )
+    _, channel_count, height, _ = train.images.shape
     options = {
         "resolution": height,
         "channels": channel_count,
@@ -129,3 +123,6 @@ def dcgan(
     )
     command = shlex.join(["genmix", "fill", str(out), "--out", f"banks/{out.name}"])
     typer.echo(f"{out}: trained; fill a bank with it:\n  {command}")
+
+
+app.command("stylegan")(train_stylegan.stylegan)

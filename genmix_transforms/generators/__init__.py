@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from genmix_transforms.generators.filling import fill_bank
     from genmix_transforms.generators.per_class import PerClass
     from genmix_transforms.generators.registry import load_generator
+    from genmix_transforms.generators.stylegan import StyleGAN
 
 _HOME = {
     "DCGAN": "genmix_transforms.generators.dcgan",
     "Generator": "genmix_transforms.generators.base",
     "PerClass": "genmix_transforms.generators.per_class",
+    "StyleGAN": "genmix_transforms.generators.stylegan",
     "fill_bank": "genmix_transforms.generators.filling",
     "load_generator": "genmix_transforms.generators.registry",
 }
 
-__all__ = ["DCGAN", "Generator", "PerClass", "fill_bank", "load_generator"]
+__all__ = ["DCGAN", "Generator", "PerClass", "StyleGAN", "fill_bank", "load_generator"]
 
 
 def __getattr__(name: str) -> Any:

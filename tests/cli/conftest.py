@@ -62,6 +62,15 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TINY = "--steps 4 --batch-size 4 --base-width 4 --device cpu".split()
 
+TINY_STYLEGAN = (
+    "--steps 4 --batch-size 4 --fmap-base 64 --fmap-max 8 --latent-size 8 --mapping-layers 2 --device cpu".split()
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_stylegan_options() -> list[str]:
+    return TINY_STYLEGAN
+
 
 @pytest.fixture(scope="session")
 def tiny_options() -> list[str]:

@@ -1,4 +1,4 @@
-"""``genmix convert dcgan``."""
+"""``genmix convert dcgan`` and ``genmix convert stylegan``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +48,64 @@ def test_bad_input(genmix: Genmix, weights: Path, tmp_path: Path) -> None:
         ([weights, "--classes", "a,b"], "one file a class, got 1 files and 2 names"),
     ):
         outcome = genmix("convert", "dcgan", *arguments, "--out", tmp_path / "run")
+        assert outcome.code == 2
+        assert message in outcome.err
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def styles(tmp_path: Path) -> Path:
+    """A state dict laid out as in a PyTorch port of StyleGAN: 16 pixels, colour."""
+    torch.manual_seed(0)
+    draw = torch.randn
+    state = {"g_mapping.map.dense0.weight": draw(4, 4), "g_mapping.map.dense0.bias": draw(4)}
+    for level in range(3):
+        block = f"g_synthesis.blocks.{level - 1}" if level else "g_synthesis.init_block"
+        if level:
+            state |= {f"{block}.conv0_up.weight": draw(3, 3, 3, 3), f"{block}.conv0_up.bias": draw(3)}
+            taps = torch.tensor([1.0, 2.0, 1.0])
+            state[f"{block}.conv0_up.intermediate.kernel"] = (taps[:, None] * taps / 16)[None, None]
+        else:
+            state |= {f"{block}.const": draw(1, 3, 4, 4), f"{block}.bias": draw(3)}
+        conv = f"{block}.{'conv1' if level else 'conv'}"
+        state |= {f"{conv}.weight": draw(3, 3, 3, 3), f"{conv}.bias": draw(3)}
+        for epilogue in (f"{block}.epi1", f"{block}.epi2"):
+            state[f"{epilogue}.top_epi.noise.weight"] = draw(3)
+            state[f"{epilogue}.style_mod.lin.weight"] = draw(6, 4)
+            state[f"{epilogue}.style_mod.lin.bias"] = draw(6)
+        state |= {f"g_synthesis.to_rgb.{level}.weight": draw(3, 3, 1, 1), f"g_synthesis.to_rgb.{level}.bias": draw(3)}
+    torch.save(state, tmp_path / "gen.pth")
+    return tmp_path / "gen.pth"
+
+
+def test_a_stylegan_becomes_a_folder_that_fills_a_bank(
+    genmix: Genmix, styles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--classes", "cyst,metastasis", "--channels", 1, "--out", "runs/liver"]
+    outcome = genmix("convert", "stylegan", styles, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert "gen.pth: huangzh13/StyleGAN.pytorch" in outcome.out
+    assert "draws 1 x 16 x 16 images of cyst, metastasis" in outcome.out
+    proposed = outcome.out.splitlines()[-1].split()
+    assert genmix("-q", *proposed[1:]).code == 0
+    assert SyntheticBank.load("banks/liver").class_counts == {"cyst": 100, "metastasis": 100}
+    outcome = genmix("convert", "stylegan", styles, *arguments)
+    assert outcome.code == 2
+    assert "holds a generator already" in outcome.err
+    assert genmix("convert", "stylegan", styles, *arguments, "--overwrite").code == 0
+
+
+def test_bad_stylegans(genmix: Genmix, styles: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.pkl").write_bytes(b"\x80\x02cos\nsystem\nX\x01\x00\x00\x00a\x85R.")
+    for arguments, message in (
+        ([tmp_path / "none.pkl"], "none.pkl: no such file"),
+        ([tmp_path / "bad.pkl"], "bad.pkl: holds os.system"),
+        ([weights], "expected a StyleGAN's generator"),
+        ([styles, "--resolution", 4], "resolution must be a whole number"),
+        ([styles, "--seed", -1], "seed must be a whole number"),
+    ):
+        outcome = genmix("convert", "stylegan", *arguments, "--out", tmp_path / "run")
         assert outcome.code == 2
         assert message in outcome.err
         assert not (tmp_path / "run").exists()

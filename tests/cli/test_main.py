@@ -16,6 +16,7 @@ COMMANDS = (
     [],
     ["train"],
     ["train", "dcgan"],
+    ["train", "stylegan"],
     ["fill"],
     ["bank"],
     ["bank", "info"],
@@ -24,6 +25,9 @@ COMMANDS = (
     ["evaluate"],
     ["convert"],
     ["convert", "dcgan"],
+    ["styles"],
+    ["styles", "mix"],
+    ["styles", "interpolate"],
     ["demo"],
 )
 

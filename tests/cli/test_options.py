@@ -41,7 +41,7 @@ def test_the_sources_own_split(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_commands_name_them_as_python_does(genmix: Callable[..., Any]) -> None:
-    for command in (["train", "dcgan"], ["fill"], ["evaluate"]):
+    for command in (["train", "dcgan"], ["train", "stylegan"], ["fill"], ["evaluate"]):
         out = genmix(*command, "--help").out
         for option in ("--size", "--fit", "--channels", "--group-key", "--split-seed", "--official", "--device"):
             assert option in out, (command, option)
