@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from genmix_transforms.generators.adm import ADM
     from genmix_transforms.generators.base import Generator
     from genmix_transforms.generators.dcgan import DCGAN
     from genmix_transforms.generators.filling import fill_bank
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from genmix_transforms.generators.registry import load_generator
 
 _HOME = {
+    "ADM": "genmix_transforms.generators.adm",
     "DCGAN": "genmix_transforms.generators.dcgan",
     "Generator": "genmix_transforms.generators.base",
     "PerClass": "genmix_transforms.generators.per_class",
@@ -21,7 +23,7 @@ _HOME = {
     "load_generator": "genmix_transforms.generators.registry",
 }
 
-__all__ = ["DCGAN", "Generator", "PerClass", "fill_bank", "load_generator"]
+__all__ = ["ADM", "DCGAN", "Generator", "PerClass", "fill_bank", "load_generator"]
 
 
 def __getattr__(name: str) -> Any:

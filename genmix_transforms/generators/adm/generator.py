@@ -1,0 +1,381 @@
+"""The ADM generator: a diffusion model of one class or several, and the sampler that its images are drawn with."""
+
+import copy
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from torch import Tensor
+
+from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files.atomic import write_tensors, write_text
+from genmix_transforms.generators.adm.adapting import adapt_network
+from genmix_transforms.generators.adm.classifier import NoisyClassifier
+from genmix_transforms.generators.adm.configuration import PRESETS, ADMConfiguration
+from genmix_transforms.generators.adm.network import build_network, initialise
+from genmix_transforms.generators.adm.sampling import Denoiser, SamplerSettings, draw, whole_batches
+from genmix_transforms.generators.adm.schedule import NoiseSchedule
+from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds, write_config
+from genmix_transforms.generators.folder import CONFIG
+from genmix_transforms.generators.pixels import to_pixels
+from genmix_transforms.generators.state import weights_hash
+
+NETWORK = "unet"
+CLASSIFIER = "classifier"
+SCHEDULER = "scheduler"
+"""Folders within a generator's, named as diffusers' pipelines name them."""
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+class ADM(Generator):
+    """A diffusion model of OpenAI's ADM architecture, class-conditional if it has several classes.
+
+    The network is a diffusers ``UNet2DModel``. The folder that :meth:`save_pretrained` writes holds it as diffusers
+    does, in ``unet/``: ``UNet2DModel.from_pretrained(folder, subfolder="unet")`` opens it (the networks that it cannot
+    describe, with four heads or a wider time embedding, :class:`ADMUNet` opens).
+
+    Args:
+        classes: the class names.
+        resolution: side of the images in pixels; None: the configuration's.
+        channels: of the images; None: 1 for a preset, else the configuration's.
+        configuration: a preset ("small-32", "small-64", or one of the published: "64", "128", "256", "256-uncond",
+            "512"), or the original's flags. None: a small preset of the resolution.
+        null_class: whether the network has a row for "no class", for classifier-free guidance; None: as the
+            configuration says.
+        sampler: how images are drawn, :class:`SamplerSettings` or a mapping of them; None: 25 steps of DDIM.
+        bits: 8 or 16 a pixel.
+
+    Raises:
+        InputError: a size that is no multiple of what the network halves, or other values that make no network.
+
+    Source: Dhariwal, Nichol, "Diffusion Models Beat GANs on Image Synthesis" (arXiv 2105.05233).
+
+    Example:
+        >>> tiny = {"image_size": 8, "num_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1}
+        >>> generator = ADM(classes=["cyst"], channels=1, configuration=tiny, sampler={"steps": 2, "batch_size": 1})
+        >>> generator.sample(labels=[0], seeds=[7]).shape
+        torch.Size([1, 1, 8, 8])
+    """
+
+    kind = "adm"
+
+    def __init__(
+        self,
+        *,
+        classes: Sequence[str],
+        resolution: int | None = None,
+        channels: int | None = None,
+        configuration: str | Mapping[str, Any] | ADMConfiguration | None = None,
+        null_class: bool | None = None,
+        sampler: SamplerSettings | Mapping[str, Any] | None = None,
+        bits: int = 8,
+    ) -> None:
+        if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+            raise InputError(f"ADM: classes must be different names, in a list; got {classes!r}")
+        self.classes = tuple(classes)
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise InputError(f"ADM: classes must be different names, at least one, got {self.classes!r}")
+        if bits not in (8, 16):
+            raise InputError(f"ADM: bits must be 8 or 16, got {bits}")
+        self.configuration = _configuration(
+            configuration, classes=len(self.classes), resolution=resolution, channels=channels, null_class=null_class
+        )
+        if len(self.classes) > 1 and not self.configuration.class_cond:
+            raise InputError(
+                f"ADM: the network is not told the class (class_cond is false), and the classes are "
+                f"{', '.join(self.classes)}; give one name, set class_cond, or adapt(classes=...) the network"
+            )
+        if self.configuration.small_size is not None:
+            raise InputError("ADM: an upsampler draws nothing without a smaller image; it is no generator by itself")
+        self.pixel_dtype = torch.uint8 if bits == 8 else torch.uint16
+        self.provenance: dict[str, Any] = {}
+        self.classifier: NoisyClassifier | None = None
+        self._set_sampler(SamplerSettings.of(sampler))
+        with torch.random.fork_rng(devices=[]):
+            self._network = build_network(self.configuration).eval()
+        initialise(self._network, seed=0)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+        """``(C, H, W)`` of what it draws."""
+        return (self.configuration.channels, self.configuration.image_size, self.configuration.image_size)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments. The sampler's settings are among them: they are part of an image's identity."""
+        return {
+            "classes": list(self.classes),
+            "configuration": self.configuration.to_flags(),
+            "sampler": self.sampler.to_json(),
+            "bits": 8 if self.pixel_dtype == torch.uint8 else 16,
+        }
+
+    @property
+    def network(self) -> UNet2DModel:
+        """Noisy images ``(N, C, H, W)``, timesteps and labels ``(N,)`` to the noise in them; a diffusers network."""
+        return self._network
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule that the network was trained with."""
+        return NoiseSchedule.of(self.configuration)
+
+    @property
+    def weights_hash(self) -> str:
+        """sha256 of the weights, the classifier's included if it guides."""
+        tensors = dict(self._network.state_dict())
+        if self.sampler.classifier_scale and self.classifier is not None:
+            tensors |= {f"{CLASSIFIER}.{name}": value for name, value in self.classifier.state_dict().items()}
+        return weights_hash(tensors)
+
+    def to(self, device: str | torch.device) -> "ADM":
+        """Move the network and the classifier, and return the generator."""
+        self._network.to(device)
+        if self.classifier is not None:
+            self.classifier.to(device)
+        return self
+
+    def with_network(self, network: torch.nn.Module) -> "ADM":
+        """The same ADM with other weights: it shares ``network``, and has a provenance of its own."""
+        other = copy.copy(self)
+        other._network = network  # type: ignore[assignment]
+        other.provenance = copy.deepcopy(self.provenance)
+        return other
+
+    def with_sampler(self, **settings: Any) -> "ADM":
+        """The same ADM, its images drawn otherwise.
+
+        Args:
+            **settings: fields of :class:`SamplerSettings`; those left out stay as they are.
+
+        Returns:
+            Another generator; it shares the network.
+
+        Raises:
+            InputError: settings that cannot work, or guidance that the network was not made for.
+        """
+        other = self.with_network(self._network)
+        other._set_sampler(SamplerSettings.of({**self.sampler.to_json(), **settings}))
+        return other
+
+    def with_classifier(self, classifier: NoisyClassifier | None, *, scale: float = 1.0) -> "ADM":
+        """The same ADM, guided by a classifier of noisy images.
+
+        Args:
+            classifier: of the same classes, size and channels, trained on the same noise schedule; None: no longer.
+            scale: of its gradient; 0.5 to 10 in the paper.
+
+        Returns:
+            Another generator; it shares network and classifier.
+
+        Raises:
+            InputError: a classifier of something else.
+        """
+        if classifier is not None:
+            theirs = (classifier.config["channels"], classifier.config["image_size"], classifier.config["num_classes"])
+            ours = (self.configuration.channels, self.configuration.image_size, len(self.classes))
+            if theirs != ours:
+                raise InputError(
+                    "ADM: a classifier of (channels, size, classes) {} cannot guide a generator of {}".format(
+                        theirs, ours
+                    )
+                )
+            classifier = classifier.eval().to(self.device)
+        other = self.with_network(self._network)
+        other.classifier = classifier
+        other._set_sampler(replace(self.sampler, classifier_scale=scale if classifier is not None else 0.0))
+        return other
+
+    def adapt(
+        self,
+        *,
+        classes: Sequence[str] | None = None,
+        channels: int | None = None,
+        resolution: int | None = None,
+        null_class: bool | None = None,
+    ) -> "ADM":
+        """The same network for other classes, channels or sizes: where fine-tuning starts.
+
+        * Classes: names that it knows keep their row of the class embedding, others begin with the mean of all rows. A
+          network that was not told the class gets rows of zeros, and draws what it drew.
+        * Channels: each new one begins as the mean of the old ones, at both ends: a grey image gives the activations
+          that the same image gave in colour.
+        * Size: nothing changes but the size; attention stays at the same levels.
+
+        Args:
+            classes: the new class names.
+            channels: of the new images.
+            resolution: their side in pixels.
+            null_class: whether to have a row for "no class".
+
+        Returns:
+            Another generator, with weights of its own and no classifier.
+
+        Raises:
+            InputError: a size or classes that do not fit.
+        """
+        names = self.classes if classes is None else tuple(classes)
+        configuration = self.configuration
+        conditional = configuration.class_cond or len(names) > 1
+        configuration = replace(
+            configuration,
+            class_cond=conditional,
+            num_classes=len(names) if conditional else configuration.num_classes,
+            channels=configuration.channels if channels is None else channels,
+            null_class=conditional and (configuration.null_class if null_class is None else null_class),
+        )
+        if resolution is not None:
+            configuration = configuration.at(resolution)
+        with torch.device("meta"):
+            other = ADM(
+                classes=names,
+                configuration=configuration,
+                sampler=replace(
+                    self.sampler,
+                    classifier_scale=0.0,
+                    guidance_scale=self.sampler.guidance_scale if configuration.null_class else 1.0,
+                ),
+                bits=8 if self.pixel_dtype == torch.uint8 else 16,
+            )
+        weights = adapt_network(
+            self._network.state_dict(), old=self.configuration, new=configuration,
+            old_classes=self.classes, new_classes=names,
+        )  # fmt: skip
+        other._network.load_state_dict(weights, assign=True)
+        other.provenance = {"adapted_from": {"weights": self.weights_hash, **self.provenance}}
+        return other
+
+    @torch.no_grad()
+    def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
+        """Draw images with :attr:`sampler`; see :meth:`Generator.sample`. A batch may be of several classes."""
+        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
+        if self.sampler.classifier_scale and self.classifier is None:
+            raise InputError(
+                f"ADM: the sampler has classifier_scale {self.sampler.classifier_scale}, but there is no classifier; "
+                "give one with with_classifier(...), or set it to 0"
+            )
+        was_training = self._network.training
+        self._network.eval()
+        images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
+        batches = whole_batches(labels, seeds, self.sampler.batch_size, self.image_shape)
+        try:
+            for here, some, start, fresh in batches:
+                denoiser = Denoiser(
+                    self._network,
+                    some.to(self.device),
+                    configuration=self.configuration,
+                    schedule=self.schedule,
+                    settings=self.sampler,
+                    classifier=self.classifier,
+                )
+                values = draw(denoiser, start.to(self.device), lambda step, fresh=fresh: fresh(step).to(self.device))
+                images[here] = to_pixels(values[: here.stop - here.start], self.pixel_dtype).cpu()
+        finally:
+            self._network.train(was_training)
+        return images
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Save as ``config.json``, and as diffusers keeps them, ``unet/``, ``scheduler/`` and ``classifier/``.
+
+        Args:
+            folder: made if need be.
+            overwrite: replace a generator that is there.
+
+        Raises:
+            OverwriteError: the folder holds a generator, and ``overwrite`` is False.
+        """
+        folder = Path(folder)
+        check_free(folder, overwrite=overwrite)
+        for name in (NETWORK, SCHEDULER):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        _write_network(folder / NETWORK, self._network, {"genmix_provenance": json.dumps(self.provenance)})
+        if self.classifier is not None:
+            (folder / CLASSIFIER).mkdir(exist_ok=True)
+            _write_network(folder / CLASSIFIER, self.classifier, {})
+        else:
+            shutil.rmtree(folder / CLASSIFIER, ignore_errors=True)
+        scheduler = DDPMScheduler(
+            num_train_timesteps=self.configuration.diffusion_steps,
+            trained_betas=self.schedule.betas.tolist(),
+            variance_type="learned_range" if self.configuration.learn_sigma else "fixed_large",
+            timestep_spacing="linspace",
+        )
+        write_text(folder / SCHEDULER / "scheduler_config.json", scheduler.to_json_string())
+        write_config(folder, self)
+
+    @classmethod
+    def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "ADM":
+        # On no device: the weights come from the file, and none need be drawn.
+        with torch.device("meta"):
+            generator = cls(**config)
+        weights = folder / NETWORK / WEIGHTS
+        if not weights.exists():
+            raise MissingPathError(f"{weights}: no such file; {folder} has a {CONFIG} but no weights")
+        try:
+            with safetensors.safe_open(weights, framework="pt") as file:
+                generator.provenance = json.loads((file.metadata() or {}).get("genmix_provenance", "{}"))
+            generator._network.load_state_dict(safetensors.torch.load_file(weights), assign=True)
+            if (folder / CLASSIFIER).exists():
+                generator.classifier = NoisyClassifier.from_pretrained(folder / CLASSIFIER).eval()
+        except (safetensors.SafetensorError, RuntimeError, OSError) as error:
+            raise InputError(f"{weights}: not the weights that {CONFIG} describes ({error})") from error
+        return generator
+
+    def _set_sampler(self, sampler: SamplerSettings) -> None:
+        if sampler.guidance_scale != 1 and not self.configuration.null_class:
+            raise InputError(
+                f"ADM: guidance_scale {sampler.guidance_scale} needs a network that was trained with label dropout "
+                "(null_class): this one knows no image without a class"
+            )
+        if sampler.steps > self.configuration.diffusion_steps:
+            raise InputError(
+                f"ADM: {sampler.steps} sampling steps of a diffusion of {self.configuration.diffusion_steps} timesteps; "
+                "give at most as many"
+            )
+        self.sampler = sampler
+
+
+def _configuration(
+    given: str | Mapping[str, Any] | ADMConfiguration | None,
+    *,
+    classes: int,
+    resolution: int | None,
+    channels: int | None,
+    null_class: bool | None,
+) -> ADMConfiguration:
+    """The configuration for so many classes, at the resolution and with the channels asked for."""
+    if given is None:
+        given = "small-32" if (resolution or 64) < 64 else "small-64"
+    if isinstance(given, str):
+        if given not in PRESETS:
+            raise InputError(f"ADM: no configuration {given!r}; there are {', '.join(PRESETS)}, or give the flags")
+        conditional = classes > 1 and PRESETS[given].class_cond
+        configuration = replace(PRESETS[given], class_cond=conditional, channels=1)
+    elif isinstance(given, ADMConfiguration):
+        configuration = given
+    else:
+        configuration = ADMConfiguration.from_flags(given)
+    if configuration.class_cond:
+        configuration = replace(configuration, num_classes=classes)
+    if channels is not None:
+        configuration = replace(configuration, channels=channels)
+    if null_class is not None:
+        configuration = replace(configuration, null_class=null_class)
+    return configuration if resolution is None else configuration.at(resolution)
+
+
+def _write_network(folder: Path, network: Any, metadata: dict[str, str]) -> None:
+    write_tensors(folder / WEIGHTS, network.state_dict(), metadata=metadata or None)
+    write_text(folder / "config.json", network.to_json_string())
+
+
+# Goes when fit comes: until then ADM can be sampled from, and not trained.
+ADM.__abstractmethods__ -= {"fit"}  # type: ignore[attr-defined]

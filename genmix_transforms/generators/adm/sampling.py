@@ -1,0 +1,332 @@
+"""Sampling: from noise to images, step by step. Every number that an image depends on comes from its own seed.
+
+The updates are plain functions of float tensors: :func:`ddpm_step`, :func:`ddim_step`. DPM-Solver++ and UniPC are
+diffusers'.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genmix_transforms.errors import InputError
+from genmix_transforms.files.checks import whole_number
+from genmix_transforms.generators.adm.configuration import ADMConfiguration
+from genmix_transforms.generators.adm.schedule import NoiseSchedule
+from genmix_transforms.generators.randomness import noise
+
+METHODS = ("ddpm", "ddim", "dpmsolver++", "unipc")
+PRECISIONS = ("float32", "bfloat16")
+
+LEAST_LOG_SNR = -5.1
+"""Where DPM-Solver++ begins on a cosine schedule, whose first steps are so noisy that it would divide by nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSettings:
+    """How images are drawn. Other settings draw other images: they are part of a generator's configuration.
+
+    Args:
+        method: "ddpm" (ancestral, for 100 to 1000 steps), "ddim" (deterministic with ``eta`` 0), "dpmsolver++" or
+            "unipc" (second order, for 10 to 50 steps).
+        steps: passes through the network, at most as many as the diffusion has timesteps.
+        eta: ddim: noise added at each step, as a share of ddpm's; from 0 to 1.
+        guidance_scale: classifier-free guidance: how far to go from "no class" towards the class; 1 is no guidance.
+            The network must have been trained with label dropout.
+        classifier_scale: classifier guidance: the scale of the classifier's gradient; 0 is no guidance.
+        precision: "float32", or "bfloat16" for the network's arithmetic (autocast).
+        batch_size: images of one pass, always as many: another number may round otherwise, and then an image would
+            depend on who was drawn with it.
+
+    Raises:
+        InputError: values that cannot work.
+    """
+
+    method: str = "ddim"
+    steps: int = 25
+    eta: float = 0.0
+    guidance_scale: float = 1.0
+    classifier_scale: float = 0.0
+    precision: str = "float32"
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("method", METHODS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"sampler: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        whole_number(self.steps, name="sampler: steps", least=1)
+        whole_number(self.batch_size, name="sampler: batch_size", least=1)
+        for name in ("guidance_scale", "classifier_scale", "eta"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+                raise InputError(f"sampler: {name} must be a number, at least 0, got {value!r}")
+        if self.eta > 1 or (self.eta and self.method != "ddim"):
+            raise InputError(f"sampler: eta is ddim's, from 0 to 1, got {self.eta} with {self.method}")
+
+    @classmethod
+    def of(cls, settings: "SamplerSettings | Mapping[str, Any] | None") -> "SamplerSettings":
+        """Settings from a mapping as :meth:`to_json` makes it; None: the defaults."""
+        if isinstance(settings, cls):
+            return settings
+        if settings is not None and not isinstance(settings, Mapping):
+            raise InputError(f"sampler: expected SamplerSettings or a mapping, got a {type(settings).__name__}")
+        names = [field.name for field in fields(cls)]
+        unknown = [str(name) for name in settings or () if name not in names]
+        if unknown:
+            raise InputError(f"sampler: no such setting: {', '.join(unknown)}; there are {', '.join(names)}")
+        return cls(**(settings or {}))
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings, as JSON can hold them."""
+        return asdict(self)
+
+    @property
+    def spacing(self) -> str:
+        """Which timesteps the steps are at: the original's for ddpm and ddim."""
+        return "leading" if self.method == "ddim" else "linspace"
+
+
+def ddpm_step(
+    noisy: Tensor,
+    image: Tensor,
+    variance: Tensor | None,
+    fresh_noise: Tensor | None,
+    *,
+    schedule: NoiseSchedule,
+    index: int,
+    gradient: Tensor | None = None,
+) -> Tensor:
+    """One ancestral step: a draw from ``p(x_(t-1) | x_t)``.
+
+    Args:
+        noisy: ``x_t``, ``(N, C, H, W)``.
+        image: the network's ``x_0``.
+        variance: what it says of the variance, -1 for the posterior's and 1 for beta's; None: beta.
+        fresh_noise: standard normal; None for the last step, which adds none.
+        schedule: of the steps taken.
+        index: of this step in it; 0 is the last.
+        gradient: of ``log p(y | x_t)`` by ``x_t``, scaled: classifier guidance.
+
+    Source: Ho et al. (arXiv 2006.11239), equation 7; Nichol, Dhariwal (2102.09672), equation 15 for the variance;
+    Dhariwal, Nichol (2105.05233), algorithm 1 for the guidance.
+    """
+    mean = float(schedule.posterior_weight_image[index]) * image + float(schedule.posterior_weight_noisy[index]) * noisy
+    smallest = schedule.posterior_log_variance[index]
+    if variance is None:
+        # As the original has it: beta, and at the end the posterior's, for a better likelihood.
+        log_variance = torch.full_like(noisy, float(smallest if index == 0 else schedule.betas[index].log()))
+    else:
+        share = (variance + 1) / 2
+        log_variance = share * float(schedule.betas[index].log()) + (1 - share) * float(smallest)
+    if gradient is not None:
+        mean = mean + log_variance.exp() * gradient
+    return mean if fresh_noise is None else mean + (0.5 * log_variance).exp() * fresh_noise
+
+
+def ddim_step(
+    noisy: Tensor,
+    image: Tensor,
+    fresh_noise: Tensor | None = None,
+    *,
+    schedule: NoiseSchedule,
+    index: int,
+    eta: float = 0.0,
+) -> Tensor:
+    """One step of DDIM; the arguments are those of :func:`ddpm_step`, and ``eta`` the share of its noise.
+
+    Source: Song, Meng, Ermon (arXiv 2010.02502), equation 12.
+    """
+    left, left_before = float(schedule.alphas_cumprod[index]), float(schedule.alphas_cumprod_before[index])
+    direction = _noise_in(noisy, image, left)
+    sigma = eta * ((1 - left_before) / (1 - left)) ** 0.5 * (1 - left / left_before) ** 0.5
+    mean = left_before**0.5 * image + (1 - left_before - sigma**2) ** 0.5 * direction
+    return mean if fresh_noise is None else mean + sigma * fresh_noise
+
+
+class Denoiser:
+    """The network as the samplers ask it: from ``x_t`` to the image in it, guided or not.
+
+    Args:
+        network: noisy images, timesteps and labels to the prediction.
+        labels: int64 ``(N,)``, on the network's device.
+        configuration: of the network.
+        schedule: all timesteps.
+        settings: guidance and precision.
+        classifier: noisy images and timesteps to logits; for classifier guidance.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labels: Tensor,
+        *,
+        configuration: ADMConfiguration,
+        schedule: NoiseSchedule,
+        settings: SamplerSettings,
+        classifier: nn.Module | None = None,
+    ) -> None:
+        self.network = network
+        self.labels = labels
+        self.configuration = configuration
+        self.schedule = schedule
+        self.settings = settings
+        self.classifier = classifier
+
+    def __call__(self, noisy: Tensor, timestep: int) -> tuple[Tensor, Tensor | None]:
+        """``x_0``, clipped to [-1, 1], and what the network says of the variance (None if it does not)."""
+        prediction = self._predict(noisy, timestep)
+        predicted, variance = prediction, None
+        if self.configuration.learn_sigma:
+            predicted, variance = prediction.chunk(2, dim=1)
+        left = float(self.schedule.alphas_cumprod[timestep])
+        image = left**-0.5 * noisy - (1 / left - 1) ** 0.5 * predicted
+        return image.clamp_(-1, 1), variance
+
+    def _predict(self, noisy: Tensor, timestep: int) -> Tensor:
+        scale = self.settings.guidance_scale
+        labels = self.labels if self.configuration.class_cond else None
+        if scale == 1 or labels is None:
+            return self._pass(noisy, timestep, labels)
+        none = torch.full_like(labels, self.configuration.num_classes)
+        with_class, without = self._pass(noisy.repeat(2, 1, 1, 1), timestep, torch.cat([labels, none])).chunk(2)
+        channels = noisy.shape[1]
+        # The variance is the class's own: it is no direction to go in.
+        guided = torch.lerp(without[:, :channels], with_class[:, :channels], scale)
+        return torch.cat([guided, with_class[:, channels:]], dim=1)
+
+    def _pass(self, noisy: Tensor, timestep: int, labels: Tensor | None) -> Tensor:
+        times = torch.full((len(noisy),), timestep, device=noisy.device)
+        with self._precision(noisy.device):
+            prediction: Tensor = self.network(noisy, times, class_labels=labels, return_dict=False)[0]
+        return prediction.float() if noisy.dtype == torch.float32 else prediction
+
+    def gradient(self, noisy: Tensor, timestep: int) -> Tensor | None:
+        """The scaled gradient of ``log p(y | x_t)``; None without classifier guidance."""
+        if not self.settings.classifier_scale or self.classifier is None:
+            return None
+        with torch.enable_grad(), self._precision(noisy.device):
+            inputs = noisy.detach().requires_grad_(True)
+            times = torch.full((len(noisy),), timestep, device=noisy.device)
+            chosen = F.log_softmax(self.classifier(inputs, times).float(), dim=1).gather(1, self.labels[:, None])
+            (gradient,) = torch.autograd.grad(chosen.sum(), inputs)
+        return gradient * self.settings.classifier_scale
+
+    def guided(self, noisy: Tensor, timestep: int) -> Tensor:
+        """``x_0`` with the classifier's gradient in it: the score moved, not the mean.
+
+        Source: Dhariwal, Nichol (arXiv 2105.05233), algorithm 2.
+        """
+        image, _ = self(noisy, timestep)
+        gradient = self.gradient(noisy, timestep)
+        if gradient is None:
+            return image
+        left = float(self.schedule.alphas_cumprod[timestep])
+        # Not clipped again, as in the original.
+        return image + (1 - left) * left**-0.5 * gradient
+
+    def _precision(self, device: torch.device) -> Any:
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
+
+@torch.no_grad()
+def draw(
+    denoiser: Denoiser,
+    start: Tensor,
+    fresh_noise: Callable[[int], Tensor],
+) -> Tensor:
+    """Go all the way from noise to images.
+
+    Args:
+        denoiser: the network, its schedule and the settings.
+        start: standard normal noise ``(N, C, H, W)``.
+        fresh_noise: the number of a step, counted from 1, to the noise that it adds: as ``start``.
+
+    Returns:
+        Images ``(N, C, H, W)``, around [-1, 1].
+    """
+    settings, schedule = denoiser.settings, denoiser.schedule
+    if settings.method in ("dpmsolver++", "unipc"):
+        return _draw_with_solver(denoiser, start)
+    steps = schedule.respaced(settings.steps, spacing=settings.spacing)
+    values = start
+    for number, index in enumerate(reversed(range(len(steps))), start=1):
+        timestep = int(steps.timesteps[index])
+        last = index == 0
+        if settings.method == "ddpm":
+            image, variance = denoiser(values, timestep)
+            values = ddpm_step(
+                values,
+                image,
+                variance,
+                None if last else fresh_noise(number),
+                schedule=steps,
+                index=index,
+                gradient=denoiser.gradient(values, timestep),
+            )
+        else:
+            image = denoiser.guided(values, timestep)
+            added = fresh_noise(number) if settings.eta and not last else None
+            values = ddim_step(values, image, added, schedule=steps, index=index, eta=settings.eta)
+    return values
+
+
+def _draw_with_solver(denoiser: Denoiser, start: Tensor) -> Tensor:
+    scheduler = _solver(denoiser)
+    values = start
+    for timestep in scheduler.timesteps:
+        image = denoiser.guided(values, int(timestep)).clamp_(-1, 1)
+        values = scheduler.step(image, timestep, values, return_dict=False)[0]
+    return values
+
+
+def _solver(denoiser: Denoiser) -> Any:
+    """A diffusers scheduler, which takes the image that the denoiser sees: it need not know of variances and clips."""
+    schedule, settings = denoiser.schedule, denoiser.settings
+    common = {
+        "num_train_timesteps": len(schedule),
+        "trained_betas": schedule.betas.tolist(),
+        "prediction_type": "sample",
+        "timestep_spacing": "linspace",
+        "solver_order": 2,
+    }
+    if settings.steps > len(schedule):
+        schedule.respaced(settings.steps)  # says what is wrong
+    if settings.method == "unipc":
+        scheduler: Any = UniPCMultistepScheduler(**common)
+    else:
+        clipped = {"lambda_min_clipped": LEAST_LOG_SNR} if denoiser.configuration.noise_schedule == "cosine" else {}
+        scheduler = DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", **common, **clipped)
+    scheduler.set_timesteps(settings.steps)
+    if len(scheduler.timesteps.unique()) < settings.steps:
+        raise InputError(
+            f"sampling: {settings.method} is for few steps: {settings.steps} of {len(schedule)} timesteps would take "
+            "some twice; take fewer, or ddim or ddpm"
+        )
+    return scheduler
+
+
+def whole_batches(
+    labels: Tensor, seeds: Tensor, batch_size: int, shape: Sequence[int]
+) -> Iterator[tuple[slice, Tensor, Tensor, Callable[[int], Tensor]]]:
+    """Labels and noise in batches of always the same size, the last filled up with what is thrown away.
+
+    Yields:
+        Where in the whole the batch belongs; its labels; the noise that it starts from; and what gives each step's.
+    """
+    for start in range(0, len(labels), batch_size):
+        here = slice(start, min(start + batch_size, len(labels)))
+        missing = batch_size - (here.stop - here.start)
+        own = seeds[here].tolist()
+
+        def fresh(stream: int, own: list[int] = own, missing: int = missing) -> Tensor:
+            return torch.cat([noise(own, shape, stream=stream), torch.zeros(missing, *shape)])
+
+        yield here, F.pad(labels[here], (0, missing)), fresh(0), fresh
+
+
+def _noise_in(noisy: Tensor, image: Tensor, left: float) -> Tensor:
+    return (left**-0.5 * noisy - image) / (1 / left - 1) ** 0.5
