@@ -60,7 +60,8 @@ def _spread_inputs(weight: Tensor, *, parts: int, channels: int) -> Tensor:
     split = weight.detach().unflatten(1, (parts, -1))
     if split.shape[2] == channels:
         return weight.detach().clone()
-    return (split.sum(2, keepdim=True) / channels).expand(-1, -1, channels, -1, -1).flatten(1, 2).contiguous()
+    share: Tensor = split.sum(2, keepdim=True) / channels
+    return share.expand(-1, -1, channels, -1, -1).flatten(1, 2).contiguous()
 
 
 def _average_outputs(value: Tensor, *, parts: int, channels: int) -> Tensor:
@@ -68,5 +69,5 @@ def _average_outputs(value: Tensor, *, parts: int, channels: int) -> Tensor:
     split = value.detach().unflatten(0, (parts, -1))
     if split.shape[1] == channels:
         return value.detach().clone()
-    mean = split.mean(1, keepdim=True)
+    mean: Tensor = split.mean(1, keepdim=True)
     return mean.expand(-1, channels, *mean.shape[2:]).flatten(0, 1).contiguous()

@@ -1,5 +1,6 @@
 """The classifier of noisy images that guides sampling: the first half of the network, and attention pooling."""
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,7 @@ from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, get_down_block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.configuration import GROUPS, ADMConfiguration
 
 
@@ -146,6 +148,16 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         self.pool = AttentionPool(
             side=image_size // flags.smallest_step, width=inputs, head_channels=num_head_channels, outputs=num_classes
         )
+
+    @classmethod
+    def of(cls, configuration: ADMConfiguration) -> "NoisyClassifier":
+        """The classifier of these flags."""
+        if configuration.num_head_channels == -1:
+            raise InputError("ADM: a classifier needs num_head_channels: 64 in the published ones")
+        flags = configuration.to_flags()
+        names = [name for name in inspect.signature(cls.__init__).parameters if name in flags]
+        classifier: NoisyClassifier = cls(**{name: flags[name] for name in names})
+        return classifier
 
     def forward(self, images: Tensor, timesteps: Tensor) -> Tensor:
         """Noisy images ``(N, C, H, W)`` and timesteps ``(N,)`` to logits ``(N, num_classes)``."""

@@ -84,7 +84,7 @@ class ADMConfiguration:
         multipliers = self.channel_mult or _DEFAULT_MULTIPLIERS.get(self.image_size)
         if multipliers is None:
             raise InputError(
-                f"ADM: give channel_mult: the original has one for the sizes {', '.join(map(str, _DEFAULT_MULTIPLIERS))} "
+                f"ADM: give channel_mult: the original has one for {', '.join(map(str, _DEFAULT_MULTIPLIERS))} pixels "
                 f"only, not for {self.image_size}"
             )
         object.__setattr__(self, "channel_mult", tuple(multipliers))
@@ -190,7 +190,8 @@ class ADMConfiguration:
 
         Args:
             flags: by name. Lists may be text ("32,16,8"), and yes and no too ("True"). An upsampler's ``large_size``
-                is the ``image_size``.
+                is the ``image_size``; a classifier's ``classifier_width`` the ``num_channels``, its
+                ``classifier_depth`` the ``num_res_blocks``, and so on.
             name: what the errors begin with.
 
         Raises:
@@ -203,7 +204,7 @@ class ADMConfiguration:
         """
         if not isinstance(flags, Mapping):
             raise InputError(f"{name}: expected flags by name, got a {type(flags).__name__}")
-        rest = {key: value for key, value in flags.items() if key not in _NO_MATTER}
+        rest = _classifier_flags({key: value for key, value in flags.items() if key not in _NO_MATTER}, name)
         if "large_size" in rest:
             rest["image_size"] = rest.pop("large_size")
         steps = rest.get("diffusion_steps", 1000)
@@ -237,6 +238,27 @@ class ADMConfiguration:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{file}: not readable JSON ({error})") from error
         return cls.from_flags(flags, name=str(file))
+
+
+def _classifier_flags(flags: dict[str, Any], name: str) -> dict[str, Any]:
+    """The flags of a noisy classifier by the names that a network's have; others as they are."""
+    if not any(key.startswith("classifier_") for key in flags):
+        return flags
+    pool = flags.get("classifier_pool", "attention")
+    if pool != "attention":
+        raise InputError(f"{name}: classifier_pool {pool!r} is not read by this release, only attention")
+    renamed: dict[str, Any] = {
+        "num_channels": 128,
+        "attention_resolutions": (32, 16, 8),
+        "num_head_channels": 64,
+        "resblock_updown": True,
+    }
+    names = {"width": "num_channels", "depth": "num_res_blocks"}
+    for key, value in flags.items():
+        short = key.removeprefix("classifier_")
+        if key not in ("classifier_pool", "classifier_scale", "classifier_use_fp16"):
+            renamed[names.get(short, short)] = value
+    return renamed
 
 
 def _parse(key: str, value: Any, default: Any) -> Any:

@@ -1,24 +1,30 @@
 """The ADM generator: a diffusion model of one class or several, and the sampler that its images are drawn with."""
 
 import copy
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import UNet2DModel
 from torch import Tensor
 
-from genmix_transforms.errors import InputError, MissingPathError
-from genmix_transforms.files.atomic import write_tensors, write_text
+from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.adapting import adapt_network
+from genmix_transforms.generators.adm.checkpoint import Checkpoint, read_checkpoint
 from genmix_transforms.generators.adm.classifier import NoisyClassifier
 from genmix_transforms.generators.adm.configuration import PRESETS, ADMConfiguration
+from genmix_transforms.generators.adm.folder import (
+    CLASSIFIER,
+    NETWORK,
+    SCHEDULER,
+    load_classifier,
+    load_network,
+    save_classifier,
+    save_network,
+    save_scheduler,
+)
 from genmix_transforms.generators.adm.network import build_network, initialise
 from genmix_transforms.generators.adm.sampling import Denoiser, SamplerSettings, draw, whole_batches
 from genmix_transforms.generators.adm.schedule import NoiseSchedule
@@ -26,13 +32,6 @@ from genmix_transforms.generators.base import Generator, check_free, check_label
 from genmix_transforms.generators.folder import CONFIG
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.state import weights_hash
-
-NETWORK = "unet"
-CLASSIFIER = "classifier"
-SCHEDULER = "scheduler"
-"""Folders within a generator's, named as diffusers' pipelines name them."""
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 class ADM(Generator):
@@ -133,7 +132,7 @@ class ADM(Generator):
         """sha256 of the weights, the classifier's included if it guides."""
         tensors = dict(self._network.state_dict())
         if self.sampler.classifier_scale and self.classifier is not None:
-            tensors |= {f"{CLASSIFIER}.{name}": value for name, value in self.classifier.state_dict().items()}
+            tensors |= {f"classifier.{name}": value for name, value in self.classifier.state_dict().items()}
         return weights_hash(tensors)
 
     def to(self, device: str | torch.device) -> "ADM":
@@ -146,7 +145,7 @@ class ADM(Generator):
     def with_network(self, network: torch.nn.Module) -> "ADM":
         """The same ADM with other weights: it shares ``network``, and has a provenance of its own."""
         other = copy.copy(self)
-        other._network = network  # type: ignore[assignment]
+        other._network = network
         other.provenance = copy.deepcopy(self.provenance)
         return other
 
@@ -184,9 +183,7 @@ class ADM(Generator):
             ours = (self.configuration.channels, self.configuration.image_size, len(self.classes))
             if theirs != ours:
                 raise InputError(
-                    "ADM: a classifier of (channels, size, classes) {} cannot guide a generator of {}".format(
-                        theirs, ours
-                    )
+                    f"ADM: a classifier of (channels, size, classes) {theirs} cannot guide a generator of {ours}"
                 )
             classifier = classifier.eval().to(self.device)
         other = self.with_network(self._network)
@@ -276,7 +273,7 @@ class ADM(Generator):
                     settings=self.sampler,
                     classifier=self.classifier,
                 )
-                values = draw(denoiser, start.to(self.device), lambda step, fresh=fresh: fresh(step).to(self.device))
+                values = draw(denoiser, start.to(self.device), fresh)
                 images[here] = to_pixels(values[: here.stop - here.start], self.pixel_dtype).cpu()
         finally:
             self._network.train(was_training)
@@ -294,39 +291,75 @@ class ADM(Generator):
         """
         folder = Path(folder)
         check_free(folder, overwrite=overwrite)
-        for name in (NETWORK, SCHEDULER):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        _write_network(folder / NETWORK, self._network, {"genmix_provenance": json.dumps(self.provenance)})
-        if self.classifier is not None:
-            (folder / CLASSIFIER).mkdir(exist_ok=True)
-            _write_network(folder / CLASSIFIER, self.classifier, {})
-        else:
-            shutil.rmtree(folder / CLASSIFIER, ignore_errors=True)
-        scheduler = DDPMScheduler(
-            num_train_timesteps=self.configuration.diffusion_steps,
-            trained_betas=self.schedule.betas.tolist(),
-            variance_type="learned_range" if self.configuration.learn_sigma else "fixed_large",
-            timestep_spacing="linspace",
-        )
-        write_text(folder / SCHEDULER / "scheduler_config.json", scheduler.to_json_string())
+        save_network(folder / NETWORK, self._network, provenance=self.provenance)
+        save_classifier(folder / CLASSIFIER, self.classifier)
+        save_scheduler(folder / SCHEDULER, self.configuration)
         write_config(folder, self)
 
     @classmethod
     def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "ADM":
+        weights, provenance = load_network(folder / NETWORK)
         # On no device: the weights come from the file, and none need be drawn.
         with torch.device("meta"):
             generator = cls(**config)
-        weights = folder / NETWORK / WEIGHTS
-        if not weights.exists():
-            raise MissingPathError(f"{weights}: no such file; {folder} has a {CONFIG} but no weights")
         try:
-            with safetensors.safe_open(weights, framework="pt") as file:
-                generator.provenance = json.loads((file.metadata() or {}).get("genmix_provenance", "{}"))
-            generator._network.load_state_dict(safetensors.torch.load_file(weights), assign=True)
-            if (folder / CLASSIFIER).exists():
-                generator.classifier = NoisyClassifier.from_pretrained(folder / CLASSIFIER).eval()
-        except (safetensors.SafetensorError, RuntimeError, OSError) as error:
-            raise InputError(f"{weights}: not the weights that {CONFIG} describes ({error})") from error
+            generator._network.load_state_dict(weights, assign=True)
+        except RuntimeError as error:
+            raise InputError(f"{folder / NETWORK}: not the weights that {CONFIG} describes ({error})") from error
+        generator.provenance = provenance
+        generator.classifier = load_classifier(folder / CLASSIFIER)
+        return generator
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        file: str | Path,
+        *,
+        configuration: ADMConfiguration | Mapping[str, Any] | str | Path | None = None,
+        classes: Sequence[str] | None = None,
+        sampler: SamplerSettings | Mapping[str, Any] | None = None,
+    ) -> "ADM":
+        """Take over a network that was trained with OpenAI's guided-diffusion.
+
+        Args:
+            file: ``.pt`` or ``.pth`` (read with ``weights_only=True``), ``.safetensors``, or a file's place on the hub,
+                ``owner/name/file.pt``.
+            configuration: the flags it was trained with, or a JSON file of them; None: one of the published networks,
+                recognised from the weights' shapes.
+            classes: a name for each of its classes, in its order; None: class-0000, class-0001, ..., or "image".
+            sampler: how images are drawn; None: 25 steps of DDIM.
+
+        Raises:
+            InputError: a file that holds something else, an upsampler or classifier, several networks, or code (nothing
+                in it is run); one that was cut short; weights that do not fit the flags; or another number of names.
+        """
+        checkpoint = read_checkpoint(file, configuration=configuration)
+        return cls.of_checkpoint(checkpoint, classes=classes, sampler=sampler)
+
+    @classmethod
+    def of_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        classes: Sequence[str] | None = None,
+        sampler: SamplerSettings | Mapping[str, Any] | None = None,
+    ) -> "ADM":
+        """The generator of a checkpoint that is read already: see :meth:`from_checkpoint`."""
+        if checkpoint.kind != "network":
+            raise InputError(f"{checkpoint.name}: an ADM {checkpoint.kind}, which draws no images by itself")
+        flags = checkpoint.configuration
+        count = flags.num_classes if flags.class_cond else 1
+        if classes is None:
+            classes = [f"class-{number:04d}" for number in range(count)] if flags.class_cond else ["image"]
+        if len(classes) != count:
+            raise InputError(
+                f"{checkpoint.name}: weights of {count} classes, and {len(classes)} names ({', '.join(classes[:4])}); "
+                "leave the names out, and adapt(classes=...) the generator to yours"
+            )
+        with torch.device("meta"):
+            generator = cls(classes=classes, configuration=flags, sampler=sampler)
+        generator._network = checkpoint.network
+        generator.provenance = {"converted": "OpenAI guided-diffusion", "file": f"sha256:{checkpoint.sha256}"}
         return generator
 
     def _set_sampler(self, sampler: SamplerSettings) -> None:
@@ -337,8 +370,8 @@ class ADM(Generator):
             )
         if sampler.steps > self.configuration.diffusion_steps:
             raise InputError(
-                f"ADM: {sampler.steps} sampling steps of a diffusion of {self.configuration.diffusion_steps} timesteps; "
-                "give at most as many"
+                f"ADM: {sampler.steps} sampling steps of a diffusion that has "
+                f"{self.configuration.diffusion_steps} timesteps; give at most as many"
             )
         self.sampler = sampler
 
@@ -372,10 +405,5 @@ def _configuration(
     return configuration if resolution is None else configuration.at(resolution)
 
 
-def _write_network(folder: Path, network: Any, metadata: dict[str, str]) -> None:
-    write_tensors(folder / WEIGHTS, network.state_dict(), metadata=metadata or None)
-    write_text(folder / "config.json", network.to_json_string())
-
-
 # Goes when fit comes: until then ADM can be sampled from, and not trained.
-ADM.__abstractmethods__ -= {"fit"}  # type: ignore[attr-defined]
+ADM.__abstractmethods__ -= {"fit"}

@@ -6,6 +6,7 @@ diffusers'.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from math import sqrt
 from typing import Any
 
 import torch
@@ -142,8 +143,8 @@ def ddim_step(
     """
     left, left_before = float(schedule.alphas_cumprod[index]), float(schedule.alphas_cumprod_before[index])
     direction = _noise_in(noisy, image, left)
-    sigma = eta * ((1 - left_before) / (1 - left)) ** 0.5 * (1 - left / left_before) ** 0.5
-    mean = left_before**0.5 * image + (1 - left_before - sigma**2) ** 0.5 * direction
+    sigma = eta * sqrt((1 - left_before) / (1 - left)) * sqrt(1 - left / left_before)
+    mean = sqrt(left_before) * image + sqrt(1 - left_before - sigma**2) * direction
     return mean if fresh_noise is None else mean + sigma * fresh_noise
 
 
@@ -183,7 +184,7 @@ class Denoiser:
         if self.configuration.learn_sigma:
             predicted, variance = prediction.chunk(2, dim=1)
         left = float(self.schedule.alphas_cumprod[timestep])
-        image = left**-0.5 * noisy - (1 / left - 1) ** 0.5 * predicted
+        image = sqrt(1 / left) * noisy - sqrt(1 / left - 1) * predicted
         return image.clamp_(-1, 1), variance
 
     def _predict(self, noisy: Tensor, timestep: int) -> Tensor:
@@ -213,7 +214,8 @@ class Denoiser:
             times = torch.full((len(noisy),), timestep, device=noisy.device)
             chosen = F.log_softmax(self.classifier(inputs, times).float(), dim=1).gather(1, self.labels[:, None])
             (gradient,) = torch.autograd.grad(chosen.sum(), inputs)
-        return gradient * self.settings.classifier_scale
+        scaled: Tensor = gradient * self.settings.classifier_scale
+        return scaled
 
     def guided(self, noisy: Tensor, timestep: int) -> Tensor:
         """``x_0`` with the classifier's gradient in it: the score moved, not the mean.
@@ -226,7 +228,7 @@ class Denoiser:
             return image
         left = float(self.schedule.alphas_cumprod[timestep])
         # Not clipped again, as in the original.
-        return image + (1 - left) * left**-0.5 * gradient
+        return image + (1 - left) / sqrt(left) * gradient
 
     def _precision(self, device: torch.device) -> Any:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bfloat16")
@@ -243,7 +245,7 @@ def draw(
     Args:
         denoiser: the network, its schedule and the settings.
         start: standard normal noise ``(N, C, H, W)``.
-        fresh_noise: the number of a step, counted from 1, to the noise that it adds: as ``start``.
+        fresh_noise: the number of a step, counted from 1, to the noise that it adds: of the shape of ``start``.
 
     Returns:
         Images ``(N, C, H, W)``, around [-1, 1].
@@ -262,21 +264,21 @@ def draw(
                 values,
                 image,
                 variance,
-                None if last else fresh_noise(number),
+                None if last else fresh_noise(number).to(values.device),
                 schedule=steps,
                 index=index,
                 gradient=denoiser.gradient(values, timestep),
             )
         else:
             image = denoiser.guided(values, timestep)
-            added = fresh_noise(number) if settings.eta and not last else None
+            added = fresh_noise(number).to(values.device) if settings.eta and not last else None
             values = ddim_step(values, image, added, schedule=steps, index=index, eta=settings.eta)
     return values
 
 
 def _draw_with_solver(denoiser: Denoiser, start: Tensor) -> Tensor:
     scheduler = _solver(denoiser)
-    values = start
+    values: Tensor = start
     for timestep in scheduler.timesteps:
         image = denoiser.guided(values, int(timestep)).clamp_(-1, 1)
         values = scheduler.step(image, timestep, values, return_dict=False)[0]
@@ -329,4 +331,4 @@ def whole_batches(
 
 
 def _noise_in(noisy: Tensor, image: Tensor, left: float) -> Tensor:
-    return (left**-0.5 * noisy - image) / (1 / left - 1) ** 0.5
+    return (sqrt(1 / left) * noisy - image) / sqrt(1 / left - 1)

@@ -2,6 +2,7 @@
 
 import math
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class NoiseSchedule:
             scale = 1000 / steps
             return cls(torch.linspace(1e-4 * scale, 0.02 * scale, steps, dtype=torch.float64).clamp_(max=LARGEST_BETA))
         left = [math.cos((step / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(steps + 1)]
-        betas = [min(1 - after / before, LARGEST_BETA) for before, after in zip(left, left[1:], strict=False)]
+        betas = [min(1 - after / before, LARGEST_BETA) for before, after in pairwise(left)]
         return cls(torch.tensor(betas, dtype=torch.float64))
 
     @classmethod
