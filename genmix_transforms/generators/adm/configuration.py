@@ -330,3 +330,47 @@ PRESETS = {
     ),
 }  # fmt: skip
 """Sizes to train from scratch: the published ones, and two for small machines."""
+
+
+def choose_configuration(
+    given: str | Mapping[str, Any] | ADMConfiguration | None,
+    *,
+    classes: int,
+    resolution: int | None,
+    channels: int | None,
+    null_class: bool | None,
+) -> ADMConfiguration:
+    """The configuration for so many classes, at the resolution and with the channels asked for.
+
+    Args:
+        given: a preset's name, flags, or None for the small preset of the resolution.
+        classes: how many; a preset is told the class if there are several.
+        resolution: side of the images in pixels; None: the configuration's.
+        channels: of the images; None: 1 for a preset, else the configuration's.
+        null_class: whether there is a row for "no class"; None: as the configuration says.
+
+    Raises:
+        InputError: no such preset, or values that make no network.
+
+    Example:
+        >>> choose_configuration(None, classes=3, resolution=48, channels=None, null_class=None).image_size
+        48
+    """
+    if given is None:
+        given = "small-32" if (resolution or 64) < 64 else "small-64"
+    if isinstance(given, str):
+        if given not in PRESETS:
+            raise InputError(f"ADM: no configuration {given!r}; there are {', '.join(PRESETS)}, or give the flags")
+        conditional = classes > 1 and PRESETS[given].class_cond
+        configuration = replace(PRESETS[given], class_cond=conditional, channels=1)
+    elif isinstance(given, ADMConfiguration):
+        configuration = given
+    else:
+        configuration = ADMConfiguration.from_flags(given)
+    if configuration.class_cond:
+        configuration = replace(configuration, num_classes=classes)
+    if channels is not None:
+        configuration = replace(configuration, channels=channels)
+    if null_class is not None:
+        configuration = replace(configuration, null_class=null_class)
+    return configuration if resolution is None else configuration.at(resolution)
