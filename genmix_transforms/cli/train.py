@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from genmix_transforms.cli import train_adm
 from genmix_transforms.cli.options import (
     Channels,
     Data,
@@ -129,3 +130,6 @@ def dcgan(
     )
     command = shlex.join(["genmix", "fill", str(out), "--out", f"banks/{out.name}"])
     typer.echo(f"{out}: trained; fill a bank with it:\n  {command}")
+
+
+app.command("adm")(train_adm.adm)

@@ -57,6 +57,15 @@ def load_network(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{file}: not a whole safetensors file ({error})") from error
 
 
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """What :func:`save_network` was given, without reading the weights; nothing where there are none."""
+    if not (folder / WEIGHTS).exists():
+        return {}
+    with safetensors.safe_open(folder / WEIGHTS, framework="pt") as content:
+        provenance: dict[str, Any] = json.loads((content.metadata() or {}).get("genmix_provenance", "{}"))
+    return provenance
+
+
 def save_scheduler(folder: Path, configuration: ADMConfiguration) -> None:
     """Write the noise schedule as diffusers' ancestral sampler with the same steps as ours."""
     folder.mkdir(parents=True, exist_ok=True)
