@@ -133,3 +133,4 @@ def dcgan(
 
 
 app.command("adm")(train_adm.adm)
+app.command("adm-classifier")(train_adm.adm_classifier)

@@ -145,7 +145,7 @@ def adm(
     Several processes: torchrun --nproc_per_node 2 -m genmix_transforms train adm ...
     """
     from genmix_transforms.generators import ADM
-    from genmix_transforms.generators.adm.training import TrainingSettings
+    from genmix_transforms.generators.adm.settings import TrainingSettings
     from genmix_transforms.generators.processes import own_device
 
     check_output_folder(out)
@@ -200,6 +200,83 @@ def adm(
     )
     command = shlex.join(["genmix", "fill", str(out), "--out", f"banks/{out.name}"])
     typer.echo(f"{out}: trained; fill a bank with it:\n  {command}")
+
+
+def adm_classifier(
+    context: typer.Context,
+    data: Data,
+    generator: Annotated[Path, typer.Option(help="The ADM that it will guide: a folder of genmix train adm.")],
+    out: Out,
+    size: Size = None,
+    fit: FitOption = Fit.RESIZE,
+    channels: Channels = None,
+    group_key: GroupKey = None,
+    split_seed: SplitSeed = 0,
+    official: Official = True,
+    all_data: AllData = False,
+    configuration: Annotated[
+        Path | None,
+        typer.Option(help="JSON of the classifier's flags; left out, the widths of the generator."),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 10_000,
+    batch_size: Annotated[int, typer.Option(help="Images in a step, all processes together.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 3e-4,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.05,
+    augment: Annotated[
+        str, typer.Option(help="What the images go through before the noise (DiffAugment), or none.")
+    ] = "translation",
+    mirror: Mirror = False,
+    checkpoint_every: Annotated[int, typer.Option(help="Images between checkpoints.")] = 20_000,
+    mixed_precision: MixedPrecision = Precision.NO,
+    guided: Annotated[
+        Path | None, typer.Option(help="Save the generator with this classifier here; genmix fill takes it.")
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Of the guidance of --guided; 0.5 to 10 in the paper.")] = 1.0,
+    seed: Seed = 0,
+    restart: Restart = False,
+    device: Device = None,
+) -> None:
+    """Train the classifier of noisy images that guides an ADM's sampling.
+
+    Leaves it in the folder (NoisyClassifier.from_pretrained opens it), and losses and accuracies in training/, the
+    latter for each quarter of the timesteps.
+    """
+    from genmix_transforms.generators import ADM
+    from genmix_transforms.generators.adm import ADMConfiguration
+    from genmix_transforms.generators.adm.classifier_training import train_classifier
+    from genmix_transforms.generators.base import check_free
+    from genmix_transforms.generators.processes import own_device
+
+    check_output_folder(out)
+    own_device(device)
+    check_seed(seed)
+    if guided is not None:
+        check_free(guided, overwrite=restart)
+    adm = ADM.from_pretrained(generator)
+    train = _training_part(data, size, fit, channels, group_key, split_seed, official, all_data)
+    trained = train_classifier(
+        train,
+        generator=adm,
+        out=out,
+        configuration=None if configuration is None else ADMConfiguration.from_file(configuration),
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        augment=() if augment == "none" else tuple(comma_separated(augment)),
+        mirror=mirror,
+        checkpoint_every=checkpoint_every,
+        mixed_precision=mixed_precision.value,
+        seed=seed,
+        restart=restart,
+        device=device,
+        progress=bool(context.obj),
+    )
+    typer.echo(f"{out}: trained")
+    if guided is not None:
+        adm.with_classifier(trained, scale=scale).save_pretrained(guided, overwrite=restart)
+        command = shlex.join(["genmix", "fill", str(guided), "--out", f"banks/{guided.name}"])
+        typer.echo(f"{guided}: the generator, guided by it; fill a bank with it:\n  {command}")
 
 
 def _configuration(given: str | None) -> Any:

@@ -289,12 +289,12 @@ def _stop_after_step() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _draw(generator: Generator) -> tuple[Tensor, ...]:
+def _draw(generator: Generator) -> list[Tensor]:
     """Images of the same seeds each time, for each class ``(SHEET_COLUMNS, C, H, W)``."""
     classes = len(generator.classes)
     labels = torch.arange(classes).repeat_interleave(SHEET_COLUMNS)
     seeds = torch.arange(SHEET_COLUMNS).repeat(classes)
-    return generator.sample(labels, seeds).split(SHEET_COLUMNS)
+    return list(generator.sample(labels, seeds).split(SHEET_COLUMNS))
 
 
 def _forget(out: Path) -> None:

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.tuning import trained
 
-_GIB = 2**30
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -42,19 +40,20 @@ class Estimate:
     def text(self, *, steps: int, average_elsewhere: bool) -> str:
         """A sentence for the log."""
         total = self.bytes - average_elsewhere * self.average_bytes
+        where = " on the CPU" if average_elsewhere else ""
         activations = (
             "activations not known (gradient checkpointing)"
             if self.activations is None
-            else f"activations {self.activations / _GIB:.2f}, measured in a trial pass"
+            else f"activations {_size(self.activations)}, measured in a trial pass"
         )
         hours = steps * self.seconds / 3600
         takes = f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(hours * 60))} min"
         return (
             f"{self.weights / 1e6:.1f} million weights, {self.trained / 1e6:.1f} million of them trained; memory about "
-            f"{total / _GIB:.2f} GiB (weights {4 * self.weights / _GIB:.2f}, gradients {4 * self.trained / _GIB:.2f}, "
-            f"AdamW {8 * self.trained / _GIB:.2f}, average {4 * self.trained / _GIB:.2f}"
-            f"{' on the CPU' if average_elsewhere else ''}, {activations}); {steps:,} steps take about {takes} "
-            f"({self.seconds:.2g} s each in the trial), sheets and optimiser not counted"
+            f"{_size(total)} (weights {_size(4 * self.weights)}, gradients {_size(4 * self.trained)}, AdamW "
+            f"{_size(8 * self.trained)}, average {_size(4 * self.trained)}{where}, "
+            f"{activations}); {steps:,} steps take about {takes} ({self.seconds:.2g} s each in the trial), sheets and "
+            "optimiser not counted"
         )
 
 
@@ -119,3 +118,7 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

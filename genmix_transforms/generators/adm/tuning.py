@@ -82,7 +82,8 @@ def _add_adapters(network: nn.Module, *, rank: int, seed: int) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ImportError(
-            "ADM.fit: tune 'lora' needs peft: install it with pip install 'genmix-transforms[lora]', or tune 'attention'"
+            "ADM.fit: tune 'lora' needs peft: install it with pip install 'genmix-transforms[lora]', "
+            "or tune 'attention'"
         ) from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
