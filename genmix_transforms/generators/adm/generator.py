@@ -16,6 +16,7 @@ from genmix_transforms.generators.adm.adapting import adapt_network
 from genmix_transforms.generators.adm.checkpoint import Checkpoint, read_checkpoint
 from genmix_transforms.generators.adm.classifier import NoisyClassifier
 from genmix_transforms.generators.adm.configuration import ADMConfiguration, choose_configuration
+from genmix_transforms.generators.adm.fitting import fit_adm
 from genmix_transforms.generators.adm.folder import (
     CLASSIFIER,
     NETWORK,
@@ -30,7 +31,7 @@ from genmix_transforms.generators.adm.folder import (
 from genmix_transforms.generators.adm.network import build_network, initialise
 from genmix_transforms.generators.adm.sampling import Denoiser, SamplerSettings, draw, whole_batches
 from genmix_transforms.generators.adm.schedule import NoiseSchedule
-from genmix_transforms.generators.adm.training import TrainingSettings, fit_adm
+from genmix_transforms.generators.adm.settings import TrainingSettings
 from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds, write_config
 from genmix_transforms.generators.folder import CONFIG
 from genmix_transforms.generators.pixels import to_pixels
