@@ -59,16 +59,14 @@ def read_checkpoint(
         InputError: a file that holds something else, several networks, or code (nothing in it is run); one that was cut
             short; or weights that do not fit the flags.
     """
+    if isinstance(configuration, (str, Path)):
+        configuration = ADMConfiguration.from_file(configuration)
+    elif configuration is not None and not isinstance(configuration, ADMConfiguration):
+        configuration = ADMConfiguration.from_flags(configuration)
     path = _local(file)
     weights = _own_weights(read_weights(path, mmap=True), path)
     classifier = "out.2.positional_embedding" in weights
-    if configuration is None:
-        configuration = recognise(weights, path)
-    elif not isinstance(configuration, ADMConfiguration):
-        if isinstance(configuration, (str, Path)):
-            configuration = ADMConfiguration.from_file(configuration)
-        else:
-            configuration = ADMConfiguration.from_flags(configuration)
+    configuration = configuration or recognise(weights, path)
     with torch.device("meta"):
         network = NoisyClassifier.of(configuration) if classifier else build_network(configuration)
     converted = rename(weights, configuration, classifier=classifier)

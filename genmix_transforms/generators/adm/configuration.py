@@ -118,12 +118,12 @@ class ADMConfiguration:
                 f"it, got {', '.join(map(str, self.widths))}"
             )
         for width in self.attention_widths:
-            if width % self.heads(width):
-                raise InputError(f"ADM: {width} channels cannot be shared by {self.heads(width)} attention heads")
             if self.num_head_channels != -1 and width % self.num_head_channels:
                 raise InputError(
                     f"ADM: {width} channels are no multiple of num_head_channels, {self.num_head_channels}"
                 )
+            if width % self.heads(width):
+                raise InputError(f"ADM: {width} channels cannot be shared by {self.heads(width)} attention heads")
 
     @property
     def smallest_step(self) -> int:
@@ -225,7 +225,7 @@ class ADMConfiguration:
         try:
             return cls(**{key: _parse(key, value, known[key].default) for key, value in rest.items()})
         except (TypeError, ValueError) as error:
-            raise InputError(f"{name}: {error}") from error
+            raise InputError(f"{name}: {str(error).removeprefix('ADM: ')}") from error
 
     @classmethod
     def from_file(cls, file: str | Path) -> "ADMConfiguration":

@@ -223,6 +223,8 @@ class ADM(Generator):
         Raises:
             InputError: a size or classes that do not fit.
         """
+        if isinstance(classes, str):
+            raise InputError(f"ADM: classes must be different names, in a list; got {classes!r}")
         names = self.classes if classes is None else tuple(classes)
         configuration = self.configuration
         conditional = configuration.class_cond or len(names) > 1
