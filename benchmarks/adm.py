@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import Neighbours, interleave, machine, ratios, table
+from timing import Neighbours, interleave, machine, processor_clock, ratios, table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,8 +24,6 @@ from genmix_transforms.generators import ADM
 from genmix_transforms.generators.adm.configuration import PRESETS, ADMConfiguration
 from genmix_transforms.generators.adm.key_map import rename
 from genmix_transforms.generators.adm.network import build_network
-
-FEW, MANY = 25, 250
 
 
 def make_ours(configuration: ADMConfiguration, weights: dict[str, Tensor] | None, device: torch.device) -> ADM:
@@ -95,8 +93,10 @@ def theirs(
     return call
 
 
-def share_of_peak(configuration: ADMConfiguration, batch: int, seconds: float, device: torch.device) -> str:
-    """How much of the measured bf16 matrix rate a sampling of so many seconds and FEW passes reaches."""
+def share_of_peak(
+    configuration: ADMConfiguration, batch: int, *, passes: int, seconds: float, device: torch.device
+) -> str:
+    """How much of the measured bf16 matrix rate a sampling of so many passes and seconds reaches."""
     with torch.device("meta"):
         network = build_network(configuration)
         images = torch.empty(batch, configuration.input_channels, *(2 * [configuration.image_size]))
@@ -104,7 +104,7 @@ def share_of_peak(configuration: ADMConfiguration, batch: int, seconds: float, d
         labels = torch.zeros(batch, dtype=torch.int64) if configuration.class_cond else None
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images, times, class_labels=labels)
-    rate = FEW * counter.get_total_flops() / seconds
+    rate = passes * counter.get_total_flops() / seconds
     matrix = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
     for _ in range(5):
         matrix @ matrix
@@ -124,6 +124,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--few", type=int, default=25, help="steps")
+    parser.add_argument("--many", type=int, default=250, help="steps that the few are compared with")
     parser.add_argument("--original", type=Path, help="a checkout of openai/guided-diffusion")
     parser.add_argument("--only", choices=["steps", "original"], help="one of the two comparisons")
     parser.add_argument("--compile", action="store_true", help="torch.compile our network")
@@ -135,6 +137,10 @@ def main() -> None:
     configuration = ADMConfiguration.from_flags({**preset.to_flags(), "num_classes": arguments.classes})
     batch = arguments.batch_size
     precisions = ["float32", "bfloat16"] if device.type == "cuda" else ["float32"]
+    # With one thread on the CPU, what this process computes is counted, and not what it waits for on a busy machine.
+    alone = device.type == "cpu" and arguments.threads == 1
+    timed = {"rounds": arguments.rounds, "device": device, "clock": processor_clock() if alone else None}
+    few, many = arguments.few, arguments.many
     print(f"{arguments.preset}, {batch} images of {configuration.image_size} pixels; {machine(device)}")
 
     if arguments.only != "original":
@@ -142,25 +148,27 @@ def main() -> None:
         if arguments.compile:
             generator.network.compile()
         rivals = {
-            f"ddpm, {MANY} steps": ours(generator, batch, method="ddpm", steps=MANY),
+            f"ddpm, {many} steps": ours(generator, batch, method="ddpm", steps=many),
             **{
-                f"{method}, {FEW} steps, {precision}": ours(
-                    generator, batch, method=method, steps=FEW, precision=precision
+                f"{method}, {few} steps, {precision}": ours(
+                    generator, batch, method=method, steps=few, precision=precision
                 )
                 for method in ("ddpm", "ddim", "dpmsolver++", "unipc")
                 for precision in precisions
             },
         }
         neighbours = Neighbours()
-        times = interleave(rivals, rounds=arguments.rounds, device=device)
-        print(f"\n### Few steps\n\n{table(times, against=f'ddpm, {MANY} steps')}\n")
-        faster = ratios(times, f"ddpm, {MANY} steps", f"ddim, {FEW} steps, {precisions[-1]}")
-        print(f"{FEW} steps of ddim: {sorted(faster)[len(faster) // 2]:.1f} times as many images a second."
+        times = interleave(rivals, **timed)
+        print(f"\n### Few steps\n\n{table(times, against=f'ddpm, {many} steps')}\n")
+        faster = ratios(times, f"ddpm, {many} steps", f"ddim, {few} steps, {precisions[-1]}")
+        print(f"{few} steps of ddim: {sorted(faster)[len(faster) // 2]:.1f} times as many images a second."
               f"{neighbours.crowd(arguments.threads)}")  # fmt: skip
         if device.type == "cuda":
-            taken = times[f"ddim, {FEW} steps, bfloat16"]
+            taken = times[f"ddim, {few} steps, bfloat16"]
             assert not isinstance(taken, str)
-            print(share_of_peak(configuration, batch, sorted(taken)[len(taken) // 2], device))
+            print(
+                share_of_peak(configuration, batch, passes=few, seconds=sorted(taken)[len(taken) // 2], device=device)
+            )
             print(f"peak memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
 
     if arguments.original is not None and arguments.only != "steps":
@@ -172,14 +180,14 @@ def main() -> None:
         network.to(device)
         rivals = {}
         for method in ("ddpm", "ddim"):
-            rivals[f"original, {method}"] = theirs(network, script_util, configuration, batch, method=method, steps=FEW)
+            rivals[f"original, {method}"] = theirs(network, script_util, configuration, batch, method=method, steps=few)
             for precision in precisions:
                 rivals[f"ours, {method}, {precision}"] = ours(
-                    generator, batch, method=method, steps=FEW, precision=precision
+                    generator, batch, method=method, steps=few, precision=precision
                 )
         neighbours = Neighbours()
-        times = interleave(rivals, rounds=arguments.rounds, device=device)
-        print(f"\n### The original, {FEW} steps\n\n{table(times, against=['original, ddpm', 'original, ddim'])}\n")
+        times = interleave(rivals, **timed)
+        print(f"\n### The original, {few} steps\n\n{table(times, against=['original, ddpm', 'original, ddim'])}\n")
         for method in ("ddpm", "ddim"):
             faster = ratios(times, f"original, {method}", f"ours, {method}, {precisions[-1]}")
             print(f"{method}: ours {sorted(faster)[len(faster) // 2]:.2f} times as many images a second.")

@@ -44,7 +44,7 @@ def tables(output):
 def scripts(monkeypatch):
     """The benchmarks as modules, with the machine's settings as they were afterwards."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = ("timing", "mixing", "dcgan_step")
+    names = ("timing", "mixing", "dcgan_step", "adm")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     threads = torch.get_num_threads()
@@ -288,3 +288,14 @@ def test_dcgan_step(scripts, monkeypatch, capsys):
     output = call_main(scripts.dcgan_step, monkeypatch, capsys, "--rounds", "2", "--batch-size", "2", "--device", "cpu")
     names = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("|")][2:]
     assert names == ["the example's step", "ours, no augmentation", "ours, DiffAugment (default)"]
+
+
+def test_adm(scripts, monkeypatch, capsys):
+    arguments = ("--rounds", "1", "--batch-size", "1", "--few", "1", "--many", "2", "--device", "cpu")
+    output = call_main(scripts.adm, monkeypatch, capsys, *arguments, "--only", "steps")
+    rows = tables(output)["Few steps"]
+    methods = [f"{method}, 1 steps, float32" for method in ("ddpm", "ddim", "dpmsolver++", "unipc")]
+    assert list(rows) == ["what", "ddpm, 2 steps", *methods]
+    assert rows["ddpm, 2 steps"][2] == "1.00 (1.00-1.00)"
+    assert re.search(r"1 steps of ddim: \d+\.\d times as many images a second", output)
+    assert "original" not in output

@@ -98,4 +98,5 @@ def load_classifier(folder: Path) -> NoisyClassifier | None:
         classifier: NoisyClassifier = NoisyClassifier.from_pretrained(folder)
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{folder}: not a classifier that can be read ({error})") from error
-    return classifier.eval()
+    classifier.eval()
+    return classifier
