@@ -1,6 +1,7 @@
 """Weights for other classes and channels: what a fine-tuning starts from."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,6 +10,29 @@ from genmix_transforms.generators.adm.configuration import ADMConfiguration
 
 _ROWS = "class_embedding.weight"
 _ENDS = ("conv_in.weight", "conv_out.weight", "conv_out.bias")
+
+
+def adapt_configuration(
+    configuration: ADMConfiguration,
+    *,
+    classes: int,
+    channels: int | None = None,
+    resolution: int | None = None,
+    null_class: bool | None = None,
+) -> ADMConfiguration:
+    """The flags of the same network for so many classes, other channels or another size; None: as they are.
+
+    A network that is told the class still is, if there is but one left; one that is not becomes so with several.
+    """
+    conditional = configuration.class_cond or classes > 1
+    adapted = replace(
+        configuration,
+        class_cond=conditional,
+        num_classes=classes if conditional else configuration.num_classes,
+        channels=configuration.channels if channels is None else channels,
+        null_class=conditional and (configuration.null_class if null_class is None else null_class),
+    )
+    return adapted if resolution is None else adapted.at(resolution)
 
 
 def adapt_network(

@@ -207,10 +207,11 @@ class ADMConfiguration:
         rest = _classifier_flags({key: value for key, value in flags.items() if key not in _NO_MATTER}, name)
         if "large_size" in rest:
             rest["image_size"] = rest.pop("large_size")
-        steps = rest.get("diffusion_steps", 1000)
+        # Timesteps scaled to 1000 are those there are, where there are 1000.
+        scaled = (True, "True", "true") if rest.get("diffusion_steps", 1000) in (1000, "1000") else ()
         for key, allowed in (
             ("predict_xstart", (False, "False", "false")),
-            ("rescale_timesteps", (False, "False", "false", *((True, "True", "true") if int(steps) == 1000 else ()))),
+            ("rescale_timesteps", (False, "False", "false", *scaled)),
             ("num_heads_upsample", (-1, "-1", rest.get("num_heads", 4))),
         ):
             if key in rest and rest[key] not in allowed:
@@ -224,7 +225,7 @@ class ADMConfiguration:
             )
         try:
             return cls(**{key: _parse(key, value, known[key].default) for key, value in rest.items()})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{name}: {str(error).removeprefix('ADM: ')}") from error
 
     @classmethod

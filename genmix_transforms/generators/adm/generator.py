@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.adm.adapting import adapt_network
+from genmix_transforms.generators.adm.adapting import adapt_configuration, adapt_network
 from genmix_transforms.generators.adm.checkpoint import Checkpoint, read_checkpoint
 from genmix_transforms.generators.adm.classifier import NoisyClassifier
 from genmix_transforms.generators.adm.configuration import ADMConfiguration, choose_configuration
@@ -81,21 +81,12 @@ class ADM(Generator):
         sampler: SamplerSettings | Mapping[str, Any] | None = None,
         bits: int = 8,
     ) -> None:
-        if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-            raise InputError(f"ADM: classes must be different names, in a list; got {classes!r}")
-        self.classes = tuple(classes)
-        if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise InputError(f"ADM: classes must be different names, at least one, got {self.classes!r}")
+        self.classes = check_names(classes)
         if bits not in (8, 16):
             raise InputError(f"ADM: bits must be 8 or 16, got {bits}")
         self.configuration = choose_configuration(
             configuration, classes=len(self.classes), resolution=resolution, channels=channels, null_class=null_class
         )
-        if len(self.classes) > 1 and not self.configuration.class_cond:
-            raise InputError(
-                f"ADM: the network is not told the class (class_cond is false), and the classes are "
-                f"{', '.join(self.classes)}; give one name, set class_cond, or adapt(classes=...) the network"
-            )
         if self.configuration.small_size is not None:
             raise InputError("ADM: an upsampler draws nothing without a smaller image; it is no generator by itself")
         self.pixel_dtype = torch.uint8 if bits == 8 else torch.uint16
@@ -169,12 +160,15 @@ class ADM(Generator):
         other._set_sampler(SamplerSettings.of({**self.sampler.to_json(), **settings}))
         return other
 
-    def with_classifier(self, classifier: NoisyClassifier | None, *, scale: float = 1.0) -> "ADM":
+    def with_classifier(
+        self, classifier: NoisyClassifier | None, *, scale: float = 1.0, classes: Sequence[str] | None = None
+    ) -> "ADM":
         """The same ADM, guided by a classifier of noisy images.
 
         Args:
             classifier: of the same classes, size and channels, trained on the same noise schedule; None: no longer.
             scale: of its gradient; 0.5 to 10 in the paper.
+            classes: for a network that is not told the class, the classifier's: it alone then knows them.
 
         Returns:
             Another generator; it shares network and classifier.
@@ -182,15 +176,19 @@ class ADM(Generator):
         Raises:
             InputError: a classifier of something else.
         """
+        other = self.with_network(self._network)
+        if classes is not None:
+            if self.configuration.class_cond:
+                raise InputError("ADM: the network is told the class, and its classes are the classifier's too")
+            other.classes = check_names(classes)
         if classifier is not None:
             theirs = (classifier.config["channels"], classifier.config["image_size"], classifier.config["num_classes"])
-            ours = (self.configuration.channels, self.configuration.image_size, len(self.classes))
+            ours = (self.configuration.channels, self.configuration.image_size, len(other.classes))
             if theirs != ours:
                 raise InputError(
                     f"ADM: a classifier of (channels, size, classes) {theirs} cannot guide a generator of {ours}"
                 )
             classifier = classifier.eval().to(self.device)
-        other = self.with_network(self._network)
         other.classifier = classifier
         other._set_sampler(replace(self.sampler, classifier_scale=scale if classifier is not None else 0.0))
         return other
@@ -223,20 +221,10 @@ class ADM(Generator):
         Raises:
             InputError: a size or classes that do not fit.
         """
-        if isinstance(classes, str):
-            raise InputError(f"ADM: classes must be different names, in a list; got {classes!r}")
-        names = self.classes if classes is None else tuple(classes)
-        configuration = self.configuration
-        conditional = configuration.class_cond or len(names) > 1
-        configuration = replace(
-            configuration,
-            class_cond=conditional,
-            num_classes=len(names) if conditional else configuration.num_classes,
-            channels=configuration.channels if channels is None else channels,
-            null_class=conditional and (configuration.null_class if null_class is None else null_class),
+        names = self.classes if classes is None else check_names(classes)
+        configuration = adapt_configuration(
+            self.configuration, classes=len(names), channels=channels, resolution=resolution, null_class=null_class
         )
-        if resolution is not None:
-            configuration = configuration.at(resolution)
         with torch.device("meta"):
             other = ADM(
                 classes=names,
@@ -414,6 +402,12 @@ class ADM(Generator):
         self._network = network.to(memory_format=torch.channels_last).eval()
 
     def _set_sampler(self, sampler: SamplerSettings) -> None:
+        if len(self.classes) > 1 and not self.configuration.class_cond and not sampler.classifier_scale:
+            raise InputError(
+                f"ADM: the network is not told the class (class_cond is false), and the classes are "
+                f"{', '.join(self.classes[:8])}; give one name, set class_cond, adapt(classes=...) the network, or let "
+                "a classifier guide it"
+            )
         if sampler.guidance_scale != 1 and not self.configuration.null_class:
             raise InputError(
                 f"ADM: guidance_scale {sampler.guidance_scale} needs a network that was trained with label dropout "
@@ -425,3 +419,12 @@ class ADM(Generator):
                 f"{self.configuration.diffusion_steps} timesteps; give at most as many"
             )
         self.sampler = sampler
+
+
+def check_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """The class names as a tuple, or an :class:`InputError`."""
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"ADM: classes must be different names, in a list; got {classes!r}")
+    if not classes or len(set(classes)) != len(classes):
+        raise InputError(f"ADM: classes must be different names, at least one, got {tuple(classes)!r}")
+    return tuple(classes)

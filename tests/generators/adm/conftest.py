@@ -128,7 +128,8 @@ class Reference:
 
     def time_embedding(self, t: Tensor) -> Tensor:
         half = self.flags.num_channels // 2
-        angles = t[:, None].float() * 10_000.0 ** (-torch.arange(half) / half)
+        # In float32, as everywhere: at the last timesteps another order of the same operations shows in the outputs.
+        angles = t[:, None].float() * torch.exp(-math.log(10_000) * torch.arange(half) / half)
         width = 4 * self.flags.num_channels
         first = self.linear("time_embed.0", torch.cat([angles.cos(), angles.sin()], 1), width)
         return self.linear("time_embed.2", F.silu(first), width)

@@ -59,6 +59,7 @@ def test_outputs_are_those_of_the_network_as_the_paper_has_it(name: str, referen
     network = reference(flags)
     torch.save(network.weights, file)
     checkpoint = read_checkpoint(file, configuration=flags)
+    torch.manual_seed(0)
     images, times = torch.randn(3, flags.input_channels, 32, 32), torch.tensor([0, 500, 999])
     labels = torch.tensor([0, 4, 2]) if flags.class_cond else None
     expected = network.unet(images, times, labels)
@@ -77,6 +78,7 @@ def test_classifiers_too(multipliers: tuple[float, ...], reference: Make, file: 
     checkpoint = read_checkpoint(file, configuration=flags)
     assert checkpoint.kind == "classifier"
     assert isinstance(checkpoint.network, NoisyClassifier)
+    torch.manual_seed(0)
     images, times = torch.randn(3, 3, 32, 32), torch.tensor([0, 500, 999])
     expected = network.classifier(images, times)
     assert expected.std() > 0.1
@@ -237,3 +239,26 @@ def test_paths_that_are_not_there(tmp_path: Path, file: Path) -> None:
     torch.save({}, file)
     with pytest.raises(InputError, match=r"flags\.json: no such file"):
         read_checkpoint(file, configuration=tmp_path / "flags.json")
+
+
+def test_a_file_on_the_hub(reference: Make, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    torch.save(reference(BASE).weights, file)
+    asked: list[tuple[str, str]] = []
+
+    def download(repository: str, name: str) -> str:
+        asked.append((repository, name))
+        if repository.startswith("no"):
+            raise LocalEntryNotFoundError("not here")
+        return str(file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.chdir(tmp_path)
+    assert read_checkpoint("owner/name/models/ema.pt", configuration=BASE).name == "owner/name/models/ema.pt"
+    assert asked == [("owner/name", "models/ema.pt")]
+    with pytest.raises(InputError, match=r"nobody/name/ema\.pt: no such file, and not to be had from the hub"):
+        read_checkpoint("nobody/name/ema.pt", configuration=BASE)
+    with pytest.raises(InputError, match=r"name/ema\.pt: no such file$"):
+        read_checkpoint("name/ema.pt", configuration=BASE)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genmix_transforms.errors import InputError
@@ -125,6 +125,27 @@ def test_another_size_keeps_attention_at_its_levels(name: str, halvings: int) ->
 def test_flags_that_make_no_network(flags: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ADMConfiguration.from_flags(flags)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 300) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(
+        st.sampled_from([*ADMConfiguration().to_flags(), "large_size", "classifier_width"]), ANY, max_size=4
+    )
+)
+def test_whatever_stands_in_the_flags_there_is_a_configuration_or_one_clear_error(flags: dict[str, Any]) -> None:
+    try:
+        configuration = ADMConfiguration.from_flags(flags)
+    except InputError:
+        return
+    assert ADMConfiguration.from_flags(json.loads(json.dumps(configuration.to_flags()))) == configuration
 
 
 def test_files_that_hold_no_flags(tmp_path: Path) -> None:

@@ -136,6 +136,30 @@ def test_a_classifier_guides_and_is_saved(generator: ADM, classifier: NoisyClass
     assert load_generator(tmp_path).classifier is None  # type: ignore[attr-defined]
 
 
+def test_a_network_that_is_not_told_the_class_is_guided_to_it(
+    tiny_adm: Make, tiny_flags: ADMConfiguration, classifier: NoisyClassifier, tmp_path: Path
+) -> None:
+    plain = tiny_adm(classes=["any"], configuration=replace(tiny_flags, class_cond=False))
+    guided = plain.with_classifier(classifier, scale=100.0, classes=["a", "b", "c"])
+    images = guided.sample([0, 2], [5, 5])
+    assert not torch.equal(images[0], images[1])
+    guided.save_pretrained(tmp_path)
+    loaded = load_generator(tmp_path)
+    assert loaded.classes == ("a", "b", "c")
+    assert torch.equal(loaded.sample([0, 2], [5, 5]), images)
+    with pytest.raises(InputError, match=r"not told the class .*a, b, c; .*or let a classifier guide it"):
+        guided.with_sampler(classifier_scale=0.0)
+    with pytest.raises(InputError, match=r"\(1, 16, 3\) cannot guide a generator of \(1, 16, 1\)"):
+        plain.with_classifier(classifier)
+
+
+def test_the_compiled_network_draws_the_same(generator: ADM, tiny_adm: Make) -> None:
+    compiled = tiny_adm()
+    compiled.network.compile(backend="aot_eager", fullgraph=True)
+    difference = compiled.sample([0, 2], [5, 6]).int() - generator.sample([0, 2], [5, 6]).int()
+    assert difference.abs().max() <= 1
+
+
 def test_classifier_free_guidance(tiny_adm: Make) -> None:
     generator = tiny_adm(null_class=True)
     assert generator.network.class_embedding.weight.shape[0] == 4
@@ -151,6 +175,7 @@ def test_from_a_checkpoint_of_the_original(reference: Make, tiny_flags: ADMConfi
     generator = ADM.from_checkpoint(tmp_path / "model.pt", configuration=tiny_flags)
     assert generator.classes == ("class-0000", "class-0001", "class-0002")
     assert generator.provenance["file"].startswith("sha256:")
+    torch.manual_seed(0)
     images, times, labels = torch.randn(2, 1, 16, 16), torch.tensor([3, 900]), torch.tensor([0, 2])
     with torch.no_grad():
         expected = network.unet(images, times, labels)
@@ -214,6 +239,8 @@ def test_what_cannot_be_sampled(generator: ADM, classifier: NoisyClassifier, tin
         generator.with_sampler(classifier_scale=2.0).sample([0], [1])
     with pytest.raises(InputError, match="1001 sampling steps"):
         generator.with_sampler(steps=1001)
+    with pytest.raises(InputError, match="the network is told the class, and its classes are the classifier's too"):
+        generator.with_classifier(classifier, classes=["a", "b", "c"])
     other = NoisyClassifier.of(replace(tiny_flags, num_classes=4))
     with pytest.raises(
         InputError, match=r"\(channels, size, classes\) \(1, 16, 4\) cannot guide a generator of \(1, 16, 3\)"
