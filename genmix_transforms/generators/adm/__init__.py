@@ -4,7 +4,7 @@ from genmix_transforms.generators.adm.classifier import NoisyClassifier
 from genmix_transforms.generators.adm.configuration import ADMConfiguration
 from genmix_transforms.generators.adm.generator import ADM
 from genmix_transforms.generators.adm.network import ADMUNet
-from genmix_transforms.generators.adm.sampling import SamplerSettings
+from genmix_transforms.generators.adm.sampler_settings import SamplerSettings
 from genmix_transforms.generators.adm.schedule import NoiseSchedule
 
 __all__ = ["ADM", "ADMConfiguration", "ADMUNet", "NoiseSchedule", "NoisyClassifier", "SamplerSettings"]

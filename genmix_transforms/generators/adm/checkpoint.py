@@ -1,7 +1,7 @@
 """Checkpoints of OpenAI's guided-diffusion: recognised by the weights' shapes, checked, and brought under our names."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,25 @@ class Checkpoint:
     configuration: ADMConfiguration
     network: Any
     sha256: str
+
+    def class_names(self, classes: Sequence[str] | None = None) -> list[str]:
+        """Names for the classes of a network: those given, or class-0000, class-0001, ..., or "image" for one without.
+
+        Raises:
+            InputError: an upsampler or classifier, which draws nothing; or another number of names.
+        """
+        if self.kind != "network":
+            raise InputError(f"{self.name}: an ADM {self.kind}, which draws no images by itself")
+        flags = self.configuration
+        count = flags.num_classes if flags.class_cond else 1
+        if classes is None:
+            return [f"class-{number:04d}" for number in range(count)] if flags.class_cond else ["image"]
+        if len(classes) != count:
+            raise InputError(
+                f"{self.name}: weights of {count} classes, and {len(classes)} names ({', '.join(classes[:4])}); "
+                "leave the names out, and adapt(classes=...) the generator to yours"
+            )
+        return list(classes)
 
 
 def read_checkpoint(

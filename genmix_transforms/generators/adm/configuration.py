@@ -375,3 +375,12 @@ def choose_configuration(
     if null_class is not None:
         configuration = replace(configuration, null_class=null_class)
     return configuration if resolution is None else configuration.at(resolution)
+
+
+def check_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """The class names as a tuple, or an :class:`InputError`."""
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"ADM: classes must be different names, in a list; got {classes!r}")
+    if not classes or len(set(classes)) != len(classes):
+        raise InputError(f"ADM: classes must be different names, at least one, got {tuple(classes)!r}")
+    return tuple(classes)

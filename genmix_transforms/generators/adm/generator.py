@@ -15,7 +15,7 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.adapting import adapt_configuration, adapt_network
 from genmix_transforms.generators.adm.checkpoint import Checkpoint, read_checkpoint
 from genmix_transforms.generators.adm.classifier import NoisyClassifier
-from genmix_transforms.generators.adm.configuration import ADMConfiguration, choose_configuration
+from genmix_transforms.generators.adm.configuration import ADMConfiguration, check_names, choose_configuration
 from genmix_transforms.generators.adm.fitting import fit_adm
 from genmix_transforms.generators.adm.folder import (
     CLASSIFIER,
@@ -29,7 +29,8 @@ from genmix_transforms.generators.adm.folder import (
     save_scheduler,
 )
 from genmix_transforms.generators.adm.network import build_network, initialise
-from genmix_transforms.generators.adm.sampling import Denoiser, SamplerSettings, draw, whole_batches
+from genmix_transforms.generators.adm.sampler_settings import SamplerSettings
+from genmix_transforms.generators.adm.sampling import draw_images
 from genmix_transforms.generators.adm.schedule import NoiseSchedule
 from genmix_transforms.generators.adm.settings import TrainingSettings
 from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds, write_config
@@ -245,7 +246,6 @@ class ADM(Generator):
         other.provenance = {"adapted_from": {"weights": self.weights_hash, **self.provenance}}
         return other
 
-    @torch.no_grad()
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images with :attr:`sampler`; see :meth:`Generator.sample`. A batch may be of several classes."""
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
@@ -254,24 +254,17 @@ class ADM(Generator):
                 f"ADM: the sampler has classifier_scale {self.sampler.classifier_scale}, but there is no classifier; "
                 "give one with with_classifier(...), or set it to 0"
             )
-        was_training = self._network.training
-        self._network.eval()
         images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
-        batches = whole_batches(labels, seeds, self.sampler.batch_size, self.image_shape)
-        try:
-            for here, some, start, fresh in batches:
-                denoiser = Denoiser(
-                    self._network,
-                    some.to(self.device),
-                    configuration=self.configuration,
-                    schedule=self.schedule,
-                    settings=self.sampler,
-                    classifier=self.classifier,
-                )
-                values = draw(denoiser, start.to(self.device), fresh)
-                images[here] = to_pixels(values[: here.stop - here.start], self.pixel_dtype).cpu()
-        finally:
-            self._network.train(was_training)
+        batches = draw_images(
+            self._network,
+            labels,
+            seeds,
+            configuration=self.configuration,
+            settings=self.sampler,
+            classifier=self.classifier,
+        )
+        for here, values in batches:
+            images[here] = to_pixels(values, self.pixel_dtype).cpu()
         return images
 
     def fit(
@@ -380,19 +373,9 @@ class ADM(Generator):
         sampler: SamplerSettings | Mapping[str, Any] | None = None,
     ) -> "ADM":
         """The generator of a checkpoint that is read already: see :meth:`from_checkpoint`."""
-        if checkpoint.kind != "network":
-            raise InputError(f"{checkpoint.name}: an ADM {checkpoint.kind}, which draws no images by itself")
-        flags = checkpoint.configuration
-        count = flags.num_classes if flags.class_cond else 1
-        if classes is None:
-            classes = [f"class-{number:04d}" for number in range(count)] if flags.class_cond else ["image"]
-        if len(classes) != count:
-            raise InputError(
-                f"{checkpoint.name}: weights of {count} classes, and {len(classes)} names ({', '.join(classes[:4])}); "
-                "leave the names out, and adapt(classes=...) the generator to yours"
-            )
+        names = checkpoint.class_names(classes)
         with torch.device("meta"):
-            generator = cls(classes=classes, configuration=flags, sampler=sampler)
+            generator = cls(classes=names, configuration=checkpoint.configuration, sampler=sampler)
         generator._take(checkpoint.network)
         generator.provenance = {"converted": "OpenAI guided-diffusion", "file": f"sha256:{checkpoint.sha256}"}
         return generator
@@ -419,12 +402,3 @@ class ADM(Generator):
                 f"{self.configuration.diffusion_steps} timesteps; give at most as many"
             )
         self.sampler = sampler
-
-
-def check_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """The class names as a tuple, or an :class:`InputError`."""
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise InputError(f"ADM: classes must be different names, in a list; got {classes!r}")
-    if not classes or len(set(classes)) != len(classes):
-        raise InputError(f"ADM: classes must be different names, at least one, got {tuple(classes)!r}")
-    return tuple(classes)

@@ -4,8 +4,7 @@ The updates are plain functions of float tensors: :func:`ddpm_step`, :func:`ddim
 diffusers'.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
 from math import sqrt
 from typing import Any
 
@@ -15,80 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.checks import whole_number
 from genmix_transforms.generators.adm.configuration import ADMConfiguration
+from genmix_transforms.generators.adm.sampler_settings import SamplerSettings
 from genmix_transforms.generators.adm.schedule import NoiseSchedule
 from genmix_transforms.generators.randomness import noise
 
-METHODS = ("ddpm", "ddim", "dpmsolver++", "unipc")
-PRECISIONS = ("float32", "bfloat16")
-
 LEAST_LOG_SNR = -5.1
 """Where DPM-Solver++ begins on a cosine schedule, whose first steps are so noisy that it would divide by nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplerSettings:
-    """How images are drawn. Other settings draw other images: they are part of a generator's configuration.
-
-    Args:
-        method: "ddpm" (ancestral, for 100 to 1000 steps), "ddim" (deterministic with ``eta`` 0), "dpmsolver++" or
-            "unipc" (second order, for 10 to 50 steps).
-        steps: passes through the network, at most as many as the diffusion has timesteps.
-        eta: ddim: noise added at each step, as a share of ddpm's; from 0 to 1.
-        guidance_scale: classifier-free guidance: how far to go from "no class" towards the class; 1 is no guidance.
-            The network must have been trained with label dropout.
-        classifier_scale: classifier guidance: the scale of the classifier's gradient; 0 is no guidance.
-        precision: "float32", or "bfloat16" for the network's arithmetic (autocast).
-        batch_size: images of one pass, always as many: another number may round otherwise, and then an image would
-            depend on who was drawn with it.
-
-    Raises:
-        InputError: values that cannot work.
-    """
-
-    method: str = "ddim"
-    steps: int = 25
-    eta: float = 0.0
-    guidance_scale: float = 1.0
-    classifier_scale: float = 0.0
-    precision: str = "float32"
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("method", METHODS), ("precision", PRECISIONS)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"sampler: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        whole_number(self.steps, name="sampler: steps", least=1)
-        whole_number(self.batch_size, name="sampler: batch_size", least=1)
-        for name in ("guidance_scale", "classifier_scale", "eta"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-                raise InputError(f"sampler: {name} must be a number, at least 0, got {value!r}")
-        if self.eta > 1 or (self.eta and self.method != "ddim"):
-            raise InputError(f"sampler: eta is ddim's, from 0 to 1, got {self.eta} with {self.method}")
-
-    @classmethod
-    def of(cls, settings: "SamplerSettings | Mapping[str, Any] | None") -> "SamplerSettings":
-        """Settings from a mapping as :meth:`to_json` makes it; None: the defaults."""
-        if isinstance(settings, cls):
-            return settings
-        if settings is not None and not isinstance(settings, Mapping):
-            raise InputError(f"sampler: expected SamplerSettings or a mapping, got a {type(settings).__name__}")
-        names = [field.name for field in fields(cls)]
-        unknown = [str(name) for name in settings or () if name not in names]
-        if unknown:
-            raise InputError(f"sampler: no such setting: {', '.join(unknown)}; there are {', '.join(names)}")
-        return cls(**(settings or {}))
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings, as JSON can hold them."""
-        return asdict(self)
-
-    @property
-    def spacing(self) -> str:
-        """Which timesteps the steps are at: the original's for ddpm and ddim."""
-        return "leading" if self.method == "ddim" else "linspace"
 
 
 def ddpm_step(
@@ -309,6 +241,40 @@ def _solver(denoiser: Denoiser) -> Any:
             "some twice; take fewer, or ddim or ddpm"
         )
     return scheduler
+
+
+def draw_images(
+    network: nn.Module,
+    labels: Tensor,
+    seeds: Tensor,
+    *,
+    configuration: ADMConfiguration,
+    settings: SamplerSettings,
+    classifier: nn.Module | None = None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Draw images batch by batch, in evaluation mode, on the network's device.
+
+    Yields:
+        Where in the whole the images belong, and they themselves: ``(n, C, H, W)``, around [-1, 1].
+    """
+    device = next(network.parameters()).device
+    schedule = NoiseSchedule.of(configuration)
+    shape = (configuration.channels, configuration.image_size, configuration.image_size)
+    was_training = network.training
+    network.eval()
+    try:
+        for here, some, start, fresh in whole_batches(labels, seeds, settings.batch_size, shape):
+            denoiser = Denoiser(
+                network,
+                some.to(device),
+                configuration=configuration,
+                schedule=schedule,
+                settings=settings,
+                classifier=classifier,
+            )
+            yield here, draw(denoiser, start.to(device), fresh)[: here.stop - here.start]
+    finally:
+        network.train(was_training)
 
 
 def whole_batches(
