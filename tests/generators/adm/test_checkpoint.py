@@ -112,7 +112,8 @@ def shapes_of(flags: ADMConfiguration, *, classifier: bool = False) -> dict[str,
         for leaf in ("weight", "bias", "positional_embedding"):
             if f"{here}.{leaf}" in ours:
                 value = ours[f"{here}.{leaf}"]
-                weights[f"{theirs}.{leaf}"] = value[..., None] if theirs.endswith(("proj_out", "_proj")) else value
+                kernel = leaf == "weight" and theirs.endswith(("proj_out", "_proj"))
+                weights[f"{theirs}.{leaf}"] = value[..., None] if kernel else value
     return weights
 
 
