@@ -44,7 +44,7 @@ def tables(output):
 def scripts(monkeypatch):
     """The benchmarks as modules, with the machine's settings as they were afterwards."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = ("timing", "mixing", "dcgan_step", "adm")
+    names = ("timing", "mixing", "dcgan_step", "adm", "adm_training")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     threads = torch.get_num_threads()
@@ -299,3 +299,19 @@ def test_adm(scripts, monkeypatch, capsys):
     assert rows["ddpm, 2 steps"][2] == "1.00 (1.00-1.00)"
     assert re.search(r"1 steps of ddim: \d+\.\d times as many images a second", output)
     assert "original" not in output
+
+
+def test_adm_training(scripts, monkeypatch, capsys):
+    output = call_main(
+        scripts.adm_training, monkeypatch, capsys, "--rounds", "1", "--batch-size", "2", "--device", "cpu"
+    )
+    names = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("|")][2:]
+    assert names == [
+        "a step as the original's",
+        "ours",
+        "ours, gradient checkpointing",
+        "ours, 2 parts",
+        "ours, attention only",
+    ]
+    kept = dict(re.findall(r"^(.+): .* images/s at best, (\d+) MiB kept$", output, flags=re.MULTILINE))
+    assert int(kept["ours, 2 parts"]) <= 0.6 * int(kept["ours"])
