@@ -44,7 +44,7 @@ def tables(output):
 def scripts(monkeypatch):
     """The benchmarks as modules, with the machine's settings as they were afterwards."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = ("timing", "mixing", "dcgan_step", "stylegan")
+    names = ("timing", "mixing", "dcgan_step", "stylegan", "adm", "adm_training")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     threads = torch.get_num_threads()
@@ -340,3 +340,30 @@ class TestStyleGAN:
     def test_no_port(self, scripts, monkeypatch, capsys, tmp_path):
         with pytest.raises(SystemExit, match=r"nowhere\.py: no such Python file; give the port's model\.py"):
             call_main(scripts.stylegan, monkeypatch, capsys, "--rival", str(tmp_path / "nowhere.py"), "--device", "cpu")
+
+
+def test_adm(scripts, monkeypatch, capsys):
+    arguments = ("--rounds", "1", "--batch-size", "1", "--few", "1", "--many", "2", "--device", "cpu")
+    output = call_main(scripts.adm, monkeypatch, capsys, *arguments, "--only", "steps")
+    rows = tables(output)["Few steps"]
+    methods = [f"{method}, 1 steps, float32" for method in ("ddpm", "ddim", "dpmsolver++", "unipc")]
+    assert list(rows) == ["what", "ddpm, 2 steps", *methods]
+    assert rows["ddpm, 2 steps"][2] == "1.00 (1.00-1.00)"
+    assert re.search(r"1 steps of ddim: \d+\.\d times as many images a second", output)
+    assert "original" not in output
+
+
+def test_adm_training(scripts, monkeypatch, capsys):
+    output = call_main(
+        scripts.adm_training, monkeypatch, capsys, "--rounds", "1", "--batch-size", "2", "--device", "cpu"
+    )
+    names = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("|")][2:]
+    assert names == [
+        "a step as the original's",
+        "ours",
+        "ours, gradient checkpointing",
+        "ours, 2 parts",
+        "ours, attention only",
+    ]
+    kept = dict(re.findall(r"^(.+): .* images/s at best, (\d+) MiB kept$", output, flags=re.MULTILINE))
+    assert int(kept["ours, 2 parts"]) <= 0.6 * int(kept["ours"])

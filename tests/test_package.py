@@ -182,7 +182,7 @@ def test_examples_run_as_written(name, tmp_path, monkeypatch):
     "name",
     [
         "bank.synthetic_bank", "transforms.genmix", "transforms.functional", "data.patches", "data.phantom",
-        "generators.dcgan.generator", "generators.filling",
+        "generators.dcgan.generator", "generators.adm.generator", "generators.filling",
     ],
 )  # fmt: skip
 def test_the_public_classes_have_an_example_that_runs(name):

@@ -74,11 +74,48 @@ def stylegan(
     _announce(generator, out)
 
 
+@app.command()
+def adm(
+    file: Annotated[
+        str, typer.Argument(help="A checkpoint (.pt, .pth, .safetensors), or its place on the hub, owner/name/file.pt.")
+    ],
+    out: Out,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="JSON of the original's flags, for a network that is not of a published size."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Class names, in the network's order: cyst,metastasis. Left out, numbers.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a generator in this folder.")] = False,
+) -> None:
+    """Convert a checkpoint of OpenAI's guided-diffusion (ADM): a network, an upsampler or a noisy classifier.
+
+    The published ones are recognised. The folder holds the network as diffusers does, in unet/; upsamplers and
+    classifiers draw nothing by themselves, and their folder is diffusers' alone.
+    """
+    from genmix_transforms.generators.adm import ADM
+    from genmix_transforms.generators.adm.checkpoint import read_checkpoint
+    from genmix_transforms.generators.adm.folder import save_network
+    from genmix_transforms.generators.base import check_free
+
+    check_free(out, overwrite=overwrite)
+    checkpoint = read_checkpoint(file, configuration=config)
+    if checkpoint.kind != "network":
+        save_network(out, checkpoint.network)
+        where = type(checkpoint.network).__name__
+        typer.echo(f"{out}: an ADM {checkpoint.kind}, which {where}.from_pretrained opens")
+        return
+    generator = ADM.of_checkpoint(checkpoint, classes=comma_separated(classes) or None)
+    generator.save_pretrained(out, overwrite=overwrite)
+    _announce(generator, out)
+
+
 def _announce(generator: "Generator", out: Path) -> None:
+    """Say what was made, and what to do with it."""
     channels, height, width = generator.image_shape
-    counts = ",".join(f"{name}=100" for name in generator.classes)
+    names = generator.classes
+    counts = ",".join(f"{name}=100" for name in names[:3])
+    listed = ", ".join(names) if len(names) < 8 else f"{len(names)} classes"
     command = shlex.join(["genmix", "fill", str(out), "--counts", counts, "--out", f"banks/{out.name}"])
-    typer.echo(
-        f"{out}: draws {channels} x {height} x {width} images of {', '.join(generator.classes)}; fill a bank with it:\n"
-        f"  {command}"
-    )
+    typer.echo(f"{out}: draws {channels} x {height} x {width} images of {listed}; fill a bank with it:\n  {command}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from genmix_transforms.cli import train_stylegan
+from genmix_transforms.cli import train_adm, train_stylegan
 from genmix_transforms.cli.options import (
     AllData,
     Channels,
@@ -126,3 +126,5 @@ def dcgan(
 
 
 app.command("stylegan")(train_stylegan.stylegan)
+app.command("adm")(train_adm.adm)
+app.command("adm-classifier")(train_adm.adm_classifier)

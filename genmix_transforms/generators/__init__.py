@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from genmix_transforms.generators.adm import ADM
     from genmix_transforms.generators.base import Generator
     from genmix_transforms.generators.dcgan import DCGAN
     from genmix_transforms.generators.filling import fill_bank
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from genmix_transforms.generators.stylegan import StyleGAN
 
 _HOME = {
+    "ADM": "genmix_transforms.generators.adm",
     "DCGAN": "genmix_transforms.generators.dcgan",
     "Generator": "genmix_transforms.generators.base",
     "PerClass": "genmix_transforms.generators.per_class",
@@ -23,7 +25,7 @@ _HOME = {
     "load_generator": "genmix_transforms.generators.registry",
 }
 
-__all__ = ["DCGAN", "Generator", "PerClass", "StyleGAN", "fill_bank", "load_generator"]
+__all__ = ["ADM", "DCGAN", "Generator", "PerClass", "StyleGAN", "fill_bank", "load_generator"]
 
 
 def __getattr__(name: str) -> Any:

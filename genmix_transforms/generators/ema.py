@@ -1,10 +1,13 @@
 """The exponential moving average of a network's weights and buffers."""
 
 import copy
+import math
 from typing import TypeVar
 
 import torch
 from torch import nn
+
+from genmix_transforms.errors import InputError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -20,11 +23,15 @@ class MovingAverage:
     Args:
         network: the network to follow; ``average`` starts as its copy.
         half_life: images after which an old weight counts for half.
+        device: where the average is kept; None: beside the network. On the CPU it takes no memory of the GPU, and
+            every step takes a copy of the weights longer.
     """
 
-    def __init__(self, network: nn.Module, *, half_life: float) -> None:
+    def __init__(self, network: nn.Module, *, half_life: float, device: str | torch.device | None = None) -> None:
         self.half_life = half_life
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
+        if device is not None:
+            self.average.to(device)
 
     @torch.no_grad()
     def update(self, network: nn.Module, *, batch: int, images_seen: int) -> None:
@@ -35,7 +42,7 @@ class MovingAverage:
         for average, value in zip(_tensors(self.average), _tensors(network), strict=True):
             if average.is_floating_point():
                 averages.append(average)
-                values.append(value.detach())
+                values.append(value.detach().to(average.device))
             else:
                 average.copy_(value)
         torch._foreach_lerp_(averages, values, 1 - decay)
@@ -47,6 +54,18 @@ class MovingAverage:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take up a saved state."""
         self.average.load_state_dict(state)
+
+
+def half_life_of(decay: float, *, batch_size: int) -> float:
+    """The half-life, in images, of an average that keeps a share ``decay`` of itself at every step.
+
+    Example:
+        >>> round(half_life_of(0.9999, batch_size=1))
+        6931
+    """
+    if not 0 < decay < 1:
+        raise InputError(f"ema_decay must be above 0 and below 1, got {decay}")
+    return batch_size * math.log(0.5) / math.log(decay)
 
 
 def _tensors(network: nn.Module) -> list[torch.Tensor]:

@@ -62,6 +62,14 @@ class Processes:
         for gradient, mean in zip(gradients, message.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
+    def gather(self, values: Tensor) -> Tensor:
+        """Everyone's values, in the order of the ranks: ``(n, ...)`` from each to ``(count * n, ...)`` for all."""
+        if self.count == 1:
+            return values
+        everyone = [torch.empty_like(values) for _ in range(self.count)]
+        torch.distributed.all_gather(everyone, values.contiguous())
+        return torch.cat(everyone)
+
 
 def own_device(device: str | torch.device | None = None, environment: Mapping[str, str] = os.environ) -> torch.device:
     """The device asked for; else a GPU of this process's own, where the machine has any; else the CPU."""

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,14 +25,13 @@ from genmix_transforms.files.atomic import remove_leftovers, write_text
 from genmix_transforms.files.checks import check_output_folder, check_seed, whole_number
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.files.sheet import draw_sheet, save_picture
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.folder import CONFIG, TRAINING, WEIGHTS
 from genmix_transforms.generators.pixels import to_signed_unit
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import DataOrder, step_seed
 from genmix_transforms.generators.state import Stateful, clear, load_checkpoint, read_record, save_checkpoint
-
-if TYPE_CHECKING:
-    from genmix_transforms.generators.base import Generator
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +40,17 @@ MIXED_PRECISION = ("no", "bf16")
 
 SHEET_COLUMNS = 8
 LOG_STEPS = 50
+EVOLUTION = "evolution.png"
+
+
+class Saveable(Protocol):
+    """What a run leaves: a generator, or a model that draws nothing."""
+
+    provenance: dict[str, Any]
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Save it in a folder."""
+        ...
 
 
 class Trainee(Protocol):
@@ -64,8 +74,8 @@ class Trainee(Protocol):
         """
         ...
 
-    def snapshot(self) -> "Generator":
-        """The generator as it stands now, to draw sheets from and to save."""
+    def snapshot(self) -> Saveable:
+        """What is trained as it stands now, to save and, if it is a :class:`Generator`, to draw sheets from."""
         ...
 
 
@@ -84,6 +94,7 @@ def train(
     progress: bool = True,
     processes: Processes | None = None,
     started_from: Mapping[str, Any] | None = None,
+    evolution: Evolution | None = None,
 ) -> None:
     """Train, or go on where an earlier run with the same arguments stopped.
 
@@ -102,6 +113,7 @@ def train(
         progress: show a bar.
         processes: who trains together; None: alone, on the default device.
         started_from: the provenance of the weights that the training starts from; None: new ones.
+        evolution: the figure of fixed seeds to keep up to date in ``out``, from before the first step on; None: none.
 
     Raises:
         InputError: arguments that cannot work, or a folder that holds another run.
@@ -131,7 +143,9 @@ def train(
         elif folder.exists():
             remove_leftovers(folder)
     processes.wait()
-    objects = trainee.state_objects()
+    objects = dict(trainee.state_objects())
+    if evolution is not None:
+        objects["evolution"] = evolution
     earlier = read_record(folder)
     if earlier is not None:
         _check_same_run(out, earlier, record)
@@ -165,7 +179,7 @@ def train(
                 )
             )
 
-    def save_generator() -> "Generator":
+    def save_snapshot() -> Saveable:
         snapshot = trainee.snapshot()
         snapshot.provenance = {**provenance, "images_seen": images_seen, "steps": images_seen // batch_size}
         snapshot.save_pretrained(out, overwrite=True)
@@ -173,13 +187,22 @@ def train(
 
     def checkpoint() -> None:
         if processes.is_main:
-            snapshot = save_generator()
-            save_picture(_sheet(snapshot), out / "samples" / f"{images_seen:012d}.png")
+            snapshot = save_snapshot()
+            if isinstance(snapshot, Generator):
+                drawn = _draw(snapshot)
+                save_picture(draw_sheet(drawn, snapshot.classes), out / "samples" / f"{images_seen:012d}.png")
+                if evolution is not None:
+                    evolution.add(images_seen, drawn)
+                    save_picture(evolution.picture(), out / EVOLUTION)
             # Last, so that a kill before this line repeats the steps since the checkpoint before, and all of the above.
             save_checkpoint(folder, objects, images_seen=images_seen, record=record)
 
     if processes.is_main and images_seen >= total:
-        save_generator()  # nothing is left to train, and somebody may have removed it
+        save_snapshot()  # nothing is left to train, and somebody may have removed it
+    if evolution is not None and processes.is_main and images_seen == 0:
+        before = trainee.snapshot()
+        if isinstance(before, Generator):
+            evolution.add(0, _draw(before))
     bar = progress_bar(
         total=total, initial=images_seen, unit="img", desc=str(out), disable=not (progress and processes.is_main)
     )
@@ -266,17 +289,17 @@ def _stop_after_step() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _sheet(generator: "Generator") -> Any:
-    """The same seeds each time, a row a class."""
+def _draw(generator: Generator) -> list[Tensor]:
+    """Images of the same seeds each time, for each class ``(SHEET_COLUMNS, C, H, W)``."""
     classes = len(generator.classes)
     labels = torch.arange(classes).repeat_interleave(SHEET_COLUMNS)
     seeds = torch.arange(SHEET_COLUMNS).repeat(classes)
-    return draw_sheet(generator.sample(labels, seeds).split(SHEET_COLUMNS), generator.classes)
+    return list(generator.sample(labels, seeds).split(SHEET_COLUMNS))
 
 
 def _forget(out: Path) -> None:
     """Throw an earlier run away: its generator too, which would otherwise be taken for the new run's."""
-    for name in (CONFIG, WEIGHTS):
+    for name in (CONFIG, WEIGHTS, EVOLUTION):
         (out / name).unlink(missing_ok=True)
     clear(out / TRAINING)
     shutil.rmtree(out / "samples", ignore_errors=True)

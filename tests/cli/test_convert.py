@@ -1,5 +1,6 @@
-"""``genmix convert dcgan`` and ``genmix convert stylegan``."""
+"""``genmix convert dcgan``, ``genmix convert stylegan`` and ``genmix convert adm``."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,96 @@ def test_bad_stylegans(genmix: Genmix, styles: Path, weights: Path, tmp_path: Pa
         ([styles, "--seed", -1], "seed must be a whole number"),
     ):
         outcome = genmix("convert", "stylegan", *arguments, "--out", tmp_path / "run")
+        assert outcome.code == 2
+        assert message in outcome.err
+        assert not (tmp_path / "run").exists()
+
+
+FLAGS = {
+    "image_size": 8,
+    "num_channels": 32,
+    "num_res_blocks": 1,
+    "channel_mult": "1,2",
+    "attention_resolutions": "4",
+    "num_head_channels": 32,
+    "learn_sigma": True,
+    "class_cond": True,
+    "num_classes": 2,
+    "resblock_updown": True,
+}
+
+
+@pytest.fixture
+def adm_weights(tmp_path: Path) -> tuple[Path, Path]:
+    """A checkpoint by the original's names, made by going through the key map backwards, and its flags."""
+    from genmix_transforms.generators.adm import ADMConfiguration
+    from genmix_transforms.generators.adm.key_map import module_names
+    from genmix_transforms.generators.adm.network import build_network
+
+    configuration = ADMConfiguration.from_flags(FLAGS)
+    ours = build_network(configuration).state_dict()
+    weights = {}
+    for theirs, here in module_names(configuration).items():
+        for leaf in ("weight", "bias"):
+            if theirs.endswith(".qkv"):  # two heads, one after the other: queries, keys, values of each
+                parts = [ours[f"{here.removesuffix('qkv')}to_{letter}.{leaf}"] for letter in "qkv"]
+                heads = configuration.heads(len(parts[0]))
+                value = torch.stack([part.unflatten(0, (heads, -1)) for part in parts], 1).flatten(0, 2)
+            elif f"{here}.{leaf}" in ours:
+                value = ours[f"{here}.{leaf}"]
+            else:
+                continue
+            kernel = leaf == "weight" and theirs.endswith(("qkv", "proj_out"))
+            weights[f"{theirs}.{leaf}"] = value[..., None] if kernel else value
+    torch.save(weights, tmp_path / "model.pt")
+    (tmp_path / "flags.json").write_text(json.dumps(FLAGS))
+    return tmp_path / "model.pt", tmp_path / "flags.json"
+
+
+def test_an_adm_and_what_it_proposes(
+    genmix: Genmix, adm_weights: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import UNet2DModel
+
+    monkeypatch.chdir(tmp_path)
+    file, config = adm_weights
+    outcome = genmix("convert", "adm", file, "--config", config, "--classes", "cyst,tumour", "--out", "runs/adm")
+    assert outcome.code == 0, outcome.err
+    assert "draws 3 x 8 x 8 images of cyst, tumour" in outcome.out
+    assert "--counts cyst=100,tumour=100" in outcome.out
+    assert genmix("-q", "fill", "runs/adm", "--counts", "tumour=2", "--out", "banks/adm").code == 0
+    assert SyntheticBank.load("banks/adm").class_counts == {"cyst": 0, "tumour": 2}
+    found = UNet2DModel.from_pretrained("runs/adm", subfolder="unet").conv_in.weight
+    assert torch.equal(found, torch.load(file)["input_blocks.0.0.weight"])
+    assert genmix("convert", "adm", file, "--config", config, "--out", "runs/adm").code == 2
+    assert genmix("convert", "adm", file, "--config", config, "--out", "runs/adm", "--overwrite").code == 0
+
+
+def test_an_upsampler_becomes_a_folder_of_diffusers(
+    genmix: Genmix, adm_weights: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from diffusers import UNet2DModel
+
+    file, config = adm_weights
+    weights = torch.load(file)
+    weights["input_blocks.0.0.weight"] = torch.zeros(32, 6, 3, 3)
+    torch.save(weights, file)
+    config.write_text(json.dumps({**FLAGS, "small_size": 4}))
+    outcome = genmix("convert", "adm", file, "--config", config, "--out", tmp_path / "up")
+    assert outcome.code == 0, outcome.err
+    assert "an ADM upsampler, which UNet2DModel.from_pretrained opens" in outcome.out
+    assert UNet2DModel.from_pretrained(tmp_path / "up").config["in_channels"] == 6
+
+
+def test_what_is_no_adm(genmix: Genmix, adm_weights: tuple[Path, Path], weights: Path, tmp_path: Path) -> None:
+    file, config = adm_weights
+    for arguments, message in (
+        ([weights], "expected a network of OpenAI's guided-diffusion"),
+        ([file], "none of the published sizes"),
+        ([file, "--config", tmp_path / "none.json"], "none.json: no such file"),
+        ([file, "--config", config, "--classes", "a"], "weights of 2 classes, and 1 names (a)"),
+    ):
+        outcome = genmix("convert", "adm", *arguments, "--out", tmp_path / "run")
         assert outcome.code == 2
         assert message in outcome.err
         assert not (tmp_path / "run").exists()

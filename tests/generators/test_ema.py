@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from genmix_transforms.generators.ema import MovingAverage
+from genmix_transforms.errors import InputError
+from genmix_transforms.generators.ema import MovingAverage, half_life_of
 
 
 def network() -> nn.Module:
@@ -76,3 +77,24 @@ def test_state_goes_round() -> None:
     second.load_state_dict(first.state_dict())
     for key, value in second.state_dict().items():
         assert torch.equal(value, first.state_dict()[key])
+
+
+def test_an_average_elsewhere_follows_all_the_same() -> None:
+    model = network()
+    beside, apart = MovingAverage(model, half_life=100), MovingAverage(model, half_life=100, device="cpu")
+    model(torch.randn(16, 3))
+    for average in (beside, apart):
+        average.update(model, batch=16, images_seen=10_000)
+    for key, value in beside.state_dict().items():
+        assert torch.equal(value, apart.state_dict()[key])
+
+
+@pytest.mark.parametrize(("decay", "batch"), [(0.9999, 256), (0.999, 8), (0.5, 1)])
+def test_a_decay_of_a_step_is_a_half_life_of_images(decay: float, batch: int) -> None:
+    assert 0.5 ** (batch / half_life_of(decay, batch_size=batch)) == pytest.approx(decay, abs=1e-12)
+
+
+@pytest.mark.parametrize("decay", [0, 1, -0.5, 1.5])
+def test_a_decay_that_cannot_be(decay: float) -> None:
+    with pytest.raises(InputError, match="ema_decay must be above 0 and below 1"):
+        half_life_of(decay, batch_size=1)

@@ -37,6 +37,7 @@ def test_alone_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     processes.average_gradients([parameter])
     processes.wait()
     assert parameter.grad.tolist() == [1, 2]
+    assert processes.gather(parameter.grad).tolist() == [1, 2]
 
 
 SCRIPT = """
@@ -52,6 +53,8 @@ processes.average_gradients([a, b, c])
 assert a.grad.tolist() == [1.5, 3.0], a.grad
 assert b.grad.tolist() == [[5.0, 0.0]], b.grad
 assert c.grad is None
+everyone = processes.gather(torch.tensor([[10, processes.rank]]))
+assert everyone.tolist() == [[10, 0], [10, 1]], everyone
 processes.wait()
 torch.distributed.destroy_process_group()
 """

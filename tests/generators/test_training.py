@@ -19,6 +19,7 @@ import torch
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators import DCGAN
+from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.training import train
 
 Patches = Callable[..., PatchDataset]
@@ -327,3 +328,50 @@ def test_another_number_of_processes_is_said_aloud(
         warnings.simplefilter("always")
         run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path, steps=11)
     assert any("begun with 2 processes, going on with 1" in str(warning.message) for warning in caught)
+
+
+def test_the_evolution_begins_before_the_training_and_survives_a_kill(
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
+) -> None:
+    patches = tiny_patches()
+
+    def evolution() -> Evolution:
+        return Evolution(patches.classes, batch_size=4)
+
+    whole = evolution()
+    run(Recorder(tiny_dcgan()), patches, tmp_path / "whole", evolution=whole)
+    assert whole.images_seen == [0, 12, 24, 36, 40]
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(Recorder(tiny_dcgan(), fail_at=28), patches, tmp_path / "broken", evolution=evolution())
+    again = evolution()
+    run(Recorder(tiny_dcgan()), patches, tmp_path / "broken", evolution=again)
+    assert again.images_seen == whole.images_seen
+    pictures = [(tmp_path / out / "evolution.png").read_bytes() for out in ("whole", "broken")]
+    assert pictures[0] == pictures[1]
+    drawn = tiny_dcgan().sample([0] * 8 + [1] * 8, [*range(8)] * 2)
+    for number, (_, row) in enumerate(whole.rows()):
+        assert torch.equal(row[0], drawn[number // 3 * 8 + number % 3])
+    run(Recorder(tiny_dcgan()), patches, tmp_path / "whole", seed=1, restart=True, steps=1)
+    assert not (tmp_path / "whole/evolution.png").exists()
+
+
+class Scale:
+    """What draws nothing, but can be saved."""
+
+    def __init__(self) -> None:
+        self.provenance: dict[str, Any] = {}
+
+    def save_pretrained(self, folder: Path, *, overwrite: bool = False) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "scale.json").write_text(json.dumps(self.provenance["steps"]))
+
+
+def test_what_draws_nothing_is_trained_without_sheets(
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(tiny_dcgan())
+    monkeypatch.setattr(recorder, "snapshot", Scale)
+    run(recorder, tiny_patches(), tmp_path)
+    assert (tmp_path / "scale.json").read_text() == "10"
+    assert not (tmp_path / "samples").exists()
+    assert (tmp_path / "training/checkpoint.json").exists()

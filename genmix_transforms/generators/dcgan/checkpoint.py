@@ -1,22 +1,18 @@
 """Weights of DCGANs trained elsewhere: state dicts as the PyTorch DCGAN example saves them; no object is unpickled."""
 
-import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from genmix_transforms.bank.verifying import file_hash
-from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.errors import InputError
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.dcgan.generator import DCGAN, RESOLUTIONS
 from genmix_transforms.generators.dcgan.network import stage_widths
 from genmix_transforms.generators.per_class import PerClass
+from genmix_transforms.generators.weights_file import flatten, read_weights
 
 _KEY = re.compile(r"(?P<prefix>(?:.*\.)?)main\.(?P<layer>\d+)\.(?P<name>\w+)")
 
@@ -91,44 +87,16 @@ def _convert(file: Path, class_name: str) -> DCGAN:
 def _generator_state(file: Path) -> dict[str, Tensor]:
     """The generator's tensors in a file, their prefix removed."""
     found: dict[str, dict[str, Tensor]] = {}
-    for key, value in _flatten(_read(file)):
+    for key, value in flatten(read_weights(file)):
         match = _KEY.fullmatch(key)
         if match and isinstance(value, Tensor):
             found.setdefault(match["prefix"], {})[f"main.{match['layer']}.{match['name']}"] = value
     # A generator normalises after its first layer; a discriminator does not.
     generators = {prefix: state for prefix, state in found.items() if "main.1.running_mean" in state}
     if len(generators) != 1:
-        keys = ", ".join(key for key, _ in list(_flatten(_read(file)))[:4])
+        keys = ", ".join(key for key, _ in list(flatten(read_weights(file)))[:4])
         raise InputError(
             f"{file}: expected the generator of the PyTorch DCGAN example (main.0.weight, main.1.running_mean, ...), "
             + (f"found several ({', '.join(generators)})" if generators else f"found {keys or 'nothing'}, ...")
         )
     return next(iter(generators.values()))
-
-
-def _read(file: Path) -> Any:
-    if not file.is_file():
-        raise MissingPathError(f"{file}: no such file")
-    if file.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(file)
-        except safetensors.SafetensorError as error:
-            raise InputError(f"{file}: not a whole safetensors file ({error})") from error
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        with open(file, "rb") as content:
-            if content.read(2) not in (b"PK", b"\x80\x02"):  # a zip archive, or a pickle: what torch.save writes
-                raise InputError(f"{file}: not a file of PyTorch weights") from error
-        raise InputError(
-            f"{file}: holds more than tensors, and unpickling objects can run code: nothing in it was run. "
-            "Save its state_dict() alone, where you trust it, and convert that"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"{file}: not a readable PyTorch file ({error})") from error
-
-
-def _flatten(content: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(content, Mapping):
-        return [(prefix.rstrip("."), content)]
-    return [item for key, value in content.items() for item in _flatten(value, f"{prefix}{key}.")]

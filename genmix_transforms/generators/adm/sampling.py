@@ -1,0 +1,300 @@
+"""Sampling: from noise to images, step by step. Every number that an image depends on comes from its own seed.
+
+The updates are plain functions of float tensors: :func:`ddpm_step`, :func:`ddim_step`. DPM-Solver++ and UniPC are
+diffusers'.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from math import sqrt
+from typing import Any
+
+import torch
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genmix_transforms.errors import InputError
+from genmix_transforms.generators.adm.configuration import ADMConfiguration
+from genmix_transforms.generators.adm.sampler_settings import SamplerSettings
+from genmix_transforms.generators.adm.schedule import NoiseSchedule
+from genmix_transforms.generators.randomness import noise
+
+LEAST_LOG_SNR = -5.1
+"""Where DPM-Solver++ begins on a cosine schedule, whose first steps are so noisy that it would divide by nothing."""
+
+
+def ddpm_step(
+    noisy: Tensor,
+    image: Tensor,
+    variance: Tensor | None,
+    fresh_noise: Tensor | None,
+    *,
+    schedule: NoiseSchedule,
+    index: int,
+    gradient: Tensor | None = None,
+) -> Tensor:
+    """One ancestral step: a draw from ``p(x_(t-1) | x_t)``.
+
+    Args:
+        noisy: ``x_t``, ``(N, C, H, W)``.
+        image: the network's ``x_0``.
+        variance: what it says of the variance, -1 for the posterior's and 1 for beta's; None: beta.
+        fresh_noise: standard normal; None for the last step, which adds none.
+        schedule: of the steps taken.
+        index: of this step in it; 0 is the last.
+        gradient: of ``log p(y | x_t)`` by ``x_t``, scaled: classifier guidance.
+
+    Source: Ho et al. (arXiv 2006.11239), equation 7; Nichol, Dhariwal (2102.09672), equation 15 for the variance;
+    Dhariwal, Nichol (2105.05233), algorithm 1 for the guidance.
+    """
+    mean = float(schedule.posterior_weight_image[index]) * image + float(schedule.posterior_weight_noisy[index]) * noisy
+    smallest = schedule.posterior_log_variance[index]
+    if variance is None:
+        # As the original has it: beta, and at the end the posterior's, for a better likelihood.
+        log_variance = torch.full_like(noisy, float(smallest if index == 0 else schedule.betas[index].log()))
+    else:
+        share = (variance + 1) / 2
+        log_variance = share * float(schedule.betas[index].log()) + (1 - share) * float(smallest)
+    if gradient is not None:
+        mean = mean + log_variance.exp() * gradient
+    return mean if fresh_noise is None else mean + (0.5 * log_variance).exp() * fresh_noise
+
+
+def ddim_step(
+    noisy: Tensor,
+    image: Tensor,
+    fresh_noise: Tensor | None = None,
+    *,
+    schedule: NoiseSchedule,
+    index: int,
+    eta: float = 0.0,
+) -> Tensor:
+    """One step of DDIM; the arguments are those of :func:`ddpm_step`, and ``eta`` the share of its noise.
+
+    Source: Song, Meng, Ermon (arXiv 2010.02502), equation 12.
+    """
+    left, left_before = float(schedule.alphas_cumprod[index]), float(schedule.alphas_cumprod_before[index])
+    direction = _noise_in(noisy, image, left)
+    sigma = eta * sqrt((1 - left_before) / (1 - left)) * sqrt(1 - left / left_before)
+    mean = sqrt(left_before) * image + sqrt(1 - left_before - sigma**2) * direction
+    return mean if fresh_noise is None else mean + sigma * fresh_noise
+
+
+class Denoiser:
+    """The network as the samplers ask it: from ``x_t`` to the image in it, guided or not.
+
+    Args:
+        network: noisy images, timesteps and labels to the prediction.
+        labels: int64 ``(N,)``, on the network's device.
+        configuration: of the network.
+        schedule: all timesteps.
+        settings: guidance and precision.
+        classifier: noisy images and timesteps to logits; for classifier guidance.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labels: Tensor,
+        *,
+        configuration: ADMConfiguration,
+        schedule: NoiseSchedule,
+        settings: SamplerSettings,
+        classifier: nn.Module | None = None,
+    ) -> None:
+        self.network = network
+        self.labels = labels
+        self.configuration = configuration
+        self.schedule = schedule
+        self.settings = settings
+        self.classifier = classifier
+
+    def __call__(self, noisy: Tensor, timestep: int) -> tuple[Tensor, Tensor | None]:
+        """``x_0``, clipped to [-1, 1], and what the network says of the variance (None if it does not)."""
+        prediction = self._predict(noisy, timestep)
+        predicted, variance = prediction, None
+        if self.configuration.learn_sigma:
+            predicted, variance = prediction.chunk(2, dim=1)
+        left = float(self.schedule.alphas_cumprod[timestep])
+        image = sqrt(1 / left) * noisy - sqrt(1 / left - 1) * predicted
+        return image.clamp_(-1, 1), variance
+
+    def _predict(self, noisy: Tensor, timestep: int) -> Tensor:
+        scale = self.settings.guidance_scale
+        labels = self.labels if self.configuration.class_cond else None
+        if scale == 1 or labels is None:
+            return self._pass(noisy, timestep, labels)
+        none = torch.full_like(labels, self.configuration.num_classes)
+        with_class, without = self._pass(noisy.repeat(2, 1, 1, 1), timestep, torch.cat([labels, none])).chunk(2)
+        channels = noisy.shape[1]
+        # The variance is the class's own: it is no direction to go in.
+        guided = torch.lerp(without[:, :channels], with_class[:, :channels], scale)
+        return torch.cat([guided, with_class[:, channels:]], dim=1)
+
+    def _pass(self, noisy: Tensor, timestep: int, labels: Tensor | None) -> Tensor:
+        times = torch.full((len(noisy),), timestep, device=noisy.device)
+        with self._precision(noisy.device):
+            prediction: Tensor = self.network(noisy, times, class_labels=labels, return_dict=False)[0]
+        return prediction.float() if noisy.dtype == torch.float32 else prediction
+
+    def gradient(self, noisy: Tensor, timestep: int) -> Tensor | None:
+        """The scaled gradient of ``log p(y | x_t)``; None without classifier guidance."""
+        if not self.settings.classifier_scale or self.classifier is None:
+            return None
+        with torch.enable_grad(), self._precision(noisy.device):
+            inputs = noisy.detach().requires_grad_(True)
+            times = torch.full((len(noisy),), timestep, device=noisy.device)
+            chosen = F.log_softmax(self.classifier(inputs, times).float(), dim=1).gather(1, self.labels[:, None])
+            (gradient,) = torch.autograd.grad(chosen.sum(), inputs)
+        scaled: Tensor = gradient * self.settings.classifier_scale
+        return scaled
+
+    def guided(self, noisy: Tensor, timestep: int) -> Tensor:
+        """``x_0`` with the classifier's gradient in it: the score moved, not the mean.
+
+        Source: Dhariwal, Nichol (arXiv 2105.05233), algorithm 2.
+        """
+        image, _ = self(noisy, timestep)
+        gradient = self.gradient(noisy, timestep)
+        if gradient is None:
+            return image
+        left = float(self.schedule.alphas_cumprod[timestep])
+        # Not clipped again, as in the original.
+        return image + (1 - left) / sqrt(left) * gradient
+
+    def _precision(self, device: torch.device) -> Any:
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
+
+@torch.no_grad()
+def draw(
+    denoiser: Denoiser,
+    start: Tensor,
+    fresh_noise: Callable[[int], Tensor],
+) -> Tensor:
+    """Go all the way from noise to images.
+
+    Args:
+        denoiser: the network, its schedule and the settings.
+        start: standard normal noise ``(N, C, H, W)``.
+        fresh_noise: the number of a step, counted from 1, to the noise that it adds: of the shape of ``start``.
+
+    Returns:
+        Images ``(N, C, H, W)``, around [-1, 1].
+    """
+    settings, schedule = denoiser.settings, denoiser.schedule
+    if settings.method in ("dpmsolver++", "unipc"):
+        return _draw_with_solver(denoiser, start)
+    steps = schedule.respaced(settings.steps, spacing=settings.spacing)
+    values = start
+    for number, index in enumerate(reversed(range(len(steps))), start=1):
+        timestep = int(steps.timesteps[index])
+        last = index == 0
+        if settings.method == "ddpm":
+            image, variance = denoiser(values, timestep)
+            values = ddpm_step(
+                values,
+                image,
+                variance,
+                None if last else fresh_noise(number).to(values.device),
+                schedule=steps,
+                index=index,
+                gradient=denoiser.gradient(values, timestep),
+            )
+        else:
+            image = denoiser.guided(values, timestep)
+            added = fresh_noise(number).to(values.device) if settings.eta and not last else None
+            values = ddim_step(values, image, added, schedule=steps, index=index, eta=settings.eta)
+    return values
+
+
+def _draw_with_solver(denoiser: Denoiser, start: Tensor) -> Tensor:
+    scheduler = _solver(denoiser)
+    values: Tensor = start
+    for timestep in scheduler.timesteps:
+        image = denoiser.guided(values, int(timestep)).clamp_(-1, 1)
+        values = scheduler.step(image, timestep, values, return_dict=False)[0]
+    return values
+
+
+def _solver(denoiser: Denoiser) -> Any:
+    """A diffusers scheduler, which takes the image that the denoiser sees: it need not know of variances and clips."""
+    schedule, settings = denoiser.schedule, denoiser.settings
+    common = {
+        "num_train_timesteps": len(schedule),
+        "trained_betas": schedule.betas.tolist(),
+        "prediction_type": "sample",
+        "timestep_spacing": "linspace",
+        "solver_order": 2,
+    }
+    if settings.steps > len(schedule):
+        schedule.respaced(settings.steps)  # says what is wrong
+    if settings.method == "unipc":
+        scheduler: Any = UniPCMultistepScheduler(**common)
+    else:
+        clipped = {"lambda_min_clipped": LEAST_LOG_SNR} if denoiser.configuration.noise_schedule == "cosine" else {}
+        scheduler = DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", **common, **clipped)
+    scheduler.set_timesteps(settings.steps)
+    if len(scheduler.timesteps.unique()) < settings.steps:
+        raise InputError(
+            f"sampling: {settings.method} is for few steps: {settings.steps} of {len(schedule)} timesteps would take "
+            "some twice; take fewer, or ddim or ddpm"
+        )
+    return scheduler
+
+
+def draw_images(
+    network: nn.Module,
+    labels: Tensor,
+    seeds: Tensor,
+    *,
+    configuration: ADMConfiguration,
+    settings: SamplerSettings,
+    classifier: nn.Module | None = None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Draw images batch by batch, in evaluation mode, on the network's device.
+
+    Yields:
+        Where in the whole the images belong, and they themselves: ``(n, C, H, W)``, around [-1, 1].
+    """
+    device = next(network.parameters()).device
+    schedule = NoiseSchedule.of(configuration)
+    shape = (configuration.channels, configuration.image_size, configuration.image_size)
+    was_training = network.training
+    network.eval()
+    try:
+        for here, some, start, fresh in whole_batches(labels, seeds, settings.batch_size, shape):
+            denoiser = Denoiser(
+                network,
+                some.to(device),
+                configuration=configuration,
+                schedule=schedule,
+                settings=settings,
+                classifier=classifier,
+            )
+            yield here, draw(denoiser, start.to(device), fresh)[: here.stop - here.start]
+    finally:
+        network.train(was_training)
+
+
+def whole_batches(
+    labels: Tensor, seeds: Tensor, batch_size: int, shape: Sequence[int]
+) -> Iterator[tuple[slice, Tensor, Tensor, Callable[[int], Tensor]]]:
+    """Labels and noise in batches of always the same size, the last filled up with what is thrown away.
+
+    Yields:
+        Where in the whole the batch belongs; its labels; the noise that it starts from; and what gives each step's.
+    """
+    for start in range(0, len(labels), batch_size):
+        here = slice(start, min(start + batch_size, len(labels)))
+        missing = batch_size - (here.stop - here.start)
+        own = seeds[here].tolist()
+
+        def fresh(stream: int, own: list[int] = own, missing: int = missing) -> Tensor:
+            return torch.cat([noise(own, shape, stream=stream), torch.zeros(missing, *shape)])
+
+        yield here, F.pad(labels[here], (0, missing)), fresh(0), fresh
+
+
+def _noise_in(noisy: Tensor, image: Tensor, left: float) -> Tensor:
+    return (sqrt(1 / left) * noisy - image) / sqrt(1 / left - 1)

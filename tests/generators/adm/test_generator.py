@@ -1,0 +1,264 @@
+"""ADM as a generator: an image is its label, seed, weights and sampler; saved, loaded, guided, and what it refuses."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genmix_transforms.errors import InputError, OverwriteError
+from genmix_transforms.generators import ADM, fill_bank, load_generator
+from genmix_transforms.generators.adm import ADMConfiguration, NoisyClassifier
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_adm: Make) -> ADM:
+    return tiny_adm()
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_flags: ADMConfiguration) -> NoisyClassifier:
+    torch.manual_seed(0)
+    return NoisyClassifier.of(tiny_flags)
+
+
+@pytest.mark.parametrize("method", ["ddpm", "ddim", "dpmsolver++", "unipc"])
+@settings(max_examples=4, deadline=None)
+@given(pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2**62)), min_size=1, max_size=7))
+def test_an_image_depends_on_its_own_label_and_seed_alone(
+    generator: ADM, method: str, pairs: list[tuple[int, int]]
+) -> None:
+    sampler = generator.with_sampler(method=method)
+    labels, seeds = [label for label, _ in pairs], [seed for _, seed in pairs]
+    together = sampler.sample(labels, seeds)
+    assert together.dtype == torch.uint8
+    assert together.shape == (len(pairs), 1, 16, 16)
+    assert torch.equal(sampler.sample(labels[::-1], seeds[::-1]), together.flip(0))
+    assert torch.equal(sampler.sample(labels[-1:], seeds[-1:])[0], together[-1])
+
+
+def test_label_and_seed_each_make_a_difference(generator: ADM) -> None:
+    images = generator.sample([0, 1, 0], [5, 5, 6])
+    assert len({tuple(image.flatten().tolist()) for image in images}) == 3
+    assert images.float().std() > 20
+
+
+def test_the_sampler_is_part_of_the_identity(generator: ADM) -> None:
+    first = generator.sample([0], [5])
+    for changes in ({"steps": 4}, {"method": "ddpm"}, {"eta": 1.0}):
+        other = generator.with_sampler(**changes)
+        assert not torch.equal(other.sample([0], [5]), first)
+        assert other.config != generator.config
+        assert other.network is generator.network
+        assert other.describe()["config"]["sampler"] == {**generator.config["sampler"], **changes}
+    assert torch.equal(generator.sample([0], [5]), first)
+
+
+def test_sampling_leaves_training_mode_and_random_numbers_alone(generator: ADM) -> None:
+    generator.network.train()
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    before = generator.sample([0], [1])
+    assert torch.equal(torch.rand(2), expected)
+    assert generator.network.training
+    generator.network.eval()
+    assert torch.equal(generator.sample([0], [1]), before)
+
+
+def test_no_labels_no_images(generator: ADM) -> None:
+    assert generator.sample([], []).shape == (0, 1, 16, 16)
+
+
+def test_sixteen_bits_and_colour(tiny_adm: Make) -> None:
+    wide = tiny_adm(bits=16).sample([0], [1])
+    assert wide.dtype == torch.uint16
+    assert (wide.to(torch.int32) / 257 - tiny_adm().sample([0], [1])).abs().max() <= 0.5 + 1e-3
+    assert tiny_adm(channels=3).sample([0], [1]).shape == (1, 3, 16, 16)
+
+
+def test_the_folder_is_ours_and_diffusers(generator: ADM, tmp_path: Path) -> None:
+    generator.save_pretrained(tmp_path / "run")
+    loaded = load_generator(tmp_path / "run")
+    assert isinstance(loaded, ADM)
+    assert (loaded.config, loaded.weights_hash) == (generator.config, generator.weights_hash)
+    assert torch.equal(loaded.sample([0, 2], [5, 6]), generator.sample([0, 2], [5, 6]))
+    network = UNet2DModel.from_pretrained(tmp_path / "run", subfolder="unet")
+    images, times, labels = torch.randn(2, 1, 16, 16), torch.tensor([3, 900]), torch.tensor([0, 2])
+    with torch.no_grad():
+        expected = generator.network(images, times, class_labels=labels).sample
+        assert torch.allclose(network(images, times, class_labels=labels).sample, expected, atol=1e-5)
+    scheduler = DDPMScheduler.from_pretrained(tmp_path / "run", subfolder="scheduler")
+    assert torch.allclose(scheduler.betas.double(), generator.schedule.betas, atol=1e-8)
+    assert scheduler.config.variance_type == "learned_range"
+
+
+def test_provenance_travels_with_the_weights(tiny_adm: Make, tmp_path: Path) -> None:
+    generator = tiny_adm()
+    generator.provenance = {"images_seen": 3}
+    generator.save_pretrained(tmp_path)
+    assert load_generator(tmp_path).provenance == {"images_seen": 3}
+    with pytest.raises(OverwriteError, match="holds a generator already"):
+        generator.save_pretrained(tmp_path)
+    files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    generator.save_pretrained(tmp_path, overwrite=True)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == files
+
+
+def test_it_fills_a_bank(generator: ADM, tmp_path: Path) -> None:
+    bank = fill_bank(generator, counts={"a": 2, "c": 3}, out=tmp_path, progress=False)
+    assert bank.class_counts == {"a": 2, "b": 0, "c": 3}
+    assert torch.equal(bank.images[:2], generator.sample([0, 0], [0, 1]))
+
+
+def test_a_classifier_guides_and_is_saved(generator: ADM, classifier: NoisyClassifier, tmp_path: Path) -> None:
+    guided = generator.with_classifier(classifier, scale=100.0)
+    plain = generator.sample([0], [5])
+    images = guided.sample([0], [5])
+    assert not torch.equal(images, plain)
+    assert guided.weights_hash != generator.weights_hash
+    guided.save_pretrained(tmp_path)
+    loaded = load_generator(tmp_path)
+    assert torch.equal(loaded.sample([0], [5]), images)
+    assert loaded.weights_hash == guided.weights_hash
+    free = guided.with_classifier(None)
+    assert torch.equal(free.sample([0], [5]), plain)
+    free.save_pretrained(tmp_path, overwrite=True)
+    assert load_generator(tmp_path).classifier is None  # type: ignore[attr-defined]
+
+
+def test_a_network_that_is_not_told_the_class_is_guided_to_it(
+    tiny_adm: Make, tiny_flags: ADMConfiguration, classifier: NoisyClassifier, tmp_path: Path
+) -> None:
+    plain = tiny_adm(classes=["any"], configuration=replace(tiny_flags, class_cond=False))
+    guided = plain.with_classifier(classifier, scale=100.0, classes=["a", "b", "c"])
+    images = guided.sample([0, 2], [5, 5])
+    assert not torch.equal(images[0], images[1])
+    guided.save_pretrained(tmp_path)
+    loaded = load_generator(tmp_path)
+    assert loaded.classes == ("a", "b", "c")
+    assert torch.equal(loaded.sample([0, 2], [5, 5]), images)
+    with pytest.raises(InputError, match=r"not told the class .*a, b, c; .*or let a classifier guide it"):
+        guided.with_sampler(classifier_scale=0.0)
+    with pytest.raises(InputError, match=r"\(1, 16, 3\) cannot guide a generator of \(1, 16, 1\)"):
+        plain.with_classifier(classifier)
+
+
+def test_the_compiled_network_draws_the_same(generator: ADM, tiny_adm: Make) -> None:
+    compiled = tiny_adm()
+    compiled.network.compile(backend="aot_eager", fullgraph=True)
+    difference = compiled.sample([0, 2], [5, 6]).int() - generator.sample([0, 2], [5, 6]).int()
+    assert difference.abs().max() <= 1
+
+
+def test_classifier_free_guidance(tiny_adm: Make) -> None:
+    generator = tiny_adm(null_class=True)
+    assert generator.network.class_embedding.weight.shape[0] == 4
+    guided = generator.with_sampler(guidance_scale=4.0)
+    assert not torch.equal(guided.sample([0], [5]), generator.sample([0], [5]))
+    together = guided.sample([0, 2], [5, 6])
+    assert torch.equal(guided.sample([2], [6])[0], together[1])
+
+
+def test_from_a_checkpoint_of_the_original(reference: Make, tiny_flags: ADMConfiguration, tmp_path: Path) -> None:
+    network = reference(tiny_flags)
+    torch.save(network.weights, tmp_path / "model.pt")
+    generator = ADM.from_checkpoint(tmp_path / "model.pt", configuration=tiny_flags)
+    assert generator.classes == ("class-0000", "class-0001", "class-0002")
+    assert generator.provenance["file"].startswith("sha256:")
+    torch.manual_seed(0)
+    images, times, labels = torch.randn(2, 1, 16, 16), torch.tensor([3, 900]), torch.tensor([0, 2])
+    with torch.no_grad():
+        expected = network.unet(images, times, labels)
+        assert (generator.network(images, times, class_labels=labels).sample - expected).abs().max() <= 1e-5
+    named = ADM.from_checkpoint(
+        tmp_path / "model.pt", configuration=tiny_flags, classes=["x", "y", "z"], sampler={"steps": 2}
+    )
+    named.save_pretrained(tmp_path / "run")
+    loaded = load_generator(tmp_path / "run")
+    assert loaded.classes == ("x", "y", "z")
+    assert torch.equal(loaded.sample([1], [2]), named.sample([1], [2]))
+    with pytest.raises(InputError, match=r"weights of 3 classes, and 2 names \(x, y\); leave the names out, and adapt"):
+        ADM.from_checkpoint(tmp_path / "model.pt", configuration=tiny_flags, classes=["x", "y"])
+
+
+def test_what_draws_nothing_is_no_generator(reference: Make, tiny_flags: ADMConfiguration, tmp_path: Path) -> None:
+    file = tmp_path / "model.pt"
+    torch.save(reference(tiny_flags, classifier=True).weights, file)
+    with pytest.raises(InputError, match=r"model\.pt: an ADM classifier, which draws no images by itself"):
+        ADM.from_checkpoint(file, configuration=tiny_flags)
+    upsampler = replace(tiny_flags, small_size=8)
+    torch.save(reference(upsampler).weights, file)
+    with pytest.raises(InputError, match="an ADM upsampler"):
+        ADM.from_checkpoint(file, configuration=upsampler)
+    with pytest.raises(InputError, match="an upsampler draws nothing without a smaller image"):
+        ADM(classes=["a", "b", "c"], configuration=upsampler)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": "abc"}, "classes must be different names, in a list; got 'abc'"),
+        ({"classes": ["a", "a"]}, "classes must be different names, at least one"),
+        ({"classes": []}, "at least one, got"),
+        ({"bits": 12}, "bits must be 8 or 16, got 12"),
+        ({"configuration": {"class_cond": False}}, r"not told the class \(class_cond is false\).*adapt\(classes"),
+        ({"resolution": 17}, "must be a multiple of 2, got 17; bring the images to 18 pixels"),
+        ({"resolution": "16"}, "the size must be a whole number"),
+        ({"channels": 0}, "channels must be a whole number, at least 1, got 0"),
+        ({"sampler": {"steps": 1001}}, "1001 sampling steps of a diffusion that has 1000 timesteps"),
+        (
+            {"sampler": {"guidance_scale": 2.0}},
+            "guidance_scale 2.0 needs a network that was trained with label dropout",
+        ),
+    ],
+)
+def test_what_makes_no_generator(options: dict[str, Any], message: str, tiny_flags: ADMConfiguration) -> None:
+    defaults: dict[str, Any] = {"classes": ["a", "b"], "configuration": tiny_flags}
+    with pytest.raises(InputError, match=message):
+        ADM(**{**defaults, **options})
+
+
+def test_what_cannot_be_sampled(generator: ADM, classifier: NoisyClassifier, tiny_flags: ADMConfiguration) -> None:
+    with pytest.raises(InputError, match="labels run from 0 to 3, but the classes are 0 a, 1 b, 2 c"):
+        generator.sample([0, 3], [1, 2])
+    with pytest.raises(InputError, match="one seed for each label, got 1 labels and 2 seeds"):
+        generator.sample([0], [1, 2])
+    with pytest.raises(
+        InputError, match="classifier_scale 2.0, but there is no classifier; give one with with_classifier"
+    ):
+        generator.with_sampler(classifier_scale=2.0).sample([0], [1])
+    with pytest.raises(InputError, match="1001 sampling steps"):
+        generator.with_sampler(steps=1001)
+    with pytest.raises(InputError, match="the network is told the class, and its classes are the classifier's too"):
+        generator.with_classifier(classifier, classes=["a", "b", "c"])
+    other = NoisyClassifier.of(replace(tiny_flags, num_classes=4))
+    with pytest.raises(
+        InputError, match=r"\(channels, size, classes\) \(1, 16, 4\) cannot guide a generator of \(1, 16, 3\)"
+    ):
+        generator.with_classifier(other)
+
+
+def test_folders_that_are_not_whole(generator: ADM, tmp_path: Path) -> None:
+    generator.save_pretrained(tmp_path / "run")
+    weights = tmp_path / "run" / "unet" / "diffusion_pytorch_model.safetensors"
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["config"]["configuration"]["num_channels"] = 64
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"not the weights that config\.json describes"):
+        load_generator(tmp_path / "run")
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        load_generator(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "unet")
+    with pytest.raises(InputError, match=r"no such file; .*run has a config\.json but no weights"):
+        load_generator(tmp_path / "run")

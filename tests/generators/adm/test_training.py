@@ -1,0 +1,216 @@
+"""One training step of an ADM: who is shown what, which weights move, parts, dropout of labels, the average."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from genmix_transforms.generators import ADM
+from genmix_transforms.generators.adm.loss import HybridLoss
+from genmix_transforms.generators.adm.settings import TrainingSettings
+from genmix_transforms.generators.adm.timesteps import make_timesteps
+from genmix_transforms.generators.adm.training import ADMTraining, parts
+from genmix_transforms.generators.adm.tuning import prepare_for_tuning
+
+TinyADM = Callable[..., ADM]
+
+IMAGES = torch.linspace(-1, 1, 8 * 256).view(8, 1, 16, 16)
+LABELS = torch.arange(8) % 3
+
+
+def make(generator: ADM, **options: Any) -> ADMTraining:
+    settings = TrainingSettings.of({"steps": 10, "batch_size": 8, **options})
+    network = generator.network.train()
+    prepare_for_tuning(network, settings.tune)
+    if settings.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
+    loss = HybridLoss(generator.schedule)
+    timesteps = make_timesteps(settings.timesteps, loss.count)
+    return ADMTraining(generator, network, settings=settings, loss=loss, timesteps=timesteps)
+
+
+def gradients_of(training: ADMTraining, *, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Those that the optimiser would have stepped with."""
+    caught: dict[str, torch.Tensor] = {}
+
+    def catch(*_: object) -> None:
+        for name, parameter in training.network.named_parameters():
+            if parameter.grad is not None:
+                caught[name] = parameter.grad.clone()
+
+    handle = training.optimiser.register_step_pre_hook(catch)
+    torch.manual_seed(seed)
+    training.training_step(IMAGES, LABELS, 0)
+    handle.remove()
+    return caught
+
+
+def test_the_gradient_is_that_of_the_hybrid_loss(tiny_adm: TinyADM) -> None:
+    got = gradients_of(make(tiny_adm()))
+    network = tiny_adm().network.train()
+    torch.manual_seed(0)
+    timesteps = torch.randint(0, 1000, (8,))
+    added = torch.randn(8, 1, 16, 16)
+    loss = HybridLoss(tiny_adm().schedule)
+    prediction = network(loss.noisy(IMAGES, added, timesteps), timesteps, class_labels=LABELS, return_dict=False)[0]
+    squared, bits = loss(prediction, IMAGES, added, timesteps)
+    # With 1000 timesteps a term weighs lambda times their number: 1.
+    (squared + bits).mean().backward()
+    for name, parameter in network.named_parameters():
+        assert torch.allclose(got[name], parameter.grad, atol=1e-6, rtol=1e-4), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"accumulate": 3}, {"gradient_checkpointing": True}, {"gradient_checkpointing": True, "accumulate": 8}],
+)
+def test_ways_to_save_memory_change_nothing(tiny_adm: TinyADM, options: dict[str, Any]) -> None:
+    plain, thrifty = gradients_of(make(tiny_adm())), gradients_of(make(tiny_adm(), **options))
+    assert plain.keys() == thrifty.keys()
+    for name in plain:
+        assert torch.allclose(plain[name], thrifty[name], atol=1e-5, rtol=1e-3), name
+
+
+def test_checkpointing_keeps_fewer_activations(tiny_adm: TinyADM) -> None:
+    kept = []
+    for checkpointing in (False, True):
+        training = make(tiny_adm(), gradient_checkpointing=checkpointing)
+        sizes: dict[int, int] = {}
+
+        def count(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            training.losses(IMAGES, LABELS, torch.arange(8), torch.randn_like(IMAGES))
+        kept.append(sum(sizes.values()))
+    assert kept[1] < kept[0] / 2
+
+
+def test_parts_hold_every_image_once() -> None:
+    assert [list(range(8))[part] for part in parts(8, 3)] == [[0, 1], [2, 3, 4], [5, 6, 7]]
+
+
+def test_what_the_losses_are(tiny_adm: TinyADM) -> None:
+    fresh = ADM(classes=("a", "b", "c"), configuration=tiny_adm().configuration)
+    values = make(fresh).training_step(IMAGES, LABELS, 0)
+    assert values.keys() == {"mse", "bits_per_dim"}
+    assert values["mse"].item() == pytest.approx(1, abs=0.1)  # a new network predicts zero: the noise's own variance
+    assert math.isfinite(values["bits_per_dim"])
+
+
+def test_hidden_labels_are_the_row_for_no_class(tiny_adm: TinyADM) -> None:
+    seen: list[torch.Tensor] = []
+    training = make(tiny_adm(null_class=True), label_dropout=0.5)
+    training.network.register_forward_pre_hook(
+        lambda _, __, options: seen.append(options["class_labels"]), with_kwargs=True
+    )
+    for step in range(20):
+        torch.manual_seed(step)
+        training.training_step(IMAGES, LABELS, 8 * step)
+    labels = torch.stack(seen)
+    hidden = labels == 3
+    assert torch.equal(labels[~hidden], LABELS.expand(20, 8)[~hidden])
+    assert 0.35 < hidden.float().mean() < 0.65
+
+
+def test_mirrored_images_are_whole_and_half_of_them(tiny_adm: TinyADM) -> None:
+    seen: list[torch.Tensor] = []
+    training = make(tiny_adm(), mirror=True)
+    noisy = training.loss.noisy
+    training.loss.noisy = lambda images, *rest: seen.append(images) or noisy(images, *rest)  # type: ignore[method-assign]
+    for step in range(12):
+        torch.manual_seed(step)
+        training.training_step(IMAGES, LABELS, 8 * step)
+    turned = 0
+    for image, original in zip(torch.cat(seen), IMAGES.repeat(12, 1, 1, 1), strict=True):
+        assert torch.equal(image, original) or torch.equal(image, original.flip(-1))
+        turned += not torch.equal(image, original)
+    assert 30 < turned < 66
+
+
+def test_only_what_is_tuned_moves(tiny_adm: TinyADM) -> None:
+    generator = tiny_adm()
+    before = {name: value.clone() for name, value in generator.network.state_dict().items()}
+    training = make(generator, tune="attention", learning_rate=0.01)
+    training.training_step(IMAGES, LABELS, 0)
+    moved = {name for name, value in training.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved
+    assert not any("resnets" in name for name in moved)
+    assert len(training.average.average) == sum(parameter.requires_grad for parameter in training.network.parameters())
+
+
+def test_the_snapshot_is_the_average_and_a_copy(tiny_adm: TinyADM) -> None:
+    training = make(tiny_adm(), learning_rate=0.01)
+    for step in range(3):
+        training.training_step(IMAGES, LABELS, 8 * step)
+    snapshot = training.snapshot()
+    values = list(training.average.average.parameters())
+    for parameter, value in zip(snapshot.network.parameters(), values, strict=True):
+        assert torch.equal(parameter, value)
+        assert parameter.data_ptr() != value.data_ptr()
+    assert not torch.equal(snapshot.network.conv_in.weight, training.network.conv_in.weight)
+    assert not snapshot.network.training
+    assert training.network.training
+
+
+def test_the_average_keeps_the_decay_given_once_warm(tiny_adm: TinyADM) -> None:
+    training = make(tiny_adm(), ema_decay=0.9)
+    before = [value.clone() for value in training.average.average.parameters()]
+    training.training_step(IMAGES, LABELS, 10**6)
+    for old, new, weight in zip(before, training.average.average.parameters(), training._trained, strict=True):
+        assert torch.allclose(new, 0.9 * old + 0.1 * weight, atol=1e-7)
+
+
+def test_timesteps_learn_from_the_losses(tiny_adm: TinyADM) -> None:
+    training = make(tiny_adm(), timesteps="loss-second-moment")
+    training.training_step(IMAGES, LABELS, 0)
+    state = training.timesteps.state_dict()
+    assert state["seen"].sum() == 8
+    assert (state["history"] > 0).sum() == 8
+
+
+def test_bfloat16_learns_too(tiny_adm: TinyADM) -> None:
+    training = make(tiny_adm(), accumulate=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        values = training.training_step(IMAGES, LABELS, 0)
+    assert all(value.isfinite() for value in values.values())
+    assert all(parameter.dtype == torch.float32 for parameter in training.network.parameters())
+
+
+class NoHostReads(TorchDispatchMode):
+    """Fails where the host would wait for the device to know a value."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket not in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.is_nonzero,
+            torch.ops.aten.equal,
+        ), f"{func} reads the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("timesteps", ["uniform", "loss-second-moment"])
+def test_a_step_never_waits_for_the_device(tiny_adm: TinyADM, timesteps: str) -> None:
+    training = make(tiny_adm(null_class=True), timesteps=timesteps, mirror=True, accumulate=2)
+    with pytest.raises(AssertionError, match="reads the device"), NoHostReads():
+        IMAGES.sum().item()
+    with NoHostReads():
+        training.training_step(IMAGES, LABELS, 0)
+
+
+def test_it_learns(tiny_adm: TinyADM) -> None:
+    """Of images that are flat, all that is not flat is noise."""
+    smaller = {"image_size": 8, "channel_mult": [1, 1], "attention_resolutions": [4]}
+    generator = ADM(classes=("a", "b", "c"), configuration={**tiny_adm().configuration.to_flags(), **smaller})
+    training = make(generator, learning_rate=3e-3)
+    images = torch.tensor([0.8, -0.8, 0.0])[LABELS].view(8, 1, 1, 1).expand(-1, 1, 8, 8).contiguous()
+    errors = []
+    for step in range(40):
+        torch.manual_seed(step)
+        errors.append(training.training_step(images, LABELS, 8 * step)["mse"].item())
+    assert sum(errors[-10:]) < sum(errors[:10]) / 2
