@@ -43,7 +43,9 @@ def stylegan(
     per_class: PerClassOption = False,
     start_from: Annotated[
         str | None,
-        typer.Option(help="Fine-tune this StyleGAN (a folder, or a hub id), adapted to the data's size, channels and classes."),
+        typer.Option(
+            help="Fine-tune this StyleGAN (a folder, or a hub id), adapted to the data's size, channels and classes."
+        ),
     ] = None,
     fmap_base: Annotated[
         int,
