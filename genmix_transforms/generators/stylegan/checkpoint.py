@@ -19,7 +19,7 @@ from genmix_transforms.generators.stylegan.checks import RESOLUTIONS
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.foreign import ForeignWeights, widths_to_fmap
 from genmix_transforms.generators.stylegan.generator import StyleGAN
-from genmix_transforms.generators.stylegan.growth import resolution_at
+from genmix_transforms.generators.stylegan.growth import SMALLEST, doublings, resolution_at
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
 from genmix_transforms.generators.stylegan.nvidia import read_nvidia
 from genmix_transforms.generators.stylegan.ports import read_port
@@ -99,8 +99,9 @@ def _built(weights: ForeignWeights, classes: Sequence[str] | None) -> StyleGAN:
     count = 1 if embedding is None else len(embedding)
     if embedding is not None and count == 1:
         raise InputError("a class-conditional network of one class: its class vector can be neither kept nor left out")
-    if resolution_at(full) not in RESOLUTIONS:
-        raise InputError(f"makes images of {resolution_at(full)} pixels; this release reads {RESOLUTIONS}")
+    if full not in [doublings(side) for side in RESOLUTIONS]:
+        sides = ", ".join(str(SMALLEST << level) for level in range(full + 1)) or "no"
+        raise InputError(f"has blocks for {sides} pixels; this release reads networks of {RESOLUTIONS} pixels")
     fmap_base, fmap_max = widths_to_fmap([len(ours[f"synthesis.layers.{2 * level}.bias"]) for level in range(full + 1)])
     sizes: dict[str, Any] = {
         "resolution": resolution_at(full),
@@ -207,5 +208,5 @@ def _flatten(content: Any) -> Iterator[tuple[str, Any]]:
             yield name, value
         elif id(value) not in seen:
             seen.add(id(value))
-            keys = [key for key in value if isinstance(key, (str, int)) and len(name) + len(str(key)) < LONGEST_NAME]
-            todo.extend((f"{name}.{key}" if name else str(key), value[key]) for key in reversed(keys))
+            keys = [key for key in value if isinstance(key, str) and len(name) + len(key) < LONGEST_NAME]
+            todo.extend((f"{name}.{key}" if name else key, value[key]) for key in reversed(keys))

@@ -70,8 +70,8 @@ def check_tensor(tensor: Tensor, *, name: str) -> Tensor:
     Raises:
         InputError: values that are no finite numbers.
     """
-    if not tensor.is_floating_point():
-        raise InputError(f"{name}: expected weights, got {tensor.dtype}")
+    if not tensor.is_floating_point() or not tensor.numel():
+        raise InputError(f"{name}: expected weights, got {tensor.dtype} of shape {tuple(tensor.shape)}")
     tensor = tensor.to(torch.float32, copy=True).contiguous()
     if not torch.isfinite(tensor).all():
         raise InputError(f"{name}: holds values that are not finite")

@@ -365,7 +365,7 @@ def _numbers(kind: _Type, shape: tuple[Any, ...], content: memoryview, *, fortra
     if kind.order is None:
         raise refusal("numbers without a byte order")
     dtype = np.dtype(kind.order + kind.code)
-    if len(shape) > 8 or not all(isinstance(side, int) and 0 < side < 2**31 for side in shape):
+    if len(shape) > 8 or not all(type(side) is int and 0 < side < 2**31 for side in shape):
         raise refusal("an array of an impossible shape")
     size = math.prod(shape) * dtype.itemsize
     if size != len(content):

@@ -254,7 +254,13 @@ def test_files_that_are_something_else(tmp_path: Path, nvidia: SimpleNamespace) 
     saved(
         {**state, "g_synthesis.blocks.0.conv1.weight": torch.zeros(3, 3, 5, 5)}, r".*conv\.weight: expected the shape"
     )
-    saved(port(resolution=8), "makes images of 8 pixels; this release reads")
+    saved(port(resolution=8), r"has blocks for 4, 8 pixels; this release reads networks of \(16, ")
+    first = {"generator.progression.0.conv1.input": torch.zeros(1, 3, 4, 4)}
+    saved(first, "has blocks for no pixels")
+    saved({**state, "g_mapping.map.dense0.bias": torch.zeros(0)}, r".*dense0\.bias: expected weights, got .* \(0,\)")
+    saved(
+        {name: value for name, value in state.items() if "dense" not in name}, ".*mapping_layers must be a whole number"
+    )
     saved(port(classes=1), "a class-conditional network of one class")
     saved(port(classes=3), ".*knows 3 classes .* adapted to 2", classes=["a", "b"])
     saved(state, ".*different names", classes=["a", "a"])

@@ -142,6 +142,12 @@ HOSTILE = {
     + FLOATS
     + ORDER
     + b"\x89C\x04\x00\x00\x00\x00tb.",
+    "an array as long as True": b"\x80\x03"
+    + ARRAY
+    + b"(K\x01\x88\x85"
+    + FLOATS
+    + ORDER
+    + b"\x89C\x04\x00\x00\x00\x00tb.",
     "an array without order": b"\x80\x03" + ARRAY + b"(K\x01K\x01\x85" + FLOATS + b"\x89C\x04\x00\x00\x00\x00tb.",
     "an array filled twice": b"\x80\x03"
     + ARRAY
