@@ -232,7 +232,7 @@ def _new_classifier(generator: "ADM", configuration: ADMConfiguration | None, *,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = NoisyClassifier.of(flags)
+        classifier: NoisyClassifier = NoisyClassifier.of(flags)
     initialise(classifier, seed=seed)
     return classifier
 
