@@ -148,7 +148,8 @@ def _place_average(
     estimate = measure(network, one_pass, parts=settings.accumulate, device=device)
     place = given
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0] + 4 * estimate.weights  # the weights are there already
+        # What this process holds counts as free: the weights, and what the trial pass has left in the allocator.
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
         if given is None and estimate.bytes > 0.95 * free:
             place = torch.device("cpu")
         if estimate.bytes - (place is not None) * estimate.average_bytes > free:
