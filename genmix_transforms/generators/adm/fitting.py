@@ -69,7 +69,7 @@ def fit_adm(
         timesteps=make_timesteps(settings.timesteps, loss.count, device=processes.device, processes=processes),
         ema_device=_place_average(generator, network, loss, settings=settings, processes=processes),
     )
-    started_from = {"weights": generator.weights_hash, **generator.provenance} if warm_start else None
+    started_from = _started_from(generator) if warm_start else None
     train(
         training,
         dataset,
@@ -100,6 +100,15 @@ def fit_adm(
         evolution=Evolution(generator.classes, batch_size=schedule.batch_size),
     )
     return training.snapshot().network
+
+
+def _started_from(generator: "ADM") -> dict[str, Any]:
+    """The provenance of the weights; what was adapted has seen the training set of what it was adapted from."""
+    origin = {"weights": generator.weights_hash, **generator.provenance}
+    before = generator.provenance.get("adapted_from", {})
+    if "training_set" in before:
+        origin.setdefault("training_set", before["training_set"])
+    return origin
 
 
 def _check_batch(dataset: PatchDataset, settings: TrainingSettings, processes: Processes) -> None:
@@ -139,7 +148,8 @@ def _place_average(
     estimate = measure(network, one_pass, parts=settings.accumulate, device=device)
     place = given
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0] + 4 * estimate.weights  # the weights are there already
+        # What this process holds counts as free: the weights, and what the trial pass has left in the allocator.
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
         if given is None and estimate.bytes > 0.95 * free:
             place = torch.device("cpu")
         if estimate.bytes - (place is not None) * estimate.average_bytes > free:

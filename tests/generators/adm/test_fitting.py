@@ -124,6 +124,9 @@ def test_fine_tuning_starts_from_the_weights(tiny_adm: TinyADM, discs: Patches, 
     assert torch.equal(images[0][0], first.sample([1] * 8, list(range(8))))
     assert torch.equal(images[0][1], images[8][1])
     assert tuned.provenance["started_from"]["adapted_from"]["steps"] == 2
+    # The weights have seen both training sets.
+    fingerprints = [first.provenance["training_set"]["fingerprint"], patches.fingerprint]
+    assert tuned.provenance["training_set"]["fingerprint"] == "+".join(fingerprints)
     fine_tuned = tuned.weights_hash
     scratch = fit(tuned, patches, tmp_path / "scratch", steps=2)  # weights of its own, unless told otherwise
     assert "started_from" not in scratch.provenance
