@@ -57,7 +57,7 @@ def stylegan(
 ) -> None:
     """Convert a StyleGAN (version 1) of NVIDIA's, or of the ports of rosinality, huangzh13 and lernapparat.
 
-    NVIDIA's files have the discriminator too: it comes along, and genmix train stylegan --start-from goes on with both.
+    NVIDIA's files have the discriminator too: it comes along, and genmix train stylegan --init goes on with both.
     """
     from genmix_transforms.files.checks import check_output_folder, check_seed
     from genmix_transforms.generators.base import check_free

@@ -1,5 +1,6 @@
 """Options that several commands share. Each has the name of the Python argument it becomes."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -88,6 +89,14 @@ AllData = Annotated[
 PerClassOption = Annotated[
     bool, typer.Option("--per-class", help="A network for each class (the paper's way), each for all the steps.")
 ]
+Steps = Annotated[int | None, typer.Option(help="Optimiser steps; left out, the preset's.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Images in a step, all processes together; left out, the preset's.")
+]
+CheckpointEvery = Annotated[int, typer.Option(help="Images between checkpoints and sample sheets.")]
+MixedPrecision = Annotated[Precision, typer.Option(help="bf16 for processors that have it.")]
+Seed = Annotated[int, typer.Option(help="Of the weights, the order of the images and the noise.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Throw away an earlier run in this folder.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; left out, CUDA where there is one.")]
 Out = Annotated[Path, typer.Option(help="The folder to write.")]
 
@@ -142,3 +151,9 @@ def open_training_set(
 def comma_separated(text: str | None) -> list[str]:
     """``a, b`` as ``["a", "b"]``."""
     return [part.strip() for part in text.split(",") if part.strip()] if text else []
+
+
+def propose_fill(out: Path) -> None:
+    """Say that a generator is trained, and how a bank is filled with it."""
+    command = shlex.join(["genmix", "fill", str(out), "--out", f"banks/{out.name}"])
+    typer.echo(f"{out}: trained; fill a bank with it:\n  {command}")

@@ -8,30 +8,30 @@ from typing import Annotated, Any
 import typer
 
 from genmix_transforms.cli.options import (
+    AllData,
+    BatchSize,
     Channels,
+    CheckpointEvery,
     Data,
     Device,
     Fit,
     FitOption,
     GroupKey,
+    MixedPrecision,
     Official,
     Out,
+    Precision,
+    Restart,
+    Seed,
     Size,
     SplitSeed,
+    Steps,
     comma_separated,
-    open_patches,
-    split_patches,
+    open_training_set,
+    propose_fill,
 )
-from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_output_folder, check_seed
-
-
-class Precision(StrEnum):
-    """Arithmetic of the networks."""
-
-    NO = "no"
-    BF16 = "bf16"
 
 
 class Timesteps(StrEnum):
@@ -49,9 +49,6 @@ class Tune(StrEnum):
     LORA = "lora"
 
 
-AllData = Annotated[
-    bool, typer.Option("--all-data", help="Train on all patches: only if none of them will ever test anything.")
-]
 Configuration = Annotated[
     str | None,
     typer.Option(
@@ -59,21 +56,13 @@ Configuration = Annotated[
         "original's flags. Left out, the small one nearest to the size."
     ),
 ]
-Steps = Annotated[int | None, typer.Option(help="Optimiser steps; left out, the preset's.")]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Images in a step, all processes together; left out, the preset's.")
-]
 LearningRate = Annotated[float | None, typer.Option(help="Of AdamW; left out, the preset's.")]
-CheckpointEvery = Annotated[int, typer.Option(help="Images between checkpoints and sample sheets.")]
-MixedPrecision = Annotated[Precision, typer.Option(help="bf16 for GPUs that have it.")]
 Accumulate = Annotated[
     int, typer.Option(help="Parts that each process shares its batch into, one after the other: less memory.")
 ]
 Mirror = Annotated[
     bool, typer.Option("--mirror", help="Show images mirrored left to right, half of the time. Not where sides matter.")
 ]
-Seed = Annotated[int, typer.Option(help="Of the weights, the order of the images and the noise.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Throw away an earlier run in this folder.")]
 
 
 def adm(
@@ -172,8 +161,18 @@ def adm(
     TrainingSettings.of(settings)
     if init is not None and configuration is not None:
         raise InputError("--init brings its own network; leave --configuration out")
-    train = _training_part(data, size, fit, channels, group_key, split_seed, official, all_data)
-    side, channel_count = _square(train), train.images.shape[1]
+    train = open_training_set(
+        data,
+        size=size,
+        fit=fit,
+        channels=channels,
+        group_key=group_key,
+        split_seed=split_seed,
+        official=official,
+        all_data=all_data,
+        painter="ADM",
+    )
+    _, channel_count, side, _ = train.images.shape
     null_class = True if label_dropout else None
     if init is not None:
         generator = ADM.from_pretrained(init).adapt(
@@ -198,8 +197,7 @@ def adm(
         progress=bool(context.obj),
         **settings,
     )
-    command = shlex.join(["genmix", "fill", str(out), "--out", f"banks/{out.name}"])
-    typer.echo(f"{out}: trained; fill a bank with it:\n  {command}")
+    propose_fill(out)
 
 
 def adm_classifier(
@@ -253,7 +251,17 @@ def adm_classifier(
     if guided is not None:
         check_free(guided, overwrite=restart)
     adm = ADM.from_pretrained(generator)
-    train = _training_part(data, size, fit, channels, group_key, split_seed, official, all_data)
+    train = open_training_set(
+        data,
+        size=size,
+        fit=fit,
+        channels=channels,
+        group_key=group_key,
+        split_seed=split_seed,
+        official=official,
+        all_data=all_data,
+        painter="ADM",
+    )
     trained = train_classifier(
         train,
         generator=adm,
@@ -286,29 +294,3 @@ def _configuration(given: str | None) -> Any:
     if given is None or not given.endswith(".json"):
         return given
     return ADMConfiguration.from_file(given)
-
-
-def _training_part(
-    data: str,
-    size: int | None,
-    fit: Fit,
-    channels: int | None,
-    group_key: str | None,
-    split_seed: int,
-    official: bool,
-    all_data: bool,
-) -> PatchDataset:
-    patches = open_patches(data, size=size, fit=fit, channels=channels, group_key=group_key)
-    if all_data:
-        return patches
-    train, _, _ = split_patches(patches, split_seed=split_seed, official=official)
-    return train
-
-
-def _square(patches: PatchDataset) -> int:
-    height, width = patches.images.shape[-2:]
-    if height != width:
-        raise InputError(
-            f"the patches are {height}x{width}, and an ADM draws squares: give --size (with --fit crop or pad)"
-        )
-    return height

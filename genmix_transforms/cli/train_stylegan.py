@@ -1,13 +1,14 @@
 """``genmix train stylegan``."""
 
-import shlex
 from typing import Annotated, Any
 
 import typer
 
 from genmix_transforms.cli.options import (
     AllData,
+    BatchSize,
     Channels,
+    CheckpointEvery,
     Data,
     Device,
     Fit,
@@ -17,10 +18,14 @@ from genmix_transforms.cli.options import (
     Out,
     PerClassOption,
     Precision,
+    Restart,
+    Seed,
     Size,
     SplitSeed,
+    Steps,
     comma_separated,
     open_training_set,
+    propose_fill,
 )
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_output_folder, check_seed
@@ -41,7 +46,7 @@ def stylegan(
     official: Official = True,
     all_data: AllData = False,
     per_class: PerClassOption = False,
-    start_from: Annotated[
+    init: Annotated[
         str | None,
         typer.Option(
             help="Fine-tune this StyleGAN (a folder, or a hub id), adapted to the data's size, channels and classes."
@@ -73,10 +78,8 @@ def stylegan(
     preset: Annotated[
         str, typer.Option(help="stylegan, or paper (70,000 steps of 8 images at 0.001; R1 as published).")
     ] = "stylegan",
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps; left out, the preset's.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images in a step, all processes together; left out, the preset's.")
-    ] = None,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Of Adam up to 64 pixels, more above; left out, the preset's.")
     ] = None,
@@ -88,7 +91,7 @@ def stylegan(
     style_mixing: Annotated[float, typer.Option(help="Share of images in the styles of two latents.")] = 0.9,
     start_resolution: Annotated[
         int | None,
-        typer.Option(help="Where the growing starts, in pixels; left out, 8, or the full size with --start-from."),
+        typer.Option(help="Where the growing starts, in pixels; left out, 8, or the full size with --init."),
     ] = None,
     growing_share: Annotated[
         float | None,
@@ -113,15 +116,15 @@ def stylegan(
     ema_half_life: Annotated[
         float, typer.Option(help="Half-life, in images, of the averaged weights that are sampled from.")
     ] = 10_000,
-    checkpoint_every: Annotated[int, typer.Option(help="Images between checkpoints and sample sheets.")] = 20_000,
+    checkpoint_every: CheckpointEvery = 20_000,
     mixed_precision: Annotated[
         Precision, typer.Option(help="bf16 where the processor has it; R1 stays in float32.")
     ] = Precision.NO,
     compiled: Annotated[
         bool, typer.Option("--compiled", help="Use torch.compile: some minutes before the first steps of a phase.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the weights, the order of the images and the noise.")] = 0,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away an earlier run in this folder.")] = False,
+    seed: Seed = 0,
+    restart: Restart = False,
     device: Device = None,
 ) -> None:
     """Train a StyleGAN: sizes 9 to 1024; class-conditional, or with --per-class a network for each class.
@@ -153,11 +156,11 @@ def stylegan(
     )
     _, channel_count, height, _ = train.images.shape
     generator: StyleGAN | PerClass
-    if start_from is not None:
+    if init is not None:
         if per_class:
-            raise InputError("give --start-from or --per-class, not both: a network is fine-tuned on all its classes")
+            raise InputError("give --init or --per-class, not both: a network is fine-tuned on all its classes")
         generator = adapt_stylegan(
-            StyleGAN.from_pretrained(start_from), resolution=height, channels=channel_count, classes=train.classes
+            StyleGAN.from_pretrained(init), resolution=height, channels=channel_count, classes=train.classes
         )
     else:
         options: dict[str, Any] = {
@@ -199,10 +202,9 @@ def stylegan(
         mixed_precision=mixed_precision.value,
         compiled=compiled,
         seed=seed,
-        warm_start=start_from is not None,
+        warm_start=init is not None,
         restart=restart,
         device=device,
         progress=bool(context.obj),
     )
-    command = shlex.join(["genmix", "fill", str(out), "--out", f"banks/{out.name}"])
-    typer.echo(f"{out}: trained; fill a bank with it:\n  {command}")
+    propose_fill(out)

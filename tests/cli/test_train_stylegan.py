@@ -91,12 +91,12 @@ def test_fine_tuning(genmix: Genmix, discs: Path, tiny_stylegan_options: list[st
     data = ["--data", discs, "--size", 16, *tiny_stylegan_options]
     assert genmix(*TRAIN, *data, "--out", tmp_path / "first").code == 0
     first = load_generator(tmp_path / "first")
-    tuned = genmix(*TRAIN, *data, "--out", tmp_path / "tuned", "--start-from", tmp_path / "first", "--seed", 3)
+    tuned = genmix(*TRAIN, *data, "--out", tmp_path / "tuned", "--init", tmp_path / "first", "--seed", 3)
     assert tuned.code == 0, tuned.err
     provenance = load_generator(tmp_path / "tuned").provenance
     assert provenance["started_from"]["weights"] == first.weights_hash
     assert provenance["options"]["start_resolution"] == 16
-    wide = ["--data", discs, "--size", 32, "--channels", 3, *tiny_stylegan_options, "--start-from", tmp_path / "first"]
+    wide = ["--data", discs, "--size", 32, "--channels", 3, *tiny_stylegan_options, "--init", tmp_path / "first"]
     assert genmix(*TRAIN, *wide, "--out", tmp_path / "wide").code == 0
     adapted = load_generator(tmp_path / "wide")
     assert adapted.image_shape == (3, 32, 32)
@@ -112,8 +112,8 @@ def test_fine_tuning(genmix: Genmix, discs: Path, tiny_stylegan_options: list[st
         (["--data", "odd.npz", "--preset", "best"], "preset must be one of stylegan, paper"),
         (["--data", "odd.npz", "--augment", "blur"], "got 'blur'"),
         (["--data", "odd.npz", "--conditioning", "add"], "one of multiply, concatenate"),
-        (["--data", "odd.npz", "--start-from", "nowhere"], "nowhere: no such folder"),
-        (["--data", "odd.npz", "--start-from", "x", "--per-class"], "--start-from or --per-class, not both"),
+        (["--data", "odd.npz", "--init", "nowhere"], "nowhere: no such folder"),
+        (["--data", "odd.npz", "--init", "x", "--per-class"], "--init or --per-class, not both"),
     ],
 )
 def test_bad_input_is_said_before_any_work(
