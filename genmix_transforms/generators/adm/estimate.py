@@ -37,6 +37,10 @@ class Estimate:
         """What the average takes."""
         return 4 * self.trained
 
+    def too_much_for(self, free: int, *, average_elsewhere: bool = False) -> bool:
+        """Whether it takes more than ``free`` bytes, with a twentieth to spare for what is not counted."""
+        return self.bytes - average_elsewhere * self.average_bytes > 0.95 * free
+
     def text(self, *, steps: int, average_elsewhere: bool) -> str:
         """A sentence for the log."""
         total = self.bytes - average_elsewhere * self.average_bytes

@@ -150,9 +150,9 @@ def _place_average(
     if device.type == "cuda":
         # What this process holds counts as free: the weights, and what the trial pass has left in the allocator.
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-        if given is None and estimate.bytes > 0.95 * free:
+        if settings.ema_device == "auto" and estimate.too_much_for(free):
             place = torch.device("cpu")
-        if estimate.bytes - (place is not None) * estimate.average_bytes > free:
+        if estimate.too_much_for(free, average_elsewhere=place is not None and place.type == "cpu"):
             log.warning(
                 "ADM.fit: about %.1f GiB are needed, and %.1f are free; accumulate, gradient_checkpointing, or tune "
                 "'attention' or 'lora' take less",

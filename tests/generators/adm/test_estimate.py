@@ -46,6 +46,14 @@ def test_too_little_memory_is_said_with_the_ways_out() -> None:
         measure(network(), one_pass, parts=1, device=CPU)
 
 
+def test_what_is_too_much() -> None:
+    estimate = Estimate(weights=100, trained=100, activations=0, seconds=1)  # 2000 bytes, 400 of them the average
+    assert not estimate.too_much_for(2200)
+    assert estimate.too_much_for(2050)  # not enough to spare
+    assert not estimate.too_much_for(2050, average_elsewhere=True)
+    assert estimate.too_much_for(1600, average_elsewhere=True)
+
+
 def test_the_sentence() -> None:
     estimate = Estimate(weights=2**28, trained=2**28, activations=2**30, seconds=0.5)
     text = estimate.text(steps=72_000, average_elsewhere=False)
