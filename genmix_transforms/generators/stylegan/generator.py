@@ -433,6 +433,7 @@ class StyleGAN(Generator):
             ema_half_life=ema_half_life,
             padding=self.padding,
             compiled=compiled,
+            gather=processes.gather,
         )
         train(
             training,

@@ -42,6 +42,7 @@ class StyleGANTraining:
         mirror: show real images mirrored half of the time.
         ema_half_life: images after which a weight counts for half in the average that is sampled from.
         padding: pixels added left (and on top) and right (and below) of the real images, to the networks' resolution.
+        gather: makes of one process's values those of all; what is tracked over batches is then the same on all.
         compiled: run the networks through ``torch.compile`` (but for R1, whose second derivative it cannot take).
     """
 
@@ -62,6 +63,7 @@ class StyleGANTraining:
         ema_half_life: float = 10_000,
         padding: tuple[int, int] = (0, 0),
         compiled: bool = False,
+        gather: Callable[[Tensor], Tensor] = lambda values: values,
     ) -> None:
         self.generator = generator
         self.average = MovingAverage(generator.network, half_life=ema_half_life)
@@ -90,6 +92,7 @@ class StyleGANTraining:
         self.adaptive = adaptive
         self.mirror = mirror
         self.padding = padding
+        self._gather = gather
         self._synthesis: Callable[..., Tensor] = self.network.synthesis
         self._judge: Callable[..., Tensor] = self.discriminator
         if compiled:
@@ -154,9 +157,10 @@ class StyleGANTraining:
         self.average.update(self.network, batch=self.batch_size, images_seen=images_seen)
         cast(StyleGANNetwork, self.average.average).growth.fill_(growth)
         values = {"discriminator": loss, "generator": painter_loss, "r1": penalty}
-        values["real_sign"] = real.detach().sign().float().mean()
+        real = self._gather(real.detach().float())
+        values["real_sign"] = real.sign().mean()
         if self.adaptive:
-            self.adaptive.update(real.detach(), batch=self.batch_size)
+            self.adaptive.update(real, batch=self.batch_size)
             values["augment_p"] = self.adaptive.p.clone()
         return values
 
@@ -193,7 +197,7 @@ class StyleGANTraining:
         latents = torch.randn(2 * count, network.latent_size, device=device)
         with torch.autocast(device.type, enabled=False):
             first, second = network.mapping(latents, labels.repeat(2)).chunk(2)
-        network.track_mean_w(first, labels)
+        network.track_mean_w(self._gather(first.detach()), self._gather(labels))
         uniform = torch.rand(2, count, device=device)
         cutoff = 1 + torch.floor(uniform[0] * (layers - 1))
         cutoff = torch.where(uniform[1] < self.style_mixing, cutoff, layers)
