@@ -381,8 +381,8 @@ images = torch.randint(0, 256, (16, 1, 16, 16), dtype=torch.uint8, generator=tor
 dataset = PatchDataset(images=images, labels=torch.arange(16) % 2, classes=("cyst", "metastasis"))
 generator = StyleGAN(classes=dataset.classes, resolution=16, fmap_base=64, fmap_max=8, latent_size=8)
 generator.fit(
-    dataset, out=sys.argv[1], steps=6, batch_size=8, minibatch_group=4, augment_target=0.0, augment_ramp=100, device="cpu",
-    progress=False,
+    dataset, out=sys.argv[1], steps=6, batch_size=8, minibatch_group=4, augment_target=0.0, augment_ramp=100,
+    device="cpu", progress=False,
 )
 for name, tensor in generator.network.state_dict().items():
     both = processes.gather(tensor.float().reshape(1, -1))
