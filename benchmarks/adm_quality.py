@@ -30,7 +30,13 @@ from genmix_transforms.files.images import HIGHEST_PIXEL
 from genmix_transforms.generators import ADM, load_generator
 
 FEATURES = ("efficientnet-lite0", "random")
-METHODS = ("ddpm", "ddim", "dpmsolver++", "unipc")
+METHODS = {
+    "ddpm": {"method": "ddpm"},
+    "ddim": {"method": "ddim"},
+    "ddim, eta 1": {"method": "ddim", "eta": 1.0},
+    "dpmsolver++": {"method": "dpmsolver++"},
+    "unipc": {"method": "unipc"},
+}
 
 
 class Lite0Features(nn.Module):
@@ -121,7 +127,9 @@ def draw(generator: ADM, labels: Tensor, seeds: Tensor, *, device: torch.device,
             "seeds": seeds.tolist(),
         },
     )
-    file = None if keep is None else keep / f"{generator.sampler.method}-{generator.sampler.steps}.npz"
+    settings = generator.sampler
+    name = f"{settings.method}-{settings.steps}" + (f"-eta-{settings.eta:g}" if settings.eta else "")
+    file = None if keep is None else keep / f"{name}.npz"
     if file is not None and file.exists():
         with np.load(file, allow_pickle=False) as kept:
             if str(kept["identity"]) != identity:
@@ -191,11 +199,12 @@ def compare(arguments: argparse.Namespace) -> None:
     row("real training patches", "", references[1], references[:1])
     few, many = arguments.few, arguments.many
     for method, steps in [("ddpm", many), *((method, few) for method in METHODS)]:
-        sampler = generator.with_sampler(method=method, steps=steps, eta=0.0, precision=arguments.precision)
+        settings = {"eta": 0.0, **METHODS[method], "steps": steps, "precision": arguments.precision}
+        sampler = generator.with_sampler(**settings)
         drawn = draw(sampler, labels, seeds, device=device, keep=arguments.samples)
         found = features_of(network, drawn.images, device=device)
         row(method, str(steps), found, references, f"{drawn.seconds / len(labels):.3g}")
-        if steps == many and method == "ddpm":
+        if (method, steps) == ("ddpm", many):
             row("ddpm, even seeds", str(steps), found[seeds % 2 == 0], references)
             row("ddpm, odd seeds", str(steps), found[seeds % 2 == 1], references)
 

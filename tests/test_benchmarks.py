@@ -395,14 +395,14 @@ class TestADMQuality:
             ("ddpm", "2"),
             ("ddpm, even seeds", "2"),
             ("ddpm, odd seeds", "2"),
-            *((method, "1") for method in ("ddpm", "ddim", "dpmsolver++", "unipc")),
+            *((method, "1") for method in ("ddpm", "ddim", "ddim, eta 1", "dpmsolver++", "unipc")),
         ]
         assert rows["method"] == ["steps", "to test patches", "to training patches", "s an image"]
         assert rows["real training patches"][2:] == ["", ""]
         for scores in (row[1:3] for name, row in rows.items() if name not in ("method", "real training patches")):
             assert all(re.fullmatch(r"-?\d+\.\d\d ± \d+\.\d\d", score) for score in scores)
         assert {file.name for file in (tmp_path / "kept").iterdir()} == {
-            "ddpm-2.npz", "ddpm-1.npz", "ddim-1.npz", "dpmsolver++-1.npz", "unipc-1.npz"
+            "ddpm-2.npz", "ddpm-1.npz", "ddim-1.npz", "ddim-1-eta-1.npz", "dpmsolver++-1.npz", "unipc-1.npz"
         }  # fmt: skip
         # What was kept is taken again, and is what would be drawn.
         monkeypatch.setattr(ADM, "sample", lambda *_: pytest.fail("drawn again"))
