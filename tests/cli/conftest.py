@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from genmix_transforms.cli.main import main
+from genmix_transforms.files.progress import show_progress_bars
 
 
 @dataclass
@@ -41,6 +42,7 @@ def genmix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return Outcome(code, printed.out, printed.err)
 
     yield call
+    show_progress_bars(True)  # -q switches them off for good
     warnings.showwarning = showwarning
     logging.root.handlers[:] = handlers
 
