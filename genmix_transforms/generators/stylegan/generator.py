@@ -14,29 +14,20 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.atomic import write_tensors
-from genmix_transforms.files.checks import check_seed, whole_number
-from genmix_transforms.generators.adaptive_augmentation import AdaptiveAugmentation
-from genmix_transforms.generators.augmentation import POLICIES, check_policy
+from genmix_transforms.generators.augmentation import POLICIES
 from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds
 from genmix_transforms.generators.pixels import to_pixels
-from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import noise
 from genmix_transforms.generators.stylegan.checks import (
     RESOLUTIONS,
     check_classes,
-    check_group,
     check_network,
-    check_start,
-    check_training,
     check_truncation,
 )
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
-from genmix_transforms.generators.stylegan.growth import doublings, resolution_at
+from genmix_transforms.generators.stylegan.fitting import TrainingSettings, fit_stylegan
 from genmix_transforms.generators.stylegan.layers import EPSILON, initialise
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
-from genmix_transforms.generators.stylegan.schedule import PRESETS, GrowingSchedule
-from genmix_transforms.generators.stylegan.training import StyleGANTraining
-from genmix_transforms.generators.training import train
 
 log = logging.getLogger(__name__)
 
@@ -371,115 +362,41 @@ class StyleGAN(Generator):
         """
         if unknown:
             raise InputError(f"StyleGAN.fit: no such option: {', '.join(unknown)}")
-        if preset not in PRESETS:
-            raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-        budget = PRESETS[preset]
-        steps = whole_number(budget.steps if steps is None else steps, name="steps", least=1)
-        batch_size = whole_number(budget.batch_size if batch_size is None else batch_size, name="batch_size", least=1)
-        learning_rate = budget.learning_rate if learning_rate is None else learning_rate
-        gamma = budget.gamma if gamma is None else gamma
-        augment = check_policy(augment)
-        check_training(
-            gamma=gamma,
-            style_mixing=style_mixing,
-            growing_share=growing_share,
-            augment=augment,
-            augment_target=augment_target,
-            r1_interval=r1_interval,
-            minibatch_group=minibatch_group,
-            learning_rate=learning_rate,
-            ema_half_life=ema_half_life,
-            augment_ramp=augment_ramp,
-        )
-        full = self.network_resolution
-        if start_resolution is None:
-            start_resolution = resolution_at(float(self._network.growth)) if warm_start else 8
-        check_start(start_resolution, full=full)
-        seed = check_seed(seed)
-        self.check_trainable_on(dataset)
-        processes = Processes.join(device)
-        check_group(batch_size, processes=processes.count, group=minibatch_group)
-        if any(self.padding):
-            log.warning(
-                "%s pixels are no power of two: trained at %s on mirrored borders, and cropped back when drawn",
-                self.image_shape[1],
-                full,
-            )
-
-        discriminator = self._first_discriminator(minibatch_group, seed=seed, warm_start=warm_start)
-        started_from = {"weights": self.weights_hash, **self.provenance} if warm_start else None
-        if not warm_start:
-            initialise(self._network, seed=seed)
-        self.to(processes.device)
-        training = StyleGANTraining(
-            self,
-            discriminator.to(processes.device),
-            schedule=GrowingSchedule(
-                start=doublings(start_resolution),
-                full=doublings(full),
-                images=steps * batch_size,
-                growing_share=growing_share,
-            ),
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            r1_interval=r1_interval,
-            style_mixing=style_mixing,
-            augment=augment,
-            adaptive=None
-            if augment_target is None
-            else AdaptiveAugmentation(target=augment_target, ramp=augment_ramp, device=processes.device),
-            mirror=mirror,
-            ema_half_life=ema_half_life,
-            padding=self.padding,
-            compiled=compiled,
-            gather=processes.gather,
-        )
-        train(
-            training,
-            dataset,
-            out=out,
+        settings = TrainingSettings.of(
+            preset=preset,
             steps=steps,
             batch_size=batch_size,
-            seed=seed,
-            options={
-                "kind": self.kind,
-                "config": self.config,
-                "learning_rate": learning_rate,
-                "gamma": gamma,
-                "r1_interval": r1_interval,
-                "style_mixing": style_mixing,
-                "start_resolution": start_resolution,
-                "growing_share": growing_share,
-                "minibatch_group": minibatch_group,
-                "augment": list(augment),
-                "augment_target": augment_target,
-                "augment_ramp": augment_ramp,
-                "mirror": mirror,
-                "ema_half_life": ema_half_life,
-                **({"started_from": started_from["weights"]} if started_from else {}),
-            },
-            checkpoint_every=checkpoint_every,
-            mixed_precision=mixed_precision,
-            restart=restart,
-            progress=progress,
-            processes=processes,
-            started_from=started_from,
+            learning_rate=learning_rate,
+            gamma=gamma,
+            r1_interval=r1_interval,
+            style_mixing=style_mixing,
+            start_resolution=start_resolution,
+            growing_share=growing_share,
+            minibatch_group=minibatch_group,
+            augment=augment,
+            augment_target=augment_target,
+            augment_ramp=augment_ramp,
+            mirror=mirror,
+            ema_half_life=ema_half_life,
         )
         # What is sampled from is the average; the weights under training have done their work.
-        self._network = training.snapshot().network
+        self._network = fit_stylegan(
+            self,
+            dataset,
+            out=out,
+            settings=settings,
+            checkpoint_every=checkpoint_every,
+            mixed_precision=mixed_precision,
+            compiled=compiled,
+            seed=seed,
+            warm_start=warm_start,
+            restart=restart,
+            device=device,
+            progress=progress,
+        )
         self.discriminator = None  # it belonged to the weights that the training started from
         self.provenance = StyleGAN.from_pretrained(out).provenance
         return self
-
-    def _first_discriminator(self, minibatch_group: int, *, seed: int, warm_start: bool) -> StyleGANDiscriminator:
-        """The discriminator that the training starts with."""
-        discriminator = self.new_discriminator(minibatch_group=minibatch_group)
-        if warm_start and self.discriminator is not None:
-            discriminator.load_state_dict(self.discriminator.state_dict())
-        else:
-            initialise(discriminator, seed=seed + 1)
-        return discriminator
 
     @property
     def _chunk(self) -> int:
