@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from genmix_transforms.bank import SyntheticBank
-from genmix_transforms.bank.hub import download_bank, push_to_hub
+from genmix_transforms.bank.hub import _plain_errors, download_bank, push_to_hub
 from genmix_transforms.bank.manifest import Fill, read_manifest, write_manifest
 from genmix_transforms.bank.writer import BankWriter
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError
@@ -389,3 +389,10 @@ def test_neither_a_folder_nor_an_id(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingPathError, match="no such folder, and not a hub id"):
         download_bank(source)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("Xet is gone"), TimeoutError("no answer")])
+def test_a_connection_that_breaks_is_a_plain_error(error):
+    refused = pytest.raises(InputError, match=r"owner/name: the hub does not answer \((Connection|Timeout)Error: ")
+    with refused, _plain_errors("owner/name"):
+        raise error
