@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genmix_transforms.cli.options import Out, comma_separated
+from genmix_transforms.cli.options import (
+    Channels,
+    Data,
+    Device,
+    Fit,
+    FitOption,
+    GroupKey,
+    Official,
+    Out,
+    Size,
+    SplitSeed,
+    comma_separated,
+    open_patches,
+    split_patches,
+)
 from genmix_transforms.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,6 +120,43 @@ def select(
     )
     chosen.save(out, overwrite=overwrite)
     _show(out, chosen)
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    bank: Folder,
+    data: Data,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the bank here with what was measured: distances, flags for copies.")
+    ] = None,
+    size: Size = None,
+    fit: FitOption = Fit.RESIZE,
+    channels: Channels = None,
+    group_key: GroupKey = None,
+    split_seed: SplitSeed = 0,
+    official: Official = True,
+    quantile: Annotated[
+        float, typer.Option(help="Share of images of new patients that may be called copies; sets the threshold.")
+    ] = 0.05,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Look for copies: images nearer to a training image than images of different patients are to each other."""
+    from genmix_transforms.bank import SyntheticBank
+    from genmix_transforms.evaluation import measure_nearness
+    from genmix_transforms.generators.processes import own_device
+
+    opened = SyntheticBank.load(bank, verify=True)
+    size = opened.image_shape[-1] if size is None else size
+    patches = open_patches(data, size=size, fit=fit, channels=channels, group_key=group_key)
+    train, _, _ = split_patches(patches, split_seed=split_seed, official=official)
+    measured = measure_nearness(opened, train, quantile=quantile, device=own_device(device), progress=bool(context.obj))
+    typer.echo(measured.text())
+    if out is not None:
+        marked = measured.marked(opened)
+        marked.save(out, overwrite=overwrite)
+        _show(out, marked)
 
 
 def _flags(text: str | None, option: str) -> int | None:

@@ -10,18 +10,21 @@ if TYPE_CHECKING:
     from genmix_transforms.evaluation.arms import ARMS
     from genmix_transforms.evaluation.comparison import evaluate
     from genmix_transforms.evaluation.figures import mixing_figure
+    from genmix_transforms.evaluation.memorisation import Nearness, measure_nearness
     from genmix_transforms.evaluation.protocol import Protocol
     from genmix_transforms.evaluation.results import Results
 
 _HOME = {
     "ARMS": "genmix_transforms.evaluation.arms",
+    "Nearness": "genmix_transforms.evaluation.memorisation",
     "Protocol": "genmix_transforms.evaluation.protocol",
     "Results": "genmix_transforms.evaluation.results",
     "evaluate": "genmix_transforms.evaluation.comparison",
+    "measure_nearness": "genmix_transforms.evaluation.memorisation",
     "mixing_figure": "genmix_transforms.evaluation.figures",
 }
 
-__all__ = ["ARMS", "Protocol", "Results", "evaluate", "mixing_figure"]
+__all__ = ["ARMS", "Nearness", "Protocol", "Results", "evaluate", "measure_nearness", "mixing_figure"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from genmix_transforms import SyntheticBank
+from genmix_transforms.bank import Flag
+from genmix_transforms.data import open_dataset
 
 Genmix = Callable[..., Any]
 
@@ -207,3 +209,20 @@ def test_export_to_png_and_back(genmix: Genmix, bank: Path, tmp_path: Path) -> N
     assert torch.equal(after.images, before.images)
     refused = genmix("bank", "export", bank, "--out", tmp_path / "png")
     assert refused.code == 2
+
+
+def test_check_finds_copies_and_marks_them(genmix: Genmix, tmp_path: Path) -> None:
+    train = open_dataset("phantom", size=32).split()[0]
+    copies = torch.cat([train.images[:2], 255 - train.images[2:4].flip(-2)])
+    SyntheticBank(copies, torch.tensor([0, 0, 1, 1]), classes=train.classes).save(tmp_path / "bank")
+    arguments = ("bank", "check", tmp_path / "bank", "--data", "phantom")
+    outcome = genmix(*arguments, "--out", tmp_path / "marked")
+    assert outcome.code == 0
+    assert "2 of 4 images are nearer to a training image" in outcome.out
+    marked = SyntheticBank.load(tmp_path / "marked")
+    assert marked.flags.tolist() == [int(Flag.NEAR_COPY)] * 2 + [0, 0]
+    assert bool((marked.distance[2:] > marked.distance[:2].max()).all())
+    assert genmix(*arguments, "--out", tmp_path / "marked").code == 2  # holds a bank already
+    outcome = genmix(*arguments, "--quantile", 2)
+    assert outcome.code == 2
+    assert "quantile must be at least 0 and below 1" in outcome.err
