@@ -127,8 +127,8 @@ def part_noise(image: Array, liver: NDArray[np.bool_]) -> tuple[Array, Array]:
     """
     structure = smooth_within(image, liver, NOISE_SMOOTHING)
     rest = image - structure
-    bound = 3 * spread(rest[liver])
-    return structure, np.clip(rest, -bound, bound).astype(np.float32)
+    bound = np.float32(3 * spread(rest[liver]))
+    return structure, np.clip(rest, -bound, bound)
 
 
 def spread(values: Array) -> float:
@@ -141,7 +141,8 @@ def smooth_within(image: Array, mask: NDArray[np.bool_], sigma: float) -> Array:
     weight = mask.astype(np.float32)
     rows, columns = (_gaussian(count, sigma) for count in image.shape)
     amount = rows @ weight @ columns
-    return (rows @ (image * weight) @ columns) / np.maximum(amount, np.float32(1e-6))
+    smooth: Array = (rows @ (image * weight) @ columns) / np.maximum(amount, np.float32(1e-6))
+    return smooth
 
 
 def _gaussian(count: int, sigma: float) -> Array:

@@ -12,16 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.data.liver_lesions import draw_lesion, render_footprint
-from genmix_transforms.data.liver_parenchyma import (
-    NOISE_SMOOTHING,
-    SURFACE,
-    Parenchyma,
-    depth_inside,
-    find_parenchyma,
-    find_sites,
-    part_noise,
-)
+from genmix_transforms.data.liver_parenchyma import SURFACE
 from genmix_transforms.data.liver_slices import LiverSlices
+from genmix_transforms.data.liver_windows import LiverWindows, Place
 from genmix_transforms.data.patches import SPLITS, PatchDataset
 from genmix_transforms.data.phantom import CLASSES, PAPER_COUNTS, SMALLEST_SIZE, checked_counts, class_index
 from genmix_transforms.data.phantom_lesions import DIAMETERS
@@ -31,9 +24,6 @@ from genmix_transforms.files.checks import check_seed, whole_number
 from genmix_transforms.files.progress import progress_bar
 
 _NAME = "LiverLesionSimulator"
-
-_MARGIN = 2.0
-"""Parenchyma around a lesion's outline, mm."""
 
 # What a random stream is for: the first word of its seed, apart from the phantom's.
 _PATIENTS, _LESIONS = 10, 11
@@ -50,9 +40,7 @@ class SimulatedLesion:
             ``background``.
         label: the class.
         diameter: the longest, of the modelled lesion, mm; by partial volume less may be seen.
-        slice: which slice of the source.
-        row: of the lesion's centre in that slice; it is row ``size // 2`` of the window.
-        column: of the lesion's centre; column ``size // 2`` of the window.
+        place: slice, row and column of the lesion's centre in the source; pixel ``(size // 2, size // 2)`` here.
     """
 
     image: Array
@@ -60,9 +48,7 @@ class SimulatedLesion:
     coverage: Array
     label: str
     diameter: float
-    slice: int
-    row: int
-    column: int
+    place: Place
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -197,35 +183,32 @@ class LiverLesionSimulator:
         rng = np.random.default_rng([_LESIONS, SPLITS.index(split), label_index, number, self.seed])
         name = CLASSES[label_index]
         outline, thickness = draw_lesion(name, rng, largest=self._largest)
-        place = self._place(split, outline.diameter, rng)
+        place = self._windows.find(self._slices_of[split], outline.diameter, rng)
         if place is None:
             raise self._no_room(split, outline.diameter)
-        where, row, column = place
-        background, structure, noise, inside = self._window(where, row, column)
-        spacing = self._spacing(where)
+        window = self._windows.cut(place)
+        spacing = self.slices.spacing_of(place.slice)
         footprint = render_footprint(
             name,
             outline,
             rng,
             thickness=thickness,
-            level=float(structure[disc(self.size, outline.radius / spacing)].mean()),
+            level=float(window.structure[disc(self.size, outline.radius / spacing)].mean()),
             size=self.size,
             pixel_spacing=spacing,
         )
         # A feeding vessel ends where the liver does; the lesion itself lies further in.
-        fade = np.clip(inside / np.float32(SURFACE), 0, 1)
+        fade = np.clip(window.depth / np.float32(SURFACE), 0, 1)
         coverage, content = footprint.coverage * fade, footprint.content * fade
         # What the lesion covers it replaces, all but the noise, which goes on through it.
-        image = background + content + coverage * (noise - background)
+        image = window.image + content + coverage * (window.noise - window.image)
         return SimulatedLesion(
-            image=np.where(coverage > 0, image, background),
-            background=background,
+            image=np.where(coverage > 0, image, window.image),
+            background=window.image,
             coverage=coverage,
             label=name,
             diameter=outline.diameter,
-            slice=where,
-            row=row,
-            column=column,
+            place=place,
         )
 
     def render(self, label: int | str, number: int, *, split: str = "train") -> Array:
@@ -243,7 +226,7 @@ class LiverLesionSimulator:
         low = self.level - self.width / 2
         hounsfield = np.stack([lesion.image for lesion in lesions])[:, None]
         images = np.clip(np.rint((hounsfield - low) * (255 / self.width)), 0, 255).astype(np.uint8)
-        patients = self.slices.patients[[lesion.slice for lesion in lesions]]
+        patients = self.slices.patients[[lesion.place.slice for lesion in lesions]]
         names, groups = np.unique(patients, return_inverse=True)
         return PatchDataset(
             images=torch.from_numpy(images),
@@ -283,9 +266,6 @@ class LiverLesionSimulator:
         assert self.largest is not None
         return self.largest
 
-    def _spacing(self, where: int) -> float:
-        return float(np.asarray(self.slices.pixel_spacing)[where])
-
     def _check_slices(self) -> None:
         count, *shape = self.slices.images.shape
         if self.size > min(shape):
@@ -318,16 +298,11 @@ class LiverLesionSimulator:
         return float(self.largest)
 
     def _check_room(self, split: str) -> None:
-        if not any(len(self._sites(where, self._largest)) for where in self._slices_of[split]):
+        if not any(len(self._windows.sites(where, self._largest)) for where in self._slices_of[split].tolist()):
             raise self._no_room(split, self._largest)
 
     def _no_room(self, split: str, diameter: float) -> InputError:
-        fitting = (
-            length
-            for length in range(int(diameter), int(DIAMETERS[0]) - 1, -1)
-            if any(len(self._sites(where, length)) for where in self._slices_of[split])
-        )
-        fits = next(fitting, None)
+        fits = self._windows.largest_fitting(self._slices_of[split], least=DIAMETERS[0], most=diameter)
         way_out = (
             f"give more patients, or another seed (which parts them otherwise), or largest={fits}, which fits"
             if fits
@@ -346,54 +321,8 @@ class LiverLesionSimulator:
         }
 
     @cached_property
-    def _found(self) -> dict[int, Parenchyma | None]:
-        """The parenchyma of the slices that were looked at."""
-        return {}
-
-    def _sites(self, where: int, diameter: float) -> NDArray[np.int64]:
-        """Where a lesion of so many mm fits into a slice, ``(n, 2)`` rows and columns."""
-        spacing = self._spacing(where)
-        image, liver = self.slices.images[where], self.slices.masks[where]
-        if where not in self._found:
-            reach = int(np.ceil((self._largest / 2 + _MARGIN) / spacing)) + 1
-            self._found[where] = find_parenchyma(image, liver, reach=reach)
-        parenchyma = self._found[where]
-        if parenchyma is None:
-            return np.empty((0, 2), dtype=np.int64)
-        height, width = image.shape
-        radius = (diameter / 2 + _MARGIN) / spacing
-        return find_sites(parenchyma, radius=radius, size=self.size, shape=(height, width))
-
-    def _place(self, split: str, diameter: float, rng: np.random.Generator) -> tuple[int, int, int] | None:
-        """A slice, row and column for a lesion: a patient at random, of those that have room; then a slice; a place."""
-        slices = self._slices_of[split]
-        owners = self.slices.patients[slices]
-        for patient in rng.permutation(np.unique(owners)):
-            for where in rng.permutation(slices[owners == patient]).tolist():
-                sites = self._sites(where, diameter)
-                if len(sites):
-                    row, column = sites[rng.integers(len(sites))].tolist()
-                    return where, row, column
-        return None
-
-    def _window(self, where: int, row: int, column: int) -> tuple[Array, Array, Array, Array]:
-        """A window: its image, structure and noise (HU), and its depth in the liver (pixels), each ``(size, size)``."""
-        image, liver = self.slices.images[where], self.slices.masks[where]
-        around = 4 * int(np.ceil(NOISE_SMOOTHING))  # so that the smoothing ends where the slice does, not the window
-        top, left = row - self.size // 2, column - self.size // 2
-        first_row, first_column = max(0, top - around), max(0, left - around)
-        piece = (
-            slice(first_row, top + self.size + around),
-            slice(first_column, left + self.size + around),
-        )
-        window = (
-            slice(top - first_row, top - first_row + self.size),
-            slice(left - first_column, left - first_column + self.size),
-        )
-        whole = image[piece].astype(np.float32)
-        structure, noise = part_noise(whole, liver[piece])
-        depth = depth_inside(liver[piece], int(SURFACE) + 1)
-        return whole[window], structure[window], noise[window], depth[window]
+    def _windows(self) -> LiverWindows:
+        return LiverWindows(slices=self.slices, size=self.size, largest=self._largest)
 
 
 def share_out(count: int, weights: Sequence[int]) -> NDArray[np.int64]:

@@ -110,6 +110,10 @@ class LiverSlices:
             name=path.name,
         )
 
+    def spacing_of(self, number: int) -> float:
+        """Side of a pixel of slice ``number``, mm."""
+        return float(np.asarray(self.pixel_spacing)[number])
+
     def __len__(self) -> int:
         return len(self.images)
 

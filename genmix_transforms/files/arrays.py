@@ -62,8 +62,12 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write named arrays as a compressed ``.npz``, whole or not at all: the same arrays, the same bytes."""
-    if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
-        raise TypeError(f"{path}: arrays of Python objects are not written: {', '.join(objects)}")
-    with new_file(path) as file:
-        np.savez_compressed(file, **arrays)
+    """Write named arrays as a compressed ``.npz``, whole or not at all: the same arrays, the same bytes.
+
+    Raises:
+        ValueError: an array of Python objects, which would have to be pickled.
+    """
+    with new_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
