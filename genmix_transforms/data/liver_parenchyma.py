@@ -24,8 +24,8 @@ NOISE_SMOOTHING = 2.5
 DEVIATES = 15.0
 """What lies so many HU off the liver's level after smoothing is no parenchyma ..."""
 
-NOISE_FACTOR = 3.0
-"""... or so many standard deviations of the smoothed noise, if that is more."""
+NOISE_FACTOR = 1.2
+"""... or so many standard deviations of the noise, if that is more: about three of what the smoothing leaves of it."""
 
 SPECK = 5
 """Dark pixels in a window from which on they count as a lesion that is there already: noise makes fewer."""
@@ -76,9 +76,8 @@ def find_parenchyma(image: NDArray[Any], liver: NDArray[np.bool_], *, reach: int
     if not LEVELS[0] <= level <= LEVELS[1]:
         return None
     smooth = smooth_within(image, liver, SMOOTHING)
-    wide = smooth_within(image, liver, 4 * SMOOTHING)
-    noise = spread((smooth - wide)[core])
-    tolerance = max(DEVIATES, NOISE_FACTOR * noise)
+    _, noise = part_noise(image, liver)
+    tolerance = max(DEVIATES, NOISE_FACTOR * spread(noise[core]))
     even = core & (np.abs(smooth - level) <= tolerance)
     return Parenchyma(
         top=int(rows[0]),
@@ -141,8 +140,8 @@ def smooth_within(image: Array, mask: NDArray[np.bool_], sigma: float) -> Array:
     weight = mask.astype(np.float32)
     rows, columns = (_gaussian(count, sigma) for count in image.shape)
     amount = rows @ weight @ columns
-    smooth: Array = (rows @ (image * weight) @ columns) / np.maximum(amount, np.float32(1e-6))
-    return smooth
+    smooth = (rows @ (image * weight) @ columns) / np.maximum(amount, np.float32(1e-6))
+    return smooth.astype(np.float32, copy=False)
 
 
 def _gaussian(count: int, sigma: float) -> Array:

@@ -69,7 +69,7 @@ class LiverLesionSimulator:
     - *Window*: ``size`` x ``size`` pixels of one slice as they are, not resampled, the lesion in the middle. The lesion
       and a margin of 2 mm lie in parenchyma; the window may reach beyond the liver, but not beyond the slice.
     - *Parenchyma*: pixels of the mask, more than 2 pixels off its border, whose brightness after smoothing is within
-      15 HU (or 3 standard deviations of the smoothed noise) of the liver's median. A window in which 5 or more pixels
+      15 HU (or 1.2 standard deviations of the noise) of the liver's median. A window in which 5 or more pixels
       of the liver are darker is not used: it may show a lesion that was there before.
     - *Lesion*: as large as the phantom's (6 to 40 mm), its contrast relative to the parenchyma about it, averaged over
       a slice of 3 to 5 mm and blurred by a point spread, so that it shares its border pixels with the liver.
