@@ -49,7 +49,7 @@ class Lesion(NamedTuple):
     diameter: float  # of the circle with the area within the contour of half contrast, mm
     contrast: float  # median of what lies 4 to 8 pixels around, less the mean of the inside, HU
     relative: float  # the same over that median
-    edge: float  # contrast over the mean slope across the contour of half contrast, mm
+    edge: float  # contrast over its change from the pixels inside the contour to those outside, mm; a step: 1 pixel
     interior: float  # standard deviation 2 or more pixels inside the contour, over that of the slice's noise
 
 
@@ -111,7 +111,7 @@ def measure(
     rows, columns = np.nonzero(part)
     box = tuple(slice(max(0, axis.min() - AROUND), axis.max() + 1 + AROUND) for axis in (rows, columns))
     piece, liver, part = image[box].astype(np.float32), liver[box], part[box]
-    outside, inside = depth_inside(~part, AROUND), depth_inside(part, AROUND)
+    outside, inside = distance_to(part), depth_inside(part, AROUND)
     ring = liver & (outside >= 4) & (outside <= 8)
     if ring.sum() < 20:
         return None
@@ -125,17 +125,24 @@ def measure(
         return None
     lesion = max(halves, key=lambda half: int((half & core).sum()))
     depth = depth_inside(lesion, AROUND)
-    signed = np.where(lesion, 0.5 - depth, depth_inside(~lesion, AROUND) - 0.5)
-    near = liver & (np.abs(signed) <= 2)
-    slope = float(np.polyfit(signed[near], piece[near], 1)[0])
+    border, beyond = lesion & (depth <= 1), liver & ~lesion & (distance_to(lesion) <= 1)
+    if not beyond.any():
+        return None
+    step = float(piece[beyond].mean() - piece[border].mean())
     deep = depth >= 2
     return Lesion(
         diameter=2 * float(np.sqrt(lesion.sum() / np.pi)) * pixel_spacing,
         contrast=contrast,
         relative=contrast / level,
-        edge=contrast / slope * pixel_spacing if slope > 0 else float("nan"),
+        edge=contrast / step * pixel_spacing if step > 0 else float("nan"),
         interior=float(piece[deep].std()) / noise if deep.sum() >= LEAST_PIXELS else float("nan"),
     )
+
+
+def distance_to(part: Mask) -> NDArray[np.float32]:
+    """Distance of every pixel to the nearest one of ``part``, pixels, at most ``AROUND``."""
+    inner = slice(AROUND, -AROUND)  # beyond the picture there is nothing of the part either
+    return depth_inside(np.pad(~part, AROUND, constant_values=True), AROUND)[inner, inner]
 
 
 def noise_of(image: NDArray[np.generic], liver: Mask) -> float:
