@@ -48,7 +48,7 @@ def tables(output):
 def scripts(monkeypatch):
     """The benchmarks as modules, with the machine's settings as they were afterwards."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = ("timing", "mixing", "dcgan_step", "stylegan", "adm", "adm_quality", "adm_training")
+    names = ("timing", "mixing", "dcgan_step", "stylegan", "adm", "adm_quality", "adm_training", "liver_lesions")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     threads = torch.get_num_threads()
@@ -517,3 +517,76 @@ def test_adm_training(scripts, monkeypatch, capsys):
     ]
     kept = dict(re.findall(r"^(.+): .* images/s at best, (\d+) MiB kept$", output, flags=re.MULTILINE))
     assert int(kept["ours, 2 parts"]) <= 0.6 * int(kept["ours"])
+
+
+# liver_lesions
+
+
+def a_dark_disc(radius, contrast, *, blur=0.0, noise=0.0):
+    """A liver of 100 HU filling 64 x 64 pixels, and in its middle a disc: how its edge falls is known."""
+    rows, columns = np.mgrid[:64, :64] - 32.0
+    depth = radius - np.hypot(rows, columns)
+    share = np.clip(0.5 + depth / max(blur, 1e-6), 0, 1)
+    image = 100 - contrast * share + np.random.default_rng(0).normal(0, noise, share.shape)
+    return image.astype(np.float32), np.ones(image.shape, dtype=bool), depth > 0
+
+
+def test_a_known_lesion_is_measured(scripts):
+    image, liver, part = a_dark_disc(7, 60)
+    lesion = scripts.liver_lesions.measure(image, liver, part, pixel_spacing=1.5, noise=10.0)
+    assert lesion.diameter == pytest.approx(2 * 7 * 1.5, rel=0.05)
+    assert lesion.contrast == pytest.approx(60)
+    assert lesion.relative == pytest.approx(0.6)
+    assert lesion.interior == pytest.approx(0, abs=0.01)
+    widths = []
+    for blur in (0, 2, 4, 6):
+        image, liver, part = a_dark_disc(9, 60, blur=blur)
+        widths.append(scripts.liver_lesions.measure(image, liver, part, pixel_spacing=1.0, noise=10.0).edge)
+    assert widths == pytest.approx([1, 2, 4, 6], rel=0.35)
+    image, liver, part = a_dark_disc(9, 60, noise=12)
+    noisy = scripts.liver_lesions.measure(image, liver, part, pixel_spacing=1.5, noise=10.0)
+    assert noisy.interior == pytest.approx(1.2, rel=0.15)
+
+
+def test_connected_parts_touch_by_their_sides(scripts):
+    mask = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 1, 1]], dtype=bool)
+    parts = list(scripts.liver_lesions.connected(mask))
+    assert sorted(int(part.sum()) for part in parts) == [1, 2, 3]
+    assert np.array_equal(sum(part.astype(int) for part in parts), mask)
+
+
+def test_only_round_parts_inside_the_liver_are_lesions(scripts):
+    lesions = scripts.liver_lesions
+    image, liver, part = a_dark_disc(6, 60)
+    image[5:7, 10:50] = 40  # a fissure
+    image[0:9, 52:60] = 40  # a bay of the border
+    parts = lesions.dark_parts(lesions.find_parenchyma(image, liver, reach=1), liver)
+    assert len(parts) == 1
+    assert (parts[0] & part).sum() > 0.8 * part.sum()
+
+
+def test_liver_lesions_prints_its_tables_and_draws_the_sheet(scripts, monkeypatch, capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.normal(100, 10, (6, 72, 72)).astype(np.float32)
+    rows, columns = np.mgrid[:72, :72]
+    images[:2, np.hypot(rows - 36, columns - 36) < 6] -= 50
+    np.savez(
+        tmp_path / "ct.npz",
+        images=images,
+        liver_mask=np.ones(images.shape, dtype=bool),
+        patient=np.arange(6),
+        pixel_spacing=1.5,
+    )
+    small = partial(
+        scripts.liver_lesions.LiverLesionSimulator, train=(6, 4, 4), val=(0, 0, 1), test=(0, 0, 1), largest=20
+    )
+    monkeypatch.setattr(scripts.liver_lesions, "LiverLesionSimulator", small)
+    sheet = tmp_path / "sheet.png"
+    output = call_main(
+        scripts.liver_lesions, monkeypatch, capsys, "--data", str(tmp_path / "ct.npz"), "--sheet", str(sheet)
+    )
+    assert "the rule finds 2 lesions in 2 patients" in output
+    found = tables(output)
+    assert list(found["Lesions"])[1:] == ["real", "cyst", "hemangioma", "metastasis"]
+    assert found["Lesions"]["real"][0] == "2"
+    assert sheet.is_file()

@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.data.labelling import GROUP_KEYS, SPLIT_NAMES, read_groups, refuse_single_class, sorted_names
-from genmix_transforms.data.patches import SPLITS, PatchDataset
+from genmix_transforms.data.patches import MOST_CHANNELS, SPLITS, PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.arrays import read_npz
-
-_MOST_CHANNELS = 7
-"""A last axis no longer than this is one of channels; no image is as narrow."""
 
 
 def read_archive(path: Path, group_key: str | None = None) -> PatchDataset:
@@ -98,7 +95,7 @@ def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
     tensor = torch.from_numpy(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
     if pixels.ndim == 3:
         return tensor.unsqueeze(1)
-    if pixels.ndim == 4 and pixels.shape[-1] <= _MOST_CHANNELS:
+    if pixels.ndim == 4 and pixels.shape[-1] <= MOST_CHANNELS:
         return tensor.permute(0, 3, 1, 2)
     if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
         hint = "channels come last: images.transpose(0, 2, 3, 1)"

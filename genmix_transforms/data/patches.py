@@ -3,17 +3,22 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genmix_transforms.errors import InputError
-from genmix_transforms.files.checks import check_seed
+from genmix_transforms.errors import InputError, OverwriteError
+from genmix_transforms.files.arrays import write_npz
+from genmix_transforms.files.checks import check_output_folder, check_seed
 from genmix_transforms.files.images import Fit, describe_fit, fit_images
 
 SPLITS = ("train", "val", "test")
+
+MOST_CHANNELS = 7
+"""A last axis no longer than this is one of channels; no image is as narrow."""
 
 DEFAULT_FRACTIONS = (0.5, 0.25, 0.25)
 """Shares of train, validation and test; the paper's are 681, 302 and 307 of 1,290, that is 53, 23 and 24 per cent."""
@@ -129,6 +134,54 @@ class PatchDataset:
         images = fit_images(self.images, size, fit=fit)
         note = describe_fit([(self.images.shape[-2], self.images.shape[-1])], size, fit=fit)
         return replace(self, images=images, notes=(*self.notes, note)) if note else self
+
+    def save_npz(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Save as an ``.npz`` that :func:`genmix_transforms.data.open_dataset` reads, groups and official split too.
+
+        Its arrays are ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, ``labels``, ``label_names``, and where there are
+        any ``group`` and ``split`` (names). Written whole or not at all; the same patches make the same bytes.
+
+        Args:
+            path: the file; its folder is made if need be.
+            overwrite: replace a file that is there.
+
+        Raises:
+            OverwriteError: the file is there already.
+            InputError: another suffix than ``.npz``, or patches that would not be read: none at all, of one class only,
+                or of more than seven channels.
+
+        Example:
+            >>> images = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
+            >>> patches = PatchDataset(images=images, labels=torch.tensor([0, 0, 1, 1]), classes=("cyst", "metastasis"))
+            >>> patches.save_npz("saved.npz")
+            >>> from genmix_transforms.data import open_dataset
+            >>> open_dataset("saved.npz").class_counts
+            {'cyst': 2, 'metastasis': 2}
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".npz":
+            raise InputError(f"{path}: patches are saved as .npz; give such a name")
+        if len(self.labels.unique()) < 2:
+            raise InputError(f"{self.name}: a data set needs patches of at least two classes; it has {self!r}")
+        if self.images.shape[1] > MOST_CHANNELS:
+            raise InputError(
+                f"{self.name}: images of {self.images.shape[1]} channels would not be read; at most {MOST_CHANNELS} are"
+            )
+        check_output_folder(path.parent)
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise OverwriteError(f"{path} is there already; give another name, or overwrite=True for a file")
+        images = self.images.numpy()
+        arrays = {
+            "images": images[:, 0] if images.shape[1] == 1 else np.moveaxis(images, 1, -1),
+            "labels": self.labels.numpy(),
+            "label_names": np.array(self.classes),
+        }
+        if self.groups is not None:
+            arrays["group"] = self.groups.numpy()
+        if self.official is not None:
+            arrays["split"] = np.array(SPLITS)[self.official.numpy()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_npz(path, arrays)
 
     def split(
         self,

@@ -110,7 +110,7 @@ class LesionPhantom:
                 f"got level {self.level} and width {self.width}"
             )
         for split in SPLITS:
-            object.__setattr__(self, split, _checked_counts(split, getattr(self, split)))
+            object.__setattr__(self, split, checked_counts("LesionPhantom", split, getattr(self, split)))
         if not any(sum(counts) for counts in self._counts):
             raise InputError("LesionPhantom: all counts are 0; ask for some lesions")
 
@@ -136,16 +136,16 @@ class LesionPhantom:
             >>> bool(LesionPhantom().render("cyst", 0)[32, 32] < 60)
             True
         """
-        class_index = _class_index(label)
+        label_index = class_index("LesionPhantom.render", label)
         if split not in SPLITS:
             raise InputError(f"LesionPhantom.render: split must be one of {', '.join(SPLITS)}, got {split!r}")
         if not _is_whole(number) or number < 0:
             raise InputError(f"LesionPhantom.render: number must be a whole number from 0 up, got {number}")
         split_index = SPLITS.index(split)
-        patient = int(patients_of(self.seed, split_index, class_index, number + 1)[number])
+        patient = int(patients_of(self.seed, split_index, label_index, number + 1)[number])
         scan, liver = draw_patient(self.seed, split_index, patient)
-        rng = np.random.default_rng([_IMAGES, split_index, class_index, number, self.seed])
-        draw_outline, paint_lesion = LESIONS[CLASSES[class_index]]
+        rng = np.random.default_rng([_IMAGES, split_index, label_index, number, self.seed])
+        draw_outline, paint_lesion = LESIONS[CLASSES[label_index]]
         outline = draw_outline(rng)
         grid = scan.grid(outline.patch_side)
         planes = paint_parenchyma(grid, liver, rng)
@@ -240,26 +240,28 @@ def _stream(seed: int, split: int, patients: int) -> tuple[NDArray[np.int64], ..
     return tuple(patient[label[patient, slot] == number] for number in range(len(CLASSES)))
 
 
-def _checked_counts(split: str, counts: Sequence[int]) -> tuple[int, ...]:
+def checked_counts(owner: str, split: str, counts: Sequence[int]) -> tuple[int, ...]:
+    """The lesions of each class that a split shall have, or an InputError in the name of ``owner``."""
     if (
         not isinstance(counts, Sequence)
         or len(counts) != len(CLASSES)
         or not all(_is_whole(count) and count >= 0 for count in counts)
     ):
         raise InputError(
-            f"LesionPhantom: {split} must be {len(CLASSES)} whole numbers from 0 up, "
+            f"{owner}: {split} must be {len(CLASSES)} whole numbers from 0 up, "
             f"how many of {', '.join(CLASSES)}, got {counts}"
         )
     return tuple(index(count) for count in counts)
 
 
-def _class_index(label: int | str) -> int:
+def class_index(owner: str, label: int | str) -> int:
+    """The index of a class given by name or index, or an InputError in the name of ``owner``."""
     if isinstance(label, str) and label in CLASSES:
         return CLASSES.index(label)
     if not isinstance(label, str) and _is_whole(label) and 0 <= label < len(CLASSES):
         return index(label)
     names = ", ".join(f"{number} {name}" for number, name in enumerate(CLASSES))
-    raise InputError(f"LesionPhantom.render: label must be a class or its index ({names}), got {label!r}")
+    raise InputError(f"{owner}: label must be a class or its index ({names}), got {label!r}")
 
 
 def _is_whole(value: object) -> bool:

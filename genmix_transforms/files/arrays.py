@@ -1,13 +1,16 @@
-"""NumPy archives in: arrays only, never objects, and never larger than announced."""
+"""NumPy archives, in and out: arrays only, never objects, and never larger than announced."""
 
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files.atomic import new_file
 
 MAX_UNPACKED_BYTES = 64 * 2**30
 """An ``.npz`` that unpacks to more than this is refused: 200 kB of zip can unpack to gigabytes."""
@@ -56,3 +59,15 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
         raise
     except Exception as error:  # damage shows as an error of zipfile, zlib, lzma or NumPy, wherever it is met first
         raise InputError(f"{path}: not a readable .npz ({error})") from error
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays as a compressed ``.npz``, whole or not at all: the same arrays, the same bytes.
+
+    Raises:
+        ValueError: an array of Python objects, which would have to be pickled.
+    """
+    with new_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmix_transforms.data.patches import PatchDataset, assign_groups, describe_counts
-from genmix_transforms.errors import InputError
+from genmix_transforms.data.readers import open_dataset
+from genmix_transforms.errors import InputError, OverwriteError
 
 
 def patches(labels=(0, 0, 0, 1, 1, 1), *, classes=("cyst", "metastasis"), side=4, dtype=torch.uint8, **options):
@@ -302,3 +303,75 @@ def test_empty_part_and_the_way_out():
         patches().split(fractions=(0.6, 0.4, 0))
     with pytest.raises(InputError, match=r"the val part is empty; give official=False"):
         patches(official=torch.tensor([0, 0, 0, 0, 2, 2])).split()
+
+
+# --- saved
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    labels=st.lists(st.integers(0, 2), min_size=2, max_size=9).filter(lambda labels: len(set(labels)) > 1),
+    channels=st.sampled_from([1, 3, 7]),
+    dtype=st.sampled_from([torch.uint8, torch.uint16]),
+    grouped=st.booleans(),
+    split=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_what_is_saved_is_read_again(tmp_path_factory, labels, channels, dtype, grouped, split, seed):
+    path = tmp_path_factory.mktemp("saved") / "new" / "set.npz"
+    rng, count = np.random.default_rng(seed), len(labels)
+    images = rng.integers(0, torch.iinfo(dtype).max, (count, channels, 9, 10), endpoint=True)
+    data = PatchDataset(
+        images=torch.from_numpy(images.astype(np.uint8 if dtype == torch.uint8 else np.uint16)),
+        labels=torch.tensor(labels),
+        classes=("cyst", "hémangiome", "metastasis"),
+        groups=torch.arange(count) // 2 if grouped else None,
+        official=torch.from_numpy(rng.integers(0, 3, count)) if split else None,
+    )
+    data.save_npz(path)
+    back = open_dataset(path)
+    assert torch.equal(back.images, data.images)
+    assert torch.equal(back.labels, data.labels)
+    assert back.classes == data.classes
+    for one, other in ((back.groups, data.groups), (back.official, data.official)):
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(one, other)
+
+
+def test_a_saved_file_is_replaced_only_if_told_to(tmp_path):
+    path = tmp_path / "set.npz"
+    patches().save_npz(path)
+    first = path.read_bytes()
+    with pytest.raises(OverwriteError, match="is there already; give another name, or overwrite=True"):
+        patches(labels=(1, 0)).save_npz(path)
+    assert path.read_bytes() == first
+    patches(labels=(1, 0), side=8).save_npz(path, overwrite=True)
+    assert len(open_dataset(path)) == 2
+    assert [child.name for child in tmp_path.iterdir()] == ["set.npz"]
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "message"),
+    [
+        ({}, "set.zip", "patches are saved as .npz"),
+        ({"labels": (1, 1)}, "set.npz", "at least two classes"),
+        ({"labels": ()}, "set.npz", "at least two classes"),
+    ],
+)
+def test_what_would_not_be_read_is_not_saved(tmp_path, options, name, message):
+    data = (
+        patches(labels=(0, 1)).subset(torch.empty(0, dtype=torch.int64))
+        if options.get("labels") == ()
+        else patches(**options)
+    )
+    with pytest.raises(InputError, match=message):
+        data.save_npz(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_channels_than_are_read_are_not_saved(tmp_path):
+    wide = PatchDataset(
+        images=torch.zeros(2, 8, 9, 9, dtype=torch.uint8), labels=torch.tensor([0, 1]), classes=("a", "b")
+    )
+    with pytest.raises(InputError, match="images of 8 channels would not be read; at most 7 are"):
+        wide.save_npz(tmp_path / "set.npz")

@@ -1,4 +1,4 @@
-"""NumPy archives in: what is read, and everything that is refused."""
+"""NumPy archives, in and out: what is read, and everything that is refused."""
 
 import io
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files import arrays
-from genmix_transforms.files.arrays import read_npz
+from genmix_transforms.files.arrays import read_npz, write_npz
 
 CONTENT = {
     "images": np.arange(120, dtype=np.uint8).reshape(2, 6, 10),
@@ -187,3 +187,27 @@ def test_folder_under_the_name(tmp_path):
     (tmp_path / "x.npz").mkdir()
     with pytest.raises(InputError, match="not a readable"):
         read_npz(tmp_path / "x.npz")
+
+
+# --- out
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    write_npz(tmp_path / "set.npz", CONTENT)
+    assert same(read_npz(tmp_path / "set.npz"), CONTENT)
+    with np.load(tmp_path / "set.npz", allow_pickle=False) as archive:  # and by NumPy
+        assert same(dict(archive), CONTENT)
+
+
+def test_the_same_arrays_make_the_same_bytes(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        write_npz(tmp_path / name, CONTENT)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_objects_are_not_written_and_what_was_there_stays(tmp_path):
+    write_npz(tmp_path / "set.npz", CONTENT)
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        write_npz(tmp_path / "set.npz", {"one": np.arange(3), "two": np.array([{}])})
+    assert same(read_npz(tmp_path / "set.npz"), CONTENT)
+    assert [path.name for path in tmp_path.iterdir()] == ["set.npz"]
