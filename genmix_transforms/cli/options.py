@@ -124,6 +124,18 @@ def split_patches(
     return train, val, test
 
 
+def fold_patches(
+    patches: PatchDataset, *, folds: int, split_seed: int
+) -> tuple[tuple[PatchDataset, PatchDataset, PatchDataset], ...]:
+    """Split the data into folds, and say how."""
+    found = patches.folds(folds, seed=split_seed)
+    typer.echo(f"  {folds} folds with seed {split_seed}{'' if patches.groups is None else ', by group'}")
+    for number, (train, val, test) in enumerate(found):
+        counts = describe_counts(train.class_counts)
+        typer.echo(f"  fold {number}: {len(train)} to train ({counts}), {len(val)} to validate, {len(test)} to test")
+    return found
+
+
 def open_training_set(
     data: str,
     *,

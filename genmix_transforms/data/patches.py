@@ -1,4 +1,4 @@
-"""A set of labelled patches in memory, and its splits: by group, stratified, seeded."""
+"""A set of labelled patches in memory, its splits and its folds: by group, stratified, seeded."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.arrays import write_npz
-from genmix_transforms.files.checks import check_output_folder, check_seed
+from genmix_transforms.files.checks import check_output_folder, check_seed, whole_number
 from genmix_transforms.files.images import Fit, describe_fit, fit_images
 
 SPLITS = ("train", "val", "test")
@@ -22,6 +22,9 @@ MOST_CHANNELS = 7
 
 DEFAULT_FRACTIONS = (0.5, 0.25, 0.25)
 """Shares of train, validation and test; the paper's are 681, 302 and 307 of 1,290, that is 53, 23 and 24 per cent."""
+
+DEFAULT_VALIDATION = 0.25
+"""Share of what a fold does not test that validates."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -203,6 +206,9 @@ class PatchDataset:
             InputError: fractions that are no shares, or a part that would stay empty.
         """
         check_seed(seed, name="the split's seed")
+        shares = np.asarray(fractions, dtype=np.float64)
+        if len(shares) != len(SPLITS) or not (shares >= 0).all() or not np.isclose(shares.sum(), 1):
+            raise InputError(f"fractions must be {len(SPLITS)} shares that sum to 1, got {tuple(fractions)}")
         if official and self.official is not None:
             parts = [torch.nonzero(self.official == number).flatten() for number in range(len(SPLITS))]
         else:
@@ -226,6 +232,63 @@ class PatchDataset:
         )
         return train, val, test
 
+    def folds(
+        self, count: int, *, seed: int = 0, validation: float = DEFAULT_VALIDATION
+    ) -> tuple[tuple["PatchDataset", "PatchDataset", "PatchDataset"], ...]:
+        """Train, validation and test of each fold of a cross-validation: every patch is in one test part.
+
+        Groups never part, and each part has the class proportions of the whole, as nearly as whole groups allow. Where
+        nobody has said what belongs together (``groups`` is None), patches of the same pixels do. A split that the
+        source came with is left aside.
+
+        Args:
+            count: how many folds, at least 2.
+            seed: another seed, other folds; the same seed, the same folds.
+            validation: share of a fold's patches outside the test part that validate.
+
+        Raises:
+            InputError: a count below 2, a share that is none, or a part that would stay empty: too few groups.
+
+        Example:
+            >>> images = torch.arange(12, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 16, 16)
+            >>> patches = PatchDataset(images=images, labels=torch.arange(12) % 2, classes=("cyst", "metastasis"))
+            >>> [[len(part) for part in fold] for fold in patches.folds(3)]
+            [[6, 2, 4], [6, 2, 4], [6, 2, 4]]
+        """
+        check_seed(seed, name="the folds' seed")
+        count = whole_number(count, name="the number of folds", least=2)
+        if not 0 < validation < 1:
+            raise InputError(f"validation must be a share between 0 and 1, got {validation}")
+        labels = self.labels.numpy()
+        groups = _copies(self.images) if self.groups is None else self.groups.numpy()
+        tested_in = assign_groups(labels, groups, fractions=(1 / count,) * count, seed=seed)
+        whole = replace(self, official=None)
+        found = []
+        for fold in range(count):
+            rest = np.flatnonzero(tested_in != fold)
+            held_out = assign_groups(labels[rest], groups[rest], fractions=(1 - validation, validation), seed=seed)
+            parts = (rest[held_out == 0], rest[held_out == 1], np.flatnonzero(tested_in == fold))
+            for split, part in zip(SPLITS, parts, strict=True):
+                if not len(part):
+                    raise InputError(
+                        f"{self.name}: the {split} part of fold {fold} is empty: {len(np.unique(groups))} groups are "
+                        f"too few for {count} folds"
+                    )
+            train, val, test = (
+                whole.subset(part, name=f"{self.name} (fold {fold}, {split})")
+                for split, part in zip(SPLITS, parts, strict=True)
+            )
+            found.append((train, val, test))
+        return tuple(found)
+
+
+def _copies(images: Tensor) -> NDArray[np.int64]:
+    """A group for each different image, ``(N,)``: copies of one image share theirs."""
+    digests = [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images.contiguous()]
+    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
+    # Numbered by where they first occur, so that without copies every patch is the group of its own number.
+    return np.argsort(np.argsort(first)).astype(np.int64)[group]
+
 
 def assign_groups(
     labels: NDArray[np.int64], groups: NDArray[np.int64], *, fractions: Sequence[float], seed: int
@@ -244,8 +307,6 @@ def assign_groups(
         ``(N,)`` number of the part of each patch.
     """
     shares = np.asarray(fractions, dtype=np.float64)
-    if len(shares) != len(SPLITS) or (shares < 0).any() or not np.isclose(shares.sum(), 1):
-        raise InputError(f"fractions must be {len(SPLITS)} shares that sum to 1, got {tuple(fractions)}")
     _, group_of = np.unique(groups, return_inverse=True)
     counts = np.zeros((group_of.max(initial=-1) + 1, labels.max(initial=-1) + 1))
     np.add.at(counts, (group_of, labels), 1)

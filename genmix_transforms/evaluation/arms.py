@@ -1,10 +1,11 @@
 """The arms of a comparison: what becomes of a real batch before the classifier sees it.
 
-A new arm is a function and a line in ``KINDS``; nothing else knows how many there are.
+A new arm is a function and a line in ``KINDS``; nothing else knows how many there are. An arm's name is its kind, and
+after a colon the name of the bank that it draws from, where there are several: ``genmix:dcgan``.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,45 +13,111 @@ from torchvision.transforms import v2
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.controls import AugMix, Classical
 from genmix_transforms.evaluation.normalisation import Normalisation
-from genmix_transforms.evaluation.protocol import Protocol
+from genmix_transforms.evaluation.protocol import GRID, Protocol
 from genmix_transforms.transforms import GenMix, functional
 
 Arm = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Real images, normalised float32 ``(N, C, H, W)``, and labels, int64 ``(N,)``, to the images and the soft labels,
 float32 ``(N, K)``, of the training step. Random numbers come from torch's global generators, seeded for each step."""
 
+ONLY_BANK = ""
+"""The name of the bank where there is but one, and nobody has named it."""
+
+_JOINT = ":"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What an arm is built from.
+    """What arms are built from.
 
     Args:
         protocol: the options of all arms.
         class_counts: of the training set, ``{name: n}``, in the order of its classes.
         normalisation: that real batches went through.
-        bank: with the training set's classes, on its device; None where no arm needs one.
+        banks: by name, with the training set's classes, on its device; ``ONLY_BANK`` is the one without a name.
+        real: the training set itself, as a bank: what the controls draw from.
     """
 
     protocol: Protocol
     class_counts: Mapping[str, int]
     normalisation: Normalisation
-    bank: SyntheticBank | None = None
+    banks: Mapping[str, SyntheticBank] = field(default_factory=dict)
+    real: SyntheticBank | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmKind:
-    """An arm by its name.
+    """A kind of arm.
 
     Args:
-        build: makes the arm; raises InputError where the setting cannot give it.
-        needs_bank: whether it draws from a bank.
-        options: the fields of the protocol that change this arm and no other: a run depends on its own arm's alone.
+        build: makes the arm, given the bank it draws from; raises InputError where the setting cannot give it.
+        knob: the field of the protocol that is tuned for it.
+        grid: the values that are tried, from weak to strong; the same number for every kind.
+        needs_bank: whether it draws from a bank of synthetic images.
+        needs_real: whether it draws from the training set, beside the batch.
+        options: the fields of the protocol that change this arm and not all: a run depends on its own arm's alone.
     """
 
-    build: Callable[[Setting], Arm]
+    build: Callable[[Setting, SyntheticBank | None], Arm]
+    knob: str
+    grid: tuple[float, ...]
     needs_bank: bool = False
+    needs_real: bool = False
     options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.grid) == GRID
+
+
+def arm_name(kind: str, bank: str = ONLY_BANK) -> str:
+    """``genmix``, or with the name of a bank ``genmix:dcgan``."""
+    return kind if bank == ONLY_BANK else f"{kind}{_JOINT}{bank}"
+
+
+def split_arm_name(name: str) -> tuple[str, str]:
+    """The kind and the bank's name, ``ONLY_BANK`` where none is named; of the kind nothing is asked."""
+    kind, _, bank = name.partition(_JOINT)
+    return kind, bank
+
+
+def arm_kind(name: str) -> ArmKind:
+    """The kind of an arm; an unknown one is an InputError that lists all."""
+    kind, bank = split_arm_name(name)
+    if kind not in KINDS:
+        raise InputError(f"no arm {name!r}; there are {', '.join(ARMS)}")
+    if bank and not KINDS[kind].needs_bank:
+        raise InputError(f"no arm {name!r}: {kind!r} draws from no bank of synthetic images")
+    return KINDS[kind]
+
+
+def expand_arms(arms: Iterable[str], banks: Collection[str]) -> tuple[str, ...]:
+    """Every kind that needs a bank and names none, once for each bank by name.
+
+    Args:
+        arms: names of arms or kinds.
+        banks: the banks' names; with an unnamed one among them, a kind stands for that one.
+
+    Raises:
+        InputError: an unknown arm, or one of a bank that is not there.
+
+    Example:
+        >>> expand_arms(["baseline", "blend", "genmix:adm"], ["dcgan", "adm"])
+        ('baseline', 'blend:dcgan', 'blend:adm', 'genmix:adm')
+    """
+    found: list[str] = []
+    for arm in arms:
+        _, bank = split_arm_name(arm)
+        kind = arm_kind(arm)
+        if bank and bank not in banks:
+            known = ", ".join(name for name in banks if name) or "none with a name"
+            raise InputError(f"the arm {arm!r}: no bank {bank!r}; there are {known} (--bank {bank}=FOLDER)")
+        if kind.needs_bank and not bank and banks and ONLY_BANK not in banks:
+            found += [arm_name(arm, name) for name in banks]
+        else:
+            found.append(arm)
+    return tuple(found)
 
 
 def build_arm(name: str, setting: Setting) -> Arm:
@@ -67,27 +134,29 @@ def build_arm(name: str, setting: Setting) -> Arm:
         [[1.0, 0.0], [0.0, 1.0]]
     """
     kind = arm_kind(name)
-    if kind.needs_bank and setting.bank is None:
+    if kind.needs_real:
+        if setting.real is None:
+            raise InputError(f"the arm {name!r} draws from the training set: the setting has none")
+        return kind.build(setting, setting.real)
+    if not kind.needs_bank:
+        return kind.build(setting, None)
+    _, bank = split_arm_name(name)
+    if bank not in setting.banks:
         raise InputError(
             f"the arm {name!r} needs a bank of synthetic images: give one (--bank), or leave the arm out (--arms)"
         )
-    return kind.build(setting)
+    if not len(setting.banks[bank]):
+        raise InputError(f"the arm {name!r}: the bank is empty")
+    return kind.build(setting, setting.banks[bank])
 
 
-def arm_kind(name: str) -> ArmKind:
-    """The arm of that name; an unknown one is an InputError that lists all."""
-    if name not in KINDS:
-        raise InputError(f"no arm {name!r}; there are {', '.join(ARMS)}")
-    return KINDS[name]
-
-
-def _baseline(setting: Setting) -> Arm:
+def _baseline(setting: Setting, bank: SyntheticBank | None) -> Arm:
     """Real batches as they are."""
     classes = len(setting.class_counts)
     return lambda images, labels: (images, functional.soft_labels(labels, num_classes=classes))
 
 
-def _mixup(setting: Setting) -> Arm:
+def _mixup(setting: Setting, bank: SyntheticBank | None) -> Arm:
     """MixUp among the real images of the batch, as torchvision does it: one lambda a batch."""
     mixup = v2.MixUp(alpha=setting.protocol.mixup_alpha, num_classes=len(setting.class_counts))
 
@@ -98,15 +167,37 @@ def _mixup(setting: Setting) -> Arm:
     return arm
 
 
-def _blend(setting: Setting) -> Arm:
-    """Real and synthetic images together in one training set, of which the synthetic ones are the given share.
+def _augmix(setting: Setting, bank: SyntheticBank | None) -> Arm:
+    """AugMix of each real image by itself."""
+    classes = len(setting.class_counts)
+    augment = AugMix(setting.normalisation, severity=setting.protocol.augmix_severity)
+    return lambda images, labels: (augment(images), functional.soft_labels(labels, num_classes=classes))
 
-    Each image of a batch is replaced, with that probability, by one drawn from the whole bank: what batches of the
-    shuffled union look like, for any size of bank. Classes come as often as the bank has them.
+
+def _classical(setting: Setting, bank: SyntheticBank | None) -> Arm:
+    """Flips, rotations and crops of the real images."""
+    classes = len(setting.class_counts)
+    augment = Classical(strength=setting.protocol.classical_strength)
+    return lambda images, labels: (augment(images), functional.soft_labels(labels, num_classes=classes))
+
+
+def _blend(setting: Setting, bank: SyntheticBank | None) -> Arm:
+    """Real and synthetic images together in one training set, of which the synthetic ones are the given share."""
+    return _shared(setting, bank, setting.protocol.blend_share)
+
+
+def _repeat(setting: Setting, bank: SyntheticBank | None) -> Arm:
+    """What "blend" is with the real training images for its bank: real images, repeated to the blend's count."""
+    return _shared(setting, bank, setting.protocol.repeat_share)
+
+
+def _shared(setting: Setting, bank: SyntheticBank | None, share: float) -> Arm:
+    """Each image of a batch is replaced, with that probability, by one drawn from the whole bank.
+
+    That is what batches of the shuffled union look like, for any size of bank. Classes come as often as the bank has
+    them.
     """
-    bank, share = _bank(setting), setting.protocol.blend_share
-    if not len(bank):
-        raise InputError("the arm 'blend': the bank is empty")
+    assert bank is not None  # build_arm has looked
     classes = len(setting.class_counts)
     scale, shift = setting.normalisation.unit(bank.images)
 
@@ -125,14 +216,29 @@ def _blend(setting: Setting) -> Arm:
     return arm
 
 
-def _genmix(setting: Setting) -> Arm:
-    """Real batches through GenMix."""
+def _genmix(setting: Setting, bank: SyntheticBank | None) -> Arm:
+    """Real batches through GenMix, Eq. (1): every partner is synthetic, unless ``real_partner`` says otherwise."""
+    return _mixed(setting, bank, setting.protocol.real_partner)
+
+
+def _genmix_union(setting: Setting, bank: SyntheticBank | None) -> Arm:
+    """GenMix with real and synthetic partners alike: the reading of the paper's section 2."""
+    return _mixed(setting, bank, UNION_SHARE)
+
+
+def _genmix_real(setting: Setting, bank: SyntheticBank | None) -> Arm:
+    """GenMix with the real training images for its bank: what the mixing does without anything synthetic."""
+    return _mixed(setting, bank, 0.0)
+
+
+def _mixed(setting: Setting, bank: SyntheticBank | None, real_partner: float) -> Arm:
+    assert bank is not None  # build_arm has looked
     protocol = setting.protocol
     transform = GenMix(
-        _bank(setting),
+        bank,
         alpha=protocol.alpha,
         pairing=protocol.pairing,
-        real_partner=protocol.real_partner,
+        real_partner=real_partner,
         p=protocol.p,
         mean=setting.normalisation.mean,
         std=setting.normalisation.std,
@@ -147,17 +253,30 @@ def _genmix(setting: Setting) -> Arm:
     return arm
 
 
-def _bank(setting: Setting) -> SyntheticBank:
-    assert setting.bank is not None  # build_arm has looked
-    return setting.bank
+UNION_SHARE = 0.5
+"""Of "genmix-union": what the union of a training set and a bank as large gives."""
 
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
+_ALPHAS = (0.1, 0.2, 0.3, 0.6, 1.0)
+_DECAYS = (0.0, 0.001, 0.01, 0.05, 0.1)
+_MIXING = ("alpha", "pairing", "p")
 
 KINDS: dict[str, ArmKind] = {
-    "baseline": ArmKind(build=_baseline),
-    "mixup": ArmKind(build=_mixup, options=("mixup_alpha",)),
-    "blend": ArmKind(build=_blend, needs_bank=True, options=("blend_share",)),
-    "genmix": ArmKind(build=_genmix, needs_bank=True, options=("alpha", "pairing", "real_partner", "p")),
+    "baseline": ArmKind(build=_baseline, knob="weight_decay", grid=_DECAYS),
+    "mixup": ArmKind(build=_mixup, knob="mixup_alpha", grid=(0.1, 0.2, 0.4, 0.7, 1.0), options=("mixup_alpha",)),
+    "augmix": ArmKind(build=_augmix, knob="augmix_severity", grid=(1, 2, 3, 4, 5), options=("augmix_severity",)),
+    "classical": ArmKind(
+        build=_classical, knob="classical_strength", grid=(0.2, 0.4, 0.6, 0.8, 1.0), options=("classical_strength",)
+    ),
+    "repeat": ArmKind(build=_repeat, knob="repeat_share", grid=_SHARES, needs_real=True, options=("repeat_share",)),
+    "blend": ArmKind(build=_blend, knob="blend_share", grid=_SHARES, needs_bank=True, options=("blend_share",)),
+    "genmix-real": ArmKind(build=_genmix_real, knob="alpha", grid=_ALPHAS, needs_real=True, options=_MIXING),
+    "genmix": ArmKind(build=_genmix, knob="alpha", grid=_ALPHAS, needs_bank=True, options=(*_MIXING, "real_partner")),
+    "genmix-union": ArmKind(build=_genmix_union, knob="alpha", grid=_ALPHAS, needs_bank=True, options=_MIXING),
 }
-"""Every arm by its name, in the order of the table."""
+"""Every kind of arm by its name, in the order of the table."""
 
 ARMS = tuple(KINDS)
+
+DEFAULT_ARMS = ("baseline", "mixup", "blend", "genmix")
+"""What is compared unless somebody says otherwise."""

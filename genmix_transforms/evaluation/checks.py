@@ -1,13 +1,14 @@
 """What can be wrong with a comparison, found before any work; and what is doubtful about one, said with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import SPLITS, PatchDataset, describe_counts
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.arms import Setting, arm_kind, build_arm
+from genmix_transforms.evaluation.arms import Setting, arm_kind, build_arm, split_arm_name
+from genmix_transforms.evaluation.bank_making import RESIZED_FROM
 from genmix_transforms.evaluation.classifiers import build_classifier
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.protocol import Protocol
@@ -89,7 +90,12 @@ def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.devi
 
 
 def prepare(
-    arms: Sequence[str], splits: Splits, bank: SyntheticBank | None, protocol: Protocol, *, device: torch.device
+    arms: Sequence[str],
+    splits: Splits,
+    banks: Mapping[str, SyntheticBank],
+    protocol: Protocol,
+    *,
+    device: torch.device,
 ) -> Setting:
     """Check a comparison whole, by building everything that it will need, and return what its arms are built from.
 
@@ -99,23 +105,50 @@ def prepare(
     arms = check_arms(arms)
     check_splits(splits)
     train = splits[0]
+    channels, height, width = train.images.shape[1:]
+    used = used_banks(arms)
     setting = Setting(
         protocol=protocol,
         class_counts=train.class_counts,
-        normalisation=Normalisation.of(train.images),
-        bank=None
-        if bank is None or not any(arm_kind(arm).needs_bank for arm in arms)
-        else prepare_bank(bank, train, device=device),
+        # A pre-trained network knows which values it wants, and makes them of those in [0, 1].
+        normalisation=Normalisation.of(train.images)
+        if protocol.weights is None
+        else Normalisation(mean=(0.0,) * channels, std=(1.0,) * channels),
+        banks={name: prepare_bank(bank, train, device=device) for name, bank in banks.items() if name in used},
+        real=SyntheticBank(train.images.to(device), train.labels.to(device), classes=train.classes)
+        if any(arm_kind(arm).needs_real for arm in arms)
+        else None,
     )
     for arm in arms:
         build_arm(arm, setting)
-    channels, height, width = train.images.shape[1:]
-    build_classifier(protocol.classifier, channels=channels, classes=len(train.classes), size=(height, width), seed=0)
+    build_classifier(
+        protocol.classifier,
+        channels=channels,
+        classes=len(train.classes),
+        size=(height, width),
+        seed=0,
+        weights=protocol.weights,
+        input_size=protocol.input_size,
+    )
     return setting
 
 
-def doubts(arms: Sequence[str], splits: Splits, bank: SyntheticBank | None, protocol: Protocol) -> tuple[str, ...]:
-    """What does not stop a comparison but belongs beside its results, a sentence each."""
+def used_banks(arms: Sequence[str]) -> frozenset[str]:
+    """The names of the banks that some arm draws from."""
+    return frozenset(split_arm_name(arm)[1] for arm in arms if arm_kind(arm).needs_bank)
+
+
+def doubts(
+    arms: Sequence[str], splits: Splits, banks: Mapping[str, SyntheticBank], protocol: Protocol
+) -> tuple[str, ...]:
+    """What does not stop a comparison but belongs beside its results, a clause without full stop each.
+
+    Args:
+        arms: their names.
+        splits: train, validation and test.
+        banks: that some arm draws from, by name, with the training set's classes.
+        protocol: how to train.
+    """
     train, _, test = splits
     found = []
     for name, part in (("training", train), ("test", test)):
@@ -131,22 +164,35 @@ def doubts(arms: Sequence[str], splits: Splits, bank: SyntheticBank | None, prot
             f"early stopping (patience {protocol.patience}): arms may take different numbers of steps; "
             "results.csv has them"
         )
-    if bank is None or not any(arm_kind(arm).needs_bank for arm in arms):
-        return tuple(found)
-    recorded = bank_fingerprint(bank)
-    if recorded not in (None, train.fingerprint):
-        found.append(
-            "the bank's generator was trained on another set than this training set: if that held test images, they "
-            "have leaked into the arms that use the bank; train the generator on this split's training part"
-        )
-    if "blend" in arms and protocol.blend_share < 1:
-        wanted = round(len(train) * protocol.blend_share / (1 - protocol.blend_share))
-        if len(bank) < wanted:
+    for name, bank in banks.items():
+        which = f"the bank {name!r}" if name else "the bank"
+        if foreign(bank, train):
             found.append(
-                f"arm 'blend': a share of {protocol.blend_share:g} beside {len(train)} real images is {wanted} "
-                f"synthetic ones, the bank has {len(bank)} ({describe_counts(bank.class_counts)}): they are repeated"
+                f"{which}: its generator was trained on another set than this training set: if that held test images, "
+                "they have leaked into the arms that use the bank; train the generator on this split's training part"
             )
+        arm = f"blend:{name}" if name else "blend"
+        if arm in arms and protocol.blend_share < 1 and not protocol.tune:
+            wanted = round(len(train) * protocol.blend_share / (1 - protocol.blend_share))
+            if len(bank) < wanted:
+                found.append(
+                    f"arm {arm!r}: a share of {protocol.blend_share:g} beside {len(train)} real images is {wanted} "
+                    f"synthetic ones, the bank has {len(bank)} ({describe_counts(bank.class_counts)}): "
+                    "they are repeated"
+                )
     return tuple(found)
+
+
+def foreign(bank: SyntheticBank, train: PatchDataset) -> bool:
+    """Whether the bank says that its generator was trained on something else than this set, at its size or another.
+
+    A bank that does not say what its generator was trained on is not foreign: nobody can tell.
+    """
+    recorded = bank_fingerprint(bank)
+    if recorded in (None, train.fingerprint):
+        return False
+    sizes = {source.get(RESIZED_FROM) for source in bank.sources}
+    return not any(isinstance(size, int) and recorded == train.resized(size).fingerprint for size in sizes)
 
 
 def bank_fingerprint(bank: SyntheticBank) -> str | None:

@@ -1,9 +1,11 @@
-"""The classifiers that the arms train, from scratch: a small network, or any of torchvision's."""
+"""The classifiers that the arms train: a small network, EfficientNet-Lite0, or any of torchvision's."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.pretrained import LITE0, pretrained_network
 
 SMALL = "small"
 SMALL_WIDTHS = (24, 48, 96, 192)
@@ -56,21 +58,54 @@ class GreyAsColour(nn.Module):
         return logits
 
 
-def build_classifier(name: str, *, channels: int, classes: int, size: tuple[int, int], seed: int) -> nn.Module:
-    """Build a classifier with fresh random weights. Nothing is downloaded.
+class Enlarged(nn.Module):
+    """A network for larger images than it is given: they are brought to its size, bilinearly, on their device.
+
+    What MedMNIST's authors do with networks for 224 pixels and images of 28.
+    """
+
+    def __init__(self, network: nn.Module, *, side: int) -> None:
+        super().__init__()
+        self.network = network
+        self.side = side
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` to logits ``(N, K)``."""
+        size = (self.side, self.side)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=max(images.shape[-2:]) > self.side)
+        logits: Tensor = self.network(images)
+        return logits
+
+
+def build_classifier(
+    name: str,
+    *,
+    channels: int,
+    classes: int,
+    size: tuple[int, int],
+    seed: int,
+    weights: str | None = None,
+    input_size: int | None = None,
+) -> nn.Module:
+    """Build a classifier, with fresh random weights or pre-trained ones and a new last layer.
 
     Args:
-        name: "small", or a classification model of torchvision: "resnet18", "vgg16", ...
-        channels: of the images; torchvision's networks take 3, and 1 by repeating it.
+        name: "small", "efficientnet_lite0", or a classification model of torchvision: "resnet18", "vgg16", ...
+        channels: of the images; all but "small" take 3, and 1 by repeating it.
         classes: how many.
         size: height and width of the images in pixels.
-        seed: of the weights; torch's global generator stays as it was.
+        seed: of the weights that are drawn; torch's global generator stays as it was.
+        weights: None: random; "imagenet", or a file, see
+            :func:`genmix_transforms.evaluation.pretrained.pretrained_network`.
+        input_size: side in pixels to which images are enlarged before the network; None: they stay as they are.
 
     Returns:
-        On the CPU, in training mode: images ``(N, channels, H, W)`` to logits ``(N, classes)``.
+        On the CPU, in training mode: images ``(N, channels, H, W)`` to logits ``(N, classes)``. With pre-trained
+        weights the images are values in [0, 1].
 
     Raises:
-        InputError: no such network, or one that cannot take such images.
+        InputError: no such network, one that cannot take such images, or weights that cannot be had.
 
     Example:
         >>> build_classifier("small", channels=1, classes=3, size=(32, 32), seed=0)(torch.zeros(2, 1, 32, 32)).shape
@@ -78,34 +113,48 @@ def build_classifier(name: str, *, channels: int, classes: int, size: tuple[int,
     """
     if classes < 2:
         raise InputError(f"a classifier needs at least 2 classes, got {classes}")
+    seen = size if input_size is None else (input_size, input_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == SMALL:
-            if min(size) < SMALLEST_SIZE:
-                raise InputError(
-                    f"the classifier 'small' takes patches of at least {SMALLEST_SIZE} pixels, got "
-                    f"{size[0]}x{size[1]}; resize them (--size 32)"
-                )
-            return SmallClassifier(channels=channels, classes=classes)
-        network = _torchvision_network(name, channels=channels, classes=classes)
-        _try_out(name, network, shape=(channels, *size))
-    return network
+            network = _small_network(channels=channels, classes=classes, size=seen, weights=weights)
+        else:
+            network = _colour_network(name, channels=channels, classes=classes, weights=weights)
+            _try_out(name, network, shape=(channels, *seen))
+    return network if input_size is None else Enlarged(network, side=input_size)
 
 
-def _torchvision_network(name: str, *, channels: int, classes: int) -> nn.Module:
+def _small_network(*, channels: int, classes: int, size: tuple[int, int], weights: str | None) -> nn.Module:
+    if weights is not None:
+        raise InputError(f"the classifier 'small' has no pre-trained weights, got {weights!r}: leave them out")
+    if min(size) < SMALLEST_SIZE:
+        raise InputError(
+            f"the classifier 'small' takes patches of at least {SMALLEST_SIZE} pixels, got "
+            f"{size[0]}x{size[1]}; resize them (--size 32)"
+        )
+    return SmallClassifier(channels=channels, classes=classes)
+
+
+def _colour_network(name: str, *, channels: int, classes: int, weights: str | None) -> nn.Module:
     from torchvision import models
 
     names = [known for known in models.list_models(module=models) if known not in _SEVERAL_OUTPUTS]
-    if name not in names:
+    if name not in (LITE0, *names):
         raise InputError(
-            f"no classifier {name!r}; there is 'small', and of torchvision's classification models resnet18, vgg16, "
-            f"efficientnet_b0 and {len(names) - 3} others"
+            f"no classifier {name!r}; there is 'small', '{LITE0}', and of torchvision's classification models "
+            f"resnet18, vgg16, efficientnet_b0 and {len(names) - 3} others"
         )
     if channels not in (1, 3):
         raise InputError(
             f"the classifier {name!r} takes images of 1 or 3 channels, got {channels}; 'small' takes any number"
         )
-    network: nn.Module = models.get_model(name, weights=None, num_classes=classes)
+    network: nn.Module
+    if weights is not None:
+        network = pretrained_network(name, classes=classes, weights=weights)
+    elif name == LITE0:
+        raise InputError(f"the classifier {LITE0!r} is only for fine-tuning: give weights (--weights imagenet)")
+    else:
+        network = models.get_model(name, weights=None, num_classes=classes)
     return GreyAsColour(network) if channels == 1 else network
 
 

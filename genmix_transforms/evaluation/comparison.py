@@ -1,37 +1,57 @@
-"""The comparison: every arm with every seed, on one split, each run kept as soon as it is done."""
+"""The comparison: every arm with every seed on every fold, each run kept as soon as it is done."""
 
-import hashlib
-import platform
 import warnings
-from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from genmix_transforms.bank import SyntheticBank
-from genmix_transforms.data.patches import SPLITS, PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.arms import ARMS, KINDS, Setting, arm_kind
-from genmix_transforms.evaluation.checks import Splits, bank_fingerprint, check_arms, doubts, prepare
+from genmix_transforms.evaluation.arms import (
+    DEFAULT_ARMS,
+    KINDS,
+    ONLY_BANK,
+    Setting,
+    arm_kind,
+    expand_arms,
+    split_arm_name,
+)
+from genmix_transforms.evaluation.checks import Splits, check_arms, doubts, prepare, used_banks
+from genmix_transforms.evaluation.describing import (
+    content_hash,
+    describe_bank,
+    describe_data,
+    describe_protocol,
+    versions,
+)
+from genmix_transforms.evaluation.folds import Fold, check_folds
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.results import Results
 from genmix_transforms.evaluation.runs import Run, RunCache, run_key
-from genmix_transforms.evaluation.training import train_and_test
+from genmix_transforms.evaluation.sharing import take_turns
+from genmix_transforms.evaluation.training import train_and_test, train_network
+from genmix_transforms.evaluation.tuning import TUNING_SEED, TrialCache, choose, trial_values, with_value
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.processes import own_device
 
-_RUNS = "runs"
+_RUNS, _TRIALS, _LOCKS = "runs", "trials", "locks"
+
+T = TypeVar("T")
 
 
 def evaluate(
     splits: Splits,
     *,
     bank: SyntheticBank | None = None,
-    arms: Sequence[str] = ARMS,
+    banks: Mapping[str, SyntheticBank] | None = None,
+    arms: Sequence[str] = DEFAULT_ARMS,
     seeds: int = 5,
     protocol: Protocol | None = None,
+    missing: Mapping[str, str] | None = None,
     out: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -44,18 +64,20 @@ def evaluate(
     Args:
         splits: train, validation and test, as ``patches.split(seed=0)`` returns them.
         bank: of synthetic images, for the arms that use one. Labels are re-mapped by class name.
-        arms: of "baseline" (real images), "mixup" (MixUp among them), "blend" (real and synthetic images in one
-            training set) and "genmix".
+        banks: several, by name: the arms are then called "blend:NAME", "genmix:NAME" and so on.
+        arms: of :data:`genmix_transforms.evaluation.ARMS`. With ``banks``, one that needs a bank and names none stands
+            for one with each of them.
         seeds: how many; they are 0 to ``seeds`` - 1. The paper's differences need at least 5.
         protocol: how to train; None: the defaults of :class:`Protocol`.
+        missing: banks that could not be made, by name, and why: their arms stay in the table, empty, with the reason.
         out: a folder for the results (see :meth:`Results.save`) and, in ``runs/``, each finished run: the same call
-            again goes on where it was stopped. A run whose data, bank, options or versions have changed is run again.
-            None: keep nothing.
+            again goes on where it was stopped, and a second process with the same call shares the work. A run whose
+            data, bank, options or versions have changed is run again. None: keep nothing.
         device: None: the GPU where there is one.
         progress: show a bar.
 
     Returns:
-        The scores of every run, and their mean and standard deviation over the seeds.
+        The scores of every run, and over the seeds their means, intervals and differences.
 
     Raises:
         InputError: anything that cannot work, before the first run.
@@ -67,6 +89,7 @@ def evaluate(
     Source: Lee, Lee, Hong (arXiv 2405.20650), section 3 and Table 1.
 
     Example:
+        >>> from genmix_transforms.data import PatchDataset
         >>> pixels = torch.randint(0, 256, (60, 1, 16, 16), dtype=torch.uint8)
         >>> patches = PatchDataset(images=pixels, labels=torch.arange(60) % 2, classes=("cyst", "metastasis"))
         >>> quick = Protocol(steps=3)
@@ -74,141 +97,262 @@ def evaluate(
         >>> len(results.runs), results.arms
         (4, ('baseline', 'mixup'))
     """
+    if bank is not None and banks:
+        raise InputError("give one bank, or banks by name, not both")
+    named = dict(banks or {})
+    for name in named:
+        if not name or ":" in name:
+            raise InputError(f"a bank's name must be a word without a colon, got {name!r}")
+    if bank is not None:
+        named = {ONLY_BANK: bank}
+    return evaluate_folds(
+        [Fold(splits=splits, banks=named)],
+        arms=arms,
+        seeds=seeds,
+        protocol=protocol,
+        missing=missing,
+        out=out,
+        device=device,
+        progress=progress,
+    )
+
+
+def evaluate_folds(
+    folds: Sequence[Fold],
+    *,
+    arms: Sequence[str] = DEFAULT_ARMS,
+    seeds: int = 5,
+    protocol: Protocol | None = None,
+    missing: Mapping[str, str] | None = None,
+    foreign_banks: bool = False,
+    out: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Results:
+    """Compare classifiers by cross-validation: every image is tested once with each seed.
+
+    A seed's scores are those of its predictions for all folds together.
+
+    Args:
+        folds: of :meth:`genmix_transforms.data.PatchDataset.folds`, each with its banks: a generator that has seen what
+            its fold tests would give the test away, so every fold needs its own
+            (:func:`genmix_transforms.evaluation.bank_making.make_banks` trains them).
+        arms: see :func:`evaluate`.
+        seeds: runs of each arm on each fold.
+        protocol: how to train.
+        missing: banks that could not be made, by name, and why.
+        foreign_banks: allow banks whose generator was trained on something else than the fold's training part; the
+            results say so.
+        out: a folder for the results.
+        device: None: the GPU where there is one.
+        progress: show a bar.
+
+    Raises:
+        InputError: anything that cannot work, before the first run; with several folds also a bank that records another
+            training set than its fold's, and groups that two parts of a fold share.
+
+    Example:
+        >>> from genmix_transforms.data import PatchDataset
+        >>> pixels = torch.randint(0, 256, (60, 1, 16, 16), dtype=torch.uint8)
+        >>> patches = PatchDataset(images=pixels, labels=torch.arange(60) % 2, classes=("cyst", "metastasis"))
+        >>> folds = [Fold(splits=splits) for splits in patches.folds(3)]
+        >>> results = evaluate_folds(folds, arms=("baseline",), seeds=1, protocol=Protocol(steps=3), progress=False)
+        >>> len(results.runs), results.outcomes["baseline"].predictions.shape
+        (3, (1, 60))
+    """
     protocol = protocol or Protocol()
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
         raise InputError(f"seeds must be a whole number, at least 1, got {seeds!r}")
     where = own_device(device)
-    arms = check_arms(arms)
-    setting = prepare(arms, splits, bank, protocol, device=where)
-    folder = None if out is None else _folder(Path(out))
-    found = doubts(arms, splits, setting.bank, protocol)
+    check_folds(folds, foreign_banks=foreign_banks)
+    order, empty = _order(arms, folds[0].banks, missing or {})
+    present = tuple(arm for arm in order if arm not in empty)
+    settings = [prepare(present, fold.splits, fold.banks, protocol, device=where) for fold in folds]
+    found = _doubts(present, folds, settings)
     for doubt in found:
-        warnings.warn(doubt, stacklevel=2)
-    runs = _run_all(arms, splits, setting, seeds, device=where, folder=folder, progress=progress)
+        warnings.warn(doubt, stacklevel=3 if len(folds) == 1 else 2)
+    folder = None if out is None else _folder(Path(out))
+    if folder is not None:
+        for name in (_RUNS, _TRIALS, _LOCKS):
+            _folder(folder / name)
+    work = _Work(folds=folds, settings=settings, device=where, folder=folder)
+    with progress_bar(
+        total=len(work.trials(present)) + len(work.jobs(present, seeds)),
+        desc="evaluating",
+        unit="run",
+        disable=not progress,
+    ) as bar:
+        knobs = work.tune(present, bar)
+        runs = work.run(present, seeds, knobs, bar)
     results = Results(
-        classes=splits[0].classes,
-        runs=tuple(runs),
-        protocol=protocol.to_dict(),
-        data=_describe_data(splits, setting),
-        bank=None if setting.bank is None else _describe_bank(setting.bank, splits[0]),
+        classes=folds[0].splits[0].classes,
+        runs=tuple(sorted(runs, key=lambda run: (order.index(run.arm), run.fold, run.seed))),
+        labels=tuple(tuple(fold.splits[2].labels.tolist()) for fold in folds),
+        groups=_groups(folds),
+        protocol=describe_protocol(protocol),
+        data=describe_data([fold.splits for fold in folds], settings[0]),
+        missing=empty,
+        order=order,
         warnings=found,
-        versions=_versions(where),
+        versions=versions(where),
+        **_bank_facts(present, folds, settings),
     )
     if folder is not None:
         results.save(folder)
     return results
 
 
-def _run_all(
-    arms: Sequence[str],
-    splits: Splits,
-    setting: Setting,
-    seeds: int,
-    *,
-    device: torch.device,
-    folder: Path | None,
-    progress: bool,
-) -> list[Run]:
-    cache = None if folder is None else RunCache(_folder(folder / _RUNS))
-    fingerprints = [part.fingerprint for part in splits]
-    bank_hash = None if setting.bank is None else content_hash(setting.bank)
-    # Seed by seed: a comparison that is stopped half way has all arms.
-    pairs = [(arm, seed) for seed in range(seeds) for arm in arms]
-    runs = []
-    with progress_bar(total=len(pairs), desc="evaluating", unit="run", disable=not progress) as bar:
-        for arm, seed in pairs:
-            bar.set_postfix_str(f"{arm}, seed {seed}")
-            key = run_key(_dependencies(arm, seed, setting.protocol, fingerprints, bank_hash, device))
-            run = cache.get(arm, seed, key=key) if cache else None
+def _order(
+    arms: Sequence[str], banks: Mapping[str, SyntheticBank], missing: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """All arms in the order of the table, and those of them that stay empty, with the reason."""
+    both = sorted(set(banks) & set(missing))
+    if both:
+        raise InputError(f"{', '.join(both)}: a bank is there or missing, not both")
+    if missing and ONLY_BANK in banks:
+        raise InputError("missing names banks: give those that are there by name too (banks=)")
+    order = check_arms(expand_arms(check_arms(arms), [*banks, *missing]))
+    empty = {arm: missing[name] for arm in order if (name := split_arm_name(arm)[1]) in missing}
+    if len(empty) == len(order):
+        raise InputError(f"no arm is left to compare: {', '.join(order)} are all missing")
+    return order, empty
+
+
+def _doubts(arms: Sequence[str], folds: Sequence[Fold], settings: Sequence[Setting]) -> tuple[str, ...]:
+    """Of every fold, each once; with several folds, which it is of."""
+    found: dict[str, list[int]] = {}
+    for number, (fold, setting) in enumerate(zip(folds, settings, strict=True)):
+        for doubt in doubts(arms, fold.splits, setting.banks, setting.protocol):
+            found.setdefault(doubt, []).append(number)
+    return tuple(
+        doubt if len(numbers) == len(folds) else f"fold {', '.join(map(str, numbers))}: {doubt}"
+        for doubt, numbers in found.items()
+    )
+
+
+def _groups(folds: Sequence[Fold]) -> tuple[tuple[int, ...], ...]:
+    groups = [fold.splits[2].groups for fold in folds]
+    return tuple(tuple(group.tolist()) for group in groups if group is not None) if None not in groups else ()
+
+
+def _bank_facts(arms: Sequence[str], folds: Sequence[Fold], settings: Sequence[Setting]) -> dict[str, Any]:
+    trains = [fold.splits[0] for fold in folds]
+    facts = {
+        name: describe_bank([setting.banks[name] for setting in settings], trains)
+        for name in folds[0].banks
+        if name in used_banks(arms)
+    }
+    return {"bank": facts.pop(ONLY_BANK, None), "banks": facts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """All trainings of a comparison: which there are, and where the finished ones are."""
+
+    folds: Sequence[Fold]
+    settings: Sequence[Setting]
+    device: torch.device
+    folder: Path | None
+    _hashes: dict[tuple[int, str], str] = field(default_factory=dict)
+
+    def trials(self, arms: Sequence[str]) -> list[tuple[int, str, float]]:
+        """Fold, arm and value of every trial of the tuning."""
+        count = self.settings[0].protocol.tune
+        return [
+            (number, arm, value)
+            for number in range(len(self.folds))
+            for arm in arms
+            for value in trial_values(arm, count)
+        ]
+
+    def jobs(self, arms: Sequence[str], seeds: int) -> list[tuple[int, int, str]]:
+        """Seed, fold and arm of every run; seed by seed, so that a comparison stopped half way has all arms."""
+        return [(seed, number, arm) for seed in range(seeds) for number in range(len(self.folds)) for arm in arms]
+
+    def tune(self, arms: Sequence[str], bar: Any) -> dict[tuple[int, str], float | None]:
+        """The value of each arm's option on each fold, by fold and arm; None where nothing is tuned."""
+        scores: dict[tuple[int, str], dict[float, float]] = {}
+        cache = None if self.folder is None else TrialCache(self.folder / _TRIALS)
+        for number, arm, value in self._taken(self.trials(arms), "trial"):
+            bar.set_postfix_str(f"tuning {arm}, {arm_kind(arm).knob} {value:g}, fold {number}")
+            setting = self._setting(number, arm, value)
+            key = run_key(self._dependencies(arm, TUNING_SEED, number, setting.protocol))
+            score = cache.get(arm, value, fold=number, key=key) if cache else None
+            if score is None:
+                trained = train_network(arm, self.folds[number].splits, setting, TUNING_SEED, device=self.device)
+                score = trained.validation_macro_f1
+                if cache:
+                    cache.put(arm, value, score, fold=number, key=key)
+            scores.setdefault((number, arm), {})[value] = score
+            bar.update()
+        return {
+            (number, arm): choose(scores[number, arm]) if scores else None
+            for number in range(len(self.folds))
+            for arm in arms
+        }
+
+    def run(
+        self, arms: Sequence[str], seeds: int, knobs: Mapping[tuple[int, str], float | None], bar: Any
+    ) -> list[Run]:
+        """Every run, from the cache or from a training."""
+        cache = None if self.folder is None else RunCache(self.folder / _RUNS)
+        runs = []
+        for seed, number, arm in self._taken(self.jobs(arms, seeds), "run"):
+            bar.set_postfix_str(f"{arm}, seed {seed}, fold {number}")
+            knob = knobs[number, arm]
+            setting = self._setting(number, arm, knob)
+            key = run_key(self._dependencies(arm, seed, number, setting.protocol))
+            run = cache.get(arm, seed, fold=number, key=key) if cache else None
             if run is None:
-                run = train_and_test(arm, splits, setting, seed, device=device)
+                splits = self.folds[number].splits
+                run = train_and_test(arm, splits, setting, seed, device=self.device, fold=number, knob=knob)
                 if cache:
                     cache.put(run, key=key)
-            runs.append(run)
+            # A run without tuning that had the same value by itself is the same run.
+            runs.append(replace(run, knob=knob))
             bar.update()
-    return sorted(runs, key=lambda run: (arms.index(run.arm), run.seed))
+        return runs
 
+    def _taken(self, items: Iterable[T], kind: str) -> Iterator[T]:
+        """The items, each while no other process is at it."""
+        if self.folder is None:
+            return iter(items)
+        locks = self.folder / _LOCKS
+        return take_turns(items, lock=lambda item: locks / f"{run_key({kind: list(item)})[:32]}.lock")  # type: ignore[call-overload]
 
-def _dependencies(
-    arm: str, seed: int, protocol: Protocol, fingerprints: Sequence[str], bank_hash: str | None, device: torch.device
-) -> dict[str, Any]:
-    """Everything one run depends on; options that change other arms only are none of it."""
-    kind = arm_kind(arm)
-    foreign = {option for other in KINDS.values() for option in other.options} - set(kind.options)
-    return {
-        "arm": arm,
-        "seed": seed,
-        "protocol": {name: value for name, value in protocol.to_dict().items() if name not in foreign},
-        "data": list(fingerprints),
-        "bank": bank_hash if kind.needs_bank else None,
-        "versions": _versions(device),
-    }
+    def _setting(self, number: int, arm: str, value: float | None) -> Setting:
+        setting = self.settings[number]
+        return replace(setting, protocol=with_value(setting.protocol, arm, value))
 
+    def _dependencies(self, arm: str, seed: int, number: int, protocol: Protocol) -> dict[str, Any]:
+        """Everything one run depends on; options that change other arms only are none of it."""
+        kind = arm_kind(arm)
+        foreign = {option for other in KINDS.values() for option in other.options} - set(kind.options)
+        steps = protocol.for_training_set(len(self.folds[number].splits[0]))
+        return {
+            "arm": split_arm_name(arm)[0],
+            "seed": seed,
+            "protocol": {name: value for name, value in describe_protocol(steps).items() if name not in foreign},
+            "data": [self._fingerprint(number, part) for part in range(3)],
+            "bank": self._bank_hash(number, split_arm_name(arm)[1]) if kind.needs_bank else None,
+            "versions": versions(self.device),
+        }
 
-def content_hash(bank: SyntheticBank) -> str:
-    """SHA-256 of a bank's images, labels and class names, in their order."""
-    digest = hashlib.sha256()
-    digest.update(f"{bank.classes}{(len(bank), *bank.image_shape)}{bank.pixel_dtype}{bank.labels.dtype}".encode())
-    for tensor in (bank.labels, bank.images):
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    def _fingerprint(self, number: int, part: int) -> str:
+        return self._once(number, f"part {part}", lambda: self.folds[number].splits[part].fingerprint)
+
+    def _bank_hash(self, number: int, name: str) -> str:
+        return self._once(number, f"bank {name}", lambda: content_hash(self.settings[number].banks[name]))
+
+    def _once(self, number: int, what: str, make: Any) -> str:
+        if (number, what) not in self._hashes:
+            self._hashes[number, what] = make()
+        return self._hashes[number, what]
 
 
 def _folder(folder: Path) -> Path:
-    try:
+    with suppress(FileExistsError, NotADirectoryError):
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder}: the results need a folder, and a file stands there") from error
+    if not folder.is_dir():
+        raise InputError(f"{folder}: the results need a folder, and a file stands there")
     return folder
-
-
-def _describe_data(splits: Splits, setting: Setting) -> dict[str, Any]:
-    train = splits[0]
-    return {
-        "name": train.name.removesuffix(" (train)"),
-        "shape": list(train.images.shape[1:]),
-        "dtype": str(train.images.dtype).removeprefix("torch."),
-        "classes": list(train.classes),
-        "counts": {name: part.class_counts for name, part in zip(SPLITS, splits, strict=True)},
-        "fingerprints": {name: part.fingerprint for name, part in zip(SPLITS, splits, strict=True)},
-        "normalisation": {"mean": list(setting.normalisation.mean), "std": list(setting.normalisation.std)},
-        "notes": list(train.notes),
-    }
-
-
-def _describe_bank(bank: SyntheticBank, train: PatchDataset) -> dict[str, Any]:
-    recorded = bank_fingerprint(bank)
-    told = {None: "not recorded", train.fingerprint: "this training set"}.get(recorded, "another set")
-    generator = bank.provenance.get("generator")
-    return {
-        "counts": bank.class_counts,
-        "content": content_hash(bank),
-        "trained_on": told,
-        **_facts(bank.provenance),
-        **({"generator": _facts(generator)} if isinstance(generator, dict) else {}),
-    }
-
-
-def _facts(provenance: dict[str, Any]) -> dict[str, Any]:
-    """The plain values of a provenance, without paths: results are published."""
-    return {
-        name: value
-        for name, value in provenance.items()
-        if isinstance(value, (str, int, float, bool))
-        and not (
-            isinstance(value, str) and (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute())
-        )
-    }
-
-
-def _versions(device: torch.device) -> dict[str, str]:
-    from genmix_transforms import __version__
-
-    return {
-        "genmix_transforms": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": version("torchvision"),
-        "torchmetrics": version("torchmetrics"),
-        "device": device.type,
-    }

@@ -20,6 +20,8 @@ class Scores:
         macro_f1: mean F1 over the classes, each counting the same; classes that occur neither in the test set nor among
             the predictions are left out.
         balanced_accuracy: mean sensitivity over the classes that the test set has.
+        auc: area under the ROC curve of each class against the others, mean over the classes that the test set has
+            (and has not only); NaN where no probabilities are known.
         sensitivity: of each class; NaN for a class that the test set does not have.
         specificity: of each class; NaN for a class that all of the test set has.
         confusion: images by true class (row) and predicted class (column).
@@ -31,6 +33,7 @@ class Scores:
     sensitivity: tuple[float, ...]
     specificity: tuple[float, ...]
     confusion: tuple[tuple[int, ...], ...]
+    auc: float = math.nan
 
     def by_name(self, classes: Sequence[str]) -> dict[str, float]:
         """Every score but the confusion, by a name: ``accuracy``, ... ``sensitivity_cyst``, ``specificity_cyst``."""
@@ -38,6 +41,7 @@ class Scores:
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
             "balanced_accuracy": self.balanced_accuracy,
+            "auc": self.auc,
             **{
                 f"{kind}_{name}": values[number]
                 for number, name in enumerate(classes)
@@ -51,6 +55,7 @@ class Scores:
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
             "balanced_accuracy": self.balanced_accuracy,
+            "auc": None if math.isnan(self.auc) else self.auc,
             "sensitivity": [None if math.isnan(value) else value for value in self.sensitivity],
             "specificity": [None if math.isnan(value) else value for value in self.specificity],
             "confusion": [list(row) for row in self.confusion],
@@ -59,27 +64,32 @@ class Scores:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Scores":
         """The inverse of :meth:`to_dict`."""
-        nan = float("nan")
         return cls(
             accuracy=float(content["accuracy"]),
             macro_f1=float(content["macro_f1"]),
             balanced_accuracy=float(content["balanced_accuracy"]),
-            sensitivity=tuple(nan if value is None else float(value) for value in content["sensitivity"]),
-            specificity=tuple(nan if value is None else float(value) for value in content["specificity"]),
+            auc=_or_nan(content["auc"]),
+            sensitivity=tuple(_or_nan(value) for value in content["sensitivity"]),
+            specificity=tuple(_or_nan(value) for value in content["specificity"]),
             confusion=tuple(tuple(int(value) for value in row) for row in content["confusion"]),
         )
 
 
-def score(predictions: Tensor, labels: Tensor, *, num_classes: int) -> Scores:
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def score(predictions: Tensor, labels: Tensor, *, num_classes: int, probabilities: Tensor | None = None) -> Scores:
     """Compare predicted classes with the true ones.
 
     Args:
         predictions: int64 ``(N,)``, in 0 to ``num_classes`` - 1.
         labels: likewise.
         num_classes: K, at least 2.
+        probabilities: of the classes, floats ``(N, K)``, for the AUC; None: it is NaN.
 
     Raises:
-        InputError: nothing to compare, or values that are no classes.
+        InputError: nothing to compare, values that are no classes, or probabilities that are none.
 
     Example:
         >>> scores = score(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 1]), num_classes=2)
@@ -87,6 +97,8 @@ def score(predictions: Tensor, labels: Tensor, *, num_classes: int) -> Scores:
         (0.75, 1.0, ((2, 1), (0, 1)))
     """
     _check(predictions, labels, num_classes)
+    if probabilities is not None:
+        _check_probabilities(probabilities, len(labels), num_classes)
     # Imported here: torchmetrics brings much along, and training scripts that import the package did not ask for it.
     from torchmetrics.functional import classification as metrics
 
@@ -111,7 +123,31 @@ def score(predictions: Tensor, labels: Tensor, *, num_classes: int) -> Scores:
         sensitivity=tuple(sensitivity.tolist()),
         specificity=tuple(specificity.tolist()),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
+        auc=math.nan if probabilities is None else _auc(probabilities, labels, num_classes),
     )
+
+
+def _auc(probabilities: Tensor, labels: Tensor, num_classes: int) -> float:
+    """Of each class against the others, mean over the classes that have both."""
+    from torchmetrics.functional.classification import binary_auroc
+
+    known = []
+    for number in range(num_classes):
+        is_class = (labels == number).long()
+        if 0 < int(is_class.sum()) < len(labels):  # otherwise torchmetrics says 0
+            known.append(float(binary_auroc(probabilities[:, number], is_class, validate_args=False)))
+    return sum(known) / len(known) if known else math.nan
+
+
+def _check_probabilities(probabilities: Tensor, count: int, num_classes: int) -> None:
+    if probabilities.shape != (count, num_classes) or not probabilities.is_floating_point():
+        raise InputError(
+            f"probabilities must be floats of shape ({count}, {num_classes}), a row an image, got "
+            f"{probabilities.dtype} of shape {tuple(probabilities.shape)}"
+        )
+    # Values beyond these torchmetrics would take for logits.
+    if not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
+        raise InputError("probabilities must be from 0 to 1; take the softmax of the network's output")
 
 
 def _check(predictions: Tensor, labels: Tensor, num_classes: int) -> None:

@@ -1,49 +1,30 @@
-"""The results of a comparison: as a table for the screen, as Markdown, CSV and JSON."""
+"""The results of a comparison: the scores of its arms, how sure they are, and the files of both."""
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-from genmix_transforms.evaluation.runs import Run
-from genmix_transforms.files.atomic import write_json, write_text
+from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.evaluation import tables
+from genmix_transforms.evaluation.outcomes import Outcomes, pooled
+from genmix_transforms.evaluation.runs import Run, readable_json
+from genmix_transforms.evaluation.statistics import (
+    OVERALL,
+    Difference,
+    Estimate,
+    Resampled,
+    differences,
+    estimate,
+    metric_names,
+    resample,
+)
+from genmix_transforms.files.atomic import write_text
+from genmix_transforms.files.strict_json import parse_json
 
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """One score over the seeds, as fractions.
-
-    Args:
-        mean: of the seeds in which the score has a meaning; NaN if it has none in any.
-        sd: sample standard deviation (n - 1); NaN below two seeds.
-        seeds: how many those are.
-    """
-
-    mean: float
-    sd: float
-    seeds: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Of one value a seed.
-
-        Example:
-            >>> Spread.of([0.25, 0.75]).mean
-            0.5
-        """
-        known = [value for value in values if not math.isnan(value)]
-        nan = float("nan")
-        return cls(mean=mean(known) if known else nan, sd=stdev(known) if len(known) > 1 else nan, seeds=len(known))
-
-    def percent(self, joint: str = " ± ") -> str:
-        """``72.3 ± 1.8``, in per cent; without the deviation for one seed, a dash where there is no score."""
-        if math.isnan(self.mean):
-            return "-"
-        return f"{100 * self.mean:.1f}" + ("" if math.isnan(self.sd) else f"{joint}{100 * self.sd:.1f}")
+_BASELINE = "baseline"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,163 +33,237 @@ class Results:
 
     Args:
         classes: the class names.
-        runs: one for each arm and seed, by arm, then seed.
+        runs: one for each arm, fold and seed.
+        labels: of the test cases of each fold.
+        groups: likewise of each fold, a number meaning the same group in all; cases of one group are not independent.
+            Empty: every case is a group of its own. They are renumbered: what a source calls its patients stays there.
         protocol: the options of the comparison.
         data: what it was made on: counts and fingerprints, no paths.
-        bank: where the synthetic images came from; None: no arm used any.
+        bank: where the synthetic images came from; None: no arm used any, or see ``banks``.
+        banks: likewise of each, by the name that the arms know it by.
+        missing: arms that could not be run, and the reason, a clause without full stop. They stay in the table, empty.
+        order: the names of all arms as the table has them; empty: as the runs come, those missing last.
         warnings: what a reader of the numbers must know.
         versions: of the libraries, and the kind of device.
+
+    Raises:
+        InputError: runs that do not fit the test cases, or of which some are missing.
 
     Example:
         >>> from genmix_transforms.evaluation.metrics import Scores
         >>> scores = Scores(accuracy=0.5, macro_f1=0.5, balanced_accuracy=0.5, sensitivity=(0.5, 0.5),
-        ...                 specificity=(0.5, 0.5), confusion=((1, 1), (1, 1)))
+        ...                 specificity=(0.5, 0.5), confusion=((50, 50), (50, 50)))
         >>> run = Run(arm="baseline", seed=0, steps=1, best_step=1, validation_macro_f1=0.5, scores=scores,
-        ...           predictions=(0, 1, 0, 1), seconds=1.0)
-        >>> print(Results(classes=("cyst", "metastasis"), runs=(run,)).table())
-        arm        Acc    F1  Bal Acc  cyst sens/spec  metastasis sens/spec
-        baseline  50.0  50.0     50.0       50.0/50.0             50.0/50.0
-        <BLANKLINE>
-        Per cent. 1 seed, 4 test images. F1: macro; Bal Acc: balanced accuracy.
+        ...           predictions=(0, 1, 0, 1) * 50, seconds=1.0)
+        >>> results = Results(classes=("cyst", "metastasis"), runs=(run,), labels=((0, 0, 1, 1) * 50,))
+        >>> results.summary()["baseline"]["accuracy"].mean
+        0.5
+        >>> print("\\n".join(results.table().splitlines()[:3]))
+                                                                cyst  metastasis
+        arm              Acc          F1     Bal Acc  AUC  sens/spec   sens/spec
+        baseline  50.0 ± 7.0  50.0 ± 6.9  50.0 ± 6.9    -  50.0/50.0   50.0/50.0
     """
 
     classes: tuple[str, ...]
     runs: tuple[Run, ...]
+    labels: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[int, ...], ...] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     bank: Mapping[str, Any] | None = None
+    banks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        numbers: dict[int, int] = {}
+        groups = tuple(tuple(numbers.setdefault(group, len(numbers)) for group in fold) for fold in self.groups)
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "labels", _folds(self.labels))
+        # Before the first number is asked for: what cannot be pooled is no result.
+        found = list(self.outcomes)
+        both = [arm for arm in found if arm in self.missing]
+        if both:
+            raise InputError(f"{', '.join(both)}: an arm is missing or has runs, not both")
+        arms = [*found, *self.missing]
+        if self.order and sorted(self.order) != sorted(arms):
+            raise InputError(f"order must name every arm once, {', '.join(arms)}, got {', '.join(self.order)}")
+        object.__setattr__(self, "order", tuple(self.order) or tuple(arms))
+
     @property
     def arms(self) -> tuple[str, ...]:
-        """The arms' names, in the order of the table."""
-        return tuple(dict.fromkeys(run.arm for run in self.runs))
+        """The names of the arms that have runs, in the order of the table."""
+        return tuple(arm for arm in self.order if arm not in self.missing)
 
-    def summary(self) -> dict[str, dict[str, Spread]]:
-        """Mean and standard deviation over the seeds: ``{arm: {score: Spread}}``, see :meth:`Scores.by_name`."""
-        found = {}
-        for arm in self.arms:
-            seeds = [run.scores.by_name(self.classes) for run in self.runs if run.arm == arm]
-            found[arm] = {name: Spread.of([scores[name] for scores in seeds]) for name in seeds[0]}
-        return found
+    @cached_property
+    def outcomes(self) -> dict[str, Outcomes]:
+        """What each arm's classifiers made of every test case, the folds pooled."""
+        return pooled(self.runs, labels=self.labels, groups=self.groups, classes=self.classes)
+
+    @cached_property
+    def resampled(self) -> dict[str, Resampled]:
+        """The scores of each arm on resamples of the test cases, the same for all: what intervals are made from."""
+        return {arm: resample(self.outcomes[arm]) for arm in self.arms}
+
+    def summary(self) -> dict[str, dict[str, Estimate]]:
+        """Mean over the seeds, with interval and deviation: ``{arm: {score: Estimate}}``.
+
+        The scores have the names of :meth:`genmix_transforms.evaluation.metrics.Scores.by_name`. With several folds, a
+        seed's score is that of its predictions for all folds together.
+        """
+        return self._summary
+
+    @cached_property
+    def _summary(self) -> dict[str, dict[str, Estimate]]:
+        names = metric_names(self.classes)
+        return {arm: {name: estimate(found, name) for name in names} for arm, found in self.resampled.items()}
+
+    def differences(self, metric: str = "macro_f1") -> dict[str, tuple[Difference, ...]]:
+        """Differences in one score, by family; p values are corrected within each.
+
+        Args:
+            metric: the score. Decide on one before you look; the package's tables have the macro F1.
+
+        Returns:
+            ``"baseline"``: every other arm less the baseline; ``"blend"``: every GenMix arm less the arm that has the
+            same bank blended in ("genmix-real", whose bank are the real images, less "repeat"). A family without any
+            difference is left out.
+        """
+        pairs = {
+            "baseline": [(arm, _BASELINE) for arm in self.arms if arm != _BASELINE and _BASELINE in self.arms],
+            "blend": [(arm, other) for arm in self.arms if (other := blended_arm(arm)) in self.arms],
+        }
+        return {family: differences(self.resampled, found, metric=metric) for family, found in pairs.items() if found}
+
+    def against(self, reference: str, *, metric: str = "macro_f1") -> tuple[Difference, ...]:
+        """Every other arm less this one, as one family: against a control, such as "repeat".
+
+        Raises:
+            InputError: no such arm.
+        """
+        if reference not in self.arms:
+            raise InputError(f"no arm {reference!r} to compare with; there are {', '.join(self.arms)}")
+        return differences(self.resampled, [(arm, reference) for arm in self.arms if arm != reference], metric=metric)
+
+    def knobs(self, arm: str) -> tuple[float, ...]:
+        """The values that its tuned option has in its runs, each once, ascending; none: nothing was tuned."""
+        return tuple(sorted({run.knob for run in self.runs if run.arm == arm and run.knob is not None}))
 
     def table(self) -> str:
-        """The table for the screen: a line an arm, columns aligned, per cent, mean±sd over the seeds."""
-        rows = self._rows(joint="±", divider="/")
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-            )
-            for row in rows
-        ]
-        return "\n".join([*lines, "", self._caption(), *(f"Note: {warning}." for warning in self.warnings)])
+        """The tables for the screen, 120 columns wide: a line an arm, and the differences below."""
+        return tables.screen(self)
 
     def to_markdown(self) -> str:
-        """The same table in Markdown, with the data, the bank and the protocol below it."""
-        heading, *rows = [[_escape(cell) for cell in row] for row in self._rows(joint=" ± ", divider=" / ")]
-        lines = [
-            f"| {' | '.join(heading)} |",
-            f"|{'|'.join(['---', *['---:'] * (len(heading) - 1)])}|",
-            *(f"| {' | '.join(row)} |" for row in rows),
-            "",
-            self._caption(),
-        ]
-        if self.data:
-            counts = "; ".join(
-                f"{split} {', '.join(f'{name} {count}' for name, count in classes.items())}"
-                for split, classes in self.data["counts"].items()
-            )
-            lines += ["", f"Data: {self.data['name']}, {' x '.join(map(str, self.data['shape']))}; {counts}."]
-        if self.bank:
-            counts = ", ".join(f"{name} {count}" for name, count in self.bank["counts"].items())
-            lines += ["", f"Bank: {counts}; its generator was trained on: {self.bank['trained_on']}."]
-        if self.protocol:
-            lines += ["", f"Protocol: {', '.join(f'{name} {value}' for name, value in self.protocol.items())}."]
-        if self.versions:
-            lines += ["", f"Made with {', '.join(f'{name} {value}' for name, value in self.versions.items())}."]
-        for warning in self.warnings:
-            lines += ["", f"**Note:** {warning}."]
-        return "\n".join(lines) + "\n"
+        """The tables in Markdown, with the data, the banks and the protocol below."""
+        return tables.markdown(self)
+
+    def to_latex(self) -> str:
+        """The tables in LaTeX, in the layout of the paper's Table 1; they need the package booktabs."""
+        return tables.latex(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it: fractions from 0 to 1, null where a score has no meaning."""
         return {
             "data": dict(self.data),
             "bank": None if self.bank is None else dict(self.bank),
+            "banks": {name: dict(bank) for name, bank in self.banks.items()},
             "protocol": dict(self.protocol),
             "versions": dict(self.versions),
             "warnings": list(self.warnings),
             "classes": list(self.classes),
+            "order": list(self.order),
+            "missing": dict(self.missing),
             "summary": {
-                arm: {
-                    name: {"mean": _or_none(spread.mean), "sd": _or_none(spread.sd), "seeds": spread.seeds}
-                    for name, spread in metrics.items()
-                }
-                for arm, metrics in self.summary().items()
+                arm: {name: _without_nan(asdict(found)) for name, found in scores.items()}
+                for arm, scores in self.summary().items()
             },
+            "differences": {
+                metric: {
+                    family: [_without_nan(asdict(one)) for one in found]
+                    for family, found in self.differences(metric).items()
+                }
+                for metric in OVERALL
+            },
+            "labels": [list(fold) for fold in self.labels],
+            "groups": [list(fold) for fold in self.groups],
             "runs": [run.to_dict() for run in self.runs],
         }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Results":
+        """The inverse of :meth:`to_dict`; summary and differences are computed again from the runs."""
+        return cls(
+            classes=tuple(content["classes"]),
+            runs=tuple(Run.from_dict(run) for run in content["runs"]),
+            labels=_folds(content["labels"]),
+            groups=_folds(content["groups"]),
+            protocol=content["protocol"],
+            data=content["data"],
+            bank=content["bank"],
+            banks=content["banks"],
+            missing=content["missing"],
+            order=tuple(content["order"]),
+            warnings=tuple(content["warnings"]),
+            versions=content["versions"],
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write the results as files, each whole or not at all; none holds a path.
 
-        ``results.json`` has everything, ``results.csv`` a line for each arm and seed, ``summary.csv`` a line for each
-        arm and score, ``results.md`` the table.
+        ``results.json`` has everything; ``results.csv`` a line for each run; ``summary.csv`` a line for each arm and
+        score; ``differences.csv`` a line for each difference; ``results.md`` and ``results.tex`` the tables.
 
         Args:
             folder: is made if it does not exist; files of these names in it are replaced.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        heading = ["arm", "seed", "steps", "best_step", "seconds"]
-        runs = [
-            {**{name: getattr(run, name) for name in heading}, **_cells(run.scores.by_name(self.classes))}
-            for run in self.runs
-        ]
-        write_text(folder / "results.csv", _csv([list(runs[0]) if runs else heading, *(run.values() for run in runs)]))
-        summary = [
-            [arm, name, *_cells({"mean": spread.mean, "sd": spread.sd}).values(), spread.seeds]
-            for arm, spreads in self.summary().items()
-            for name, spread in spreads.items()
-        ]
-        write_text(folder / "summary.csv", _csv([["arm", "metric", "mean", "sd", "seeds"], *summary]))
-        write_text(folder / "results.md", self.to_markdown())
-        write_json(folder / "results.json", self.to_dict())
+        texts = {
+            "results.csv": tables.runs_csv(self),
+            "summary.csv": tables.summary_csv(self),
+            "differences.csv": tables.differences_csv(self),
+            "results.md": self.to_markdown(),
+            "results.tex": self.to_latex(),
+            "results.json": readable_json(self.to_dict()),
+        }
+        for name, text in texts.items():
+            write_text(folder / name, text)
 
-    def _rows(self, *, joint: str, divider: str) -> list[list[str]]:
-        heading = ["arm", "Acc", "F1", "Bal Acc", *(f"{name} sens{divider}spec" for name in self.classes)]
-        rows = [heading]
-        for arm, spreads in self.summary().items():
-            overall = [spreads[name].percent(joint) for name in ("accuracy", "macro_f1", "balanced_accuracy")]
-            by_class = [
-                spreads[f"sensitivity_{name}"].percent(joint) + divider + spreads[f"specificity_{name}"].percent(joint)
-                for name in self.classes
-            ]
-            rows.append([arm, *overall, *by_class])
-        return rows
+    @classmethod
+    def load(cls, folder: str | Path) -> "Results":
+        """Read what :meth:`save` wrote.
 
-    def _caption(self) -> str:
-        seeds = len({run.seed for run in self.runs})
-        images = len(self.runs[0].predictions) if self.runs else 0
-        over = "1 seed" if seeds == 1 else f"Mean and standard deviation over {seeds} seeds"
-        return f"Per cent. {over}, {images} test images. F1: macro; Bal Acc: balanced accuracy."
+        Raises:
+            MissingPathError: no ``results.json`` there.
+            InputError: one that holds no results.
+        """
+        path = Path(folder) / "results.json"
+        if not path.is_file():
+            raise MissingPathError(f"{path}: no results there; give the folder that evaluate wrote them to (out)")
+        try:
+            return cls.from_dict(parse_json(path.read_bytes()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: no results of this version ({error!r}); evaluate again") from error
 
 
-def _escape(cell: str) -> str:
-    return cell.replace("|", r"\|")
+def blended_arm(arm: str) -> str | None:
+    """The arm that blends in the bank which a GenMix arm draws its partners from; None for other arms.
+
+    Example:
+        >>> blended_arm("genmix-union:dcgan"), blended_arm("genmix-real"), blended_arm("mixup")
+        ('blend:dcgan', 'repeat', None)
+    """
+    kind, colon, bank = arm.partition(":")
+    if kind == "genmix-real":
+        return "repeat"
+    return f"blend{colon}{bank}" if kind == "genmix" or kind.startswith("genmix-") else None
 
 
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _folds(content: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(value) for value in fold) for fold in content)
 
 
-def _cells(scores: Mapping[str, float]) -> dict[str, str]:
-    return {name: "" if math.isnan(value) else f"{value:.6f}" for name, value in scores.items()}
-
-
-def _csv(rows: Iterable[Iterable[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+def _without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in content.items()}

@@ -1,6 +1,8 @@
 """One classifier, trained in one arm with one seed, and tested once."""
 
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +13,14 @@ from torch.nn import functional as F
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.arms import Setting, build_arm
+from genmix_transforms.evaluation.arms import ONLY_BANK, Setting, build_arm
 from genmix_transforms.evaluation.checks import Splits, prepare
 from genmix_transforms.evaluation.classifiers import build_classifier
 from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.normalisation import Normalisation
+from genmix_transforms.evaluation.pretrained import last_layer
 from genmix_transforms.evaluation.protocol import Protocol
-from genmix_transforms.evaluation.runs import Run
+from genmix_transforms.evaluation.runs import Run, kept_probabilities
 from genmix_transforms.generators.processes import own_device
 from genmix_transforms.generators.randomness import DataOrder
 from genmix_transforms.transforms import functional
@@ -47,7 +50,7 @@ def run_arm(
         arm: its name, one of ``ARMS``.
         splits: train, validation and test.
         bank: of synthetic images; None for arms that use none.
-        protocol: how to train.
+        protocol: how to train; nothing is tuned.
         seed: of the weights, the data order and the arm's draws; not negative.
         device: None: the GPU where there is one.
 
@@ -56,39 +59,83 @@ def run_arm(
         FloatingPointError: the loss is no longer finite.
     """
     where = own_device(device)
-    return train_and_test(arm, splits, prepare((arm,), splits, bank, protocol, device=where), seed, device=where)
+    banks = {} if bank is None else {ONLY_BANK: bank}
+    return train_and_test(arm, splits, prepare((arm,), splits, banks, protocol, device=where), seed, device=where)
 
 
-def train_and_test(arm: str, splits: Splits, setting: Setting, seed: int, *, device: torch.device) -> Run:
-    """:func:`run_arm` after its checks; :func:`genmix_transforms.evaluation.checks.prepare` returns the ``setting``."""
-    if seed < 0:
-        raise InputError(f"seed must not be negative, got {seed}")
+def train_and_test(
+    arm: str,
+    splits: Splits,
+    setting: Setting,
+    seed: int,
+    *,
+    device: torch.device,
+    fold: int = 0,
+    knob: float | None = None,
+) -> Run:
+    """:func:`run_arm` after its checks; :func:`genmix_transforms.evaluation.checks.prepare` returns the ``setting``.
+
+    Args:
+        fold: the number of these splits, which the run records; it changes nothing.
+        knob: what was tuned for this arm, likewise: the setting's protocol has it already.
+    """
     started = time.perf_counter()
-    # torch's global generators, the caller's, are as before when this is over.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trained = _train(arm, splits[0], splits[1], setting, seed, device=device)
-        test = _Pixels.of(splits[2], setting.normalisation, device)
-        predictions = _predict(trained.network, test)
+    trained = train_network(arm, splits, setting, seed, device=device)
+    test = _Pixels.of(splits[2], setting.normalisation, device)
+    logits = _logits(trained.network, test, precision=setting.protocol.precision)
+    predictions, probabilities = logits.argmax(dim=1), logits.double().softmax(dim=1)
     return Run(
         arm=arm,
+        fold=fold,
         seed=seed,
         steps=trained.steps,
         best_step=trained.best_step,
-        validation_macro_f1=trained.best,
-        scores=score(predictions, test.labels, num_classes=test.classes),
+        validation_macro_f1=trained.validation_macro_f1,
+        scores=score(predictions, test.labels, num_classes=test.classes, probabilities=probabilities),
         predictions=tuple(predictions.tolist()),
+        probabilities=kept_probabilities(probabilities),
+        knob=knob,
         seconds=round(time.perf_counter() - started, 2),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Trained:
-    """A network with its best weights."""
+class Trained:
+    """What a training leaves.
+
+    Args:
+        network: with the weights of the best validation, in evaluation mode, on the device.
+        steps: that were taken.
+        best_step: whose weights these are.
+        validation_macro_f1: of these weights.
+    """
 
     network: nn.Module
     steps: int
     best_step: int
-    best: float
+    validation_macro_f1: float
+
+
+def train_network(arm: str, splits: Splits, setting: Setting, seed: int, *, device: torch.device) -> Trained:
+    """Train one classifier; the test part is not looked at.
+
+    Args:
+        arm: its name.
+        splits: train, validation and test.
+        setting: of :func:`genmix_transforms.evaluation.checks.prepare`, for these splits.
+        seed: of the weights, the data order and the arm's draws; not negative.
+        device: where the setting's banks are.
+
+    Raises:
+        InputError: a negative seed.
+        FloatingPointError: the loss is no longer finite.
+    """
+    if seed < 0:
+        raise InputError(f"seed must not be negative, got {seed}")
+    train, validation, _ = splits
+    # torch's global generators, the caller's, are as before when this is over.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        return _train(arm, train, validation, setting, seed, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +157,14 @@ class _Pixels:
         )
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images, float32, and labels, int64."""
-        index = index.to(self.images.device)
+        """Normalised images, float32, and labels, int64; the index is on the device."""
         return functional.dequantise(self.images[index], self.scale, self.shift), self.labels[index]
 
 
 def _train(
     arm_name: str, train: PatchDataset, validation: PatchDataset, setting: Setting, seed: int, *, device: torch.device
-) -> _Trained:
-    protocol = setting.protocol
+) -> Trained:
+    protocol = setting.protocol.for_training_set(len(train))
     channels, height, width = train.images.shape[1:]
     network = build_classifier(
         protocol.classifier,
@@ -126,36 +172,39 @@ def _train(
         classes=len(train.classes),
         size=(height, width),
         seed=_seed_of(seed, _WEIGHTS),
+        weights=protocol.weights,
+        input_size=protocol.input_size,
     )
     # Channels last: half the time on a CPU, and what tensor cores want.
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     arm = build_arm(arm_name, setting)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=protocol.steps)
-    order = DataOrder(len(train), seed=_seed_of(seed, _ORDER))
+    optimiser = torch.optim.AdamW(_parameter_groups(network, protocol), weight_decay=protocol.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(protocol, step))
     real, held_out = (_Pixels.of(part, setting.normalisation, device) for part in (train, validation))
     best, best_step, best_weights, since_best, step = -1.0, 0, {}, 0, 0
-    for step in range(1, protocol.steps + 1):
-        images, labels = real.batch(order((step - 1) * protocol.batch_size, step * protocol.batch_size))
-        torch.manual_seed(_seed_of(seed, _ARM, step))
-        images, soft = arm(images, labels)
-        if protocol.flips:
-            torch.manual_seed(_seed_of(seed, _FLIPS, step))
-            images = torch.where(torch.rand(len(images), 1, 1, 1, device=device) < 0.5, images.flip(-1), images)
-        torch.manual_seed(_seed_of(seed, _NETWORK, step))
-        optimiser.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(network(images), soft)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if step % protocol.validate_every and step != protocol.steps:
-            continue
+    for batches in _between_validations(len(train), protocol, seed=_seed_of(seed, _ORDER), device=device):
+        for index in batches:
+            step += 1
+            images, labels = real.batch(index)
+            torch.manual_seed(_seed_of(seed, _ARM, step))
+            images, soft = arm(images, labels)
+            if protocol.flips:
+                torch.manual_seed(_seed_of(seed, _FLIPS, step))
+                images = torch.where(torch.rand(len(images), 1, 1, 1, device=device) < 0.5, images.flip(-1), images)
+            torch.manual_seed(_seed_of(seed, _NETWORK, step))
+            optimiser.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(_forward(network, images, precision=protocol.precision), soft)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        # The only place of the loop that waits for the device.
         if not bool(torch.isfinite(loss)):
             raise FloatingPointError(
                 f"arm {arm_name!r}, seed {seed}: the loss is {loss.item()} at step {step}; lower the learning rate "
                 f"({protocol.learning_rate:g})"
             )
-        reached = score(_predict(network, held_out), held_out.labels, num_classes=held_out.classes).macro_f1
+        predictions = _logits(network, held_out, precision=protocol.precision).argmax(dim=1)
+        reached = score(predictions, held_out.labels, num_classes=held_out.classes).macro_f1
         since_best += 1
         if reached > best:
             best, best_step, since_best = reached, step, 0
@@ -163,17 +212,67 @@ def _train(
         if protocol.patience is not None and since_best >= protocol.patience:
             break
     network.load_state_dict(best_weights)
-    return _Trained(network=network, steps=step, best_step=best_step, best=best)
+    return Trained(network=network.eval(), steps=step, best_step=best_step, validation_macro_f1=best)
+
+
+def learning_rate_share(protocol: Protocol, step: int) -> float:
+    """The learning rate of a step, counted from 0, as a share of the highest.
+
+    Example:
+        >>> rates = Protocol(steps=4, warmup=0.5)
+        >>> [round(learning_rate_share(rates, step), 3) for step in range(4)]
+        [0.5, 0.854, 0.5, 0.146]
+    """
+    rising = max(1, round(protocol.warmup * protocol.steps))
+    share = min(1.0, (step + 1) / rising)
+    return share * (0.5 * (1 + math.cos(math.pi * step / protocol.steps)) if protocol.schedule == "cosine" else 1.0)
+
+
+def _parameter_groups(network: nn.Module, protocol: Protocol) -> list[dict[str, object]]:
+    """All weights at the learning rate; those of the last layer, which is new, at a multiple of it."""
+    rate = protocol.learning_rate
+    if protocol.head_factor == 1:
+        return [{"params": list(network.parameters()), "lr": rate}]
+    last = {id(parameter) for parameter in last_layer(network).parameters()}
+    return [
+        {"params": [parameter for parameter in network.parameters() if id(parameter) not in last], "lr": rate},
+        {
+            "params": [parameter for parameter in network.parameters() if id(parameter) in last],
+            "lr": rate * protocol.head_factor,
+        },
+    ]
+
+
+def _between_validations(
+    count: int, protocol: Protocol, *, seed: int, device: torch.device
+) -> Iterator[tuple[Tensor, ...]]:
+    """The batches from one validation to the next, as indices on the device: one copy for all of them."""
+    order = DataOrder(count, seed=seed)
+    for start in range(0, protocol.steps, protocol.validate_every):
+        stop = min(protocol.steps, start + protocol.validate_every)
+        index = order(start * protocol.batch_size, stop * protocol.batch_size)
+        yield index.to(device).split(protocol.batch_size)
+
+
+def _forward(network: nn.Module, images: Tensor, *, precision: str) -> Tensor:
+    """Logits in float32."""
+    if precision == "float32":
+        logits: Tensor = network(images)
+        return logits
+    with torch.autocast(images.device.type, dtype=torch.bfloat16):
+        logits = network(images)
+    return logits.float()
 
 
 @torch.no_grad()
-def _predict(network: nn.Module, pixels: _Pixels) -> Tensor:
-    """The most probable class of every image, int64 ``(N,)``; the network is in training mode again afterwards."""
+def _logits(network: nn.Module, pixels: _Pixels, *, precision: str) -> Tensor:
+    """Of every image, float32 ``(N, K)``; the network's mode is as it was afterwards."""
+    was_training = network.training
     network.eval()
-    everything = torch.arange(len(pixels.labels))
-    predictions = [network(pixels.batch(index)[0]).argmax(dim=1) for index in everything.split(_PREDICT)]
-    network.train()
-    return torch.cat(predictions)
+    everything = torch.arange(len(pixels.labels), device=pixels.labels.device)
+    found = [_forward(network, pixels.batch(index)[0], precision=precision) for index in everything.split(_PREDICT)]
+    network.train(was_training)
+    return torch.cat(found)
 
 
 def _seed_of(seed: int, stream: int, step: int = 0) -> int:

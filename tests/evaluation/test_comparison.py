@@ -2,14 +2,20 @@
 
 import json
 import warnings
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation import ARMS, Protocol, comparison, evaluate
+from genmix_transforms.evaluation import Fold, Protocol, comparison, evaluate, evaluate_folds, training
+from genmix_transforms.evaluation.arms import ARMS as EVERY_ARM
+from genmix_transforms.evaluation.arms import DEFAULT_ARMS as ARMS
+from genmix_transforms.evaluation.runs import RunCache
 from genmix_transforms.evaluation.training import run_arm
+from genmix_transforms.evaluation.tuning import TUNING_SEED, trial_values
 
 
 @pytest.fixture
@@ -76,8 +82,8 @@ def test_a_stopped_comparison_goes_on(splits, matched, quick, tmp_path, monkeypa
         compare(splits, matched, quick, out=tmp_path / "results")
     done = [(arm, 0) for arm in ARMS] + [("baseline", 1), ("mixup", 1)]
     assert trained == done
-    kept = {path.name for path in (tmp_path / "results" / "runs").iterdir()}
-    assert kept == {f"{arm}-{seed}.json" for arm, seed in done}
+    cache = RunCache(tmp_path / "results" / "runs")
+    assert set(cache.folder.iterdir()) == {cache.path(arm, seed) for arm, seed in done}
     assert not (tmp_path / "results" / "results.json").exists()
 
     monkeypatch.setattr(comparison, "train_and_test", recording)
@@ -134,7 +140,7 @@ def test_another_version_runs_again(splits, quick, tmp_path, trained, monkeypatc
 
 def test_a_damaged_run_is_run_again(splits, quick, tmp_path, trained):
     compare(splits, None, quick, out=tmp_path, arms=("baseline",))
-    (tmp_path / "runs" / "baseline-1.json").write_text("{")
+    RunCache(tmp_path / "runs").path("baseline", 1).write_text("{")
     compare(splits, None, quick, out=tmp_path, arms=("baseline",))
     assert trained == [("baseline", 0), ("baseline", 1), ("baseline", 1)]
 
@@ -177,25 +183,11 @@ def test_results_tell_counts_and_facts_but_no_paths(splits, shapes, quick, tmp_p
             text = path.read_text()
             assert str(tmp_path) not in text
             assert "/home" not in text
-            assert "C:" not in text
+            assert "C:\\" not in text
 
 
 def test_arms_without_a_bank_describe_none(splits, matched, quick):
     assert compare(splits, matched, quick, arms=("baseline",), seeds=1).bank is None
-
-
-def test_a_hash_of_a_banks_content():
-    images, labels = torch.arange(8, dtype=torch.uint8).view(2, 1, 2, 2), torch.tensor([0, 1])
-    bank = SyntheticBank(images, labels, classes=["a", "b"])
-    found = comparison.content_hash(bank)
-    assert found == comparison.content_hash(SyntheticBank(images, labels, classes=["a", "b"], provenance={"x": 1}))
-    for other in (
-        SyntheticBank(images.flip(0), labels, classes=["a", "b"]),
-        SyntheticBank(images, 1 - labels, classes=["a", "b"]),
-        SyntheticBank(images, labels, classes=["b", "a"]),
-        SyntheticBank(images.view(2, 1, 4, 1), labels, classes=["a", "b"]),
-    ):
-        assert comparison.content_hash(other) != found
 
 
 @pytest.mark.parametrize("seeds", [0, -1, 1.5, True, "5"])
@@ -207,7 +199,7 @@ def test_seeds_that_are_none(splits, quick, trained, seeds):
 
 def test_nothing_starts_before_everything_is_checked(splits, shapes, quick, tmp_path, trained):
     for options, message in (
-        ({"arms": ("baseline", "augmix")}, "no arm 'augmix'"),
+        ({"arms": ("baseline", "augmex")}, "no arm 'augmex'"),
         ({"arms": "baseline"}, "arms must be a list"),
         ({}, "needs a bank"),
         ({"bank": shapes.bank(size=20)}, "bank's images are 1 x 20 x 20"),
@@ -227,6 +219,171 @@ def test_a_file_where_the_results_belong(splits, quick, tmp_path, trained):
     with pytest.raises(InputError, match="runs: the results need a folder"):
         compare(splits, None, quick, arms=("baseline",), out=tmp_path)
     assert trained == []
+
+
+def test_banks_by_name(splits, shapes, quick):
+    dark, bright = shapes.bank(90, seed=1), shapes.bank(90, seed=2)
+    results = compare(splits, None, quick, banks={"dark": dark, "bright": bright}, seeds=1)
+    assert results.arms == ("baseline", "mixup", "blend:dark", "blend:bright", "genmix:dark", "genmix:bright")
+    assert list(results.banks) == ["dark", "bright"]
+    assert results.bank is None
+    found = outcomes(results)
+    # A bank's name changes nothing.
+    for name, bank in (("dark", dark), ("bright", bright)):
+        alone = outcomes(compare(splits, bank, quick, seeds=1))
+        assert found[f"blend:{name}", 0] == alone["blend", 0]
+        assert found[f"genmix:{name}", 0] == alone["genmix", 0]
+
+
+def test_the_same_bank_by_another_name_is_not_trained_again(splits, matched, quick, tmp_path, trained):
+    named = {"banks": {"adm": matched}, "arms": ("genmix",), "seeds": 1, "out": tmp_path}
+    compare(splits, None, quick, **named)
+    keys = [json.loads(path.read_text())["key"] for path in (tmp_path / "runs").iterdir()]
+    compare(splits, matched, quick, arms=("genmix",), seeds=1, out=tmp_path)
+    assert {json.loads(path.read_text())["key"] for path in (tmp_path / "runs").iterdir()} == set(keys)
+
+
+def test_a_missing_bank_leaves_its_arms_empty_with_the_reason(splits, matched, quick, trained):
+    results = compare(
+        splits, None, quick, banks={"dcgan": matched}, missing={"adm": "nobody gave its weights"}, seeds=1
+    )
+    assert results.order == ("baseline", "mixup", "blend:dcgan", "blend:adm", "genmix:dcgan", "genmix:adm")
+    assert results.missing == dict.fromkeys(("blend:adm", "genmix:adm"), "nobody gave its weights")
+    assert {arm for arm, _ in trained} == {"baseline", "mixup", "blend:dcgan", "genmix:dcgan"}
+    assert "nobody gave its weights" in results.table()
+
+
+def test_banks_that_cannot_be_told_apart(splits, matched, quick, trained):
+    for options, message in (
+        ({"bank": matched, "banks": {"a": matched}}, "one bank, or banks by name, not both"),
+        ({"banks": {"a:b": matched}}, "a word without a colon, got 'a:b'"),
+        ({"banks": {"a": matched}, "missing": {"a": "why"}}, "a: a bank is there or missing, not both"),
+        ({"bank": matched, "missing": {"a": "why"}}, "give those that are there by name too"),
+        ({"missing": {"a": "why"}, "arms": ("genmix",)}, "no arm is left to compare"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate(splits, protocol=quick, progress=False, device="cpu", **options)
+    assert trained == []
+
+
+@pytest.fixture
+def folds(shapes):
+    return [
+        Fold(
+            splits=splits,
+            banks={"a": shapes.bank(90, provenance={"training_set": {"fingerprint": splits[0].fingerprint}})},
+        )
+        for splits in shapes.patches(60).folds(3)
+    ]
+
+
+def test_every_image_is_tested_once_a_seed(folds, quick, tmp_path):
+    options = {"protocol": quick, "seeds": 2, "progress": False, "device": "cpu", "out": tmp_path}
+    results = evaluate_folds(folds, arms=("baseline", "genmix"), **options)
+    assert results.arms == ("baseline", "genmix:a")
+    assert len(results.runs) == 2 * 3 * 2
+    assert results.outcomes["genmix:a"].predictions.shape == (2, 60)
+    assert results.data["counts"] == {"3 folds": {"cyst": 20, "hemangioma": 20, "metastasis": 20}}
+    assert results.banks["a"]["trained_on"] == "each fold's training set"
+    assert results.warnings == ()
+    # A fold is a split like any other.
+    alone = evaluate(folds[1].splits, banks=folds[1].banks, arms=("genmix",), **{**options, "out": None})
+    of_fold = [run for run in results.runs if run.fold == 1 and run.arm == "genmix:a"]
+    assert [run.predictions for run in of_fold] == [run.predictions for run in alone.runs]
+
+
+def test_a_bank_that_has_seen_what_a_fold_tests(folds, quick, trained):
+    swapped = [folds[0], Fold(splits=folds[1].splits, banks=folds[0].banks), folds[2]]
+    options = {"protocol": quick, "seeds": 1, "progress": False, "device": "cpu", "arms": ("genmix",)}
+    with pytest.raises(InputError, match="fold 1: the generator of the bank 'a' was trained on another set"):
+        evaluate_folds(swapped, **options)
+    assert trained == []
+    with pytest.warns(UserWarning, match="fold 1: the bank 'a': its generator was trained on another set"):
+        results = evaluate_folds(swapped, foreign_banks=True, **options)
+    assert results.banks["a"]["trained_on"] == "another set"
+    assert results.warnings[0].startswith("fold 1: ")
+
+
+@pytest.fixture
+def steps_taken(monkeypatch):
+    """Optimiser steps by kind of work: (arm, whether it was a trial of the tuning)."""
+    taken = {}
+    train_network = comparison.train_network
+
+    def counting(arm, splits, setting, seed, **options):
+        found = train_network(arm, splits, setting, seed, **options)
+        taken.setdefault((arm, seed == TUNING_SEED), []).append(found.steps)
+        return found
+
+    monkeypatch.setattr(comparison, "train_network", counting)
+    monkeypatch.setattr(training, "train_network", counting)
+    return taken
+
+
+def test_every_arm_has_the_same_steps_and_the_same_budget_of_tuning(splits, matched, quick, steps_taken):
+    tuned = replace(quick, tune=3)
+    results = compare(splits, matched, tuned, arms=EVERY_ARM, seeds=2)
+    assert {arm for arm, _ in steps_taken} == set(EVERY_ARM)
+    for arm in EVERY_ARM:
+        assert steps_taken[arm, True] == [3] * 3
+        assert steps_taken[arm, False] == [3] * 2
+        knobs = {run.knob for run in results.runs if run.arm == arm}
+        assert len(knobs) == 1
+        assert knobs <= set(trial_values(arm, 3))
+    assert results.protocol["tune"] == 3
+    assert all(run.knob is None for run in compare(splits, matched, quick, seeds=1).runs)
+
+
+def test_the_value_with_the_best_validation_is_run(splits, matched, quick, monkeypatch):
+    asked = []
+
+    def pretend(arm, splits, setting, seed, **options):
+        asked.append((setting.protocol.blend_share, seed))
+        scores = {0.1: 0.2, 0.3: 0.9, 0.5: 0.4}
+        return SimpleNamespace(validation_macro_f1=scores[setting.protocol.blend_share])
+
+    monkeypatch.setattr(comparison, "train_network", pretend)
+    results = compare(splits, matched, replace(quick, tune=3), arms=("blend",), seeds=2)
+    assert asked == [(0.1, TUNING_SEED), (0.3, TUNING_SEED), (0.5, TUNING_SEED)]
+    assert [run.knob for run in results.runs] == [0.3, 0.3]
+    plain = compare(splits, matched, replace(quick, blend_share=0.3), arms=("blend",), seeds=2)
+    assert [run.predictions for run in results.runs] == [run.predictions for run in plain.runs]
+
+
+def test_the_test_part_decides_no_tuning(splits, matched, quick):
+    train, val, test = splits
+    wrong = replace(test, labels=(test.labels + 1) % 3)
+    one, other = (
+        compare((train, val, part), matched, replace(quick, tune=3), arms=("genmix", "mixup"), seeds=1)
+        for part in (test, wrong)
+    )
+    assert [run.knob for run in one.runs] == [run.knob for run in other.runs]
+    assert [run.predictions for run in one.runs] == [run.predictions for run in other.runs]
+
+
+def test_a_stopped_tuning_goes_on(splits, matched, quick, tmp_path, monkeypatch):
+    tuned = replace(quick, tune=3)
+    options = {"arms": ("blend", "genmix"), "seeds": 1}
+    original, done = comparison.train_network, []
+
+    def killed(arm, splits, setting, seed, **arguments):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(arm)
+        return original(arm, splits, setting, seed, **arguments)
+
+    monkeypatch.setattr(comparison, "train_network", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compare(splits, matched, tuned, out=tmp_path, **options)
+    again = []
+    monkeypatch.setattr(
+        comparison, "train_network", lambda arm, *args, **named: (again.append(arm), original(arm, *args, **named))[1]
+    )
+    resumed = compare(splits, matched, tuned, out=tmp_path, **options)
+    assert (done, again) == (["blend"] * 3 + ["genmix"], ["genmix"] * 2)
+    whole = compare(splits, matched, tuned, **options)
+    assert outcomes(resumed) == outcomes(whole)
+    assert [run.knob for run in resumed.runs] == [run.knob for run in whole.runs]
 
 
 def test_the_progress_bar_counts_runs(splits, quick, capsys):

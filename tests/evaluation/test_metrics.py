@@ -62,6 +62,44 @@ def test_as_scikit_learn(case):
 
 
 @unhurried
+@given(cases(), st.data())
+def test_auc_as_scikit_learn(case, data):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    predictions, labels, classes = case
+    # Few values: many ties.
+    row = st.lists(st.sampled_from([0.0, 1e-9, 0.25, 0.5, 1.0]), min_size=classes, max_size=classes)
+    probabilities = torch.tensor(data.draw(st.lists(row, min_size=len(labels), max_size=len(labels))))
+    found = score(predictions, labels, num_classes=classes, probabilities=probabilities).auc
+    of_class = [
+        sklearn.roc_auc_score(labels.numpy() == number, probabilities[:, number].numpy())
+        for number in range(classes)
+        if 0 < int((labels == number).sum()) < len(labels)
+    ]
+    assert found == pytest.approx(np.mean(of_class) if of_class else math.nan, abs=1e-6, nan_ok=True)
+
+
+def test_auc_by_hand():
+    probabilities = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.2, 0.8]])
+    scores = score(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]), num_classes=2, probabilities=probabilities)
+    assert scores.auc == pytest.approx(3 / 4)
+    assert math.isnan(score(torch.tensor([0, 1]), torch.tensor([0, 1]), num_classes=2).auc)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        (torch.zeros(2, 3), r"floats of shape \(2, 2\), a row an image, got torch.float32 of shape \(2, 3\)"),
+        (torch.zeros(2, 2, dtype=torch.int64), "got torch.int64"),
+        (torch.tensor([[0.5, 0.5], [-1.0, 2.0]]), "from 0 to 1; take the softmax"),
+        (torch.tensor([[0.5, 0.5], [math.nan, 1.0]]), "from 0 to 1"),
+    ],
+)
+def test_no_probabilities(probabilities, message):
+    with pytest.raises(InputError, match=message):
+        score(torch.tensor([0, 1]), torch.tensor([0, 1]), num_classes=2, probabilities=probabilities)
+
+
+@unhurried
 @given(cases(), st.randoms())
 def test_the_order_of_the_images_does_not_matter(case, random):
     predictions, labels, classes = case
@@ -142,7 +180,7 @@ def test_names():
     scores = score(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), num_classes=2)
     named = scores.by_name(["cyst", "metastasis"])
     assert list(named) == [
-        "accuracy", "macro_f1", "balanced_accuracy",
+        "accuracy", "macro_f1", "balanced_accuracy", "auc",
         "sensitivity_cyst", "specificity_cyst", "sensitivity_metastasis", "specificity_metastasis",
     ]  # fmt: skip
     assert (named["sensitivity_cyst"], named["specificity_cyst"]) == (0.5, 1)

@@ -29,6 +29,18 @@ def test_the_papers_values_are_the_defaults_where_it_gives_any():
         ("learning_rate", "fast", "learning_rate must be a number, got 'fast'"),
         ("learning_rate", float("nan"), "learning_rate must be positive"),
         ("learning_rate", float("inf"), "learning_rate must be positive"),
+        ("epochs", 0, "epochs must be a whole number, at least 1, got 0"),
+        ("input_size", 8, "input_size must be a whole number, at least 16, got 8"),
+        ("head_factor", 0, "head_factor must be positive"),
+        ("warmup", 1.5, "warmup must be from 0 to 1, got 1.5"),
+        ("schedule", "linear", "schedule must be one of cosine, constant, got 'linear'"),
+        ("precision", "float16", "precision must be one of float32, bf16, got 'float16'"),
+        ("tune", 1, "tune must be 0 .* or at least 2 values to choose from, got 1"),
+        ("tune", 6, "tune must be a whole number, from 0 to 5, got 6"),
+        ("augmix_severity", 11, "augmix_severity must be a whole number, from 1 to 10, got 11"),
+        ("augmix_severity", 2.5, "augmix_severity must be a whole number"),
+        ("classical_strength", 0, "classical_strength must be above 0 and at most 1, got 0"),
+        ("repeat_share", 0, "repeat_share must be above 0 and at most 1, got 0.*baseline"),
         ("weight_decay", -0.1, "weight_decay must not be negative, got -0.1"),
         ("mixup_alpha", 0.0, "mixup_alpha must be positive"),
         ("alpha", -1, "alpha must be positive, got -1"),
@@ -45,6 +57,16 @@ def test_the_papers_values_are_the_defaults_where_it_gives_any():
 def test_values_out_of_range(field, value, message):
     with pytest.raises(InputError, match=message):
         Protocol(**{field: value})
+
+
+def test_epochs_become_steps_of_the_real_training_set():
+    protocol = Protocol(epochs=3, batch_size=8, steps=17)
+    assert protocol.for_training_set(17) == Protocol(epochs=None, batch_size=8, steps=9, validate_every=3)
+    assert Protocol(steps=17).for_training_set(1000) == Protocol(steps=17)
+
+
+def test_a_path_to_weights_is_plain_data(tmp_path):
+    assert Protocol(weights=tmp_path / "w.pth").weights == str(tmp_path / "w.pth")
 
 
 def test_a_pairing_matrix_becomes_plain_numbers():

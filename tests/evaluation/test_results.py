@@ -1,4 +1,4 @@
-"""The results: the numbers of the table, and files that others can read."""
+"""The results: what is computed from the runs, and that it survives the disk."""
 
 import csv
 import json
@@ -6,154 +6,218 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
+from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.evaluation.metrics import score
-from genmix_transforms.evaluation.results import Results, Spread
+from genmix_transforms.evaluation.results import Results, blended_arm
 from genmix_transforms.evaluation.runs import Run
+from genmix_transforms.evaluation.statistics import differences, estimate, holm
 
-LABELS = torch.tensor([0, 0, 0, 0, 1, 1])
+LABELS = ((0, 0, 0, 0), (1, 1))
 PREDICTIONS = {
-    ("baseline", 0): [0, 0, 0, 1, 1, 1],
-    ("baseline", 1): [0, 0, 1, 1, 1, 0],
-    ("genmix", 0): [0, 0, 0, 0, 1, 1],
-    ("genmix", 1): [0, 0, 0, 0, 1, 0],
+    ("baseline", 0): ([0, 0, 0, 1], [1, 1]),
+    ("baseline", 1): ([0, 0, 1, 1], [1, 0]),
+    ("genmix", 0): ([0, 0, 0, 0], [1, 1]),
+    ("genmix", 1): ([0, 0, 0, 0], [1, 0]),
 }
+FILES = {"results.csv", "summary.csv", "differences.csv", "results.json", "results.md", "results.tex"}
 
 
-def make_results(pairs=tuple(PREDICTIONS), *, classes=("cyst", "metastasis"), **options):
-    runs = tuple(
-        Run(
+def make_runs(arm, seed, parts, *, classes=2, labels=LABELS, knobs=(None, None), sure=None):
+    for fold, (predictions, true) in enumerate(zip(parts, labels, strict=True)):
+        probabilities = None
+        if sure is not None:
+            probabilities = torch.full((len(predictions), classes), (1 - sure) / (classes - 1), dtype=torch.float64)
+            probabilities[range(len(predictions)), predictions] = sure
+        yield Run(
             arm=arm,
+            fold=fold,
             seed=seed,
             steps=100,
             best_step=50 + seed,
             validation_macro_f1=0.5,
-            scores=score(torch.tensor(PREDICTIONS[arm, seed]), LABELS, num_classes=len(classes)),
-            predictions=tuple(PREDICTIONS[arm, seed]),
+            scores=score(
+                torch.tensor(predictions), torch.tensor(true), num_classes=classes, probabilities=probabilities
+            ),
+            predictions=tuple(predictions),
+            probabilities=() if probabilities is None else tuple(map(tuple, probabilities.tolist())),
+            knob=knobs[fold],
             seconds=1.25,
         )
-        for arm, seed in pairs
-    )
-    return Results(classes=classes, runs=runs, **options)
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
-def test_mean_and_sample_deviation(values):
-    spread = Spread.of(values)
-    assert spread.mean == pytest.approx(statistics.fmean(values))
-    assert spread.sd == pytest.approx(statistics.stdev(values))
-    assert spread.seeds == len(values)
-    assert Spread.of([float("nan"), *values]) == spread
+def make_results(pairs=tuple(PREDICTIONS), *, classes=("cyst", "metastasis"), runs=None, **options):
+    if runs is None:
+        runs = [run for pair in pairs for run in make_runs(*pair, PREDICTIONS[pair], classes=len(classes))]
+    return Results(classes=classes, runs=tuple(runs), **{"labels": LABELS, **options})
 
 
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ([0.7, 0.8], "75.0 ± 7.1"),
-        ([0.7234], "72.3"),
-        ([1.0, 1.0, 1.0], "100.0 ± 0.0"),
-        ([float("nan")], "-"),
-        ([], "-"),
-        ([float("nan"), 0.5], "50.0"),
-    ],
-)
-def test_in_per_cent(values, text):
-    assert Spread.of(values).percent() == text
+def make_many(arms, *, seeds=3, cases=60, **options):
+    """Arms by name with the share of their errors."""
+    generator = torch.Generator().manual_seed(0)
+    labels = (tuple(number % 2 for number in range(cases)),)
+    runs = []
+    for arm, share in arms.items():
+        for seed in range(seeds):
+            wrong = torch.rand(cases, generator=generator) < share
+            parts = [[label ^ int(miss) for label, miss in zip(labels[0], wrong, strict=True)]]
+            runs += make_runs(arm, seed, parts, labels=labels, sure=0.75)
+    return make_results(runs=runs, labels=labels, **options)
 
 
-def test_the_summary_is_over_the_seeds_of_each_arm():
+def test_the_summary_is_over_the_seeds_of_each_arm_on_all_folds_together():
     summary = make_results().summary()
     assert list(summary) == ["baseline", "genmix"]
     assert summary["baseline"]["accuracy"].mean == pytest.approx((5 / 6 + 3 / 6) / 2)
     assert summary["baseline"]["accuracy"].sd == pytest.approx(statistics.stdev([5 / 6, 3 / 6]))
     assert summary["genmix"]["sensitivity_metastasis"].mean == pytest.approx(0.75)
     assert summary["genmix"]["specificity_metastasis"].mean == 1
+    # F1 of each fold alone would be of one class.
+    assert summary["baseline"]["macro_f1"].mean == pytest.approx(((6 / 7 + 4 / 5) / 2 + (4 / 7 + 2 / 5) / 2) / 2)
 
 
-def test_the_table_on_the_screen():
-    lines = make_results().table().splitlines()
-    assert lines[0].split() == ["arm", "Acc", "F1", "Bal", "Acc", "cyst", "sens/spec", "metastasis", "sens/spec"]
-    assert lines[1].split() == [
+def test_the_summary_is_the_statistics_own():
+    results = make_many({"baseline": 0.4, "genmix": 0.2})
+    assert results.summary()["genmix"]["auc"] == estimate(results.resampled["genmix"], "auc")
+
+
+def test_families():
+    arms = [
         "baseline",
-        "66.7±23.6",
-        "65.7±24.2",
-        "68.8±26.5",
-        "62.5±17.7/75.0±35.4",
-        "75.0±35.4/62.5±17.7",
+        "mixup",
+        "repeat",
+        "genmix-real",
+        "blend:dcgan",
+        "genmix:dcgan",
+        "genmix-union:dcgan",
+        "genmix:adm",
     ]
-    assert lines[2].split()[0] == "genmix"
-    assert len({len(line) for line in lines[:3]}) == 1
-    assert lines[4] == (
-        "Per cent. Mean and standard deviation over 2 seeds, 6 test images. F1: macro; Bal Acc: balanced accuracy."
-    )
-    # Columns are aligned to the right, under their headings.
-    assert lines[0].index("Acc") + 3 == lines[1].index("23.6") + 4
+    results = make_many(dict.fromkeys(arms, 0.3), seeds=2)
+    found = results.differences()
+    assert [(one.arm, one.reference) for one in found["baseline"]] == [(arm, "baseline") for arm in arms[1:]]
+    assert [(one.arm, one.reference) for one in found["blend"]] == [
+        ("genmix-real", "repeat"),
+        ("genmix:dcgan", "blend:dcgan"),
+        ("genmix-union:dcgan", "blend:dcgan"),
+    ]
+    for family in found.values():
+        assert [one.p for one in family] == list(holm([one.p_single for one in family]))
+    assert {one.metric for family in results.differences("accuracy").values() for one in family} == {"accuracy"}
 
 
-def test_notes_follow_the_table():
-    results = make_results(warnings=("the bank is strange",))
-    assert results.table().endswith("Note: the bank is strange.")
-    assert "**Note:** the bank is strange.\n" in results.to_markdown()
+def test_families_of_which_nothing_is_there():
+    assert make_many({"mixup": 0.1, "genmix": 0.1}).differences() == {}
+    assert list(make_many({"mixup": 0.1, "blend": 0.1, "genmix": 0.1}).differences()) == ["blend"]
+    assert make_many({"baseline": 0.1}).differences() == {}
 
 
-def test_a_class_the_test_set_lacks_has_a_dash():
-    results = make_results(classes=("cyst", "metastasis", "polyp"))
-    assert results.table().splitlines()[1].split()[-1] == "-/100.0±0.0"
-    assert results.to_dict()["summary"]["genmix"]["sensitivity_polyp"] == {"mean": None, "sd": None, "seeds": 0}
+def test_against_any_arm():
+    results = make_many({"baseline": 0.4, "repeat": 0.3, "genmix": 0.1})
+    found = results.against("repeat")
+    assert found == differences(results.resampled, [("baseline", "repeat"), ("genmix", "repeat")])
+    with pytest.raises(InputError, match="no arm 'mixup' to compare with; there are baseline, repeat, genmix"):
+        results.against("mixup")
 
 
-def test_the_table_in_markdown():
-    results = make_results(
-        classes=("cyst", "meta|stasis"),
-        data={"name": "liver", "shape": [1, 16, 16], "counts": {"train": {"cyst": 3}, "test": {"cyst": 4}}},
-        bank={"counts": {"cyst": 5}, "trained_on": "this training set"},
-        protocol={"steps": 100},
-        versions={"torch": "2"},
-    )
-    lines = results.to_markdown().splitlines()
-    assert lines[0] == r"| arm | Acc | F1 | Bal Acc | cyst sens / spec | meta\|stasis sens / spec |"
-    assert lines[1] == "|---|---:|---:|---:|---:|---:|"
-    assert lines[2] == (
-        "| baseline | 66.7 ± 23.6 | 65.7 ± 24.2 | 68.8 ± 26.5 | 62.5 ± 17.7 / 75.0 ± 35.4 | 75.0 ± 35.4 / 62.5 ± 17.7 |"
-    )
-    assert "Data: liver, 1 x 16 x 16; train cyst 3; test cyst 4." in lines
-    assert "Bank: cyst 5; its generator was trained on: this training set." in lines
-    assert "Protocol: steps 100." in lines
-    assert "Made with torch 2." in lines
+@pytest.mark.parametrize(
+    ("arm", "other"),
+    [
+        ("genmix", "blend"),
+        ("genmix:adm", "blend:adm"),
+        ("genmix-union:a:b", "blend:a:b"),
+        ("genmix-real", "repeat"),
+        ("blend", None),
+        ("genmixed", None),
+    ],
+)
+def test_the_blended_arm(arm, other):
+    assert blended_arm(arm) == other
 
 
-def test_one_seed_has_no_deviation():
-    results = make_results([("baseline", 0)])
-    assert "±" not in results.table()
-    assert "1 seed, 6 test images" in results.table()
+def test_tuned_values():
+    runs = [
+        *make_runs("mixup", 0, PREDICTIONS["genmix", 0], knobs=(0.4, 0.1)),
+        *make_runs("mixup", 1, PREDICTIONS["genmix", 0], knobs=(0.2, 0.4)),
+        *make_runs("baseline", 0, PREDICTIONS["genmix", 0]),
+    ]
+    results = make_results(runs=runs)
+    assert results.knobs("mixup") == (0.1, 0.2, 0.4)
+    assert results.knobs("baseline") == ()
+
+
+def test_the_order_of_the_table():
+    missing = {"genmix:ldm": "no weights"}
+    assert make_results(missing=missing).order == ("baseline", "genmix", "genmix:ldm")
+    results = make_results(missing=missing, order=("genmix:ldm", "genmix", "baseline"))
+    assert results.arms == ("genmix", "baseline")
+    assert list(results.summary()) == ["genmix", "baseline"]
+
+
+def test_groups_lose_their_names_and_stay_groups():
+    results = make_results(groups=((1017, 1017, 4, 4), (99, 5)))
+    assert results.groups == ((0, 0, 1, 1), (2, 3))
+    assert results.outcomes["genmix"].groups.tolist() == [0, 0, 1, 1, 2, 3]
+    assert "1017" not in json.dumps(results.to_dict())
 
 
 def test_the_files(tmp_path):
-    results = make_results(classes=("cyst", "meta,stasis", "polyp"), warnings=("careful",))
-    results.save(tmp_path / "new" / "folder")
+    results = make_results(
+        classes=("cyst", "meta,stasis", "polyp"), warnings=("careful",), missing={"genmix:ldm": "no weights"}
+    )
     folder = tmp_path / "new" / "folder"
-    assert {path.name for path in folder.iterdir()} == {"results.csv", "summary.csv", "results.json", "results.md"}
+    results.save(folder)
+    assert {path.name for path in folder.iterdir()} == FILES
     with open(folder / "results.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["arm"], int(row["seed"])) for row in rows] == list(PREDICTIONS)
-    assert [float(row["accuracy"]) for row in rows] == pytest.approx([5 / 6, 3 / 6, 1, 5 / 6], abs=1e-6)
+    assert [(row["arm"], int(row["seed"]), int(row["fold"])) for row in rows] == [
+        (arm, seed, fold) for arm, seed in PREDICTIONS for fold in (0, 1)
+    ]
+    assert [float(row["accuracy"]) for row in rows] == pytest.approx([3 / 4, 1, 2 / 4, 1 / 2, 1, 1, 1, 1 / 2])
     assert float(rows[0]["specificity_meta,stasis"]) == pytest.approx(3 / 4)
-    assert rows[0]["sensitivity_polyp"] == ""
-    assert (rows[1]["steps"], rows[1]["best_step"], rows[1]["seconds"]) == ("100", "51", "1.25")
-    with open(folder / "summary.csv", newline="", encoding="utf-8") as file:
-        summary = {(row["arm"], row["metric"]): row for row in csv.DictReader(file)}
-    assert len(summary) == 2 * 9
-    assert float(summary["baseline", "accuracy"]["mean"]) == pytest.approx(4 / 6, abs=1e-6)
-    assert float(summary["baseline", "accuracy"]["sd"]) == pytest.approx(statistics.stdev([5 / 6, 3 / 6]), abs=1e-6)
+    assert (rows[0]["sensitivity_polyp"], rows[0]["auc"], rows[0]["knob"]) == ("", "", "")
+    assert (rows[2]["steps"], rows[2]["best_step"], rows[2]["seconds"]) == ("100", "51", "1.25")
+    assert (folder / "results.md").read_text(encoding="utf-8") == results.to_markdown()
+    assert (folder / "results.tex").read_text(encoding="utf-8") == results.to_latex()
+
+
+def test_the_summary_file(tmp_path):
+    results = make_results(classes=("cyst", "metastasis", "polyp"), missing={"genmix:ldm": "no weights, yet"})
+    results.save(tmp_path)
+    with open(tmp_path / "summary.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    summary = {(row["arm"], row["metric"]): row for row in rows}
+    assert len(summary) == 2 * 10 + 1
+    found = results.summary()["baseline"]["accuracy"]
+    for name in ("mean", "low", "high", "sd", "standard_error", "margin"):
+        assert float(summary["baseline", "accuracy"][name]) == pytest.approx(getattr(found, name), abs=1e-6)
     assert summary["genmix", "sensitivity_polyp"]["mean"] == ""
     assert summary["genmix", "accuracy"]["seeds"] == "2"
-    assert (folder / "results.md").read_text(encoding="utf-8") == results.to_markdown()
+    assert (rows[-1]["arm"], rows[-1]["mean"], rows[-1]["missing"]) == ("genmix:ldm", "", "no weights, yet")
+
+
+def test_the_differences_file(tmp_path):
+    results = make_many({"baseline": 0.4, "blend": 0.3, "genmix": 0.1})
+    results.save(tmp_path)
+    with open(tmp_path / "differences.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["metric"], row["family"], row["arm"], row["reference"]) for row in rows] == [
+        (metric, *pair)
+        for metric in ("accuracy", "macro_f1", "balanced_accuracy", "auc")
+        for pair in (
+            ("baseline", "blend", "baseline"),
+            ("baseline", "genmix", "baseline"),
+            ("blend", "genmix", "blend"),
+        )
+    ]
+    found = results.differences("auc")["blend"][0]
+    for name in ("difference", "low", "high", "standard_error", "p", "p_single", "detectable"):
+        assert float(rows[-1][name]) == pytest.approx(getattr(found, name), abs=1e-6)
 
 
 def test_the_json_is_strict_and_whole(tmp_path):
-    results = make_results(classes=("cyst", "metastasis", "polyp"), data={"name": "x", "shape": [1], "counts": {}})
+    results = make_results(
+        classes=("cyst", "metastasis", "polyp"), data={"name": "x", "shape": [1], "counts": {}}, missing={"a": "b"}
+    )
     results.save(tmp_path)
 
     def refuse(constant):
@@ -161,17 +225,76 @@ def test_the_json_is_strict_and_whole(tmp_path):
 
     content = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
     assert content == results.to_dict()
-    assert Run.from_dict(content["runs"][1]).predictions == tuple(PREDICTIONS["baseline", 1])
+    assert Run.from_dict(content["runs"][2]).predictions == (0, 0, 1, 1)
     assert content["summary"]["genmix"]["accuracy"]["mean"] == pytest.approx((1 + 5 / 6) / 2)
+    assert content["summary"]["genmix"]["auc"]["mean"] is None
+    assert content["differences"]["macro_f1"]["baseline"][0]["reference"] == "baseline"
+
+
+def test_results_are_read_again(tmp_path):
+    results = make_many(
+        {"baseline": 0.4, "genmix:dcgan": 0.1},
+        groups=(tuple(number // 2 for number in range(60)),),
+        data={"name": "liver", "shape": [1, 16, 16], "counts": {"train": {"cyst": 3}}},
+        banks={"dcgan": {"counts": {"cyst": 5}, "trained_on": "this training set"}},
+        protocol={"steps": 100},
+        missing={"genmix:ldm": "no weights"},
+        order=("baseline", "genmix:ldm", "genmix:dcgan"),
+        warnings=("careful",),
+        versions={"torch": "2"},
+    )
+    results.save(tmp_path)
+    found = Results.load(tmp_path)
+    assert found.to_dict() == results.to_dict()
+    assert found.to_markdown() == results.to_markdown()
+    assert found.order == results.order
+    found.save(tmp_path / "again")
+    assert (tmp_path / "again" / "results.json").read_bytes() == (tmp_path / "results.json").read_bytes()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"classes": ["a"], "runs": 5}', '{"runs": NaN}'])
+def test_what_is_not_results(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(InputError, match=r"results.json: no results of this version .*; evaluate again"):
+        Results.load(tmp_path)
+
+
+def test_no_results_there(tmp_path):
+    with pytest.raises(MissingPathError, match="no results there; give the folder that evaluate wrote"):
+        Results.load(tmp_path)
 
 
 def test_saving_again_replaces(tmp_path):
     make_results().save(tmp_path)
     make_results([("genmix", 0)]).save(tmp_path)
-    assert len((tmp_path / "results.csv").read_text().splitlines()) == 2
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
+    assert {path.name for path in tmp_path.iterdir()} == FILES
 
 
-def test_nothing_to_show():
-    results = make_results([])
+def test_nothing_to_show(tmp_path):
+    results = make_results([], missing={"genmix": "no bank"})
     assert results.arms == ()
-    assert results.table().splitlines()[0].split()[0] == "arm"
+    assert results.differences() == {}
+    results.save(tmp_path)
+    assert Results.load(tmp_path).order == ("genmix",)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"missing": {"genmix": "lost"}}, "genmix: an arm is missing or has runs, not both"),
+        ({"order": ("genmix",)}, "order must name every arm once, baseline, genmix, got genmix"),
+        ({"order": ("genmix", "baseline", "baseline")}, "order must name every arm once"),
+        ({"labels": LABELS[:1]}, "a run of fold 1, but there are 1 folds"),
+        ({"labels": ((0, 0), (1, 1))}, "4 predictions for 2 test cases"),
+        ({"groups": ((0,), (1, 2))}, "every test case needs a group"),
+    ],
+)
+def test_what_is_no_comparison(options, message):
+    with pytest.raises(InputError, match=message):
+        make_results(**options)
+
+
+def test_a_run_that_is_missing():
+    with pytest.raises(InputError, match="arm 'genmix', seed 1: no run of fold 1"):
+        make_results(runs=make_results().runs[:-1])

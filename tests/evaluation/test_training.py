@@ -134,7 +134,10 @@ def test_what_the_scores_are_of(splits, bank, quick):
     run = train("baseline", splits, bank, quick)
     test = splits[2]
     assert len(run.predictions) == len(test)
-    expected = score(torch.tensor(run.predictions), test.labels, num_classes=3)
+    probabilities = torch.tensor(run.probabilities, dtype=torch.float64)
+    assert torch.equal(probabilities.argmax(dim=1), torch.tensor(run.predictions))
+    assert torch.allclose(probabilities.sum(dim=1), torch.ones(len(test), dtype=torch.float64), atol=1e-5)
+    expected = score(torch.tensor(run.predictions), test.labels, num_classes=3, probabilities=probabilities)
     assert run.scores.to_dict() == expected.to_dict()
     assert (run.arm, run.seed) == ("baseline", 0)
     assert run.seconds > 0
@@ -155,8 +158,8 @@ def test_the_weights_of_the_best_validation_are_tested(splits, monkeypatch):
     reached = []
     original = training.score
 
-    def recording(predictions, labels, *, num_classes):
-        scores = original(predictions, labels, num_classes=num_classes)
+    def recording(predictions, labels, *, num_classes, probabilities=None):
+        scores = original(predictions, labels, num_classes=num_classes, probabilities=probabilities)
         reached.append(scores.macro_f1)
         return scores
 
@@ -174,10 +177,13 @@ def test_the_weights_of_the_best_validation_are_tested(splits, monkeypatch):
 
 def test_validation_comes_at_its_steps_and_at_the_last(splits, monkeypatch):
     calls = []
-    original = training._predict
-    monkeypatch.setattr(
-        training, "_predict", lambda network, pixels: (calls.append(len(pixels.labels)), original(network, pixels))[1]
-    )
+    original = training._logits
+
+    def recording(network, pixels, **options):
+        calls.append(len(pixels.labels))
+        return original(network, pixels, **options)
+
+    monkeypatch.setattr(training, "_logits", recording)
     train("baseline", splits, None, Protocol(steps=10, batch_size=8, validate_every=4))
     # 45 validation images at steps 4, 8 and 10; the 60 test images once, at the end.
     assert calls == [45, 45, 45, 60]
@@ -185,7 +191,7 @@ def test_validation_comes_at_its_steps_and_at_the_last(splits, monkeypatch):
 
 def test_patience_stops_early(splits, monkeypatch):
     stuck = score(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), num_classes=3)
-    monkeypatch.setattr(training, "score", lambda predictions, labels, *, num_classes: stuck)
+    monkeypatch.setattr(training, "score", lambda *args, **options: stuck)
     protocol = Protocol(steps=50, batch_size=8, validate_every=2, patience=3)
     run = train("baseline", splits, None, protocol)
     # Best at the first validation, step 2; three more without a better one.

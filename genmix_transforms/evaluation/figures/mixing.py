@@ -1,6 +1,4 @@
-"""Figures of a comparison."""
-
-import copy
+"""Real, synthetic and mixed patches of one bank, as a picture of pixels: it needs no plotting library."""
 
 import numpy as np
 import torch
@@ -10,9 +8,9 @@ from torch import Tensor
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.images import HIGHEST_PIXEL
+from genmix_transforms.evaluation.figures.patches import choose, hard_labels, in_eight_bits, mix, rows_of, to_pixels
 from genmix_transforms.files.sheet import draw_sheet
-from genmix_transforms.transforms import GenMix, functional
+from genmix_transforms.transforms import GenMix
 
 _CELL = 96
 """About how many pixels wide a patch is shown."""
@@ -66,18 +64,18 @@ def mixing_figure(
                 f"{' x '.join(map(str, shape))}: resize one to the other"
             )
     random = np.random.default_rng(seed)
-    chosen = [_choose(train.labels == number, per_class, random) for number in range(len(train.classes))]
-    bank_labels = bank.labels.argmax(dim=1) if bank.labels.ndim == 2 else bank.labels
-    drawn = [_choose(bank_labels == number, per_class, random) for number in range(len(train.classes))]
+    chosen = [choose(train.labels == number, per_class, random) for number in range(len(train.classes))]
+    bank_labels = hard_labels(bank)
+    drawn = [choose(bank_labels == number, per_class, random) for number in range(len(train.classes))]
     # All classes in one batch: a partner from the batch is then not always of the same class.
     everything = torch.cat(chosen)
-    mixed = _mix(train.images[everything], train.labels[everything], genmix, seed=seed)
+    mixed = mix(train.images[everything], train.labels[everything], genmix, seed=seed).values
     rows, start = [], 0
     for real, synthetic in zip(chosen, drawn, strict=True):
         parts = (
-            _in_eight_bits(train.images[real]),
-            _in_eight_bits(bank.images.cpu()[synthetic]),
-            _to_pixels(mixed[start : start + len(real)]),
+            in_eight_bits(train.images[real]),
+            in_eight_bits(rows_of(bank, synthetic)),
+            to_pixels(mixed[start : start + len(real)]),
         )
         real_part, synthetic_part, mixed_part = (_filled_up(part, per_class) for part in parts)
         gap = _filled_up(real_part[:0], 1)
@@ -86,35 +84,6 @@ def mixing_figure(
     headings = [("real", per_class), ("", 1), ("synthetic", per_class), ("", 1), ("GenMix", per_class)]
     magnify = max(1, round(_CELL / max(train.images.shape[-2:])))
     return draw_sheet(rows, list(train.classes), headings=headings, magnify=magnify)
-
-
-def _choose(of_class: Tensor, count: int, random: np.random.Generator) -> Tensor:
-    places = np.flatnonzero(of_class.cpu().numpy())
-    return torch.from_numpy(random.permutation(places)[:count].astype(np.int64))
-
-
-def _mix(pixels: Tensor, labels: Tensor, genmix: GenMix, *, seed: int) -> Tensor:
-    """What ``genmix`` makes of these patches, back from its normalisation to [0, 1], on the CPU."""
-    device = genmix.bank.device
-    # A copy that shares the bank: the caller's transform keeps its mode, and its generator its place.
-    transform = copy.copy(genmix)
-    transform.training, transform.inplace = True, False
-    transform.generator = torch.Generator(device).manual_seed(seed)
-    # genmix.scale is of its bank's pixels; the patches may have another depth.
-    highest = HIGHEST_PIXEL[genmix.bank.pixel_dtype]
-    scale = genmix.scale * highest
-    values = functional.dequantise(pixels.to(device), scale / HIGHEST_PIXEL[pixels.dtype], genmix.shift)
-    mixed, _ = transform(values, labels.to(device))
-    unit: Tensor = ((mixed - genmix.shift) / scale).clamp(0, 1).cpu()
-    return unit
-
-
-def _in_eight_bits(pixels: Tensor) -> Tensor:
-    return _to_pixels(pixels.float() / HIGHEST_PIXEL[pixels.dtype])
-
-
-def _to_pixels(values: Tensor) -> Tensor:
-    return (values * 255).round().to(torch.uint8)
 
 
 def _filled_up(images: Tensor, count: int) -> Tensor:

@@ -1,0 +1,206 @@
+"""Table 1 of the paper for anyone's data: generators trained on each fold's training part, banks, all arms, statistics.
+
+    pip install '.[classifiers]'
+    python benchmarks/table1.py --data busi_128.npz --preset small --folds 3 --seeds 5 \
+        --generators dcgan,stylegan,adm-scratch --out results/table1_busi
+
+Run again, it goes on where it stopped: generators at their last checkpoint, banks at their last shard, classifiers at
+their last run. ``--processes 2`` shares the work between two processes; so does the same command in a second terminal.
+The sizes and steps of the generators are in table1_generators.py, everything else is genmix_transforms.evaluation's.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from table1_generators import GENERATORS, NEEDS_WEIGHTS
+
+from genmix_transforms import GenMix, SyntheticBank
+from genmix_transforms.data import PatchDataset, open_dataset
+from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation import (
+    ARMS,
+    Fold,
+    Protocol,
+    Recipe,
+    Results,
+    evaluate_folds,
+    feature_points,
+    make_banks,
+    preset,
+    save_figures,
+)
+from genmix_transforms.evaluation.arms import KINDS, split_arm_name
+from genmix_transforms.evaluation.checks import Splits, prepare
+from genmix_transforms.evaluation.training import train_network
+from genmix_transforms.evaluation.tuning import with_value
+from genmix_transforms.generators.processes import own_device
+
+LIVER = "liver:"
+FIGURES = "--figures"
+TRIAL = Protocol(steps=4, batch_size=8, validate_every=2, tune=2)
+PLAIN = tuple(arm for arm in ARMS if not KINDS[arm].needs_bank)
+LARGEST = {"trial": 16, "small": 64}
+"""The most pixels a side that a preset is sized for; the others take patches as they are."""
+
+
+def open_data(text: str, *, size: int | None, largest: int | None, seed: int, group_key: str | None) -> PatchDataset:
+    """Patches by name or path: ``phantom``, ``liver:CT.npz``, or anything that ``open_dataset`` reads."""
+    if text.startswith(LIVER):
+        from genmix_transforms.data.liver_simulator import LiverLesionSimulator
+
+        patches: PatchDataset = LiverLesionSimulator(text.removeprefix(LIVER), seed=seed).dataset()
+        if size is not None:
+            patches = patches.resized(size)
+    else:
+        patches = open_dataset(text, size=size, group_key=group_key)
+    side = max(patches.images.shape[-2:])
+    return patches.resized(largest) if size is None and largest is not None and side > largest else patches
+
+
+def choose_recipes(
+    names: Sequence[str], *, preset: str, side: int, weights: dict[str, str]
+) -> tuple[dict[str, Recipe], dict[str, str]]:
+    """The recipes of the generators that can be had, and why the others cannot."""
+    known = GENERATORS[preset](side)
+    unknown = [name for name in (*names, *weights) if name not in known]
+    if unknown:
+        raise InputError(f"no generator {unknown[0]!r} in the preset {preset}; there are {', '.join(known)}")
+    recipes, missing = {}, {}
+    for name in names:
+        if name in weights:
+            recipes[name] = known[name].starting_from(weights[name])
+        elif name in NEEDS_WEIGHTS:
+            missing[name] = NEEDS_WEIGHTS[name]
+        else:
+            recipes[name] = known[name]
+    return recipes, missing
+
+
+def pairs(texts: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE`` as a mapping."""
+    for text in texts:
+        if "=" not in text:
+            raise InputError(f"expected NAME=FOLDER, got {text!r}")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def in_several_processes(count: int) -> int:
+    """This command in so many processes, which share its work; the first one's exit status that is not 0."""
+    at = sys.argv.index("--processes")
+    rest = [*sys.argv[1:at], *sys.argv[at + 2 :]]
+    command = [sys.executable, sys.argv[0], *(word for word in rest if word != FIGURES), "--no-progress"]
+    # Figures are drawn once, by the first.
+    drawing = [[FIGURES] if FIGURES in rest and not number else [] for number in range(count)]
+    started = [subprocess.Popen([*command, *extra]) for extra in drawing]
+    return next((code for code in [process.wait() for process in started] if code), 0)
+
+
+def draw_figures(
+    results: Results,
+    splits: Splits,
+    banks: Mapping[str, SyntheticBank],
+    protocol: Protocol,
+    *,
+    out: Path,
+    device: str | None,
+) -> None:
+    """The figures of the results; examples, features and evolution are the first fold's, the features of seed 0."""
+    where = own_device(device)
+    train = splits[0]
+    genmix = {name: GenMix(bank.with_classes(train.classes), alpha=protocol.alpha) for name, bank in banks.items()}
+    points = {}
+    for arm in results.arms:
+        kind, name = split_arm_name(arm)
+        if kind not in ("baseline", "blend", "genmix"):
+            continue
+        (knob,) = {run.knob for run in results.runs if (run.arm, run.fold, run.seed) == (arm, 0, 0)}
+        setting = prepare((arm,), splits, banks, with_value(protocol, arm, knob), device=where)
+        network = train_network(arm, splits, setting, 0, device=where).network
+        shown = {"baseline": {}, "blend": {"bank": banks.get(name)}}.get(
+            kind, {"bank": banks.get(name), "genmix": genmix.get(name)}
+        )
+        points[arm] = feature_points(network, train, normalisation=setting.normalisation, **shown)
+    evolving = [run for run in (out / "fold-0" / "runs").glob("adm*") if (run / "training").exists()]
+    extra = {"train": train, "genmix": genmix} if genmix else {}
+    save_figures(results, out / "figures", points=points, run=evolving[0] if evolving else None, **extra)
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", required=True, help="phantom, liver:CT.npz, an .npz, a .csv or a folder")
+    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--preset", choices=list(GENERATORS), default="small")
+    options.add_argument("--size", type=int, help="side of the patches; left out, the source's, at most the preset's")
+    options.add_argument("--group-key")
+    options.add_argument("--folds", type=int, default=1, help="1: one split, the source's own where it has one")
+    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--split-seed", type=int, default=0)
+    options.add_argument("--generators", default="dcgan,stylegan,textual-inversion,adm", help="rows, by name")
+    options.add_argument("--weights", action="append", default=[], metavar="NAME=FOLDER", help="to fine-tune from")
+    options.add_argument("--arms", help="left out, all: plain ones, controls, and each with a bank for each generator")
+    options.add_argument("--classifier-weights", help="a file, where ImageNet's cannot be downloaded")
+    options.add_argument("--classifier-tune", type=int, help="values that each arm tries; left out, the preset's")
+    options.add_argument("--only-generators", action="store_true", help="train and fill, and stop there")
+    options.add_argument(FIGURES, action="store_true", help="draw them too (pip install '.[figures]')")
+    options.add_argument("--processes", type=int, default=1, help="how many share the work")
+    options.add_argument("--device")
+    options.add_argument("--no-progress", action="store_true")
+    return options
+
+
+def main() -> None:
+    given = parser().parse_args()
+    if given.processes > 1:
+        sys.exit(in_several_processes(given.processes))
+    patches = open_data(
+        given.data,
+        size=given.size,
+        largest=LARGEST.get(given.preset),
+        seed=given.split_seed,
+        group_key=given.group_key,
+    )
+    print(patches)
+    folds = (
+        patches.folds(given.folds, seed=given.split_seed)
+        if given.folds > 1
+        else (patches.split(seed=given.split_seed),)
+    )
+    names = [name.strip() for name in given.generators.split(",") if name.strip()]
+    recipes, missing = choose_recipes(
+        names, preset=given.preset, side=patches.images.shape[-1], weights=pairs(given.weights)
+    )
+    for name, reason in missing.items():
+        print(f"{name}: stays empty: {reason}")
+    banks = make_banks(
+        [train for train, _, _ in folds], recipes, out=given.out, device=given.device, progress=not given.no_progress
+    )
+    for number, made in enumerate(banks):
+        for name, bank in made.items():
+            print(f"fold {number}, {name}: {bank.extra_repr()}")
+    if given.only_generators:
+        return
+    protocol = TRIAL if given.preset == "trial" else preset(given.preset)
+    changes = {
+        name: value for name in ("weights", "tune") if (value := getattr(given, f"classifier_{name}")) is not None
+    }
+    results = evaluate_folds(
+        [Fold(splits=splits, banks=found) for splits, found in zip(folds, banks, strict=True)],
+        arms=given.arms.split(",") if given.arms else ARMS if names else PLAIN,
+        seeds=given.seeds,
+        protocol=replace(protocol, **changes),
+        missing=missing,
+        out=given.out,
+        device=given.device,
+        progress=not given.no_progress,
+    )
+    print(f"\n{results.table()}")
+    if given.figures:
+        draw_figures(results, folds[0], banks[0], replace(protocol, **changes), out=given.out, device=given.device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Augmentations of the real images alone, that the mixing arms are measured against."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.normalisation import Normalisation
+
+_MOST_DEGREES = 30.0
+_LEAST_AREA = 0.5
+
+
+class AugMix:
+    """Each image mixed with chains of random operations on it, as torchvision does it.
+
+    Args:
+        normalisation: that the images went through: the operations want values in [0, 1].
+        severity: of the operations, 1 to 10.
+
+    Raises:
+        InputError: images of other than 1 or 3 channels, which torchvision's operations do not know.
+
+    Source: Hendrycks et al., "AugMix" (arXiv 1912.02781), without its consistency loss: the paper on GenMix names the
+    augmentation only.
+    """
+
+    def __init__(self, normalisation: Normalisation, *, severity: int) -> None:
+        self.normalisation = normalisation
+        if len(normalisation.mean) not in (1, 3):
+            raise InputError(
+                f"AugMix takes images of 1 or 3 channels, got {len(normalisation.mean)}: leave the arm 'augmix' out"
+            )
+        self._augment = v2.AugMix(severity=severity)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalised images ``(N, C, H, W)`` to as many."""
+        mean, std = (
+            torch.tensor(values, device=images.device).view(-1, 1, 1)
+            for values in (self.normalisation.mean, self.normalisation.std)
+        )
+        unit = (images * std + mean).clamp(0, 1)
+        # Image by image: torchvision draws one chain of operations for a whole batch.
+        augmented = torch.cat([self._augment(image.unsqueeze(0)) for image in unit])
+        return (augmented - mean) / std
+
+
+class Classical:
+    """Flips, rotations and crops, another for each image, in one resampling on the images' device.
+
+    Args:
+        strength: above 0 and at most 1. At 1: left and right swapped half of the time, rotations of up to 30 degrees
+            either way, and crops of half to all of the area, with sides of 3 to 4 up to 4 to 3, brought back to the
+            full size. Below, the angle and the loss of area shrink in proportion. Beyond the border the image is
+            mirrored.
+    """
+
+    def __init__(self, *, strength: float) -> None:
+        if not 0 < strength <= 1:
+            raise InputError(f"Classical: strength must be above 0 and at most 1, got {strength}")
+        self.strength = strength
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` to as many."""
+        flip, turn, area, aspect, x, y = torch.rand(6, len(images), device=images.device)
+        angle = (2 * turn - 1) * math.radians(_MOST_DEGREES) * self.strength
+        root = (1 - area * (1 - _LEAST_AREA) * self.strength).sqrt()
+        stretch = ((2 * aspect - 1) * 0.5 * math.log(4 / 3)).mul(self.strength).exp()
+        width, height = (root * stretch).clamp(max=1), (root / stretch).clamp(max=1)
+        mirror = torch.where(flip < 0.5, -1.0, 1.0)
+        # From a place in the result to one in the image, both from -1 to 1: scale, turn, then shift.
+        ratio = images.shape[-1] / images.shape[-2]
+        across = (mirror * width * angle.cos(), -height * angle.sin() / ratio, (2 * x - 1) * (1 - width))
+        down = (mirror * width * angle.sin() * ratio, height * angle.cos(), (2 * y - 1) * (1 - height))
+        matrix = torch.stack([torch.stack(across, dim=1), torch.stack(down, dim=1)], dim=1)
+        grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

@@ -1,0 +1,183 @@
+"""The benchmark that rebuilds Table 1: what it asks for, what it leaves empty, and that it goes on where it stopped."""
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.arms import ARMS
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESETS = ("small", "fast", "paper", "trial")
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """The benchmark's two files as modules."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    names = ("table1_generators", "table1", "timing", "evaluate_speed")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    threads = torch.get_num_threads()
+    yield {name: importlib.import_module(name) for name in names}
+    torch.set_num_threads(threads)
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Bright and dark patches of 16 pixels, 60 of each."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    images = rng.integers(0, 100, (120, 16, 16)) + 100 * labels[:, None, None]
+    np.savez(tmp_path / "data.npz", images=images.astype(np.uint8), labels=labels, label_names=["dark", "bright"])
+    return tmp_path / "data.npz"
+
+
+def call(scripts, monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["table1.py", *map(str, arguments)])
+    scripts["table1"].main()
+    return capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:very few images")
+def test_from_data_to_the_table(scripts, monkeypatch, capsys, data, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--data", data, "--preset", "trial", "--folds", 2, "--seeds", 2, "--generators", "dcgan,adm"]
+    arguments += ["--out", out, "--device", "cpu", "--no-progress"]
+    printed = call(scripts, monkeypatch, capsys, *arguments, "--only-generators")
+    assert "fold 1, dcgan: 60 images" in printed or "fold 1, dcgan: 4" in printed
+    assert not (out / "results.json").exists()
+    assert (out / "fold-1" / "banks" / "dcgan" / "bank.index.json").exists()
+    kept = (out / "fold-1" / "runs" / "dcgan" / "model.safetensors").stat().st_mtime_ns
+
+    printed = call(scripts, monkeypatch, capsys, *arguments)
+    results = json.loads((out / "results.json").read_text())
+    plain = [arm for arm in ARMS if arm not in ("blend", "genmix", "genmix-union")]
+    assert set(results["order"]) == {
+        *plain,
+        *(f"{kind}:{bank}" for kind in ("blend", "genmix", "genmix-union") for bank in ("dcgan", "adm")),
+    }
+    assert set(results["missing"]) == {"blend:adm", "genmix:adm", "genmix-union:adm"}
+    assert all("--weights adm=FOLDER" in reason for reason in results["missing"].values())
+    assert results["banks"]["dcgan"]["trained_on"] == "each fold's training set"
+    assert len(results["runs"]) == (len(plain) + 3) * 2 * 2
+    assert all(run["knob"] is not None and run["steps"] == 4 for run in results["runs"])
+    assert sum(len(fold) for fold in results["labels"]) == 120
+    assert r"\toprule" in (out / "results.tex").read_text()
+
+    from genmix_transforms.evaluation import comparison
+
+    monkeypatch.setattr(comparison, "train_and_test", lambda *args, **options: pytest.fail("trained again"))
+    monkeypatch.setattr(comparison, "train_network", lambda *args, **options: pytest.fail("tuned again"))
+    assert call(scripts, monkeypatch, capsys, *arguments).endswith(printed[printed.index("\n\n") :])
+    assert kept <= (out / "fold-1" / "runs" / "dcgan" / "model.safetensors").stat().st_mtime_ns
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("side", [28, 64, 128])
+def test_recipes_fit_the_patches(scripts, shapes_of, preset, side):
+    patches = shapes_of(side)
+    for name, recipe in scripts["table1_generators"].GENERATORS[preset](side).items():
+        if name in scripts["table1_generators"].NEEDS_WEIGHTS or (preset in ("paper", "fast") and side == 128):
+            continue
+        at_size = patches if recipe.size is None else patches.resized(recipe.size)
+        if preset in ("paper", "fast") and name != "dcgan":
+            continue  # hundreds of millions of weights
+        generator = recipe.untrained(at_size)
+        assert generator.image_shape == (1, *at_size.images.shape[2:])
+        assert recipe.training["steps"] > 0
+
+
+@pytest.fixture
+def shapes_of():
+    from genmix_transforms.data import PatchDataset
+
+    def make(side):
+        images = torch.zeros(6, 1, side, side, dtype=torch.uint8)
+        return PatchDataset(images=images, labels=torch.arange(6) % 3, classes=("a", "b", "c"))
+
+    return make
+
+
+def test_what_needs_weights_stays_empty_without(scripts):
+    choose = scripts["table1"].choose_recipes
+    names = ["dcgan", "adm", "textual-inversion", "ti-standin"]
+    recipes, missing = choose(names, preset="small", side=64, weights={})
+    assert list(recipes) == ["dcgan"]
+    assert list(missing) == ["adm", "textual-inversion", "ti-standin"]
+    recipes, missing = choose(names, preset="small", side=64, weights={"adm": "runs/imagenet", "ti-standin": "ldm"})
+    assert recipes["adm"].weights == "runs/imagenet"
+    assert recipes["ti-standin"].network["base"] == "ldm"
+    # A stand-in is a row of its own.
+    assert list(missing) == ["textual-inversion"]
+
+
+def test_what_is_asked_for_wrongly(scripts):
+    choose = scripts["table1"].choose_recipes
+    with pytest.raises(InputError, match="no generator 'gan' in the preset small; there are dcgan, stylegan"):
+        choose(["gan"], preset="small", side=64, weights={})
+    with pytest.raises(InputError, match="no generator 'vae'"):
+        choose(["dcgan"], preset="small", side=64, weights={"vae": "x"})
+    with pytest.raises(InputError, match="expected NAME=FOLDER, got 'runs/x'"):
+        scripts["table1"].pairs(["runs/x"])
+
+
+def test_data_is_brought_to_what_the_preset_is_sized_for(scripts, tmp_path):
+    images = np.zeros((6, 40, 40), np.uint8)
+    np.savez(tmp_path / "d.npz", images=images, labels=np.arange(6) % 2)
+
+    def side(**options):
+        options = {"size": None, "largest": None, "seed": 0, "group_key": None, **options}
+        return scripts["table1"].open_data(str(tmp_path / "d.npz"), **options).images.shape[-1]
+
+    assert side() == 40
+    assert side(largest=64) == 40
+    assert side(largest=32) == 32
+    assert side(largest=32, size=48) == 48
+
+
+def test_speed_has_a_row_for_each_rival(scripts, monkeypatch, capsys, data):
+    arguments = ["--data", str(data), "--size", "16", "--steps", "2", "--batch-size", "4", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["evaluate_speed.py", *arguments, "--classifiers", "small", "--device", "cpu"])
+    scripts["evaluate_speed"].main()
+    printed = capsys.readouterr().out
+    for heading in ("### small, baseline", "### small, mixup", "### small, classical"):
+        assert heading in printed
+    assert printed.count("| reference loop |") == 3
+    assert printed.count("| side by side |") == 1
+    assert "fails" not in printed
+
+
+def test_figures_are_drawn_with_what_was_tuned(scripts, monkeypatch, shapes_of, tmp_path):
+    """Each shown arm's classifier is trained once more, with the value that its run of seed 0 had."""
+    asked = {}
+    module = scripts["table1"]
+
+    def pretend(arm, splits, setting, seed, *, device):
+        asked[arm] = (setting.protocol.weight_decay, setting.protocol.tune, seed)
+        return torch.nn.Module()
+
+    class Run:
+        arm, fold, seed, knob = "baseline", 0, 0, 0.05
+
+    class FakeResults:
+        arms, runs = ("baseline",), (Run,)
+
+    monkeypatch.setattr(
+        module, "train_network", lambda *args, **options: type("T", (), {"network": pretend(*args, **options)})
+    )
+    monkeypatch.setattr(module, "feature_points", lambda *args, **options: "points")
+    saved = {}
+    monkeypatch.setattr(module, "save_figures", lambda results, folder, **options: saved.update(options, folder=folder))
+    splits = (shapes_of(16),) * 3
+    module.draw_figures(FakeResults, splits, {}, replace(module.TRIAL, weight_decay=0.01), out=tmp_path, device="cpu")
+    assert asked == {"baseline": (0.05, 0, 0)}
+    assert saved == {"points": {"baseline": "points"}, "run": None, "folder": tmp_path / "figures"}
