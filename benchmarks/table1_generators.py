@@ -98,6 +98,8 @@ def _trial(side: int) -> dict[str, Recipe]:
             training={"steps": 2, "batch_size": 8},
         ),
         "adm": Recipe(kind="adm", size=16, training={"steps": 2, "batch_size": 8}),
+        "textual-inversion": Recipe(kind="textual-inversion", training={"steps": 2, "batch_size": 8}),
+        "ti-standin": Recipe(kind="textual-inversion", training={"steps": 2, "batch_size": 8}),
     }  # fmt: skip
 
 
