@@ -235,7 +235,20 @@ def _notes(results: "Results") -> list[str]:
             + "; ".join(detectable)
             + "."
         )
-    return notes + [f"{arm} is empty: {reason}." for arm, reason in results.missing.items()]
+    return notes + missing_notes(results.missing)
+
+
+def missing_notes(missing: Mapping[str, str]) -> list[str]:
+    """A sentence for each reason, with all the arms that are empty for it.
+
+    Example:
+        >>> missing_notes({"blend:adm": "no weights", "mixup": "no time", "genmix:adm": "no weights"})
+        ['blend:adm, genmix:adm are empty: no weights.', 'mixup is empty: no time.']
+    """
+    arms: dict[str, list[str]] = {}
+    for arm, reason in missing.items():
+        arms.setdefault(reason, []).append(arm)
+    return [f"{', '.join(some)} {'is' if len(some) == 1 else 'are'} empty: {reason}." for reason, some in arms.items()]
 
 
 def _made_from(results: "Results") -> list[str]:

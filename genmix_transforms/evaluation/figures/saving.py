@@ -20,6 +20,7 @@ from genmix_transforms.evaluation.figures.tsne import tsne_figure
 from genmix_transforms.evaluation.outcomes import Outcomes
 from genmix_transforms.evaluation.results import Results
 from genmix_transforms.evaluation.statistics import Difference
+from genmix_transforms.evaluation.tables import missing_notes
 from genmix_transforms.files.atomic import write_bytes, write_text
 from genmix_transforms.files.checks import check_output_folder, whole_number
 from genmix_transforms.transforms import GenMix
@@ -109,7 +110,8 @@ def save_figures(
     folder.mkdir(parents=True, exist_ok=True)
     for path, data in content.items():
         write_bytes(path, data)
-    write_text(folder / CAPTIONS, _page(list(figures), source, formats))
+    page = _page(list(figures), source, formats, notes=missing_notes(results.missing))
+    write_text(folder / CAPTIONS, page)
     return (*content, folder / CAPTIONS)
 
 
@@ -168,12 +170,12 @@ def _title(family: str, rows: Sequence[Difference]) -> str:
     return references.pop() if len(references) == 1 else "the arm that has the same images blended in"
 
 
-def _page(names: Sequence[str], source: str, formats: Sequence[str]) -> str:
+def _page(names: Sequence[str], source: str, formats: Sequence[str], *, notes: Sequence[str]) -> str:
     lines = ["# Figures", ""]
     for name in names:
         lines += [f"![{name}]({name}.png)", ""] if "png" in formats else []
         lines += [f"**{name}** ({', '.join(f'[{kind}]({name}.{kind})' for kind in formats)}): {_SHOWN[name]}", ""]
-    return "\n".join([*lines, source, ""])
+    return "\n".join([*lines, *(line for note in notes for line in (note, "")), source, ""])
 
 
 def _fact(name: str, value: Any) -> str:

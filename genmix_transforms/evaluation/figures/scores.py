@@ -1,6 +1,7 @@
 """The score of every seed, with mean and interval: how far the arms lie apart, and how far the seeds."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ GROUPS = {
 }
 """What an arm trains on: a name, a marker and a colour each."""
 
+_REASON = 72
+"""Letters of a reason that fit into a row."""
+
 _REAL_ONLY = frozenset({"genmix-real"})
 
 
@@ -41,7 +45,7 @@ def scores_figure(
     Args:
         seeds: for each arm by its name, a score a seed, as fractions.
         intervals: of the mean, low and high; arms without one show the mean alone.
-        missing: arms that have no score, and why.
+        missing: arms that have no score, and why; a long reason is cut short.
         reference: the arm of the dashed line, if it is there; None: no line.
         score: its name.
 
@@ -70,7 +74,10 @@ def scores_figure(
             _draw(axes, beside, place, arm, values, intervals.get(arm))
         for place, reason in enumerate(missing.values(), start=len(seeds)):
             where = axes.get_yaxis_transform()
-            axes.text(0.01, place, f"no result: {reason}", transform=where, va="center", size=7, style="italic")
+            # Cut where the row ends, and left out of the layout: a long reason would push everything else off the page.
+            text = textwrap.shorten(f"no result: {reason}", _REASON, placeholder=" ...")
+            written = axes.text(0.01, place, text, transform=where, va="center", size=7, style="italic")
+            written.set_in_layout(False)
         axes.set_yticks(range(rows), [*seeds, *missing])
         axes.set_ylim(rows - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)

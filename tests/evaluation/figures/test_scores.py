@@ -78,6 +78,17 @@ def test_an_arm_that_could_not_be_run_stays_with_its_reason():
     assert len(beside.texts) == 4  # three means and the heading
 
 
+def test_a_long_reason_moves_nothing_off_the_page():
+    short, *_ = draw(missing={"genmix:ldm": "no weights"})
+    long, axes, _ = draw(missing={"genmix:ldm": "no weights, " * 40})
+    assert axes.texts[0].get_text().startswith("no result: no weights, no weights,")
+    assert axes.texts[0].get_text().endswith("...")
+    for figure in (short, long):
+        figure.draw_without_rendering()
+    for one, other in zip(short.axes, long.axes, strict=True):
+        assert one.get_position().bounds == pytest.approx(other.get_position().bounds)
+
+
 def test_long_names_stay_on_the_page():
     seeds = {f"genmix-union:textual-inversion-{number}": [0.5, 0.6] for number in range(3)}
     figure = scores_figure(seeds, intervals=dict.fromkeys(seeds, (0.4, 0.7)), reference=None)
