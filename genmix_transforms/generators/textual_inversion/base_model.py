@@ -1,0 +1,140 @@
+"""Opening a base model: a pipeline as diffusers saves it, from a folder or the hub."""
+
+import importlib.util
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
+
+PAPER_MODEL = "CompVis/ldm-text2im-large-256"
+"""The model of Lee et al.: latent diffusion, trained on LAION-400M (Rombach et al., arXiv 2112.10752)."""
+
+FAMILIES = {"LDMTextToImagePipeline": "ldm", "StableDiffusionPipeline": "stable-diffusion"}
+"""The pipelines that embeddings can be learned for, as ``model_index.json`` names them."""
+
+_INDEX = "model_index.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseSource:
+    """Where a base model comes from.
+
+    Args:
+        name: the hub's id, or the folder's own name: never a path, which would tell of somebody's machine.
+        revision: the hub's commit; None for a folder.
+        folder: where it lies on this machine.
+    """
+
+    name: str
+    revision: str | None
+    folder: Path
+
+
+def find_base_model(source: str | Path, *, revision: str | None = None) -> BaseSource:
+    """A base model on this machine, downloaded if need be.
+
+    Args:
+        source: a folder with a ``model_index.json``, or a hub id (``owner/name``).
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        MissingPathError: no such folder, and not to be had from the hub; the message says how to bring it here.
+        InputError: a pipeline of another kind.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if revision is not None:
+            raise InputError(f"{source}: a folder has no revisions (got {revision!r}); leave the revision out")
+        found = BaseSource(name=folder.resolve().name, revision=None, folder=folder)
+    elif isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
+        found = _download(source, revision=revision)
+    else:
+        raise MissingPathError(f"base model {source}: no such folder, and not a hub id (owner/name)")
+    family_of(found.folder)
+    return found
+
+
+def family_of(folder: Path) -> str:
+    """"ldm" or "stable-diffusion", from the folder's ``model_index.json``.
+
+    Raises:
+        MissingPathError: there is none.
+        InputError: a pipeline of another kind.
+    """
+    file = folder / _INDEX
+    if not file.exists():
+        raise MissingPathError(
+            f"{folder}: no {_INDEX}: not a pipeline as diffusers saves it (pipeline.save_pretrained, or a copy of a hub "
+            "repository)"
+        )
+    try:
+        name = json.loads(file.read_text(encoding="utf-8"))["_class_name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: does not say what pipeline it is of ({error})") from error
+    if name not in FAMILIES:
+        raise InputError(
+            f"{folder}: a {name}, and embeddings can be learned for {' and '.join(FAMILIES)} "
+            f"(such as {PAPER_MODEL}, or Stable Diffusion 1 and 2)"
+        )
+    return FAMILIES[name]
+
+
+def open_base_model(
+    source: BaseSource, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> LatentDiffusion:
+    """The base model, frozen. Weights are safetensors where there are any; pickled ones are read as weights only.
+
+    Raises:
+        InputError: parts that are missing or cannot be read.
+        ImportError: transformers is not installed.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise ImportError(
+            "TextualInversion: the text encoders need transformers: install it with "
+            "pip install 'genmix-transforms[textual-inversion]'"
+        )
+    from diffusers import LDMTextToImagePipeline, StableDiffusionPipeline
+
+    family = family_of(source.folder)
+    # A checker that blackens images of skin and a feature extractor for it: neither has a part in this.
+    left_out: dict[str, Any] = (
+        {}
+        if family == "ldm"
+        else {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
+    )
+    pipeline_class: Any = LDMTextToImagePipeline if family == "ldm" else StableDiffusionPipeline
+    try:
+        pipeline = pipeline_class.from_pretrained(source.folder, torch_dtype=dtype, local_files_only=True, **left_out)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{source.folder}: the base model cannot be read ({type(error).__name__}: {error})") from error
+    return LatentDiffusion(
+        tokenizer=pipeline.tokenizer,
+        text_encoder=pipeline.bert if family == "ldm" else pipeline.text_encoder,
+        unet=pipeline.unet,
+        autoencoder=pipeline.vqvae if family == "ldm" else pipeline.vae,
+        scheduler_config=pipeline.scheduler.config,
+        family=family,
+    ).to(device)
+
+
+def _download(name: str, *, revision: str | None) -> BaseSource:
+    from diffusers import DiffusionPipeline
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        # Knows which of a repository's files a pipeline needs, and takes safetensors where there are both.
+        folder = Path(DiffusionPipeline.download(name, revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise MissingPathError(
+            f"base model {name}: neither in the hub's cache on this machine nor to be had from the hub "
+            f"({type(error).__name__}). Where there is a network: hf download {name} --local-dir FOLDER; "
+            "bring FOLDER here, and give it as the base model (--base FOLDER)"
+        ) from error
+    # A snapshot's folder is named after its commit: what a branch's name stood for on that day.
+    return BaseSource(name=name, revision=folder.name, folder=folder)
