@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,11 @@ FAMILIES = {"LDMTextToImagePipeline": "ldm", "StableDiffusionPipeline": "stable-
 """The pipelines that embeddings can be learned for, as ``model_index.json`` names them."""
 
 _INDEX = "model_index.json"
+
+_LIBRARIES = (None, "diffusers", "transformers", "latent_diffusion", "stable_diffusion")
+"""Whose classes a pipeline may name: not a module that lies beside its weights."""
+
+_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, pickle.PickleError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +60,8 @@ def find_base_model(source: str | Path, *, revision: str | None = None) -> BaseS
         if revision is not None:
             raise InputError(f"{source}: a folder has no revisions (got {revision!r}); leave the revision out")
         found = BaseSource(name=folder.resolve().name, revision=None, folder=folder)
+    elif folder.parent != Path() and folder.parent.is_dir():  # "models/lmd" is a slip, not somebody's repository
+        raise MissingPathError(f"base model {source}: no such folder (in {folder.parent} there is no {folder.name})")
     elif isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
         found = _download(source, revision=revision)
     else:
@@ -61,7 +71,7 @@ def find_base_model(source: str | Path, *, revision: str | None = None) -> BaseS
 
 
 def family_of(folder: Path) -> str:
-    """"ldm" or "stable-diffusion", from the folder's ``model_index.json``.
+    """ "ldm" or "stable-diffusion", from the folder's ``model_index.json``.
 
     Raises:
         MissingPathError: there is none.
@@ -70,11 +80,12 @@ def family_of(folder: Path) -> str:
     file = folder / _INDEX
     if not file.exists():
         raise MissingPathError(
-            f"{folder}: no {_INDEX}: not a pipeline as diffusers saves it (pipeline.save_pretrained, or a copy of a hub "
-            "repository)"
+            f"{folder}: no {_INDEX}: not a pipeline as diffusers saves it (pipeline.save_pretrained, or a copy of a "
+            "repository on the hub)"
         )
     try:
-        name = json.loads(file.read_text(encoding="utf-8"))["_class_name"]
+        index = json.loads(file.read_text(encoding="utf-8"))
+        name = index["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: does not say what pipeline it is of ({error})") from error
     if name not in FAMILIES:
@@ -82,6 +93,12 @@ def family_of(folder: Path) -> str:
             f"{folder}: a {name}, and embeddings can be learned for {' and '.join(FAMILIES)} "
             f"(such as {PAPER_MODEL}, or Stable Diffusion 1 and 2)"
         )
+    for part, entry in index.items():
+        if isinstance(entry, list) and entry and entry[0] not in _LIBRARIES:
+            raise InputError(
+                f"{folder}: its {part} is of {entry[0]!r}, code that it brings along, which is not run; expected parts "
+                "of diffusers and transformers"
+            )
     return FAMILIES[name]
 
 
@@ -106,21 +123,33 @@ def open_base_model(
     left_out: dict[str, Any] = (
         {}
         if family == "ldm"
-        else {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
+        else {
+            "safety_checker": None,
+            "feature_extractor": None,
+            "image_encoder": None,
+            "requires_safety_checker": False,
+        }
     )
     pipeline_class: Any = LDMTextToImagePipeline if family == "ldm" else StableDiffusionPipeline
     try:
-        pipeline = pipeline_class.from_pretrained(source.folder, torch_dtype=dtype, local_files_only=True, **left_out)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{source.folder}: the base model cannot be read ({type(error).__name__}: {error})") from error
-    return LatentDiffusion(
+        # The precision is set afterwards: the argument that sets it here goes by another name in every other release.
+        with _quiet_loaders():
+            pipeline = pipeline_class.from_pretrained(source.folder, local_files_only=True, **left_out)
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{source.folder}: the base model cannot be read ({type(error).__name__}: {_first_line(error)}); weights "
+            "are read as safetensors, or from pickles that hold tensors alone: nothing else in a file is run"
+        ) from error
+    model = LatentDiffusion(
         tokenizer=pipeline.tokenizer,
         text_encoder=pipeline.bert if family == "ldm" else pipeline.text_encoder,
         unet=pipeline.unet,
         autoencoder=pipeline.vqvae if family == "ldm" else pipeline.vae,
         scheduler_config=pipeline.scheduler.config,
         family=family,
-    ).to(device)
+    ).to(device, dtype)
+    model.source = source
+    return model
 
 
 def _download(name: str, *, revision: str | None) -> BaseSource:
@@ -138,3 +167,23 @@ def _download(name: str, *, revision: str | None) -> BaseSource:
         ) from error
     # A snapshot's folder is named after its commit: what a branch's name stood for on that day.
     return BaseSource(name=name, revision=folder.name, folder=folder)
+
+
+@contextmanager
+def _quiet_loaders() -> Iterator[None]:
+    """Without the bars of the libraries that load the parts: they are over before they can be read."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    shown = [library for library in (of_diffusers, of_transformers) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0]

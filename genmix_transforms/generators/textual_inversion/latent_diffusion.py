@@ -4,9 +4,10 @@ Two families are known: the model of the paper (``LDMTextToImagePipeline``, BERT
 likes (``StableDiffusionPipeline``, CLIP tokens). Both condition a U-Net on the last hidden state of 77 tokens.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from genmix_transforms.generators.state import weights_hash
 from genmix_transforms.generators.textual_inversion.learned_rows import LearnedRows
 
-MAX_TOKENS = 77
-"""The length of a prompt in tokens, both families'. LDM's tokenizer does not know it."""
+if TYPE_CHECKING:
+    from genmix_transforms.generators.textual_inversion.base_model import BaseSource
 
 
 class LatentDiffusion(nn.Module):
@@ -32,6 +33,7 @@ class LatentDiffusion(nn.Module):
 
     Attributes:
         learned: the text encoder's embedding, with room for rows of ours.
+        source: where it came from; None for one that was put together by hand.
     """
 
     def __init__(
@@ -56,7 +58,20 @@ class LatentDiffusion(nn.Module):
         self.learned = LearnedRows(table, first=len(tokenizer))
         # Evaluation mode is no matter of taste: LDM's text encoder has a dropout of 0.1 that its training never used.
         self.requires_grad_(False).eval()
+        self.source: BaseSource | None = None
         self._hash: str | None = None
+
+    def with_unet(self, unet: Any) -> "LatentDiffusion":
+        """The same model with another U-Net, one that adapters were put into: it shares all the rest.
+
+        :attr:`weights_hash` stays that of the base model.
+        """
+        _ = self.weights_hash  # of this one: counted later, it would be that of the other U-Net
+        other = copy.copy(self)
+        # A module keeps its parts in a dict of its own, which a shallow copy would share.
+        other._modules = dict(self._modules)
+        other.unet = unet.requires_grad_(False).eval()
+        return other
 
     def _embedder(self) -> Any:
         # LDMBert keeps its table in the encoder within, and says so only there.
@@ -65,12 +80,13 @@ class LatentDiffusion(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it is."""
-        return next(self.unet.parameters()).device
+        return torch.device(self.unet.device)
 
     @property
     def width(self) -> int:
         """Numbers in a word vector."""
-        return int(self.learned.table.weight.shape[1])
+        table: Any = self.learned.table
+        return int(table.weight.shape[1])
 
     @property
     def pixels_per_latent(self) -> int:
@@ -94,7 +110,11 @@ class LatentDiffusion(nn.Module):
         if self._hash is None:
             parts = {"text_encoder": self.text_encoder, "unet": self.unet, "autoencoder": self.autoencoder}
             self._hash = weights_hash(
-                {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+                {
+                    f"{part}.{name}": value
+                    for part, module in parts.items()
+                    for name, value in module.state_dict().items()
+                }
             )
         return self._hash
 

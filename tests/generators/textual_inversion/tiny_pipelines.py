@@ -4,13 +4,21 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, LDMTextToImagePipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    LDMTextToImagePipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 WIDTH = 16
 SIDE = 32  # native size in pixels: latents of 4 x 4
-WORDS = "a an of the ultrasound image picture scan photo showing breast lung tissue cyst normal benign tumour patch".split()
+WORDS = (
+    "a an of the ultrasound image picture scan photo showing breast lung tissue cyst normal benign tumour patch".split()
+)
 
 
 def save_ldm(folder: Path, *, seed: int = 0, safe: bool = True) -> Path:
