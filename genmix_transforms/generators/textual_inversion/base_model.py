@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.parts import check_parts
 
 PAPER_MODEL = "CompVis/ldm-text2im-large-256"
 """The model of Lee et al.: latent diffusion, trained on LAION-400M (Rombach et al., arXiv 2112.10752)."""
@@ -26,7 +28,10 @@ _INDEX = "model_index.json"
 _LIBRARIES = (None, "diffusers", "transformers", "latent_diffusion", "stable_diffusion")
 """Whose classes a pipeline may name: not a module that lies beside its weights."""
 
-_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, pickle.PickleError)
+_UNREADABLE = (
+    OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, pickle.PickleError,
+    SafetensorError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,8 @@ def find_base_model(source: str | Path, *, revision: str | None = None) -> BaseS
         MissingPathError: no such folder, and not to be had from the hub; the message says how to bring it here.
         InputError: a pipeline of another kind.
     """
+    if not isinstance(source, (str, Path)) or not str(source).strip():
+        raise InputError(f"base model: expected a folder or a hub id (owner/name), got {source!r}")
     folder = Path(source)
     if folder.is_dir():
         if revision is not None:
@@ -85,8 +92,8 @@ def family_of(folder: Path) -> str:
         )
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
-        name = index["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
+        name = str(index["_class_name"])
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise InputError(f"{file}: does not say what pipeline it is of ({error})") from error
     if name not in FAMILIES:
         raise InputError(
@@ -107,8 +114,14 @@ def open_base_model(
 ) -> LatentDiffusion:
     """The base model, frozen. Weights are safetensors where there are any; pickled ones are read as weights only.
 
+    Args:
+        source: what :func:`find_base_model` found.
+        device: where to put it.
+        dtype: of the weights. In another than float32 it can be drawn from, not learned for, and it has another hash:
+            generators of a float32 one do not take it for theirs.
+
     Raises:
-        InputError: parts that are missing or cannot be read.
+        InputError: parts that are missing, cannot be read or do not fit each other, or another kind of diffusion.
         ImportError: transformers is not installed.
     """
     if importlib.util.find_spec("transformers") is None:
@@ -131,25 +144,51 @@ def open_base_model(
         }
     )
     pipeline_class: Any = LDMTextToImagePipeline if family == "ldm" else StableDiffusionPipeline
+    encoder = "bert" if family == "ldm" else "text_encoder"
     try:
         # The precision is set afterwards: the argument that sets it here goes by another name in every other release.
         with _quiet_loaders():
+            text_encoder = _open_text_encoder(source.folder / encoder, family=family)
+            left_out[encoder] = None
             pipeline = pipeline_class.from_pretrained(source.folder, local_files_only=True, **left_out)
+            model = LatentDiffusion(
+                tokenizer=pipeline.tokenizer,
+                text_encoder=text_encoder,
+                unet=pipeline.unet,
+                autoencoder=pipeline.vqvae if family == "ldm" else pipeline.vae,
+                scheduler_config=pipeline.scheduler.config,
+                family=family,
+            ).to(device, dtype)
+    except InputError:
+        raise
     except _UNREADABLE as error:
         raise InputError(
             f"{source.folder}: the base model cannot be read ({type(error).__name__}: {_first_line(error)}); weights "
             "are read as safetensors, or from pickles that hold tensors alone: nothing else in a file is run"
         ) from error
-    model = LatentDiffusion(
-        tokenizer=pipeline.tokenizer,
-        text_encoder=pipeline.bert if family == "ldm" else pipeline.text_encoder,
-        unet=pipeline.unet,
-        autoencoder=pipeline.vqvae if family == "ldm" else pipeline.vae,
-        scheduler_config=pipeline.scheduler.config,
-        family=family,
-    ).to(device, dtype)
+    check_parts(model, name=str(source.folder))
     model.source = source
     return model
+
+
+def _open_text_encoder(folder: Path, *, family: str) -> Any:
+    """The text encoder; transformers itself fills what a file lacks with random numbers, and goes on."""
+    import transformers
+    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
+
+    encoder_class: Any = LDMBertModel
+    if family != "ldm":
+        index = json.loads((folder.parent / _INDEX).read_text(encoding="utf-8"))
+        encoder_class = getattr(transformers, index[folder.name][1])
+    encoder, told = encoder_class.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    # LDMBert's head tells words apart, which nobody asks of it here.
+    missing = sorted(name for name in told["missing_keys"] if not name.startswith("to_logits"))
+    if missing:
+        raise InputError(
+            f"{folder}: the text encoder's weights are not all there: {', '.join(missing[:3])}"
+            f"{', ...' if len(missing) > 3 else ''} of {len(missing)} are missing; copy the base model again"
+        )
+    return encoder
 
 
 def _download(name: str, *, revision: str | None) -> BaseSource:

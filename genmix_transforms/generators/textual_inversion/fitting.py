@@ -38,6 +38,11 @@ def fit_textual_inversion(
     seed = check_seed(seed)
     schedule = settings.schedule
     generator.check_trainable_on(dataset)
+    if generator.model.unet.dtype != torch.float32:
+        raise InputError(
+            f"TextualInversion.fit: the base model is held in {generator.model.unet.dtype}, to be drawn from and "
+            "not learned for: open it in float32; mixed_precision='bf16' computes in bfloat16"
+        )
     processes = Processes.join(device)
     if settings.accumulate > max(1, schedule.batch_size // processes.count):
         raise InputError(

@@ -6,8 +6,7 @@ as a folder for each class with its ``learned_embeds.safetensors``, and as ``une
 """
 
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.atomic import write_json, write_tensors
+from genmix_transforms.files.checks import name_fault
 from genmix_transforms.generators.folder import CONFIG, TRAINING, WEIGHTS
 from genmix_transforms.generators.textual_inversion.base_model import BaseSource
 from genmix_transforms.generators.textual_inversion.embeddings_file import EMBEDDINGS, save_embeddings
@@ -34,6 +34,13 @@ RESERVED = (CONFIG, WEIGHTS, BASE, LORA, TRAINING, "samples", "evolution.png")
 _EMBEDDING = "embedding."
 
 
+def check_reserved(classes: Sequence[str]) -> None:
+    """Raise an :class:`InputError` for a class that is called like a file of the folder."""
+    for name in classes:
+        if name.lower() in RESERVED:
+            raise InputError(f"TextualInversion: no class can be called {name!r}: a file of the folder is; rename it")
+
+
 def save_learned(
     folder: Path, embeddings: Mapping[str, Tensor], adapters: Mapping[str, Tensor], *, provenance: dict[str, Any]
 ) -> None:
@@ -45,19 +52,37 @@ def save_learned(
         adapters: as :func:`adapter_state` names them; empty: none.
         provenance: travels inside the file.
     """
+    earlier = _classes_of(folder / WEIGHTS)
     tensors = {f"{_EMBEDDING}{name}": rows for name, rows in embeddings.items()} | dict(adapters)
     metadata = {"genmix_provenance": json.dumps(provenance)}
     write_tensors(folder / WEIGHTS, tensors, metadata=metadata)
     for name, rows in embeddings.items():
         save_embeddings(folder / name, placeholder(name), rows)
-    for file in folder.glob(f"*/{EMBEDDINGS}"):
-        if file.parent.name not in embeddings:  # of a generator that was here before, with other classes
-            file.unlink()
+    for name in earlier - set(embeddings):  # of a generator that was here before; other people's files stay
+        _remove(folder / name / EMBEDDINGS)
     if adapters:
         (folder / LORA).mkdir(exist_ok=True)
         write_tensors(folder / LORA / ADAPTERS, adapters)
     else:
-        shutil.rmtree(folder / LORA, ignore_errors=True)
+        _remove(folder / LORA / ADAPTERS)
+
+
+def _remove(file: Path) -> None:
+    """Remove a file of ours, and its folder if nothing else is in there."""
+    file.unlink(missing_ok=True)
+    if file.parent.is_dir() and not any(file.parent.iterdir()):
+        file.parent.rmdir()
+
+
+def _classes_of(file: Path) -> set[str]:
+    """The classes whose embeddings a file of weights holds; none if there is no such file, or another generator's."""
+    try:
+        with safetensors.safe_open(file, framework="pt") as content:
+            tensors = content.keys()
+    except (OSError, safetensors.SafetensorError):
+        return set()
+    names = [name.removeprefix(_EMBEDDING) for name in tensors if name.startswith(_EMBEDDING)]
+    return {name for name in names if name_fault(name) is None}
 
 
 def load_learned(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:

@@ -20,8 +20,6 @@ from genmix_transforms.generators.base import (
     resolve_source,
     write_config,
 )
-from genmix_transforms.generators.folder import CONFIG
-from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.state import weights_hash
 from genmix_transforms.generators.textual_inversion.base_model import (
     PAPER_MODEL,
@@ -31,23 +29,23 @@ from genmix_transforms.generators.textual_inversion.base_model import (
 )
 from genmix_transforms.generators.textual_inversion.checkpoint import from_embeddings
 from genmix_transforms.generators.textual_inversion.class_rows import check_embeddings
+from genmix_transforms.generators.textual_inversion.drawing import draw_pixels
 from genmix_transforms.generators.textual_inversion.fitting import fit_textual_inversion
 from genmix_transforms.generators.textual_inversion.folder import (
-    RESERVED,
-    load_learned,
+    check_reserved,
     read_provenance,
     save_learned,
     save_place,
 )
-from genmix_transforms.generators.textual_inversion.grey import ChannelSpread, to_grey
+from genmix_transforms.generators.textual_inversion.grey import ChannelSpread
 from genmix_transforms.generators.textual_inversion.initial_rows import check_initial_words, initial_rows
 from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.lora import adapter_state, load_adapter_state
+from genmix_transforms.generators.textual_inversion.loading import load_folder
+from genmix_transforms.generators.textual_inversion.lora import adapter_state
 from genmix_transforms.generators.textual_inversion.prompts import check_template, choose_templates
-from genmix_transforms.generators.textual_inversion.recorded_base import open_recorded, record_of
-from genmix_transforms.generators.textual_inversion.resizing import to_patch_size
+from genmix_transforms.generators.textual_inversion.recorded_base import record_of
 from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
-from genmix_transforms.generators.textual_inversion.sampling import draw_images
+from genmix_transforms.generators.textual_inversion.sampling import make_scheduler
 from genmix_transforms.generators.textual_inversion.settings import TrainingSettings
 from genmix_transforms.generators.textual_inversion.start_images import StartImages
 from genmix_transforms.generators.textual_inversion.tokens import (
@@ -118,11 +116,7 @@ class TextualInversion(Generator):
         bits: int = 8,
     ) -> None:
         self.classes = check_classes(classes)
-        for name in self.classes:
-            if name.lower() in RESERVED:
-                raise InputError(
-                    f"TextualInversion: no class can be called {name!r}: a file of the folder is; rename it"
-                )
+        check_reserved(self.classes)
         resolution = whole_number(resolution, name="resolution", least=1)
         if channels not in (1, 3):
             raise InputError(f"TextualInversion: channels must be 1 (grey) or 3 (colour), got {channels}")
@@ -149,6 +143,8 @@ class TextualInversion(Generator):
             self.model = open_base_model(self.base)
         self.initial_words = check_initial_words(initial_words, self.classes, self.model.tokenizer)
         self._set_embeddings(self.initial_embeddings(0))
+        self.tokens.check_own(self.templates)
+        self._check_sampler()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -234,6 +230,7 @@ class TextualInversion(Generator):
         start = self.sampler if preset is None else SamplerSettings.of(preset)
         other = self.with_embeddings(self._embeddings)
         other.sampler = SamplerSettings.of({**start.to_json(), **settings})
+        other._check_sampler()
         return other
 
     def with_start_images(self, patches: PatchDataset | None, *, strength: float = 0.6) -> "TextualInversion":
@@ -264,40 +261,15 @@ class TextualInversion(Generator):
         return self._encode([self.tokens.fill(self.prompt, name) for name in self.classes])
 
     @torch.no_grad()
+    def negative_context(self) -> Tensor:
+        """What the U-Net is led away from: ``(77, W)``, on the base model's device."""
+        return self._encode([self.sampler.negative_prompt])[0]
+
+    @torch.no_grad()
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images with :attr:`sampler`; see :meth:`Generator.sample`. A batch may be of several classes."""
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
-        start = None
-        if self.start_images is not None:
-            real, own_labels, own_seeds = self.start_images, labels, seeds
-
-            def start(places: Tensor) -> Tensor:
-                return real.latents(self.model, own_labels[places], own_seeds[places])
-
-        elif self.sampler.strength < 1:
-            raise InputError(
-                f"TextualInversion: the sampler starts from real images (strength {self.sampler.strength}), and there "
-                "are none: give the training set with with_start_images(patches), or strength 1"
-            )
-        images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
-        if not len(labels):
-            return images
-        batches = draw_images(
-            self.model,
-            contexts=self.contexts(),
-            which=labels,
-            negative=self._encode([self.sampler.negative_prompt])[0],
-            seeds=seeds,
-            settings=self.sampler,
-            start=start,
-        )
-        for here, values in batches:
-            values = values.float().clamp(-1, 1)
-            if self.image_shape[0] == 1:
-                values, spread = to_grey(values)
-                self.channel_spread.add(spread.cpu())
-            images[here] = to_pixels(to_patch_size(values, self.image_shape[1]), self.pixel_dtype).cpu()
-        return images
+        return draw_pixels(self, labels, seeds)
 
     def fit(
         self,
@@ -384,29 +356,7 @@ class TextualInversion(Generator):
         config = read_config(folder)
         if config["kind"] != cls.kind:
             raise InputError(f"{source}: a {config['kind']} generator, not a {cls.kind}; load_generator takes any kind")
-        return cls._from_folder(folder, config["config"], base=base).to(device)
-
-    @classmethod
-    def _from_folder(
-        cls, folder: Path, config: dict[str, Any], *, base: str | Path | LatentDiffusion | None = None
-    ) -> "TextualInversion":
-        config = dict(config)
-        tokens, record = config.pop("tokens", None), config.pop("base", {})
-        config.pop("start_images", None)  # they do not travel with it
-        model, source = open_recorded(folder, record, given=base)
-        embeddings, adapters, provenance = load_learned(folder)
-        generator = cls(**config, base=model)
-        if tokens != generator.config["tokens"]:
-            raise InputError(f"{folder / CONFIG}: the tokens are {tokens}, and the classes {list(generator.classes)}")
-        if adapters:
-            # A base model that was lent keeps its U-Net as it is.
-            unet = copy.deepcopy(model.unet) if isinstance(base, LatentDiffusion) else model.unet
-            generator.model = model.with_unet(unet)
-            load_adapter_state(unet, adapters, name=str(folder))
-        generator.base = source  # by the recorded name, whatever the folder is called here
-        generator = generator.with_embeddings(embeddings)
-        generator.provenance = provenance
-        return generator
+        return load_folder(cls, folder, config["config"], base=base).to(device)
 
     @classmethod
     def from_embeddings(
@@ -417,7 +367,7 @@ class TextualInversion(Generator):
         revision: str | None = None,
         **options: Any,
     ) -> "TextualInversion":
-        """A generator of embeddings that others learned: see :func:`from_embeddings`."""
+        """See :func:`from_embeddings`."""
         return from_embeddings(files, base=base, revision=revision, **options)
 
     def initial_embeddings(self, seed: int) -> dict[str, Tensor]:
@@ -436,6 +386,10 @@ class TextualInversion(Generator):
         self.vectors = {name: len(rows) for name, rows in self._embeddings.items()}
         self.tokens = PlaceholderTokens(self.model.tokenizer, self.vectors)
         self.tokens.check_room([*self.templates, self.prompt])
+
+    def _check_sampler(self) -> None:
+        self.tokens.ids([self.sampler.negative_prompt])
+        make_scheduler(self.model.scheduler_config, self.sampler)
 
     def _encode(self, prompts: Sequence[str]) -> Tensor:
         device = self.model.device

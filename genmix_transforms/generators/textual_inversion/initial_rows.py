@@ -43,7 +43,7 @@ def check_initial_words(words: Mapping[str, str] | None, classes: Sequence[str],
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
     """The ids of a text's tokens, without beginning and end; none where a part of it is unknown."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     return [] if tokenizer.unk_token_id in ids else ids
 
 

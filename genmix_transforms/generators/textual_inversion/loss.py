@@ -8,8 +8,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
-
-PREDICTIONS = ("epsilon", "v_prediction")
+from genmix_transforms.generators.textual_inversion.parts import PREDICTIONS
 
 
 class NoiseLoss:

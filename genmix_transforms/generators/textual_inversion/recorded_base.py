@@ -9,7 +9,12 @@ from genmix_transforms.generators.textual_inversion.base_model import BaseSource
 from genmix_transforms.generators.textual_inversion.folder import read_place
 from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
 
-_NOISE_SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+_NOISE_SCHEDULE = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr",
+    "prediction_type", "timestep_spacing", "steps_offset", "set_alpha_to_one", "clip_sample", "clip_sample_range",
+    "thresholding", "final_sigmas_type",
+)  # fmt: skip
+"""What of a scheduler's configuration images can depend on; None where its kind does not say."""
 
 
 def record_of(model: LatentDiffusion, source: BaseSource) -> dict[str, Any]:
@@ -43,12 +48,22 @@ def open_recorded(
     source = BaseSource(name=record["name"], revision=record["revision"], folder=place)
     found = record_of(model, source)
     for key, what in (("weights", "other weights"), ("noise_schedule", "another noise schedule")):
-        if found[key] != record[key]:
+        if differing := _differing(found[key], record[key]):
             raise InputError(
                 f"{folder}: learned for the base model {record['name']}, and the one at {place} has {what} "
-                f"({found[key]}, where {record[key]} is expected); say where that one is: base=FOLDER (--base FOLDER)"
+                f"({differing}); say where that one is: base=FOLDER (--base FOLDER)"
             )
     return model, source
+
+
+def _differing(found: Any, recorded: Any) -> str:
+    if isinstance(found, Mapping) and isinstance(recorded, Mapping):
+        return ", ".join(
+            f"{name} {found.get(name)!r}, where {value!r} is expected"
+            for name, value in recorded.items()
+            if found.get(name) != value
+        )
+    return "" if found == recorded else f"{found}, where {recorded} is expected"
 
 
 def _find(folder: Path, record: Mapping[str, Any], given: str | Path | None) -> BaseSource:

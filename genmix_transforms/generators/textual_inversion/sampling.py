@@ -15,9 +15,8 @@ from torch.nn import functional as F
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.batches import whole_batches
 from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.parts import check_noise_schedule
 from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
-
-PREDICTIONS = ("epsilon", "v_prediction")
 
 
 def make_scheduler(config: Mapping[str, Any], settings: SamplerSettings) -> Any:
@@ -30,12 +29,7 @@ def make_scheduler(config: Mapping[str, Any], settings: SamplerSettings) -> Any:
     Raises:
         InputError: a model that predicts something else, or more steps than it has timesteps.
     """
-    name = config.get("_class_name", "no scheduler")
-    if "beta_schedule" not in config or config.get("prediction_type", "epsilon") not in PREDICTIONS:
-        raise InputError(
-            f"sampling: a base model that predicts {' or '.join(PREDICTIONS)} from a schedule of betas is expected; "
-            f"this one came with a {name} of prediction_type {config.get('prediction_type')!r}"
-        )
+    check_noise_schedule(config, name="sampling")
     config = dict(config)
     if settings.method == "ddim":
         # Latents have no range to be clipped to; DDIM's default is made for pixels, and configurations of other

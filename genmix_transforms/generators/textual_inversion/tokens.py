@@ -138,6 +138,15 @@ class PlaceholderTokens:
         """How many tokens a prompt has, beginning and end counted."""
         return len(self._tokenizer(prompt, verbose=False).input_ids)
 
+    def check_own(self, templates: Sequence[str]) -> None:
+        """Raise an :class:`InputError` for a template that names a class: images of others would move its vectors."""
+        for template in templates:
+            if any(token >= self.first for token in self._tokenizer(template, verbose=False).input_ids):
+                raise InputError(
+                    f"TextualInversion: the template {template!r} has a class's own token in it; {{}} stands for the "
+                    "class, and the vectors of each are learned from its own images alone"
+                )
+
     def check_room(self, templates: Sequence[str]) -> None:
         """Raise an :class:`InputError` if a class's tokens do not fit into all templates; it says how many would."""
         length, template, name = max(

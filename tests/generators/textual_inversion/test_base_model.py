@@ -136,6 +136,8 @@ def test_code_beside_the_weights_is_not_run(ldm_folder: Path, tmp_path: Path) ->
         ('{"_class_name": "StableDiffusionXLPipeline"}', "a StableDiffusionXLPipeline, and"),
         ('{"_class_name": "LDMPipeline"}', "a LDMPipeline, and"),
         ("{}", "does not say what pipeline it is of"),
+        ('{"_class_name": ["x"]}', r"a \['x'\], and embeddings can be learned for"),
+        ("[" * 100_000, "does not say what pipeline it is of"),
         ("[]", "does not say what pipeline it is of"),
         ("{", "does not say what pipeline it is of"),
     ],
@@ -206,3 +208,33 @@ def test_without_transformers_it_says_what_to_install(ldm_folder: Path, monkeypa
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'genmix-transforms\[textual-inversion\]'"):
         open_base_model(find_base_model(ldm_folder))
+
+
+@pytest.mark.parametrize("source", [None, 3, "", " "])
+def test_a_source_that_is_none(source: Any) -> None:
+    with pytest.raises(InputError, match="base model: expected a folder or a hub id"):
+        find_base_model(source)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("bert", r"weights are not all there: .* of 1 are missing; copy the base model again"),
+        ("unet", "the base model cannot be read"),
+        ("vqvae", "the base model cannot be read"),
+    ],
+)
+def test_weights_that_are_not_all_there(ldm_folder: Path, tmp_path: Path, part: str, message: str) -> None:
+    """transformers fills such gaps with random numbers, and goes on."""
+    folder = tmp_path / "base"
+    shutil.copytree(ldm_folder, folder)
+    (file,) = (folder / part).glob("*.safetensors")
+    whole = file.read_bytes()
+    weights = safetensors.torch.load_file(file)
+    del weights[sorted(name for name in weights if not name.startswith("to_logits"))[0]]
+    safetensors.torch.save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=message):
+        open_base_model(find_base_model(folder))
+    file.write_bytes(whole[:1000])  # a download that was cut short
+    with pytest.raises(InputError, match="the base model cannot be read"):
+        open_base_model(find_base_model(folder))

@@ -1,5 +1,6 @@
 """Whole trainings: exact resume, what a run leaves, several processes, and everything refused before it starts."""
 
+import copy
 import json
 import os
 import subprocess
@@ -292,3 +293,10 @@ def test_the_whole_way_on_real_patches(ldm: LatentDiffusion, real_data: Path, tm
     )  # fmt: skip
     assert (tmp_path / "results" / "results.json").exists()
     assert results is not None
+
+
+def test_a_base_model_in_half_precision(ldm: LatentDiffusion, tiny_patches: Patches, tmp_path: Path) -> None:
+    generator = make_ti(ldm).with_embeddings(make_ti(ldm).embeddings, model=copy.deepcopy(ldm).to(torch.bfloat16))
+    with pytest.raises(InputError, match=r"held in torch.bfloat16, to be drawn from and not learned for"):
+        generator.fit(tiny_patches(), out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

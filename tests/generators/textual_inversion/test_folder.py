@@ -79,6 +79,18 @@ def test_adapters_stand_beside_and_go_with_the_generator(ldm: LatentDiffusion, t
     assert (tmp_path / "b" / "learned_embeds.safetensors").exists()
 
 
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    theirs = [tmp_path / "ti_cyst" / "learned_embeds.safetensors", tmp_path / "unet_lora" / "notes.txt"]
+    for file in theirs:
+        file.parent.mkdir()
+        file.write_text("mine")
+    save_learned(tmp_path, {"a": torch.randn(1, 4), "b": torch.randn(1, 4)}, {}, provenance={})
+    save_learned(tmp_path, {"b": torch.randn(1, 4)}, {}, provenance={})
+    assert [file.read_text() for file in theirs] == ["mine", "mine"]
+    assert not (tmp_path / "a").exists()
+    assert (tmp_path / "b").exists()
+
+
 def test_a_save_that_is_killed_leaves_vectors_and_provenance_of_one_moment(
     ldm: LatentDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

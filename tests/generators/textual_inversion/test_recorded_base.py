@@ -69,6 +69,17 @@ def test_another_base_model(moved: tuple[Path, Path], tmp_path: Path) -> None:
         load_generator(run, base=base)
 
 
+def test_all_that_a_sampler_reads_of_the_schedule_is_held_to_the_record(moved: tuple[Path, Path]) -> None:
+    run, base = moved
+    file = base / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "timestep_spacing": "trailing", "steps_offset": 0}))
+    with pytest.raises(
+        InputError,
+        match=r"\(timestep_spacing 'trailing', where 'leading' is expected, steps_offset 0, where 1 is expected\); say",
+    ):
+        load_generator(run, base=base)
+
+
 def test_a_record_that_is_not_whole(moved: tuple[Path, Path]) -> None:
     run, base = moved
     config = json.loads((run / "config.json").read_text())

@@ -153,3 +153,12 @@ def test_a_tokenizer_that_numbers_new_tokens_elsewhere(ldm: LatentDiffusion, mon
     monkeypatch.setattr(type(ldm.tokenizer), "convert_tokens_to_ids", lambda self, tokens: [5] * len(tokens))
     with pytest.raises(InputError, match="does not number new tokens from 106 on"):
         PlaceholderTokens(ldm.tokenizer, {"cyst": 1})
+
+
+@pytest.mark.parametrize("template", ["{} beside <b>", "<cyst>_1 of {}", "<cyst> {}"])
+def test_a_template_with_a_class_in_it(base: LatentDiffusion, template: str) -> None:
+    """Images of one class would move the vectors of another."""
+    tokens = PlaceholderTokens(base.tokenizer, {"cyst": 2, "b": 1})
+    tokens.check_own(["a scan of {}", "a cyst b <c> {}"])
+    with pytest.raises(InputError, match=f"the template '{template}' has a class's own token in it"):
+        tokens.check_own(["a scan of {}", template])
