@@ -12,6 +12,7 @@ import importlib.util
 import io
 import os
 import platform
+import re
 import socket
 import struct
 import tarfile
@@ -37,7 +38,8 @@ from genmix_transforms.bank.verifying import seal
 from genmix_transforms.data import open_dataset
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.evaluation import Protocol, evaluate
-from genmix_transforms.generators import DCGAN, fill_bank, load_generator
+from genmix_transforms.generators import DCGAN, TextualInversion, fill_bank, load_generator
+from tests.generators.textual_inversion.tiny_pipelines import save_ldm
 
 USER, HOST = "jdoe-planted", "pacs-planted"
 PATIENT, UID, BIRTH, CASE = "Mustermann", "1.2.826.0.1.3680043.8.498", "19570308", "ACC-0091827"
@@ -192,6 +194,18 @@ def work(patches: PatchDataset, out: Path) -> None:
     (out / "card.md").write_text(bank_card(bank), encoding="utf-8")
 
 
+def work_upon_a_base_model(patches: PatchDataset, base: Path, out: Path) -> None:
+    """With a generator that stands on a folder of this machine."""
+    generator = TextualInversion(classes=patches.classes, base=base, resolution=16, vectors=1, sampler={"steps": 1})
+    generator.fit(patches, out=out / "run", steps=2, batch_size=4, checkpoint_every=1, device="cpu", progress=False)
+    generator = load_generator(out / "run")
+    bank = fill_bank(generator, counts=dict.fromkeys(CLASSES, 3), out=out / "bank", progress=False)
+    seal(out / "bank")
+    (out / "card.md").write_text(bank_card(bank), encoding="utf-8")
+    started = generator.with_start_images(patches, strength=1.0)
+    fill_bank(started, counts=dict.fromkeys(CLASSES, 3), out=out / "started", progress=False)
+
+
 def show(bank: SyntheticBank, out: Path) -> None:
     """All that a bank is given away as."""
     export_png(bank, out / "png")
@@ -237,6 +251,7 @@ def written(home) -> dict[str, bytes]:
         for name, patches in plant(home).items():
             work(patches, home / "out" / name)
             if name == "csv":
+                work_upon_a_base_model(patches, save_ldm(home / "tiny-ldm"), home / "out/ti")
                 bank = SyntheticBank.load(home / "out/csv/bank")
                 quick = Protocol(steps=2, batch_size=4, validate_every=2)
                 options = {"arms": ("baseline", "genmix"), "seeds": 1, "protocol": quick, "device": "cpu"}
@@ -253,6 +268,10 @@ def written(home) -> dict[str, bytes]:
 
 
 # What is not found
+
+
+BASE = "ti/run/base_model.json"
+"""Where a base model lies on this machine: the one file that may hold a path, as the documentation says."""
 
 
 def places(home: Path) -> tuple[str, ...]:
@@ -290,8 +309,16 @@ def test_what_was_planted_is_there(home):
 
 def test_nobody_is_named(written, home):
     words = (*WORDS, *places(home))
-    found = leaks({name: content for name, content in written.items() if not name.startswith("results/")}, words)
-    assert found == []
+    elsewhere = {name: content for name, content in written.items() if name != BASE and not name.startswith("results/")}
+    assert leaks(elsewhere, words) == []
+
+
+def test_the_one_file_with_a_path_is_not_given_away(written, home):
+    assert {word for _, word in leaks({BASE: written[BASE]}, places(home))}  # it is there, and the search finds it
+    assert [name for name in written if name.endswith("base_model.json")] == [BASE]
+    record = written["ti/bank/bank.index.json"]
+    assert b"tiny-ldm" in record  # by name
+    assert re.search(rb'"weights": "sha256:[0-9a-f]{64}"', record)  # and by hash
 
 
 def test_results_name_the_datas_file_and_nobody(written, home):

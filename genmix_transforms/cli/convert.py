@@ -111,6 +111,59 @@ def adm(
     _announce(generator, out)
 
 
+@app.command(name="textual-inversion")
+def textual_inversion(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Embeddings, one file a class: diffusers' learned_embeds.safetensors or .bin (or its folder), Gal's "
+            "embeddings_gs-N.pt, AUTOMATIC1111's .pt."
+        ),
+    ],
+    out: Out,
+    classes: Annotated[str, typer.Option(help="Class names, one for each file: cyst,metastasis.")],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="The base model that they were learned for: a folder as diffusers saves pipelines, or a hub id; left "
+            "out, the paper's (CompVis/ldm-text2im-large-256)."
+        ),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the base model on the hub.")] = None,
+    resolution: Annotated[
+        int,
+        typer.Option("--resolution", "--size", help="Side of the images in pixels; the base model's are scaled to it."),
+    ] = 64,
+    channels: Annotated[int, typer.Option(help="1 for grey, 3 for colour.")] = 1,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help='What to draw with, such as "a photo of {}", in which {} is the class; left out, a plain one.'
+        ),
+    ] = None,
+    sampler: Annotated[str, typer.Option(help="paper (DDIM, 50 steps) or fast (DPM-Solver++, 20).")] = "paper",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a generator in this folder.")] = False,
+) -> None:
+    """Make a Textual Inversion of embeddings that were learned elsewhere. The base model stays where it is."""
+    from genmix_transforms.files.checks import check_output_folder
+    from genmix_transforms.generators.base import check_free
+    from genmix_transforms.generators.textual_inversion.base_model import PAPER_MODEL
+    from genmix_transforms.generators.textual_inversion.checkpoint import from_embeddings, one_file_a_class
+    from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
+
+    check_output_folder(out)
+    check_free(out, overwrite=overwrite)
+    generator = from_embeddings(
+        one_file_a_class(files, comma_separated(classes)), base=base or PAPER_MODEL, revision=revision,
+        resolution=resolution, channels=channels, prompt=prompt, sampler=SamplerSettings.of(sampler),
+    )  # fmt: skip
+    generator.save_pretrained(out, overwrite=overwrite)
+    for file, name in zip(files, generator.classes, strict=True):
+        count, token = generator.vectors[name], generator.provenance["tokens"][name]
+        typer.echo(f"{file}: {token}, {count} vector{'s' * (count > 1)}: class {name}")
+    _announce(generator, out)
+
+
 def _announce(generator: "Generator", out: Path) -> None:
     """Say what was made, and what to do with it."""
     channels, height, width = generator.image_shape

@@ -46,6 +46,13 @@ def fill(
     split_seed: SplitSeed = 0,
     official: Official = True,
     seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="The base model of a Textual Inversion, if it is not where the training found it: a folder, or its id "
+            "on the hub."
+        ),
+    ] = None,
     licence: Annotated[
         str | None, typer.Option(help="That the images are under, such as cc-by-4.0: kept in the bank and on its card.")
     ] = None,
@@ -70,7 +77,7 @@ def fill(
         patches = open_patches(match, size=size, fit=fit, channels=channels, group_key=group_key)
         train, _, _ = split_patches(patches, split_seed=split_seed, official=official)
         class_counts = train.class_counts
-    loaded = load_generator(generator, device=where)
+    loaded = load_generator(generator, device=where, base=base)
     try:
         bank = fill_bank(
             loaded,
@@ -88,6 +95,9 @@ def fill(
         return
     command = shlex.join(["genmix", "bank", "sheet", str(out), "--out", f"{out.name}.png"])
     typer.echo(f"{out}: {bank.extra_repr()}\n  look at it: {command}")
+    spread = getattr(loaded, "channel_spread", None)
+    if spread is not None and spread.images:
+        typer.echo(f"  {spread}")
 
 
 def _parse_counts(text: str) -> dict[str, int]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from genmix_transforms.generators.per_class import PerClass
     from genmix_transforms.generators.registry import load_generator
     from genmix_transforms.generators.stylegan import StyleGAN
+    from genmix_transforms.generators.textual_inversion import TextualInversion
 
 _HOME = {
     "ADM": "genmix_transforms.generators.adm",
@@ -21,11 +22,12 @@ _HOME = {
     "Generator": "genmix_transforms.generators.base",
     "PerClass": "genmix_transforms.generators.per_class",
     "StyleGAN": "genmix_transforms.generators.stylegan",
+    "TextualInversion": "genmix_transforms.generators.textual_inversion",
     "fill_bank": "genmix_transforms.generators.filling",
     "load_generator": "genmix_transforms.generators.registry",
 }
 
-__all__ = ["ADM", "DCGAN", "Generator", "PerClass", "StyleGAN", "fill_bank", "load_generator"]
+__all__ = ["ADM", "DCGAN", "Generator", "PerClass", "StyleGAN", "TextualInversion", "fill_bank", "load_generator"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,11 @@
 """Generators by their kind. A new one is a package of its own here, or an entry point elsewhere."""
 
+import inspect
 import pkgutil
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,16 +48,23 @@ def kinds() -> list[str]:
     return sorted(found)
 
 
-def load_generator(source: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu") -> Generator:
+def load_generator(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+    base: str | Path | None = None,
+) -> Generator:
     """Load a generator of any kind.
 
     Args:
         source: a folder that ``fit`` or ``save_pretrained`` wrote, or the id of a model repository on the hub.
         revision: branch, tag or commit on the hub.
         device: where to put the network.
+        base: the base model of a Textual Inversion, if it is not where the training found it: a folder or a hub id.
 
     Raises:
-        InputError: nothing there, or nothing of ours.
+        InputError: nothing there, or nothing of ours; or a base model for a generator that stands by itself.
 
     Example:
         >>> from genmix_transforms.generators import load_generator
@@ -63,4 +72,12 @@ def load_generator(source: str | Path, *, revision: str | None = None, device: s
         >>> pixels = generator.sample(labels=[0, 1, 2], seeds=[7, 8, 9])  # doctest: +SKIP
     """
     folder = resolve_source(source, revision=revision)
-    return generator_class(read_config(folder)["kind"]).from_pretrained(folder, device=device)
+    kind = read_config(folder)["kind"]
+    found: Any = generator_class(kind)
+    if base is None:
+        loaded: Generator = found.from_pretrained(folder, device=device)
+        return loaded
+    if "base" not in inspect.signature(found.from_pretrained).parameters:
+        raise InputError(f"{source}: a {kind} generator has no base model; leave base ({base}) out")
+    on_base: Generator = found.from_pretrained(folder, device=device, base=base)
+    return on_base

@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,7 +64,7 @@ class Trainee(Protocol):
         """One optimiser step.
 
         Args:
-            images: this process's part of the batch, float32 ``(n, C, H, W)`` in [-1, 1].
+            images: this process's part of the batch, float32 ``(n, C, H, W)`` in [-1, 1], or as ``inputs`` gives it.
             labels: int64 ``(n,)``.
             images_seen: by all processes together, before this step.
 
@@ -95,6 +95,7 @@ def train(
     processes: Processes | None = None,
     started_from: Mapping[str, Any] | None = None,
     evolution: Evolution | None = None,
+    inputs: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Train, or go on where an earlier run with the same arguments stopped.
 
@@ -114,6 +115,8 @@ def train(
         processes: who trains together; None: alone, on the default device.
         started_from: the provenance of the weights that the training starts from; None: new ones.
         evolution: the figure of fixed seeds to keep up to date in ``out``, from before the first step on; None: none.
+        inputs: from indices into the training set, int64 ``(n,)`` on the device, to what the trainee is shown in place
+            of the pixels; None: the images in [-1, 1].
 
     Raises:
         InputError: arguments that cannot work, or a folder that holds another run.
@@ -166,7 +169,13 @@ def train(
     losses = _LossLog(folder / "losses.jsonl", images_seen=images_seen, writes=processes.is_main)
 
     device = processes.device
-    images, labels = dataset.images.to(device), dataset.labels.to(device)
+    labels = dataset.labels.to(device)
+    if inputs is None:
+        images = dataset.images.to(device)
+
+        def inputs(index: Tensor) -> Tensor:
+            return to_signed_unit(images.index_select(0, index))
+
     order = DataOrder(len(dataset), seed=seed)
     share = batch_size // processes.count
     total = steps * batch_size
@@ -216,9 +225,7 @@ def train(
                 mine = batch[processes.rank * share : (processes.rank + 1) * share]
                 torch.manual_seed(step_seed(seed, rank=processes.rank, images_seen=images_seen))
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision == "bf16"):
-                    values = trainee.training_step(
-                        to_signed_unit(images.index_select(0, mine)), labels.index_select(0, mine), images_seen
-                    )
+                    values = trainee.training_step(inputs(mine), labels.index_select(0, mine), images_seen)
                 losses.add(values)
                 images_seen += batch_size
                 bar.update(batch_size)

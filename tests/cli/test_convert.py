@@ -200,3 +200,64 @@ def test_what_is_no_adm(genmix: Genmix, adm_weights: tuple[Path, Path], weights:
         assert outcome.code == 2
         assert message in outcome.err
         assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def embeddings(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A tiny Stable Diffusion, and embeddings for it: Gal's kind and diffusers'."""
+    from tests.generators.textual_inversion.tiny_pipelines import WIDTH, save_stable_diffusion
+
+    base = save_stable_diffusion(tmp_path / "tiny-stable-diffusion")
+    random = torch.Generator().manual_seed(1)
+    gal, cat = tmp_path / "embeddings_gs-99.pt", tmp_path / "learned_embeds.bin"
+    torch.save(
+        {
+            "string_to_token": {"*": torch.tensor(265)},
+            "string_to_param": torch.nn.ParameterDict({"*": torch.randn(2, WIDTH, generator=random)}),
+        },
+        gal,
+    )
+    torch.save({"<cat-toy>": torch.randn(WIDTH, generator=random)}, cat)
+    return base, gal, cat
+
+
+def test_embeddings_and_what_they_propose(
+    genmix: Genmix, embeddings: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genmix_transforms.generators.textual_inversion.embeddings_file import read_embeddings
+
+    monkeypatch.chdir(tmp_path)
+    base, gal, cat = embeddings
+    arguments = [gal, cat, "--base", base, "--classes", "cyst,tumour", "--size", 16, "--channels", 1,
+                 "--sampler", "fast", "--out", "runs/ti"]  # fmt: skip
+    outcome = genmix("convert", "textual-inversion", *arguments)
+    assert outcome.code == 0, outcome.err
+    assert "embeddings_gs-99.pt: *, 2 vectors: class cyst" in outcome.out
+    assert "learned_embeds.bin: <cat-toy>, 1 vector: class tumour" in outcome.out
+    assert "draws 1 x 16 x 16 images of cyst, tumour" in outcome.out
+    assert torch.equal(read_embeddings("runs/ti/tumour")["<tumour>"][0], torch.load(cat)["<cat-toy>"])
+    assert genmix("-q", "fill", "runs/ti", "--counts", "tumour=2", "--out", "banks/ti").code == 0
+    assert SyntheticBank.load("banks/ti").class_counts == {"cyst": 0, "tumour": 2}
+    outcome = genmix("convert", "textual-inversion", *arguments)
+    assert outcome.code == 2
+    assert "holds a generator already" in outcome.err
+    assert genmix("convert", "textual-inversion", *arguments, "--overwrite").code == 0
+
+
+def test_what_is_no_embedding(
+    genmix: Genmix, embeddings: tuple[Path, Path, Path], weights: Path, tmp_path: Path
+) -> None:
+    base, gal, cat = embeddings
+    for arguments, message in (
+        ([weights, "--classes", "a"], "expected learned embeddings"),
+        ([tmp_path / "none.pt", "--classes", "a"], "none.pt: no such file"),
+        ([gal, cat, "--classes", "a"], "2 files of embeddings and 1 class names (a)"),
+        ([gal, "--classes", "a", "--base", tmp_path / "none"], "no such folder"),
+        ([gal, "--classes", "a", "--sampler", "quick"], "must be one of paper, fast"),
+        ([gal, "--classes", "a", "--base", base, "--size", 0], "resolution must be a whole number"),
+        ([gal, "--classes", "a", "--base", base, "--prompt", "a cyst"], "a template needs exactly one {}"),
+    ):
+        outcome = genmix("convert", "textual-inversion", *arguments, "--out", tmp_path / "run")
+        assert outcome.code == 2
+        assert message in outcome.err
+        assert not (tmp_path / "run").exists()

@@ -43,3 +43,9 @@ def test_an_entry_point_adds_a_kind(
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "kind": "foreign"}))
     assert isinstance(load_generator(tmp_path), Foreign)
+
+
+def test_a_base_model_for_a_generator_that_stands_by_itself(tiny_dcgan: Callable[..., DCGAN], tmp_path: Path) -> None:
+    tiny_dcgan().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"a dcgan generator has no base model; leave base \(somewhere\) out"):
+        load_generator(tmp_path, base="somewhere")

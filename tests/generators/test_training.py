@@ -80,6 +80,26 @@ def test_a_broken_run_goes_on_with_the_same_data_and_randomness(
     assert losses == (tmp_path / "whole/training/losses.jsonl").read_text()
 
 
+def test_a_trainee_may_be_shown_something_else_than_pixels(
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
+) -> None:
+    plain, other = Recorder(tiny_dcgan()), Recorder(tiny_dcgan())
+    shown: list[list[int]] = []
+    patches = tiny_patches()
+    run(plain, patches, tmp_path / "plain", steps=6)
+
+    def inputs(index: torch.Tensor) -> torch.Tensor:
+        assert index.dtype == torch.int64
+        shown.append(index.tolist())
+        return index + 100
+
+    run(other, patches, tmp_path / "other", steps=6, inputs=inputs)
+    assert other.steps == plain.steps  # the same images, order and random numbers
+    assert sorted(place for some in shown for place in some) == list(range(24))
+    assert [patches.labels[some].tolist() for some in shown] == [labels for _, labels, _ in other.steps]
+    assert other.last_images.tolist() == [place + 100 for place in shown[-1]]
+
+
 def test_the_users_random_numbers_are_left_alone(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
     recorder = Recorder(tiny_dcgan())
     torch.manual_seed(5)

@@ -4,7 +4,7 @@ The updates are plain functions of float tensors: :func:`ddpm_step`, :func:`ddim
 diffusers'.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from math import sqrt
 from typing import Any
 
@@ -17,7 +17,7 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.configuration import ADMConfiguration
 from genmix_transforms.generators.adm.sampler_settings import SamplerSettings
 from genmix_transforms.generators.adm.schedule import NoiseSchedule
-from genmix_transforms.generators.randomness import noise
+from genmix_transforms.generators.batches import whole_batches
 
 LEAST_LOG_SNR = -5.1
 """Where DPM-Solver++ begins on a cosine schedule, whose first steps are so noisy that it would divide by nothing."""
@@ -275,25 +275,6 @@ def draw_images(
             yield here, draw(denoiser, start.to(device), fresh)[: here.stop - here.start]
     finally:
         network.train(was_training)
-
-
-def whole_batches(
-    labels: Tensor, seeds: Tensor, batch_size: int, shape: Sequence[int]
-) -> Iterator[tuple[slice, Tensor, Tensor, Callable[[int], Tensor]]]:
-    """Labels and noise in batches of always the same size, the last filled up with what is thrown away.
-
-    Yields:
-        Where in the whole the batch belongs; its labels; the noise that it starts from; and what gives each step's.
-    """
-    for start in range(0, len(labels), batch_size):
-        here = slice(start, min(start + batch_size, len(labels)))
-        missing = batch_size - (here.stop - here.start)
-        own = seeds[here].tolist()
-
-        def fresh(stream: int, own: list[int] = own, missing: int = missing) -> Tensor:
-            return torch.cat([noise(own, shape, stream=stream), torch.zeros(missing, *shape)])
-
-        yield here, F.pad(labels[here], (0, missing)), fresh(0), fresh
 
 
 def _noise_in(noisy: Tensor, image: Tensor, left: float) -> Tensor:

@@ -13,13 +13,7 @@ from torch import Tensor, nn
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm import ADMConfiguration, NoiseSchedule, SamplerSettings
 from genmix_transforms.generators.adm.sampler_settings import METHODS
-from genmix_transforms.generators.adm.sampling import (
-    Denoiser,
-    ddim_step,
-    ddpm_step,
-    draw,
-    whole_batches,
-)
+from genmix_transforms.generators.adm.sampling import Denoiser, ddim_step, ddpm_step, draw
 
 SCHEDULES = {name: NoiseSchedule.named(name) for name in ("linear", "cosine")}
 UNCONDITIONAL = ADMConfiguration(image_size=16, channel_mult=(1, 2), attention_resolutions=(8,), channels=1)
@@ -191,20 +185,6 @@ def test_classifier_guidance_is_the_gradient_of_the_log_probability() -> None:
     # The noise less sqrt(1 - abar) times the gradient, and the image that follows from it.
     assert torch.allclose(denoiser.guided(noisy, 10), image + (1 - left) / left**0.5 * gradient)
     assert guided(1.0, classifier=Linear()).gradient(noisy, 10) is None
-
-
-def test_batches_are_whole_and_noise_is_each_images_own() -> None:
-    labels, seeds = torch.arange(5) % 3, torch.arange(5) + 7
-    batches = list(whole_batches(labels, seeds, 2, (1, 4, 4)))
-    assert [len(some) for _, some, _, _ in batches] == [2, 2, 2]
-    assert torch.equal(torch.cat([some for _, some, _, _ in batches])[:5], labels)
-    together = next(iter(whole_batches(labels, seeds, 8, (1, 4, 4))))
-    for stream in (0, 1, 30):
-        apart = torch.cat([fresh(stream) for _, _, _, fresh in batches])[:5]
-        assert torch.equal(apart, together[3](stream)[:5])
-        assert len({float(row.sum()) for row in apart}) == 5
-    assert torch.equal(batches[0][2], batches[0][3](0))
-    assert not torch.equal(batches[0][3](1), batches[0][3](2))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,19 @@
+"""Textual Inversion: Gal et al., "An Image is Worth One Word" (arXiv 2208.01618), on latent diffusion models."""
+
+from genmix_transforms.generators.textual_inversion.base_model import BaseSource, find_base_model, open_base_model
+from genmix_transforms.generators.textual_inversion.generator import TextualInversion
+from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
+from genmix_transforms.generators.textual_inversion.settings import TrainingSettings
+from genmix_transforms.generators.textual_inversion.start_images import StartImages
+
+__all__ = [
+    "BaseSource",
+    "LatentDiffusion",
+    "SamplerSettings",
+    "StartImages",
+    "TextualInversion",
+    "TrainingSettings",
+    "find_base_model",
+    "open_base_model",
+]

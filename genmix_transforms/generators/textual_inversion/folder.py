@@ -1,0 +1,141 @@
+"""The files of a Textual Inversion's folder: what is loaded again, and the same once more for other tools.
+
+``model.safetensors`` holds the vectors of all classes, the adapters and the provenance: one rename replaces them all,
+and whoever opens the folder while it is trained finds those of one moment. For diffusers the same is written once more,
+as a folder for each class with its ``learned_embeds.safetensors``, and as ``unet_lora/``.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files.atomic import write_json, write_tensors
+from genmix_transforms.files.checks import name_fault
+from genmix_transforms.generators.folder import CONFIG, TRAINING, WEIGHTS
+from genmix_transforms.generators.textual_inversion.base_model import BaseSource
+from genmix_transforms.generators.textual_inversion.embeddings_file import EMBEDDINGS, save_embeddings
+from genmix_transforms.generators.textual_inversion.lora import ADAPTERS
+from genmix_transforms.generators.textual_inversion.tokens import placeholder
+
+BASE = "base_model.json"
+"""Where the base model lies on this machine: the one file with a path in it. Leave it out of what you publish."""
+
+LORA = "unet_lora"
+
+RESERVED = (CONFIG, WEIGHTS, BASE, LORA, TRAINING, "samples", "evolution.png")
+"""Names in the folder that no class may have."""
+
+_EMBEDDING = "embedding."
+
+
+def check_reserved(classes: Sequence[str]) -> None:
+    """Raise an :class:`InputError` for a class that is called like a file of the folder."""
+    for name in classes:
+        if name.lower() in RESERVED:
+            raise InputError(f"TextualInversion: no class can be called {name!r}: a file of the folder is; rename it")
+
+
+def save_learned(
+    folder: Path, embeddings: Mapping[str, Tensor], adapters: Mapping[str, Tensor], *, provenance: dict[str, Any]
+) -> None:
+    """Write what was learned, and the copies for other tools.
+
+    Args:
+        folder: it exists.
+        embeddings: of each class ``(V, D)``.
+        adapters: as :func:`adapter_state` names them; empty: none.
+        provenance: travels inside the file.
+    """
+    earlier = _classes_of(folder / WEIGHTS)
+    tensors = {f"{_EMBEDDING}{name}": rows for name, rows in embeddings.items()} | dict(adapters)
+    metadata = {"genmix_provenance": json.dumps(provenance)}
+    write_tensors(folder / WEIGHTS, tensors, metadata=metadata)
+    for name, rows in embeddings.items():
+        save_embeddings(folder / name, placeholder(name), rows)
+    for name in earlier - set(embeddings):  # of a generator that was here before; other people's files stay
+        _remove(folder / name / EMBEDDINGS)
+    if adapters:
+        (folder / LORA).mkdir(exist_ok=True)
+        write_tensors(folder / LORA / ADAPTERS, adapters)
+    else:
+        _remove(folder / LORA / ADAPTERS)
+
+
+def _remove(file: Path) -> None:
+    """Remove a file of ours, and its folder if nothing else is in there."""
+    file.unlink(missing_ok=True)
+    if file.parent.is_dir() and not any(file.parent.iterdir()):
+        file.parent.rmdir()
+
+
+def _classes_of(file: Path) -> set[str]:
+    """The classes whose embeddings a file of weights holds; none if there is no such file, or another generator's."""
+    try:
+        with safetensors.safe_open(file, framework="pt") as content:
+            tensors = content.keys()
+    except (OSError, safetensors.SafetensorError):
+        return set()
+    names = [name.removeprefix(_EMBEDDING) for name in tensors if name.startswith(_EMBEDDING)]
+    return {name for name in names if name_fault(name) is None}
+
+
+def load_learned(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Embeddings, adapters and provenance, as :func:`save_learned` got them.
+
+    Raises:
+        MissingPathError: there are none.
+        InputError: not a whole file.
+    """
+    file = folder / WEIGHTS
+    if not file.exists():
+        raise MissingPathError(f"{file}: no such file; {folder} has a {CONFIG} but no weights")
+    try:
+        with safetensors.safe_open(file, framework="pt") as content:
+            provenance = json.loads((content.metadata() or {}).get("genmix_provenance", "{}"))
+        tensors = safetensors.torch.load_file(file)
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise InputError(f"{file}: not a whole safetensors file ({error})") from error
+    embeddings = {
+        name.removeprefix(_EMBEDDING): tensor for name, tensor in tensors.items() if name.startswith(_EMBEDDING)
+    }
+    return (
+        embeddings,
+        {name: tensor for name, tensor in tensors.items() if not name.startswith(_EMBEDDING)},
+        provenance,
+    )
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """The provenance alone; nothing where there is none."""
+    if not (folder / WEIGHTS).exists():
+        return {}
+    with safetensors.safe_open(folder / WEIGHTS, framework="pt") as content:
+        provenance: dict[str, Any] = json.loads((content.metadata() or {}).get("genmix_provenance", "{}"))
+    return provenance
+
+
+def save_place(folder: Path, source: BaseSource) -> None:
+    """Note where the base model lies on this machine."""
+    write_json(folder / BASE, {"folder": str(source.folder.resolve())})
+
+
+def read_place(folder: Path) -> Path | None:
+    """Where the base model lay when :func:`save_place` was called; None: nothing is noted.
+
+    Raises:
+        InputError: the note cannot be read.
+    """
+    if not (folder / BASE).exists():
+        return None
+    try:
+        return Path(json.loads((folder / BASE).read_text(encoding="utf-8"))["folder"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / BASE}: not readable ({error}); say where the base model is: --base FOLDER"
+        ) from error
