@@ -174,7 +174,7 @@ class Generator(ABC):
         if few:
             warnings.warn(
                 f"very few images to train a generator on: {describe_counts(few)} (fewer than {FEW_IMAGES}): expect "
-                "copies of the training images and little variety; look at the sheets, and keep what augmentation there is",
+                "copies of the training images and little variety; look at the sheets, and keep any augmentation on",
                 stacklevel=3,
             )
 
