@@ -48,7 +48,10 @@ def tables(output):
 def scripts(monkeypatch):
     """The benchmarks as modules, with the machine's settings as they were afterwards."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = ("timing", "mixing", "dcgan_step", "stylegan", "adm", "adm_quality", "adm_training", "liver_lesions")
+    names = (
+        "timing", "mixing", "dcgan_step", "stylegan", "adm", "adm_quality", "adm_training", "liver_lesions", "ldm_shapes",
+        "textual_inversion",
+    )  # fmt: skip
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     threads = torch.get_num_threads()
@@ -590,3 +593,86 @@ def test_liver_lesions_prints_its_tables_and_draws_the_sheet(scripts, monkeypatc
     assert list(found["Lesions"])[1:] == ["real", "cyst", "hemangioma", "metastasis"]
     assert found["Lesions"]["real"][0] == "2"
     assert sheet.is_file()
+
+
+class TestTextualInversion:
+    @pytest.fixture
+    def generator(self, scripts):
+        torch.manual_seed(0)
+        model = scripts.ldm_shapes.open_shapes(scripts.ldm_shapes.TINY, CPU)
+        return scripts.textual_inversion.TextualInversion(
+            classes=("normal", "benign"), base=model, resolution=16, vectors=2
+        )
+
+    def test_a_quick_run(self, scripts, monkeypatch, capsys):
+        arguments = ("--quick", "--steps", "1", "--batch-size", "4", "--draws", "1", "--many", "2", "--few", "1")
+        output = call_main(scripts.textual_inversion, monkeypatch, capsys, *arguments, "--device", "cpu")
+        found = tables(output)
+        assert list(found["A training step, batch 4"])[1:] == [
+            "the example's step", "ours, nothing computed once", "ours, latents cached", "ours"
+        ]  # fmt: skip
+        methods = ["ddim, 1 steps", "dpmsolver++, 1 steps", "unipc, 1 steps"]
+        assert list(found["Sampling"]) == ["what", "ddim, 2 steps", *methods]
+        ratio = r"[\d.]+ x \(quartiles [\d.]+-[\d.]+; by wall clock [\d.]+\)"
+        for what in (
+            "With what is computed once, against without",
+            "Against the example's step",
+            r"1 steps of dpmsolver",
+        ):
+            assert re.search(rf"{what}.*: {ratio}", output)
+
+    def test_published_shapes(self, scripts):
+        shapes = scripts.ldm_shapes
+        counts = shapes.count_parameters(shapes.PUBLISHED)
+        assert {name: round(count / 1e6) for name, count in counts.items()} == {
+            "text_encoder": 582, "unet": 872, "autoencoder": 84
+        }  # fmt: skip
+        forward = shapes.count_operations(shapes.PUBLISHED)
+        assert [round(forward[name] / 1e9) for name in shapes.PIECES] == [273, 78, 182, 622]
+        # 794 GFLOP an image, and 384 with latents cached and one prompt for eight images.
+        assert shapes.step_operations(forward, encoded=True, prompts=1) == pytest.approx(793e9, rel=2e-3)
+        assert shapes.step_operations(forward, encoded=False, prompts=1 / 8) == pytest.approx(384e9, rel=2e-3)
+
+    def test_scaled_shapes_keep_the_shares(self, scripts):
+        shapes = scripts.ldm_shapes
+        published, scaled = (shapes.count_operations(each) for each in (shapes.PUBLISHED, shapes.SCALED))
+        assert scaled["U-Net"] < published["U-Net"] / 40
+        for name in shapes.PIECES:
+            share, kept = (each[name] / each["U-Net"] for each in (published, scaled))
+            assert kept == pytest.approx(share, rel=5e-3)
+        # The example optimises the whole table: as many numbers for each operation as in the published model.
+        per_operation = [
+            each.vocabulary * each.text_width / shapes.step_operations(forward, encoded=True, prompts=1)
+            for each, forward in ((shapes.PUBLISHED, published), (shapes.SCALED, scaled))
+        ]
+        assert per_operation[1] == pytest.approx(per_operation[0], rel=1e-2)
+
+    def test_rivals_leave_the_base_model_alone(self, scripts, generator):
+        script, model = scripts.textual_inversion, generator.model
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        images = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
+        labels = torch.tensor([0, 1, 0, 1])
+        script.example(model, images, generator.templates, vectors=2, bf16=False)()
+        for cached, shared in ((False, False), (True, True)):
+            script.ours(generator, images, labels, cached=cached, shared=shared, bf16=False)()
+        after = model.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+
+    def test_a_prompt_an_image_is_the_same_prompts(self, scripts, generator):
+        script = scripts.textual_inversion
+        settings = script.TrainingSettings.of({"steps": 1, "batch_size": 6})
+        classes = torch.tensor([0, 1, 1, 0, 1, 1])
+        each = {}
+        for kind in (script.TextualInversionTraining, script.PromptAnImage):
+            torch.manual_seed(3)
+            training = kind(generator, generator.model, settings=settings, posteriors=None)
+            ids, which = training.choose_prompts(classes)
+            each[kind] = ids[which]
+            assert len(ids) == (2 if kind is script.TextualInversionTraining else 6)
+        assert torch.equal(*each.values())
+
+    def test_bad_arguments(self, scripts, monkeypatch, capsys):
+        with pytest.raises(SystemExit, match="2"):
+            call_main(scripts.textual_inversion, monkeypatch, capsys, "--quick", "--full-size")
+        assert "--full-size or --quick, not both" in capsys.readouterr().err
