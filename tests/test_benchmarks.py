@@ -49,8 +49,8 @@ def scripts(monkeypatch):
     """The benchmarks as modules, with the machine's settings as they were afterwards."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     names = (
-        "timing", "mixing", "dcgan_step", "stylegan", "adm", "adm_quality", "adm_training", "liver_lesions", "ldm_shapes",
-        "textual_inversion",
+        "timing", "mixing", "dcgan_step", "stylegan", "adm", "adm_quality", "adm_training", "liver_lesions",
+        "ldm_shapes", "textual_inversion",
     )  # fmt: skip
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
