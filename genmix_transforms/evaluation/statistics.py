@@ -71,8 +71,8 @@ class Difference:
         reference: the other arm's name.
         metric: the score.
         difference: mean over the seeds that both have.
-        low: lower end of the 95 % interval, over seeds and test cases.
-        high: upper end.
+        low: lower end of the 95 % interval, over seeds and test cases; at least -1.
+        high: upper end; at most 1.
         standard_error: of the difference.
         p: two-sided, corrected for the family of differences that it was made with (Holm).
         p_single: two-sided, of this difference alone.
@@ -257,8 +257,9 @@ def _difference(arms: Mapping[str, Resampled], arm: str, reference: str, metric:
         reference=reference,
         metric=metric,
         difference=mean,
-        low=mean - margin,
-        high=mean + margin,
+        # Few seeds that differ widely say less than the scores' own bounds do.
+        low=float(np.maximum(mean - margin, -1)),
+        high=float(np.minimum(mean + margin, 1)),
         standard_error=standard_error,
         p=p,
         p_single=p,

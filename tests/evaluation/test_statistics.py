@@ -324,6 +324,24 @@ def test_an_interval_stays_within_0_and_1():
     assert estimated.low == pytest.approx(estimated.mean - estimated.margin)
 
 
+def test_the_interval_of_a_difference_stays_within_what_scores_can_differ_by():
+    labels = np.arange(12) % 3
+    right, wrong = labels, (labels + 1) % 3
+    arms = {
+        name: resample(
+            Outcomes(
+                classes=CLASSES, labels=labels, groups=np.arange(12), seeds=(0, 1), predictions=np.array(predictions)
+            )
+        )
+        for name, predictions in (("steady", [right, right]), ("wild", [right, wrong]))
+    }
+    (found,) = differences(arms, [("wild", "steady")])
+    # Two seeds, one of them at the bottom: the margin of Student's t alone is 6 times as wide as the scale.
+    assert found.difference == pytest.approx(-0.5)
+    assert (found.low, found.high) == (-1, 1)
+    assert found.detectable > 1
+
+
 # Holm
 
 
