@@ -61,6 +61,11 @@ def open_data(text: str, *, size: int | None, largest: int | None, seed: int, gr
     return patches.resized(largest) if size is None and largest is not None and side > largest else patches
 
 
+def split_folds(patches: PatchDataset, count: int, *, seed: int) -> tuple[Splits, ...]:
+    """Train, validation and test of each fold; of one, the source's own split where it has one."""
+    return tuple(patches.folds(count, seed=seed)) if count > 1 else (patches.split(seed=seed),)
+
+
 def choose_recipes(
     names: Sequence[str], *, preset: str, side: int, weights: dict[str, str]
 ) -> tuple[dict[str, Recipe], dict[str, str]]:
@@ -164,11 +169,7 @@ def main() -> None:
         group_key=given.group_key,
     )
     print(patches)
-    folds = (
-        patches.folds(given.folds, seed=given.split_seed)
-        if given.folds > 1
-        else (patches.split(seed=given.split_seed),)
-    )
+    folds = split_folds(patches, given.folds, seed=given.split_seed)
     names = [name.strip() for name in given.generators.split(",") if name.strip()]
     recipes, missing = choose_recipes(
         names, preset=given.preset, side=patches.images.shape[-1], weights=pairs(given.weights)
