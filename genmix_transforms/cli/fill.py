@@ -1,6 +1,7 @@
 """``genmix fill``."""
 
 import shlex
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -53,6 +54,13 @@ def fill(
             "on the hub."
         ),
     ] = None,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE, again for more: how an ADM or a Textual Inversion draws, such as steps=50 or eta=1. "
+            "Other settings, other images. Left out, as the generator has them."
+        ),
+    ] = None,
     licence: Annotated[
         str | None, typer.Option(help="That the images are under, such as cc-by-4.0: kept in the bank and on its card.")
     ] = None,
@@ -77,7 +85,12 @@ def fill(
         patches = open_patches(match, size=size, fit=fit, channels=channels, group_key=group_key)
         train, _, _ = split_patches(patches, split_seed=split_seed, official=official)
         class_counts = train.class_counts
+    settings = _parse_settings(sampler or [])
     loaded = load_generator(generator, device=where, base=base)
+    if settings:
+        if not hasattr(loaded, "with_sampler"):
+            raise InputError(f"--sampler: a {loaded.kind} draws in one pass and has no sampler; leave the option out")
+        loaded = loaded.with_sampler(**settings)
     try:
         bank = fill_bank(
             loaded,
@@ -108,3 +121,20 @@ def _parse_counts(text: str) -> dict[str, int]:
             raise InputError(f"--counts: expected name=number, separated by commas, got {part!r}")
         counts[name.strip()] = int(number)
     return counts
+
+
+def _parse_settings(texts: list[str]) -> dict[str, str | int | float]:
+    settings: dict[str, str | int | float] = {}
+    for text in texts:
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not name or not value:
+            raise InputError(f"--sampler: expected NAME=VALUE, such as steps=50, got {text!r}")
+        settings[name] = _number_or_text(value)
+    return settings
+
+
+def _number_or_text(text: str) -> str | int | float:
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(text)
+    return text

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from genmix_transforms import SyntheticBank
+from genmix_transforms.generators import ADM
 
 Genmix = Callable[..., Any]
 
@@ -68,6 +70,9 @@ def test_a_share_of_the_work_is_done_and_said(
         (["--counts", "bright=-3"], "expected name=number"),
         (["--counts", "cyst=3"], "it cannot draw cyst"),
         (["--counts", "bright=3", "--match", "phantom"], "give --match or --counts, not both"),
+        (["--sampler", "steps"], "expected NAME=VALUE, such as steps=50, got 'steps'"),
+        (["--sampler", "=2"], "expected NAME=VALUE"),
+        (["--sampler", "steps=2"], "a dcgan draws in one pass and has no sampler"),
         (["--seed", "-4"], "seed must be a whole number, from 0 to"),
     ],
 )
@@ -76,6 +81,30 @@ def test_bad_input(options: list[str], message: str, genmix: Genmix, run: Path, 
     assert outcome.code == 2
     assert message in outcome.err
     assert not (tmp_path / "bank").exists()
+
+
+def test_the_sampler_of_an_adm(genmix: Genmix, tmp_path: Path) -> None:
+    flags = {"image_size": 16, "num_channels": 32, "channel_mult": [1], "num_res_blocks": 1, "num_head_channels": 32}
+    adm = ADM(
+        classes=["bright", "dark"],
+        configuration={**flags, "attention_resolutions": [], "class_cond": True, "learn_sigma": True, "channels": 1},
+        sampler={"steps": 3},
+    )
+    adm.save_pretrained(tmp_path / "adm")
+    command = ["-q", "fill", tmp_path / "adm", "--counts", "bright=2,dark=1", "--device", "cpu"]
+    assert genmix(*command, "--out", tmp_path / "plain").code == 0
+    asked = ["--sampler", "eta=0.5", "--sampler", "steps = 2", "--sampler", "precision=bfloat16"]
+    assert genmix(*command, *asked, "--out", tmp_path / "other").code == 0
+    plain, other = (SyntheticBank.load(tmp_path / name) for name in ("plain", "other"))
+    assert plain.provenance["generator"]["config"]["sampler"]["steps"] == 3
+    settings = other.provenance["generator"]["config"]["sampler"]
+    assert (settings["eta"], settings["steps"], settings["precision"]) == (0.5, 2, "bfloat16")
+    assert not torch.equal(plain.images, other.images)
+    refused = genmix(*command, "--sampler", "eta=2", "--out", tmp_path / "none")
+    assert refused.code == 2
+    assert "eta is ddim's, from 0 to 1, got 2" in refused.err
+    # A bank that was drawn otherwise is another bank.
+    assert genmix(*command, *asked, "--out", tmp_path / "plain").code == 2
 
 
 def test_no_generator_there(genmix: Genmix, tmp_path: Path) -> None:
