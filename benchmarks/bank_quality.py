@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=1)
     parser.add_argument("--split-seed", type=int, default=0)
     parser.add_argument("--table", type=Path, required=True, help="its --out")
-    parser.add_argument("--feature-size", type=int, default=96, help="side that EfficientNet-Lite0 sees images at")
+    parser.add_argument("--feature-size", type=int, default=224, help="side that EfficientNet-Lite0 sees images at")
     parser.add_argument("--subsets", type=int, default=100)
     parser.add_argument("--subset-size", type=int, default=50)
     given = parser.parse_args()

@@ -21,7 +21,7 @@ PRESETS = ("small", "fast", "paper", "trial")
 def scripts(monkeypatch):
     """The benchmark's two files as modules."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = ("table1_generators", "table1", "timing", "evaluate_speed")
+    names = ("table1_generators", "table1", "table1_cost", "timing", "evaluate_speed")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     threads = torch.get_num_threads()
@@ -154,6 +154,45 @@ def test_speed_has_a_row_for_each_rival(scripts, monkeypatch, capsys, data):
     assert printed.count("| reference loop |") == 3
     assert printed.count("| side by side |") == 1
     assert "fails" not in printed
+
+
+def cost(scripts, monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["table1_cost.py", *map(str, arguments)])
+    scripts["table1_cost"].main()
+    return capsys.readouterr().out
+
+
+def test_the_steps_of_a_table_are_counted(scripts, monkeypatch, capsys, data):
+    asked = ["--data", data, "--folds", 2, "--seeds", 3, "--device", "cpu", "--counts", "--generators", "dcgan,adm"]
+    printed = cost(scripts, monkeypatch, capsys, *asked, "--preset", "paper")
+    # A DCGAN for each of two classes; 6 plain arms and 3 with the bank, 3 seeds and 5 trials, on 2 folds.
+    assert "| dcgan | 2 | 140,000 |  |  |" in printed
+    count = int(printed.split(" training images")[0])
+    assert f"| classifier (vgg16) | {9 * 2 * 8} | {100 * -(-count // 8):,} |  |  |" in printed
+    assert "adm is not counted: the paper's ADM is pre-trained" in printed
+    assert "hours in all" not in printed
+
+
+def test_the_time_of_a_table_is_that_of_its_steps(scripts, monkeypatch, capsys, data):
+    asked = ["--data", data, "--seeds", 2, "--device", "cpu", "--generators", "dcgan", "--preset", "trial"]
+    monkeypatch.setattr(scripts["table1_cost"], "seconds_a_step", lambda row, **options: 1.0)
+    printed = cost(scripts, monkeypatch, capsys, *asked)
+    # 4 steps of the DCGAN, and 9 arms, 2 seeds and 2 trials, 4 steps each.
+    assert f"{(4 + 9 * 4 * 4) / 3600:.2f} hours in all" in printed
+    with pytest.raises(InputError, match="--steps: expected two numbers, the second larger"):
+        cost(scripts, monkeypatch, capsys, *asked, "--steps", "20,10")
+
+
+def test_a_step_is_timed_without_what_is_done_once(scripts, monkeypatch):
+    module = scripts["table1_cost"]
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+
+    def train(steps):
+        clock[0] += 100 + 2 * 0.5 * steps
+
+    row = module.Row(name="two networks", trainings=1, steps=10, train=train, networks=2)
+    assert module.seconds_a_step(row, few=5, many=25, device=torch.device("cpu")) == pytest.approx(0.5)
 
 
 def test_figures_are_drawn_with_what_was_tuned(scripts, monkeypatch, shapes_of, tmp_path):

@@ -1,0 +1,165 @@
+"""What a table of table1.py would take: its optimiser steps counted, one step of each training timed, and multiplied.
+
+    python benchmarks/table1_cost.py --data phantom --preset paper --device cuda
+
+A step is the difference between a short training and one somewhat longer, divided by the steps between them: what is
+done once (loading, compiling, saving) is not in it. A StyleGAN's short training grows through all of its sizes, as a
+long one does. A classifier's time is the baseline's, with its validations; that early stopping ends many of them sooner
+is left aside. The total is an extrapolation, for trainings one after the other: ``table1.py --processes`` shares them.
+
+``--counts`` times nothing, where there is no machine to ask.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from table1 import LARGEST, NEEDS_WEIGHTS, PLAIN, TRIAL, choose_recipes, open_data, pairs, split_folds
+from timing import machine
+
+from genmix_transforms.data import PatchDataset
+from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation import ARMS, Protocol, Recipe, preset
+from genmix_transforms.evaluation.checks import Splits, prepare
+from genmix_transforms.evaluation.training import train_network
+from genmix_transforms.generators.processes import own_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A kind of training in a table.
+
+    Args:
+        name: of the row.
+        trainings: how often it is trained.
+        steps: optimiser steps of one training, all of its networks together.
+        train: trains for so many steps, or for as many per network.
+        networks: that ``train`` trains one after the other.
+    """
+
+    name: str
+    trainings: int
+    steps: int
+    train: Callable[[int], object]
+    networks: int = 1
+
+
+def generator_row(name: str, recipe: Recipe, train: PatchDataset, *, folds: int, device: str | None) -> Row:
+    """Of one generator, on the first fold's training part."""
+    networks = len(train.classes) if recipe.per_class else 1
+
+    def fit(steps: int) -> None:
+        at_size = train if recipe.size is None else train.resized(recipe.size)
+        options = {**recipe.training, "steps": steps}
+        warm = {} if recipe.weights is None else {"warm_start": True}
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            recipe.untrained(at_size).fit(at_size, out=Path(folder), device=device, progress=False, **warm, **options)
+
+    steps = recipe.training.get("steps")
+    if steps is None:
+        raise InputError(f"{name}: its recipe does not say how many steps")
+    return Row(name=name, trainings=folds, steps=steps * networks, train=fit, networks=networks)
+
+
+def classifier_row(splits: Splits, protocol: Protocol, *, trainings: int, device: torch.device) -> Row:
+    """Of the baseline's classifier; validations come as often as in the protocol."""
+    whole = protocol.for_training_set(len(splits[0]))
+
+    def fit(steps: int) -> None:
+        setting = prepare(("baseline",), splits, {}, replace(whole, steps=steps, patience=None, tune=0), device=device)
+        train_network("baseline", splits, setting, 0, device=device)
+
+    return Row(name=f"classifier ({protocol.classifier})", trainings=trainings, steps=whole.steps, train=fit)
+
+
+def seconds_a_step(row: Row, *, few: int, many: int, device: torch.device) -> float:
+    """From two trainings, after one to warm up."""
+    taken = []
+    for steps in (few, few, many):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        row.train(steps)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - started)
+    return (taken[2] - taken[1]) / ((many - few) * row.networks)
+
+
+def report(rows: Sequence[Row], seconds: Sequence[float | None]) -> list[str]:
+    """A Markdown table, and below it the total where every row was timed."""
+    lines = ["| what | trainings | steps of each | ms a step | hours |", "| --- | ---: | ---: | ---: | ---: |"]
+    total = 0.0
+    for row, found in zip(rows, seconds, strict=True):
+        hours = None if found is None else row.trainings * row.steps * found / 3600
+        total += hours or 0.0
+        cells = ("", "") if found is None or hours is None else (f"{1000 * found:.2f}", f"{hours:.2f}")
+        lines.append(f"| {row.name} | {row.trainings} | {row.steps:,} | {cells[0]} | {cells[1]} |")
+    return (
+        lines if None in seconds else [*lines, "", f"{total:.2f} hours in all, one after the other, no early stopping."]
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", default="phantom", help="as of table1.py, and so with the next eight")
+    options.add_argument("--preset", choices=["small", "fast", "paper", "trial"], default="paper")
+    options.add_argument("--size", type=int)
+    options.add_argument("--group-key")
+    options.add_argument("--folds", type=int, default=1)
+    options.add_argument("--split-seed", type=int, default=0)
+    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--generators", default="dcgan,stylegan,textual-inversion,adm")
+    options.add_argument("--weights", action="append", default=[], metavar="NAME=FOLDER")
+    options.add_argument("--classifier-weights", help="a file, where ImageNet's cannot be downloaded")
+    options.add_argument("--steps", default="20,120", help="of the short training and of the longer one")
+    options.add_argument("--counts", action="store_true", help="count the steps, time nothing")
+    options.add_argument("--device")
+    return options
+
+
+def main() -> None:
+    given = parser().parse_args()
+    few, _, many = given.steps.partition(",")
+    if not (few.isdigit() and many.isdigit() and 0 < int(few) < int(many)):
+        raise InputError(f"--steps: expected two numbers, the second larger, such as 20,120, got {given.steps!r}")
+    where = own_device(given.device)
+    patches = open_data(
+        given.data, size=given.size, largest=LARGEST.get(given.preset), seed=given.split_seed, group_key=given.group_key
+    )
+    splits = split_folds(patches, given.folds, seed=given.split_seed)[0]
+    names = [name.strip() for name in given.generators.split(",") if name.strip()]
+    weights = pairs(given.weights)
+    recipes, missing = choose_recipes(names, preset=given.preset, side=patches.images.shape[-1], weights=weights)
+    protocol = TRIAL if given.preset == "trial" else preset(given.preset)
+    if given.classifier_weights is not None:
+        protocol = replace(protocol, weights=given.classifier_weights)
+    arms = len(PLAIN) + (len(ARMS) - len(PLAIN)) * len(recipes)
+    rows = [
+        generator_row(name, recipe, splits[0], folds=given.folds, device=given.device)
+        for name, recipe in recipes.items()
+    ]
+    trainings = arms * given.folds * (given.seeds + protocol.tune)
+    rows.append(classifier_row(splits, protocol, trainings=trainings, device=where))
+    seconds = [
+        None if given.counts else seconds_a_step(row, few=int(few), many=int(many), device=where) for row in rows
+    ]
+    print(f"{len(splits[0])} training images, {given.folds} fold(s), {given.seeds} seeds; {machine(where)}")
+    print(f"A step is timed as {many} less {few} of them.\n" if not given.counts else "Nothing was timed.\n")
+    print("\n".join(report(rows, seconds)))
+    for name in missing:
+        print(f"\n{name} is not counted: {NEEDS_WEIGHTS[name]}.")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"table1_cost: {error}")
