@@ -25,12 +25,13 @@ SMALL = Protocol(
     classifier="efficientnet_lite0",
     weights="imagenet",
     input_size=96,
-    steps=100,
+    steps=150,
     batch_size=16,
     learning_rate=3e-4,
     head_factor=10.0,
     warmup=0.1,
-    validate_every=20,
+    clip_norm=1.0,
+    validate_every=30,
     tune=3,
 )
 """One arm and seed in about half a minute of one core: EfficientNet-Lite0 with ImageNet weights."""

@@ -45,6 +45,8 @@ class Protocol:
         schedule: of the learning rate: "cosine" falls to 0, "constant" stays.
         warmup: share of the steps in which it rises to its highest.
         weight_decay: of AdamW.
+        clip_norm: the gradient of a step is shortened to this length where it is longer; None: never. Networks without
+            batch normalisation need it: one long step ends their training.
         precision: "float32", or "bf16" arithmetic of the network (weights stay in float32).
         validate_every: steps between two looks at the validation set. The weights with the best macro F1 there are
             tested.
@@ -85,6 +87,7 @@ class Protocol:
     schedule: str = "cosine"
     warmup: float = 0.0
     weight_decay: float = 0.01
+    clip_norm: float | None = None
     precision: str = "float32"
     validate_every: int = 25
     patience: int | None = None
@@ -116,6 +119,10 @@ class Protocol:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 raise InputError(f"Protocol: {name} must be a number, got {value!r}")
+        if self.clip_norm is not None and not (
+            isinstance(self.clip_norm, (int, float)) and 0 < self.clip_norm < float("inf")
+        ):
+            raise InputError(f"Protocol: clip_norm must be a positive number or None, got {self.clip_norm!r}")
         # Written so that NaN fails every one of them.
         for name in _POSITIVE:
             if not 0 < getattr(self, name) < float("inf"):

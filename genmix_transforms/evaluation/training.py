@@ -195,6 +195,8 @@ def _train(
             optimiser.zero_grad(set_to_none=True)
             loss = F.cross_entropy(_forward(network, images, precision=protocol.precision), soft)
             loss.backward()
+            if protocol.clip_norm is not None:
+                nn.utils.clip_grad_norm_(network.parameters(), protocol.clip_norm)
             optimiser.step()
             schedule.step()
         # The only place of the loop that waits for the device.
