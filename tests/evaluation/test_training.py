@@ -243,6 +243,25 @@ def test_images_of_16_bits_and_of_colours(shapes):
     assert len(colour.predictions) == 12
 
 
+def test_a_gradient_is_shortened_where_it_is_longer(splits, quick):
+    """All weights' together, to the length that is asked for, and otherwise left as it is."""
+    lengths = []
+
+    def before(optimiser, args, kwargs):
+        parts = [p.grad.norm() for group in optimiser.param_groups for p in group["params"]]
+        lengths[-1].append(torch.stack(parts).norm().item())
+
+    hook = register_optimizer_step_pre_hook(before)
+    for clip in (None, 1e-3, 1e9):
+        lengths.append([])
+        train("baseline", splits, None, replace(quick, clip_norm=clip))
+    hook.remove()
+    never, short, long = lengths
+    assert min(never) > 1e-3
+    assert short == pytest.approx([1e-3] * len(short), rel=1e-3)
+    assert long == never
+
+
 def test_a_loss_that_explodes(splits):
     with pytest.raises(
         FloatingPointError, match=r"arm 'baseline', seed 0: the loss is nan at step \d+; lower the learning"
