@@ -1,14 +1,13 @@
 """A sampler's settings: part of the identity of every image that is drawn with it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.checks import whole_number
+from genmix_transforms.generators.sampler_options import check_sampler, known_settings
 
 METHODS = ("ddpm", "ddim", "dpmsolver++", "unipc")
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +39,7 @@ class SamplerSettings:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        for name, allowed in (("method", METHODS), ("precision", PRECISIONS)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"sampler: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        whole_number(self.steps, name="sampler: steps", least=1)
-        whole_number(self.batch_size, name="sampler: batch_size", least=1)
-        for name in ("guidance_scale", "classifier_scale", "eta"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-                raise InputError(f"sampler: {name} must be a number, at least 0, got {value!r}")
-        if self.eta > 1 or (self.eta and self.method != "ddim"):
-            raise InputError(f"sampler: eta is ddim's, from 0 to 1, got {self.eta} with {self.method}")
+        check_sampler(self, methods=METHODS, numbers=("guidance_scale", "classifier_scale", "eta"))
 
     @classmethod
     def of(cls, settings: "SamplerSettings | Mapping[str, Any] | None") -> "SamplerSettings":
@@ -59,11 +48,7 @@ class SamplerSettings:
             return settings
         if settings is not None and not isinstance(settings, Mapping):
             raise InputError(f"sampler: expected SamplerSettings or a mapping, got a {type(settings).__name__}")
-        names = [field.name for field in fields(cls)]
-        unknown = [str(name) for name in settings or () if name not in names]
-        if unknown:
-            raise InputError(f"sampler: no such setting: {', '.join(unknown)}; there are {', '.join(names)}")
-        return cls(**(settings or {}))
+        return cls(**known_settings(cls, settings or {}))
 
     def to_json(self) -> dict[str, Any]:
         """The settings, as JSON can hold them."""
