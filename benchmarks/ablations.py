@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from table1 import LARGEST, TRIAL, choose_recipes, in_several_processes, open_data, split_folds
+from table1 import TRIAL, choose_recipes, in_several_processes
+from table1_data import LARGEST, add_data_options, given_folds, given_patches
 from torch import Tensor
 
 from genmix_transforms import SyntheticBank
@@ -121,13 +122,8 @@ def shorter(recipe: Recipe) -> Recipe:
 
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--data", required=True, help="as it was given to table1.py, and so with the next five")
-    options.add_argument("--preset", choices=list(LARGEST), default="small")
-    options.add_argument("--size", type=int)
-    options.add_argument("--group-key")
-    options.add_argument("--folds", type=int, default=1)
-    options.add_argument("--split-seed", type=int, default=0)
-    options.add_argument("--table", type=Path, required=True, help="its --out: where the generators and banks are")
+    add_data_options(options, presets=LARGEST)
+    options.add_argument("--table", type=Path, required=True, help="--out of table1.py, with its generators")
     options.add_argument("--bank", required=True, help="the generator's name there, such as dcgan")
     options.add_argument("--only", help=f"of {', '.join([*GROUPS, *BANKS, ONLY])}; left out, all")
     options.add_argument("--steps", type=int, help="of every classifier; left out, the preset's")
@@ -168,10 +164,8 @@ def main() -> None:
     if given.processes > 1:
         sys.exit(in_several_processes(given.processes))
     out = given.out or given.table / f"ablations-{given.bank}"
-    patches = open_data(
-        given.data, size=given.size, largest=LARGEST[given.preset], seed=given.split_seed, group_key=given.group_key
-    )
-    folds = split_folds(patches, given.folds, seed=given.split_seed)
+    patches = given_patches(given)
+    folds = given_folds(given, patches)
     trains = [train for train, _, _ in folds]
     recipes, missing = choose_recipes([given.bank], preset=given.preset, side=patches.images.shape[-1], weights={})
     if missing:

@@ -17,7 +17,7 @@ from statistics import mean
 
 import torch
 from adm_quality import Lite0Features, features_of, kid, thousandths
-from table1 import LARGEST, open_data, split_folds
+from table1_data import LARGEST, add_data_options, given_folds, given_patches
 from torch import Tensor
 
 from genmix_transforms import SyntheticBank
@@ -78,22 +78,14 @@ def rows(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="as it was given to table1.py, and so with the next five")
-    parser.add_argument("--preset", choices=list(LARGEST), default="small")
-    parser.add_argument("--size", type=int)
-    parser.add_argument("--group-key")
-    parser.add_argument("--folds", type=int, default=1)
-    parser.add_argument("--split-seed", type=int, default=0)
-    parser.add_argument("--table", type=Path, required=True, help="its --out")
+    add_data_options(parser, presets=LARGEST)
+    parser.add_argument("--table", type=Path, required=True, help="--out of table1.py")
     parser.add_argument("--feature-size", type=int, default=224, help="side that EfficientNet-Lite0 sees images at")
     parser.add_argument("--subsets", type=int, default=100)
     parser.add_argument("--subset-size", type=int, default=50)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    patches = open_data(
-        given.data, size=given.size, largest=LARGEST[given.preset], seed=given.split_seed, group_key=given.group_key
-    )
-    folds = split_folds(patches, given.folds, seed=given.split_seed)
+    folds = given_folds(given, given_patches(given))
     banks = banks_of(given.table, given.folds)
     network = Lite0Features(side=given.feature_size)
     print("| bank | images | KID x 1000 to test patches | near copies, % | duplicates, % |\n" + "| --- " * 5 + "|")

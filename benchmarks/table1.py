@@ -6,7 +6,8 @@
 
 Run again, it goes on where it stopped: generators at their last checkpoint, banks at their last shard, classifiers at
 their last run. ``--processes 2`` shares the work between two processes; so does the same command in a second terminal.
-The sizes and steps of the generators are in table1_generators.py, everything else is genmix_transforms.evaluation's.
+Which options choose the data is in table1_data.py, the sizes and steps of the generators in table1_generators.py,
+everything else is genmix_transforms.evaluation's.
 """
 
 import argparse
@@ -16,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from table1_data import add_data_options, given_folds, given_patches
 from table1_generators import GENERATORS, NEEDS_WEIGHTS
 
 from genmix_transforms import GenMix, SyntheticBank
-from genmix_transforms.data import PatchDataset, open_dataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import (
     ARMS,
@@ -39,31 +40,9 @@ from genmix_transforms.evaluation.training import train_network
 from genmix_transforms.evaluation.tuning import with_value
 from genmix_transforms.generators.processes import own_device
 
-LIVER = "liver:"
 FIGURES = "--figures"
 TRIAL = Protocol(steps=4, batch_size=8, validate_every=2, tune=2)
 PLAIN = tuple(arm for arm in ARMS if not KINDS[arm].needs_bank)
-LARGEST = {"trial": 16, "small": 64}
-"""The most pixels a side that a preset is sized for; the others take patches as they are."""
-
-
-def open_data(text: str, *, size: int | None, largest: int | None, seed: int, group_key: str | None) -> PatchDataset:
-    """Patches by name or path: ``phantom``, ``liver:CT.npz``, or anything that ``open_dataset`` reads."""
-    if text.startswith(LIVER):
-        from genmix_transforms.data.liver_simulator import LiverLesionSimulator
-
-        patches: PatchDataset = LiverLesionSimulator(text.removeprefix(LIVER), seed=seed).dataset()
-        if size is not None:
-            patches = patches.resized(size)
-    else:
-        patches = open_dataset(text, size=size, group_key=group_key)
-    side = max(patches.images.shape[-2:])
-    return patches.resized(largest) if size is None and largest is not None and side > largest else patches
-
-
-def split_folds(patches: PatchDataset, count: int, *, seed: int) -> tuple[Splits, ...]:
-    """Train, validation and test of each fold; of one, the source's own split where it has one."""
-    return tuple(patches.folds(count, seed=seed)) if count > 1 else (patches.split(seed=seed),)
 
 
 def choose_recipes(
@@ -136,14 +115,9 @@ def draw_figures(
 
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--data", required=True, help="phantom, liver:CT.npz, an .npz, a .csv or a folder")
+    add_data_options(options, presets=GENERATORS)
     options.add_argument("--out", type=Path, required=True)
-    options.add_argument("--preset", choices=list(GENERATORS), default="small")
-    options.add_argument("--size", type=int, help="side of the patches; left out, the source's, at most the preset's")
-    options.add_argument("--group-key")
-    options.add_argument("--folds", type=int, default=1, help="1: one split, the source's own where it has one")
     options.add_argument("--seeds", type=int, default=5)
-    options.add_argument("--split-seed", type=int, default=0)
     options.add_argument("--generators", default="dcgan,stylegan,textual-inversion,adm", help="rows, by name")
     options.add_argument("--weights", action="append", default=[], metavar="NAME=FOLDER", help="to fine-tune from")
     options.add_argument("--arms", help="left out, all: plain ones, controls, and each with a bank for each generator")
@@ -161,15 +135,9 @@ def main() -> None:
     given = parser().parse_args()
     if given.processes > 1:
         sys.exit(in_several_processes(given.processes))
-    patches = open_data(
-        given.data,
-        size=given.size,
-        largest=LARGEST.get(given.preset),
-        seed=given.split_seed,
-        group_key=given.group_key,
-    )
+    patches = given_patches(given)
     print(patches)
-    folds = split_folds(patches, given.folds, seed=given.split_seed)
+    folds = given_folds(given, patches)
     names = [name.strip() for name in given.generators.split(",") if name.strip()]
     recipes, missing = choose_recipes(
         names, preset=given.preset, side=patches.images.shape[-1], weights=pairs(given.weights)

@@ -20,7 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from table1 import LARGEST, NEEDS_WEIGHTS, PLAIN, TRIAL, choose_recipes, open_data, pairs, split_folds
+from table1 import PLAIN, TRIAL, choose_recipes, pairs
+from table1_data import add_data_options, given_folds, given_patches
+from table1_generators import GENERATORS, NEEDS_WEIGHTS
 from timing import machine
 
 from genmix_transforms.data import PatchDataset
@@ -109,12 +111,7 @@ def report(rows: Sequence[Row], seconds: Sequence[float | None]) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--data", default="phantom", help="as of table1.py, and so with the next eight")
-    options.add_argument("--preset", choices=["small", "fast", "paper", "trial"], default="paper")
-    options.add_argument("--size", type=int)
-    options.add_argument("--group-key")
-    options.add_argument("--folds", type=int, default=1)
-    options.add_argument("--split-seed", type=int, default=0)
+    add_data_options(options, presets=GENERATORS, preset="paper")
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--generators", default="dcgan,stylegan,textual-inversion,adm")
     options.add_argument("--weights", action="append", default=[], metavar="NAME=FOLDER")
@@ -131,10 +128,8 @@ def main() -> None:
     if not (few.isdigit() and many.isdigit() and 0 < int(few) < int(many)):
         raise InputError(f"--steps: expected two numbers, the second larger, such as 20,120, got {given.steps!r}")
     where = own_device(given.device)
-    patches = open_data(
-        given.data, size=given.size, largest=LARGEST.get(given.preset), seed=given.split_seed, group_key=given.group_key
-    )
-    splits = split_folds(patches, given.folds, seed=given.split_seed)[0]
+    patches = given_patches(given)
+    splits = given_folds(given, patches)[0]
     names = [name.strip() for name in given.generators.split(",") if name.strip()]
     weights = pairs(given.weights)
     recipes, missing = choose_recipes(names, preset=given.preset, side=patches.images.shape[-1], weights=weights)

@@ -17,7 +17,7 @@ from genmix_transforms.evaluation.arms import Setting, build_arm
 from genmix_transforms.evaluation.normalisation import Normalisation
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("timing", "table1_generators", "table1", "adm_quality", "ablations", "bank_quality")
+NAMES = ("timing", "table1_generators", "table1_data", "table1", "adm_quality", "ablations", "bank_quality")
 CLASSES = ("dark", "bright")
 
 

@@ -21,7 +21,7 @@ PRESETS = ("small", "fast", "paper", "trial")
 def scripts(monkeypatch):
     """The benchmark's two files as modules."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = ("table1_generators", "table1", "table1_cost", "timing", "evaluate_speed")
+    names = ("table1_generators", "table1_data", "table1", "table1_cost", "timing", "evaluate_speed")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     threads = torch.get_num_threads()
@@ -136,7 +136,7 @@ def test_data_is_brought_to_what_the_preset_is_sized_for(scripts, tmp_path):
 
     def side(**options):
         options = {"size": None, "largest": None, "seed": 0, "group_key": None, **options}
-        return scripts["table1"].open_data(str(tmp_path / "d.npz"), **options).images.shape[-1]
+        return scripts["table1_data"].open_data(str(tmp_path / "d.npz"), **options).images.shape[-1]
 
     assert side() == 40
     assert side(largest=64) == 40
