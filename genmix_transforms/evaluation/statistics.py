@@ -4,12 +4,16 @@ Two things make a score what it is by chance: which cases are in the test set, a
 plays the part that a reader plays in a reader study of radiology, and the variance of a mean over seeds, on cases that
 all of them share, is estimated as there (Obuchowski and Rockette 1995; Hillis 2007):
 
-    variance = s^2 / S + c
+    variance = max(s^2, v - c) / S + c
 
-where s^2 is the variance of the S seeds' scores, and c the covariance that two seeds' scores have over resamples of the
-test cases, 0 where negative. The first part holds the chance of the training, and of single runs on single cases; the
-second what all seeds owe to the same cases. Resampling seeds and cases at once would count the chance of a single run
-on a single case three times (Owen 2007), and with five seeds that part is often the largest.
+where s^2 is the variance of the S seeds' scores, v the variance of one seed's score over resamples of the test cases,
+and c the covariance of two seeds' over the same resamples, 0 where negative. The first part holds the chance of the
+training, and of single runs on single cases; the second what all seeds owe to the same cases. Resampling seeds and
+cases at once would count the chance of a single run on a single case three times (Owen 2007), and with five seeds that
+part is often the largest.
+
+The chance of single runs on single cases alone makes seeds vary by v - c, which hundreds of cases tell well. Where five
+seeds happen to agree better than that, it is luck: taken at its word, it would call any difference certain.
 
 The bootstrap of this file therefore draws both, one beside the other, and gives each its right size.
 """
@@ -296,12 +300,17 @@ def _errors(observed: Array, draws: Array, resampled: Resampled) -> tuple[float,
     # The variance of the mean over seeds is (sum of the seeds' variances + sum of all covariances) / S^2.
     covariance = max((seeds**2 * of_mean - float(centred.var(axis=0).sum())) / (seeds * (seeds - 1)), 0) * few_groups
     cases = shared * np.sqrt(covariance / of_mean) if of_mean > 0 else shared
+    between = float(observed.var(ddof=1))
+    least = float(centred.var(axis=0).mean()) * few_groups - covariance
+    rng = np.random.default_rng([resampled.seed, _SEEDS])
+    if between < least:
+        runs = rng.standard_normal(len(known)) * np.sqrt(least / seeds)
+        return mean, cases + runs, float(np.sqrt(least / seeds + covariance))
     # The seeds, too, are resampled. Of so few the mean varies too little, by a known factor; and their variance is
     # itself uncertain: divided by a chi-square draw, the error has the long tails of Student's t.
-    rng = np.random.default_rng([resampled.seed, _SEEDS])
     drawn = observed[rng.integers(seeds, size=(len(known), seeds))].mean(axis=1) - mean
     runs = drawn * np.sqrt(seeds / (seeds - 1)) * np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, size=len(known)))
-    return mean, cases + runs, float(np.sqrt(observed.var(ddof=1) / seeds + covariance))
+    return mean, cases + runs, float(np.sqrt(between / seeds + covariance))
 
 
 def _margin(errors: Array) -> float:

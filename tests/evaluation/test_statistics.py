@@ -159,7 +159,8 @@ def test_few_cases_few_groups_as_the_plain_formula():
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "auc", "sensitivity_hemangioma"])
 def test_the_standard_error_as_a_slow_loop(metric):
-    """Variance of the seeds through their number, and the mean covariance of two seeds over the same resamples."""
+    """Variance of the seeds, at least what a single run owes to its cases, through their number; and the mean
+    covariance of two seeds over the same resamples."""
     found = resample(make_outcomes(90, seeds=4), draws=600)
     number = found.metrics.index(metric)
     values, draws = found.observed[:, number].tolist(), found.draws[:, :, number]
@@ -167,7 +168,9 @@ def test_the_standard_error_as_a_slow_loop(metric):
     between = sum((value - mean) ** 2 for value in values) / 3
     pairs = list(itertools.combinations(range(4), 2))
     shared = sum(np.cov(draws[:, one], draws[:, other], ddof=0)[0, 1] for one, other in pairs) / len(pairs)
-    expected = math.sqrt(between / 4 + max(shared, 0) * 90 / 89)
+    shared = max(shared, 0) * 90 / 89
+    alone = sum(np.var(draws[:, row]) for row in range(4)) / 4 * 90 / 89 - shared
+    expected = math.sqrt(max(between, alone) / 4 + shared)
     estimated = estimate(found, metric)
     assert estimated.standard_error == pytest.approx(expected)
     assert estimated.mean == pytest.approx(mean)
@@ -184,11 +187,11 @@ def test_the_errors_vary_as_the_standard_error_says():
 
 
 def test_few_seeds_have_long_tails():
-    """Five seeds that share nothing: Student's t with 4 degrees of freedom, 2.78 + 0.94 standard errors."""
+    """Five seeds of very different skill: Student's t with 4 degrees of freedom, 2.78 + 0.94 standard errors."""
     rng = np.random.default_rng(0)
     ratios = []
     for seed in range(40):
-        flips = rng.random((2, 5, 400)) < 0.3
+        flips = rng.random((2, 5, 400)) < rng.uniform(0, 0.6, size=(2, 5, 1))
         arms = {
             name: resample(
                 Outcomes(
@@ -208,6 +211,39 @@ def test_few_seeds_have_long_tails():
     # The shared part, cut off at 0, now and then adds to the standard error and shortens the tails.
     assert 2.3 < np.median(ratios, axis=0)[0] < 2.9
     assert 3.1 < np.median(ratios, axis=0)[1] < 3.9
+
+
+def test_seeds_that_agree_by_luck_prove_nothing():
+    """Every seed's accuracy gains the same 4 cases of 100, each seed on other cases: without the chance of single runs
+    on single cases the standard error would be 0."""
+    labels = np.zeros(100, dtype=int)
+    labels[:50] = 1
+    rng = np.random.default_rng(0)
+    predictions = {name: np.tile(labels, (5, 1)) for name in "ab"}
+    for row in range(5):
+        cases = rng.permutation(100)
+        for name, wrong in (("a", cases[:24]), ("b", cases[40:60])):
+            predictions[name][row, wrong] = 1 - labels[wrong]
+    arms = {
+        name: resample(
+            Outcomes(
+                classes=("no", "yes"),
+                labels=labels,
+                groups=np.arange(100),
+                seeds=tuple(range(5)),
+                predictions=predictions[name],
+            )
+        )
+        for name in "ab"
+    }
+    (found,) = differences(arms, [("b", "a")], metric="accuracy")
+    # 44 cases of 100 change, 24 for the better and 20 for the worse: McNemar's variance, through 5 seeds.
+    expected = math.sqrt((44 - 4**2 / 100) / 100 / 99 / 5)
+    assert found.difference == pytest.approx(0.04)
+    assert found.standard_error == pytest.approx(expected, rel=0.15)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * found.standard_error, rel=0.05)
+    assert found.p_single == pytest.approx(math.erfc(0.04 / expected / math.sqrt(2)), abs=0.06)
+    assert estimate(arms["a"], "accuracy").standard_error == pytest.approx(math.sqrt(0.24 * 0.76 / 99 / 5), rel=0.15)
 
 
 def test_a_difference_is_that_of_the_means_and_has_a_sign():
@@ -406,14 +442,15 @@ def simulate(count, *, gains=(1.5, 1.5), arm_case=0.5, arm_seed=0.1, group_size=
         {"arm_case": 1, "arm_seed": 0.15, "group_size": 3},
     ],
 )
-def test_equal_arms_differ_in_5_per_cent_of_comparisons(chance):
+def test_equal_arms_differ_in_at_most_5_per_cent_of_comparisons(chance):
     found, means = simulate(300, **chance)
-    # Of 300, binomial: 5 % has a standard deviation of 1.3 %.
-    assert 0.015 <= np.mean([one.p_single < 0.05 for one in found]) <= 0.085
+    # Of 300, binomial: 5 % has a standard deviation of 1.3 %. Less where the seeds are alike: their variance is then
+    # taken to be what it must at least be about half of the time, and more the other half.
+    assert 0.005 <= np.mean([one.p_single < 0.05 for one in found]) <= 0.085
     truth = np.mean([one.mean for one in means])
     assert np.mean([one.low <= truth <= one.high for one in means]) >= 0.915
     spread = np.std([one.difference for one in found])
-    assert math.sqrt(np.mean([one.standard_error**2 for one in found])) == pytest.approx(spread, rel=0.13)
+    assert 0.87 <= math.sqrt(np.mean([one.standard_error**2 for one in found])) / spread <= 1.22
 
 
 def test_a_difference_of_the_size_promised_is_found_as_often_as_promised():
