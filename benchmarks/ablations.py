@@ -11,7 +11,8 @@ for a partner, every sample mixed, unless its name says otherwise. What is chang
 * the size of the bank: an eighth of it, and four times as many images of the same generator;
 * the generator: one trained an eighth as long, one that was never trained (patches of noise), and the real training
   images for a bank (the arm genmix-real): the range that any generator lies in;
-* nothing but the bank's images: "only" trains on them alone, which tells whether they show what their labels say.
+* nothing but the bank's images: "only" trains on them alone, which tells whether they show what their labels say;
+* "plain": nothing of GenMix. MixUp, repeated images and the bank blended in, as the table has them, for ``--steps``.
 
 It goes on where it stopped. ``--only`` takes some of these groups, ``--steps`` another length of training.
 """
@@ -52,6 +53,7 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
 """The arms of each group, and what they change; "only", "size" and "generator" have banks of their own."""
 BANKS = ("size", "generator")
 ONLY = "only"
+PLAIN = "plain"
 
 
 def variant(*, mixing: str | None = None, **changes: Any) -> ArmKind:
@@ -125,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     add_data_options(options, presets=LARGEST)
     options.add_argument("--table", type=Path, required=True, help="--out of table1.py, with its generators")
     options.add_argument("--bank", required=True, help="the generator's name there, such as dcgan")
-    options.add_argument("--only", help=f"of {', '.join([*GROUPS, *BANKS, ONLY])}; left out, all")
+    options.add_argument("--only", help=f"of {', '.join([*GROUPS, *BANKS, ONLY, PLAIN])}; left out, all")
     options.add_argument("--steps", type=int, help="of every classifier; left out, the preset's")
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--out", type=Path, help="left out, ablations-BANK in the folder of the table")
@@ -137,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
 
 def chosen_groups(text: str | None) -> tuple[str, ...]:
     """Names of groups, all for None."""
-    known = (*GROUPS, *BANKS, ONLY)
+    known = (*GROUPS, *BANKS, ONLY, PLAIN)
     names = known if text is None else tuple(name.strip() for name in text.split(","))
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -184,6 +186,8 @@ def main() -> None:
         for number, made in enumerate(banks):
             made.update(other_sizes(given.bank, number, made[given.bank], trains[number], table=given.table, out=out))
     arms = ["baseline", "genmix-real", f"genmix:{given.bank}"]
+    if PLAIN in groups:
+        arms += ["mixup", "repeat", f"blend:{given.bank}"]
     arms += [f"{name}:{given.bank}" for name in register(groups)]
     arms += [f"genmix:{name}" for name in banks[0] if name != given.bank]
     if ONLY in groups:

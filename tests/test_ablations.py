@@ -108,7 +108,7 @@ def test_an_eighth_of_a_bank(scripts):
 
 def test_groups_by_name(scripts):
     chosen = scripts["ablations"].chosen_groups
-    assert chosen(None) == ("alpha", "pairing", "pool", "p", "schedule", "size", "generator", "only")
+    assert chosen(None) == ("alpha", "pairing", "pool", "p", "schedule", "size", "generator", "only", "plain")
     assert chosen("pool, only") == ("pool", "only")
     with pytest.raises(InputError, match="no ablation 'beta'; there are alpha, pairing"):
         chosen("beta")
@@ -128,7 +128,7 @@ def test_from_a_table_to_its_ablations(scripts, monkeypatch, capsys, tmp_path):
     np.savez(tmp_path / "data.npz", images=images.astype(np.uint8), labels=labels, label_names=CLASSES)
     data = ["--data", tmp_path / "data.npz", "--preset", "trial", "--folds", 2]
     table, rest = tmp_path / "table", ["--device", "cpu", "--no-progress"]
-    more = ["--table", table, "--bank", "dcgan", "--seeds", 1, "--only", "p,size,generator,only", *rest]
+    more = ["--table", table, "--bank", "dcgan", "--seeds", 1, "--only", "p,size,generator,only,plain", *rest]
     with pytest.raises(InputError, match="no bank for each of 2 folds: run table1.py"):
         scripts["bank_quality"].banks_of(table, 2)
     call(
@@ -147,8 +147,9 @@ def test_from_a_table_to_its_ablations(scripts, monkeypatch, capsys, tmp_path):
     printed = call(scripts, "ablations", monkeypatch, capsys, *data, *more)
     results = json.loads((table / "ablations-dcgan" / "results.json").read_text())
     assert results["order"] == [
-        "baseline", "genmix-real", "genmix:dcgan", "genmix-p-0.5:dcgan", "genmix:dcgan-early", "genmix:dcgan-untrained",
-        "genmix:dcgan-eighth", "genmix:dcgan-fourfold", "only:dcgan", "only:dcgan-early", "only:dcgan-untrained",
+        "baseline", "genmix-real", "genmix:dcgan", "mixup", "repeat", "blend:dcgan", "genmix-p-0.5:dcgan",
+        "genmix:dcgan-early", "genmix:dcgan-untrained", "genmix:dcgan-eighth", "genmix:dcgan-fourfold",
+        "only:dcgan", "only:dcgan-early", "only:dcgan-untrained",
     ]  # fmt: skip
     assert {run["knob"] for run in results["runs"]} == {None}
     counts = {name: sum(bank["counts"].values()) for name, bank in results["banks"].items()}
