@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError
 from genmix_transforms.evaluation.figures.examples import as_picture
-from genmix_transforms.evaluation.figures.style import WIDTH, bare, finished, house_style, new_figure
+from genmix_transforms.evaluation.figures.style import WIDTH, bare, finished, house_style, new_figure, text_width
 from genmix_transforms.files.sheet import to_eight_bits
 from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.state import INDEX, read_record, unpack
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _TRAINING = "training"
 # Millimetres
 _MARGIN, _GAP, _CLASS_GAP, _HEADING, _LARGEST = 20.0, 0.6, 2.0, 9.0, 22.0
-_LETTER = 1.6
-"""The width of a letter."""
+_LETTERS = 8.0
+"""Of the classes' names, in points."""
 
 
 def evolution_figure(run: str | Path) -> "Figure":
@@ -50,7 +50,7 @@ def evolution_figure(run: str | Path) -> "Figure":
     evolution, batch_size = read_evolution(Path(run))
     columns, classes = len(evolution.images_seen), evolution.classes
     rows = evolution.rows()
-    margin = max(_MARGIN, max(map(len, classes)) * _LETTER + 4)
+    margin = max(_MARGIN, max(text_width(name, size=_LETTERS, weight="bold") for name in classes) + 4)
     side = min(_LARGEST, (WIDTH - margin - columns * _GAP) / columns)
     with house_style():
         width = margin + columns * (side + _GAP)
@@ -67,7 +67,7 @@ def evolution_figure(run: str | Path) -> "Figure":
             if name != last:
                 y += _CLASS_GAP if last is not None else 0
                 block = sum(other == name for other, _ in rows) * (side + _GAP) - _GAP
-                axes.text(margin - 2, y + block / 2, name, ha="right", va="center", weight="bold")
+                axes.text(margin - 2, y + block / 2, name, ha="right", va="center", size=_LETTERS, weight="bold")
                 last = name
             for column, image in enumerate(images):
                 left = margin + column * (side + _GAP)

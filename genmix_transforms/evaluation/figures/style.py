@@ -172,6 +172,16 @@ def bare(axes: "Axes") -> None:
         spine.set_visible(False)
 
 
+def text_width(text: str, *, size: float, weight: str = "normal") -> float:
+    """Millimetres that a line of text takes in the figures' letters, of ``size`` points."""
+    paths, fonts = need("matplotlib.textpath"), need("matplotlib.font_manager")
+    if not text.strip():
+        return 0.0
+    letters = fonts.FontProperties(family=_SETTINGS["font.family"], weight=weight, size=size)
+    width: float = paths.TextPath((0, 0), text, prop=letters).get_extents().width
+    return width / 72 * 25.4
+
+
 def percent(value: float, *, sign: bool = False) -> str:
     """A fraction in per cent, one decimal, with a true minus; a dash for NaN.
 

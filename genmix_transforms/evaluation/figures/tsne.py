@@ -1,5 +1,6 @@
 """How a classifier of each arm sees real, synthetic and mixed images: the paper's Fig. 4."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,9 @@ _SIZES = {"real": 9.0, "synthetic": 11.0, "genmix": 15.0}
 _BACK_TO_FRONT = ("genmix", "synthetic", "real")
 _LETTER, _MARK, _LEGEND, _TITLE = 1.35, 9.0, 4.2, 6.5
 """Millimetres: of the legend a letter's width, the room around a name, and a row's height; a title's height."""
+
+_ROUNDS = 50
+"""Of moving names apart; names that have no room at all still overlap after them."""
 
 _KIND_OF = {name: kind for kind, name in KIND_NAMES.items()}
 
@@ -94,7 +98,10 @@ def tsne_figure(
         for axes in panels[len(arms) :]:
             axes.remove()
         _legend(figure, legend, dict(zip(names, class_colours(len(names)), strict=True)))
-        return finished(figure)
+        figure = finished(figure)
+        for axes in figure.axes:
+            _part_names(axes)
+        return figure
 
 
 def embed(features: ArrayLike, *, perplexity: float = 30.0, seed: int = 0) -> NDArray[np.float64]:
@@ -171,6 +178,29 @@ def _draw(
     axes.set(xlim=(-1.06, 1.06), ylim=(-1.06, 1.06), aspect="equal")
     for spine in axes.spines.values():
         spine.set(visible=True, color="#C8C8C8", linewidth=0.5)
+
+
+def _part_names(axes: "Axes") -> None:
+    """Move names into the panel, and up and down until none lies on another."""
+    to_data = axes.transData.inverted()
+    boxes = np.array([to_data.transform(text.get_window_extent().get_points()) for text in axes.texts])
+    if not len(boxes):
+        return
+    middles, sizes = boxes.mean(axis=1), boxes[:, 1] - boxes[:, 0]
+    room = np.maximum(np.array([np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())]) / 2 - sizes / 2, 0)
+    moved = np.clip(middles, -room, room)
+    for _ in range(_ROUNDS):
+        for one, other in itertools.combinations(range(len(moved)), 2):
+            beside, above = moved[other] - moved[one]
+            least = (sizes[one] + sizes[other]) / 2
+            if abs(beside) < least[0] and abs(above) < least[1]:
+                step = (least[1] - abs(above)) / 2 * (1 if above >= 0 else -1)
+                moved[[one, other], 1] += -step, step
+        moved = np.clip(moved, -room, room)
+    for text, (x, y) in zip(axes.texts, moved - middles, strict=True):
+        if x or y:
+            left, bottom = text.get_position()
+            text.set_position((left + x, bottom + y))
 
 
 def _look(kind: str, colour: str, scale: float) -> dict[str, Any]:

@@ -50,8 +50,9 @@ def test_names_and_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("times", [(0, 1600), tuple(range(0, 16000, 1600))])
-def test_it_fits_a_page(tmp_path, times):
-    figure = evolution_figure(run(tmp_path, times=times, classes=("a class with a long name", "b")))
+@pytest.mark.parametrize("name", ["a class with a long name", "hemangioma", "MMMMMMMMMM"])
+def test_it_fits_a_page(tmp_path, times, name):
+    figure = evolution_figure(run(tmp_path, times=times, classes=(name, "b")))
     assert figure.get_figwidth() * 25.4 <= WIDTH + 1e-6
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert min(box.x0 for box in boxes) >= 0

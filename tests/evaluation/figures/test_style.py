@@ -93,6 +93,16 @@ def draw():
         return style.finished(figure)
 
 
+@pytest.mark.parametrize(
+    ("text", "size", "weight"), [("hemangioma", 8, "bold"), ("iiii", 7, "normal"), ("", 7, "bold")]
+)
+def test_the_width_of_a_text_is_that_of_the_drawn_one(text, size, weight):
+    with style.house_style():
+        figure = style.new_figure(height=20, width=80, layout="none")
+        drawn = figure.text(0, 0, text, size=size, weight=weight).get_window_extent()
+    assert style.text_width(text, size=size, weight=weight) == pytest.approx(drawn.width / style.DPI * 25.4, abs=0.6)
+
+
 def test_the_settings_of_the_user_are_neither_used_nor_changed():
     plain = style.rendered(draw(), "png", dpi=60)
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "lines.linewidth": 9}):

@@ -1,5 +1,7 @@
 """The embedding of features: which points are drawn where, with which mark and colour, and what names them."""
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -88,9 +90,37 @@ def test_a_class_is_named_among_its_real_points():
     axes = tsne_figure({"baseline": points}, CLASSES).axes[0]
     places = embed(points.features)
     assert [text.get_text() for text in axes.texts] == list(CLASSES)
+    real = points.kinds == "real"
+    middles = np.array([np.median(places[real & (points.labels == label)], axis=0) for label in range(3)])
     for label, text in enumerate(axes.texts):
-        here = (points.labels == label) & (points.kinds == "real")
-        assert np.allclose(text.get_position(), np.median(places[here], axis=0))
+        away = np.linalg.norm(middles - text.get_position(), axis=1)
+        assert away.argmin() == label
+        # A name that would stick out of the panel is moved into it, along one side.
+        assert min(abs(middles[label] - text.get_position())) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("columns", [1, 4])
+def test_names_of_classes_that_lie_together_can_be_read(columns):
+    """All three classes at the same place, at the edge for what is far away: names keep apart and in the panel."""
+    random = np.random.default_rng(0)
+    features = np.concatenate([random.normal(size=(60, 4)), random.normal(size=(60, 4)) + 40])
+    points = FeaturePoints(
+        features=features,
+        labels=np.concatenate([np.arange(60) % 3, np.zeros(60, dtype=int)]),
+        kinds=np.array(["real"] * 60 + ["synthetic"] * 60),
+    )
+    figure = tsne_figure(dict.fromkeys("abcd", points), CLASSES, columns=columns)
+    for axes in figure.axes:
+        panel, boxes = axes.get_window_extent(), [text.get_window_extent() for text in axes.texts]
+        assert len(boxes) == 3
+        for box in boxes:
+            assert panel.x0 - 1 <= box.x0
+            assert box.x1 <= panel.x1 + 1
+            assert panel.y0 - 1 <= box.y0
+            assert box.y1 <= panel.y1 + 1
+        for one, other in itertools.combinations(boxes, 2):
+            shared = np.minimum(one.max, other.max) - np.maximum(one.min, other.min)
+            assert min(shared) < 1  # pixel
 
 
 def test_a_panel_an_arm_and_one_legend():
