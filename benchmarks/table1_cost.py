@@ -7,7 +7,9 @@ done once (loading, compiling, saving) is not in it. A StyleGAN's short training
 long one does. A classifier's time is the baseline's, with its validations; that early stopping ends many of them sooner
 is left aside. The total is an extrapolation, for trainings one after the other: ``table1.py --processes`` shares them.
 
-``--counts`` times nothing, where there is no machine to ask.
+``--counts`` times nothing, where there is no machine to ask. ``--operations`` counts the floating-point operations of a
+step in the time's place (those of matrix products and convolutions, by torch.utils.flop_counter): what any machine
+must do, at a rate that is its own.
 """
 
 import argparse
@@ -18,17 +20,22 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from table1 import PLAIN, TRIAL, choose_recipes, pairs
 from table1_data import add_data_options, given_folds, given_patches
 from table1_generators import GENERATORS, NEEDS_WEIGHTS
 from timing import machine
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import ARMS, Protocol, Recipe, preset
 from genmix_transforms.evaluation.checks import Splits, prepare
+from genmix_transforms.evaluation.pretrained import LITE0
 from genmix_transforms.evaluation.training import train_network
 from genmix_transforms.generators.processes import own_device
 
@@ -95,6 +102,49 @@ def seconds_a_step(row: Row, *, few: int, many: int, device: torch.device) -> fl
     return (taken[2] - taken[1]) / ((many - few) * row.networks)
 
 
+def backward_of_a_convolution(gradient: Tensor, inputs: Tensor, weight: Tensor, *rest: Any, out_val: Any) -> int:
+    """Each of the two gradients takes what the convolution takes; torch forgets the groups in one of them."""
+    transposed, wanted = rest[4], rest[7]
+    forward = conv_flop_count(inputs.shape, weight.shape, gradient.shape, transposed=transposed)
+    return forward * (wanted[0] + wanted[1])
+
+
+FORMULAS = {**flop_registry, torch.ops.aten.convolution_backward: backward_of_a_convolution}
+
+
+class Operations(TorchDispatchMode):
+    """Counts while it is entered. Torch's FlopCounterMode also asks which module calls, and fails in R1's gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if formula := FORMULAS.get(func.overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def operations_a_step(row: Row, *, few: int, many: int) -> float:
+    """Floating-point operations, from two trainings; a product and a sum are two."""
+    counted = []
+    for steps in (few, many):
+        with Operations() as operations:
+            row.train(steps)
+        counted.append(operations.total)
+    return (counted[1] - counted[0]) / ((many - few) * row.networks)
+
+
+def report_operations(rows: Sequence[Row], operations: Sequence[float]) -> list[str]:
+    """A Markdown table: operations of a step, and of all trainings."""
+    lines = ["| what | trainings | steps of each | GFLOP a step | PFLOP |", "| --- | ---: | ---: | ---: | ---: |"]
+    for row, found in zip(rows, operations, strict=True):
+        whole = row.trainings * row.steps * found
+        lines.append(f"| {row.name} | {row.trainings} | {row.steps:,} | {found / 1e9:.1f} | {whole / 1e15:.1f} |")
+    return lines
+
+
 def report(rows: Sequence[Row], seconds: Sequence[float | None]) -> list[str]:
     """A Markdown table, and below it the total where every row was timed."""
     lines = ["| what | trainings | steps of each | ms a step | hours |", "| --- | ---: | ---: | ---: | ---: |"]
@@ -117,7 +167,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--weights", action="append", default=[], metavar="NAME=FOLDER")
     options.add_argument("--classifier-weights", help="a file, where ImageNet's cannot be downloaded")
     options.add_argument("--steps", default="20,120", help="of the short training and of the longer one")
-    options.add_argument("--counts", action="store_true", help="count the steps, time nothing")
+    instead = options.add_mutually_exclusive_group()
+    instead.add_argument("--counts", action="store_true", help="count the steps, time nothing")
+    instead.add_argument("--operations", action="store_true", help="count each step's floating-point operations")
     options.add_argument("--device")
     return options
 
@@ -136,6 +188,9 @@ def main() -> None:
     protocol = TRIAL if given.preset == "trial" else preset(given.preset)
     if given.classifier_weights is not None:
         protocol = replace(protocol, weights=given.classifier_weights)
+    elif given.operations and protocol.classifier != LITE0:
+        # Random weights take as many operations, and no download; LITE0's are in a package.
+        protocol = replace(protocol, weights=None)
     arms = len(PLAIN) + (len(ARMS) - len(PLAIN)) * len(recipes)
     rows = [
         generator_row(name, recipe, splits[0], folds=given.folds, device=given.device)
@@ -143,12 +198,17 @@ def main() -> None:
     ]
     trainings = arms * given.folds * (given.seeds + protocol.tune)
     rows.append(classifier_row(splits, protocol, trainings=trainings, device=where))
-    seconds = [
-        None if given.counts else seconds_a_step(row, few=int(few), many=int(many), device=where) for row in rows
-    ]
     print(f"{len(splits[0])} training images, {given.folds} fold(s), {given.seeds} seeds; {machine(where)}")
-    print(f"A step is timed as {many} less {few} of them.\n" if not given.counts else "Nothing was timed.\n")
-    print("\n".join(report(rows, seconds)))
+    if given.operations:
+        print(f"A step is {many} less {few} of them.\n")
+        lines = report_operations(rows, [operations_a_step(row, few=int(few), many=int(many)) for row in rows])
+    elif given.counts:
+        print("Nothing was timed.\n")
+        lines = report(rows, [None for _ in rows])
+    else:
+        print(f"A step is timed as {many} less {few} of them.\n")
+        lines = report(rows, [seconds_a_step(row, few=int(few), many=int(many), device=where) for row in rows])
+    print("\n".join(lines))
     for name in missing:
         print(f"\n{name} is not counted: {NEEDS_WEIGHTS[name]}.")
 

@@ -195,6 +195,38 @@ def test_a_step_is_timed_without_what_is_done_once(scripts, monkeypatch):
     assert module.seconds_a_step(row, few=5, many=25, device=torch.device("cpu")) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("network", "multiplications"),
+    [
+        (torch.nn.Conv2d(4, 6, 3, padding=1, bias=False), 2 * 4 * 6 * 9 * 64),
+        (torch.nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False), 2 * 4 * 9 * 64),
+        (torch.nn.ConvTranspose2d(4, 6, 4, 2, 1, bias=False), 2 * 4 * 6 * 16 * 64),
+        (torch.nn.Linear(8, 5, bias=False), 2 * 4 * 8 * 8 * 5),
+    ],
+)
+def test_operations_are_those_of_the_textbook(scripts, network, multiplications):
+    """Two a multiplication with its sum; a training step is the forward pass and two gradients as long."""
+    images = torch.ones(2, 4, 8, 8, requires_grad=True)
+    setting_up = torch.nn.Linear(64, 64)
+
+    def train(steps):
+        setting_up(torch.ones(3, 64))
+        for _ in range(steps):
+            network(images).sum().backward()
+
+    row = scripts["table1_cost"].Row(name="one", trainings=1, steps=10, train=train)
+    assert scripts["table1_cost"].operations_a_step(row, few=1, many=4) == 3 * 2 * multiplications
+
+
+def test_the_operations_of_a_table_are_those_of_its_steps(scripts, monkeypatch, capsys, data):
+    asked = ["--data", data, "--seeds", 2, "--device", "cpu", "--generators", "dcgan", "--preset", "trial"]
+    monkeypatch.setattr(scripts["table1_cost"], "operations_a_step", lambda row, **options: 25e12)
+    printed = cost(scripts, monkeypatch, capsys, *asked, "--operations")
+    assert "| dcgan | 1 | 4 | 25000.0 | 0.1 |" in printed
+    assert "| 36 | 4 | 25000.0 | 3.6 |" in printed
+    assert "hours" not in printed
+
+
 def test_figures_are_drawn_with_what_was_tuned(scripts, monkeypatch, shapes_of, tmp_path):
     """Each shown arm's classifier is trained once more, with the value that its run of seed 0 had."""
     asked = {}
