@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from table1 import TRIAL, choose_recipes, in_several_processes
 from table1_data import LARGEST, add_data_options, given_folds, given_patches
+from table1_generators import add_precision_option
 from torch import Tensor
 
 from genmix_transforms import SyntheticBank
@@ -127,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     add_data_options(options, presets=LARGEST)
     options.add_argument("--table", type=Path, required=True, help="--out of table1.py, with its generators")
     options.add_argument("--bank", required=True, help="the generator's name there, such as dcgan")
+    add_precision_option(options)
     options.add_argument("--only", help=f"of {', '.join([*GROUPS, *BANKS, ONLY, PLAIN])}; left out, all")
     options.add_argument("--steps", type=int, help="of every classifier; left out, the preset's")
     options.add_argument("--seeds", type=int, default=5)
@@ -169,7 +171,13 @@ def main() -> None:
     patches = given_patches(given)
     folds = given_folds(given, patches)
     trains = [train for train, _, _ in folds]
-    recipes, missing = choose_recipes([given.bank], preset=given.preset, side=patches.images.shape[-1], weights={})
+    recipes, missing = choose_recipes(
+        [given.bank],
+        preset=given.preset,
+        side=patches.images.shape[-1],
+        weights={},
+        precision=given.mixed_precision,
+    )
     if missing:
         raise InputError(f"{given.bank}: {missing[given.bank]}")
     shown: dict[str, Any] = {"device": given.device, "progress": not given.no_progress}

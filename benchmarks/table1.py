@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from table1_data import add_data_options, given_folds, given_patches
-from table1_generators import GENERATORS, NEEDS_WEIGHTS
+from table1_generators import GENERATORS, NEEDS_WEIGHTS, add_precision_option, in_precision
 
 from genmix_transforms import GenMix, SyntheticBank
 from genmix_transforms.errors import InputError
@@ -46,10 +46,12 @@ PLAIN = tuple(arm for arm in ARMS if not KINDS[arm].needs_bank)
 
 
 def choose_recipes(
-    names: Sequence[str], *, preset: str, side: int, weights: dict[str, str]
+    names: Sequence[str], *, preset: str, side: int, weights: dict[str, str], precision: str | None = None
 ) -> tuple[dict[str, Recipe], dict[str, str]]:
     """The recipes of the generators that can be had, and why the others cannot."""
     known = GENERATORS[preset](side)
+    if precision is not None:
+        known = {name: in_precision(recipe, precision) for name, recipe in known.items()}
     unknown = [name for name in (*names, *weights) if name not in known]
     if unknown:
         raise InputError(f"no generator {unknown[0]!r} in the preset {preset}; there are {', '.join(known)}")
@@ -119,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--generators", default="dcgan,stylegan,textual-inversion,adm", help="rows, by name")
+    add_precision_option(options)
     options.add_argument("--weights", action="append", default=[], metavar="NAME=FOLDER", help="to fine-tune from")
     options.add_argument("--arms", help="left out, all: plain ones, controls, and each with a bank for each generator")
     options.add_argument("--classifier-weights", help="a file, where ImageNet's cannot be downloaded")
@@ -140,7 +143,11 @@ def main() -> None:
     folds = given_folds(given, patches)
     names = [name.strip() for name in given.generators.split(",") if name.strip()]
     recipes, missing = choose_recipes(
-        names, preset=given.preset, side=patches.images.shape[-1], weights=pairs(given.weights)
+        names,
+        preset=given.preset,
+        side=patches.images.shape[-1],
+        weights=pairs(given.weights),
+        precision=given.mixed_precision,
     )
     for name, reason in missing.items():
         print(f"{name}: stays empty: {reason}")

@@ -6,7 +6,9 @@ a GPU. Their ADM and their Textual Inversion start from pre-trained networks: ro
 ADM from scratch is another row, ``adm-scratch``, and a Textual Inversion on any other network is ``ti-standin``.
 """
 
+import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from genmix_transforms.evaluation.bank_making import Recipe
 
@@ -108,3 +110,17 @@ GENERATORS: Mapping[str, Callable[[int], dict[str, Recipe]]] = {
     "small": _small, "fast": _paper, "paper": _paper, "trial": _trial,
 }  # fmt: skip
 """Recipes by preset: of the side of the patches in pixels, the recipe of each row."""
+
+
+def add_precision_option(options: argparse.ArgumentParser) -> None:
+    """``--mixed-precision``, for machines that the recipes were not sized for."""
+    options.add_argument(
+        "--mixed-precision",
+        choices=["no", "bf16"],
+        help="of all generators; left out, the preset's. Many processors are faster without bfloat16",
+    )
+
+
+def in_precision(recipe: Recipe, precision: str) -> Recipe:
+    """The same generator, trained with this ``mixed_precision``."""
+    return replace(recipe, training={**recipe.training, "mixed_precision": precision})

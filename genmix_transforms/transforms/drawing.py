@@ -41,10 +41,6 @@ class Draw(NamedTuple):
         """As tensors, sharing memory."""
         return self if isinstance(self.lam, Tensor) else Draw(*(_map(torch.from_numpy, value) for value in self))
 
-    def arrays(self) -> "Draw":
-        """As NumPy arrays, sharing memory; only what is on the CPU can be."""
-        return Draw(*(_map(Tensor.numpy, value) for value in self)) if isinstance(self.lam, Tensor) else self
-
     def as_dict(self) -> dict[str, Tensor]:
         """The tensors by name, with ``from_batch`` always."""
         lam, index, from_batch = self.tensors()

@@ -18,8 +18,9 @@ from genmix_transforms.transforms import functional
 from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Options, draw, replayed
 from genmix_transforms.transforms.first_use import FirstUse
 from genmix_transforms.transforms.kernels import Units, mix_with_bank
-from genmix_transforms.transforms.kernels.compiled import kernels, numba_is_there
-from genmix_transforms.transforms.kernels.compiled_draw import draw_and_mix_labels, step
+from genmix_transforms.transforms.kernels.compiled import numba_is_there
+from genmix_transforms.transforms.kernels.compiled_draw import draw_and_mix_labels
+from genmix_transforms.transforms.kernels.compiled_draw import loop as drawing_loop
 from genmix_transforms.transforms.labels import (
     LabelsGetter,
     index_or_rows,
@@ -173,7 +174,6 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         self._options = replace(options, some_have_no_partner=bool((matrix.sum(dim=1) < 1 - 1e-5).any()))
         scale, shift = bank.unit(mean=mean, std=std)
         table = one_hot_table(bank.num_classes)
-        self._host_units = scale.flatten().numpy(), shift.flatten().numpy()
         for name, tensor in (
             ("scale", scale),
             ("shift", shift),
@@ -183,7 +183,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         ):
             self.register_buffer(name, tensor.to(bank.device), persistent=False)
         if bank.device.type == "cpu" and numba_is_there():
-            step(), kernels()  # before any worker is forked: they then share them
+            drawing_loop(soft_bank=bank.labels.ndim == 2)  # before any worker is forked: they then share it
 
     def forward(self, *inputs: Any, params: Mapping[str, Tensor] | None = None) -> Any:
         """Mix a sample: ``(images, labels)``, a dict, or anything nested that holds both.
@@ -272,7 +272,8 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
 
     def _mix(self, several: list[Any], labels: Tensor, params: Mapping[str, Tensor] | None) -> tuple[list[Any], Tensor]:
         """The images mixed, all by one draw, and the labels as rows."""
-        device = _buffer(self.bank, "labels").device
+        bank = self.bank
+        device = _buffer(bank, "labels").device
         for images in several:
             check_images(images, labels, self._image_shape)
             if images.device != device or labels.device != device:
@@ -280,14 +281,14 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         given = index_or_rows(labels, num_classes=self.num_classes)
         compiling = torch.compiler.is_compiling()
         if self._first_use.pending and self.training and not compiling:
-            self._first_use(several[0], self.bank, self.scale, self.shift)
+            self._first_use(several[0], bank, self.scale, self.shift)
         if self.training and params is None and not compiling and _on_host(given) and numba_is_there():
             drawn, soft = draw_and_mix_labels(
                 self._uniform(given.shape[0], COLUMNS, given.device),
                 given,
-                _buffer(self.bank, "labels"),
-                self._classes(on_host=True),
-                bank_size=len(self.bank),
+                _buffer(bank, "labels"),
+                self._classes(),
+                bank_size=len(bank),
                 num_classes=self.num_classes,
                 options=self._options,
             )
@@ -308,16 +309,18 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         size = len(self.bank)
         uniform = self._uniform(labels.shape[0], COLUMNS, labels.device)
         if _on_host(labels) and not torch.compiler.is_compiling():
-            return draw(uniform.numpy(), labels.numpy(), self._classes(on_host=True), size, self._options)
+            tables = self._classes()
+            arrays = None if tables is None else Classes(*(table.numpy() for table in tables))
+            return draw(uniform.numpy(), labels.numpy(), arrays, size, self._options)
         if labels.ndim == 1:
             labels = no_class_last(labels, self.num_classes).clamp(max=self.num_classes - 1)
-        return draw(uniform, labels.detach(), self._classes(on_host=False), size, self._options)
+        return draw(uniform, labels.detach(), self._classes(), size, self._options)
 
-    def _classes(self, *, on_host: bool) -> Classes | None:
+    def _classes(self) -> Classes | None:
         if self.pairing == "any":
             return None
-        classes = Classes(self.cumulative, self.bank.class_start, self.bank.class_count)
-        return Classes(*(table.numpy() for table in classes)) if on_host else classes
+        bank = self.bank
+        return Classes(_buffer(self, "cumulative"), _buffer(bank, "class_start"), _buffer(bank, "class_count"))
 
     def _mix_images(self, inpt: Any, drawn: Draw, partners: Tensor | None = None) -> Any:
         wrapped = isinstance(inpt, tv_tensors.TVTensor)
@@ -337,7 +340,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
     def _units_for(self, dtype: torch.dtype) -> Units:
         scale = _buffer(self, "scale")
         if dtype.is_floating_point:
-            return Units(scale, _buffer(self, "shift"), self._host_units)
+            return Units(scale, _buffer(self, "shift"))
         levels = HIGHEST_PIXEL[dtype] / HIGHEST_PIXEL[self.bank.pixel_dtype]
         return Units.between_integers(scale, levels)
 

@@ -52,13 +52,12 @@ def in_numpy(random, labels, classes, size, chosen):
 def in_numba(random, labels, classes, size, chosen):
     if not numba_is_there():
         pytest.skip("Numba is not installed")
-    arrays = None if classes is None else Classes(*(table.numpy() for table in classes))
     num_classes = int(labels.max()) + 1 if classes is None and labels.ndim == 1 else (
         labels.shape[1] if classes is None else len(classes.count)
     )  # fmt: skip
     bank_labels = torch.zeros(size, dtype=torch.int64)
     return draw_and_mix_labels(
-        random, labels, bank_labels, arrays, bank_size=size, num_classes=num_classes, options=chosen
+        random, labels, bank_labels, classes, bank_size=size, num_classes=num_classes, options=chosen
     )[0].tensors()
 
 
@@ -319,10 +318,8 @@ def test_without_a_mass_every_sample_has_a_partner(total, cut, draw_):
 
 def test_a_draw_in_tensors_and_arrays_shares_memory():
     drawn = Draw(torch.rand(3), torch.arange(3), None)
-    arrays = drawn.arrays()
-    assert isinstance(arrays.lam, np.ndarray)
-    assert arrays.from_batch is None
+    arrays = Draw(drawn.lam.numpy(), drawn.index.numpy(), None)
     assert arrays.tensors().lam.data_ptr() == drawn.lam.data_ptr()
     assert drawn.tensors() is drawn
-    assert arrays.arrays() is arrays
+    assert arrays.tensors().from_batch is None
     assert arrays.as_dict()["from_batch"].tolist() == [False] * 3

@@ -7,18 +7,19 @@ import os
 import warnings
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.transforms.drawing import Draw
+from genmix_transforms.transforms.kernels.native import Function, Layout, run
 from genmix_transforms.transforms.kernels.units import Units
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.uint8, torch.uint16)
-_NONE = np.empty(0, dtype=np.int64)
+_DTYPES = {
+    torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "int16", torch.uint8: "uint8",
+    torch.uint16: "uint16",
+}  # fmt: skip
+"""As NumPy calls them; bfloat16 goes by its bits."""
 
 
 @cache
@@ -35,11 +36,11 @@ def numba_is_there() -> bool:
 
 
 @cache
-def kernels() -> tuple[Any, Any]:
-    """Into other memory, and in place. Numba is imported here."""
-    from genmix_transforms.transforms.kernels.numba_kernel import mix_in_place, mix_into
+def loop(real: torch.dtype, pixel: torch.dtype, *, in_place: bool) -> tuple[Function, Layout]:
+    """The compiled loop for these dtypes, and how its task is packed. Numba is imported here."""
+    from genmix_transforms.transforms.kernels import numba_kernel
 
-    return mix_into, mix_in_place
+    return numba_kernel.mixing(_DTYPES[real], _DTYPES[pixel], in_place=in_place), numba_kernel.TASK
 
 
 def can_mix(images: Tensor, pixels: Tensor, out: Tensor) -> bool:
@@ -62,28 +63,28 @@ def mix_compiled(
     out: Tensor,
 ) -> Tensor:
     """See :func:`genmix_transforms.transforms.kernels.mix_with_bank`; ``out`` may be ``images``."""
-    if images.numel() == 0:
+    size = images.numel()
+    if size == 0:
         return out
-    lam, index, from_batch = drawn.arrays()
-    scale, shift = units.host
+    lam, index, from_batch = drawn.tensors()
+    scale, shift = units
     if images.dtype == torch.float64:
-        lam, scale, shift = (array.astype(np.float64) for array in (lam, scale, shift))
-    batch = _array(images)
-    own, own_row = batch, _NONE
+        lam, scale, shift = lam.double(), scale.double(), shift.double()
+    lam, index, scale, shift = lam.contiguous(), index.contiguous(), scale.contiguous(), shift.contiguous()
+    own = own_row = None
     if from_batch is not None:
         # Before anything is written: in place, a partner may be an image that has been mixed already.
-        chosen = images.index_select(0, torch.from_numpy(index[from_batch]))
-        own = _array(chosen.float() if chosen.dtype == torch.bfloat16 else chosen)
-        own_row = np.where(from_batch, from_batch.cumsum() - 1, -1)
-    read = (batch, _array(pixels), index, lam, scale, shift, own, own_row)
-    into, in_place = kernels()
-    same = out is images or out.data_ptr() == images.data_ptr()
-    kernel, written = (in_place, ()) if same else (into, (_array(out),))
-    # On one core: a second one would first have to fetch the batch from the cache of this one, and is no faster.
-    kernel(*read, *written)
+        own = images.index_select(0, index[from_batch])
+        own = own.float() if own.dtype == torch.bfloat16 else own
+        own_row = torch.where(from_batch, from_batch.cumsum(0) - 1, -1)
+    batch, written = images.data_ptr(), out.data_ptr()
+    function, layout = loop(images.dtype, pixels.dtype, in_place=batch == written)
+    samples, channels = images.shape[0], images.shape[1]
+    task = layout.pack(
+        batch, written, samples, channels, size // (samples * channels),
+        pixels.data_ptr(), pixels.numel(),
+        *((0, 0, 0) if own is None or own_row is None else (own.data_ptr(), own.numel(), own_row.data_ptr())),
+        index.data_ptr(), lam.data_ptr(), scale.data_ptr(), shift.data_ptr(),
+    )  # fmt: skip
+    run(function, task, size)
     return out
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    """A NumPy array over the same memory; bfloat16 as its bits."""
-    return tensor.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()

@@ -1,26 +1,21 @@
 """The draw and the labels of a batch on the CPU, compiled by Numba; the images are :mod:`.compiled`'s."""
 
 from functools import cache
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from genmix_transforms.transforms.drawing import Classes, Draw, Options
+from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Options
+from genmix_transforms.transforms.kernels.native import Function, Layout
 from genmix_transforms.transforms.labels import refuse_out_of_range
-
-_NO_CLASSES = Classes(np.empty((0, 0), dtype=np.float32), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-_NO_LABELS = np.empty(0, dtype=np.int64)
-_NOT = np.empty(0, dtype=np.bool_)
 
 
 @cache
-def step() -> Any:
-    """The loops. Numba is imported here."""
+def loop(*, soft_bank: bool) -> tuple[Function, Layout]:
+    """The compiled loop, and how its task is packed. Numba is imported here."""
     from genmix_transforms.transforms.kernels import numba_draw
 
-    return numba_draw.step
+    return numba_draw.drawing(soft_bank=soft_bank), numba_draw.TASK
 
 
 def draw_and_mix_labels(
@@ -39,7 +34,7 @@ def draw_and_mix_labels(
         uniform: float64 ``(N, COLUMNS)``.
         labels: class indices int64 ``(N,)``, or float32 rows ``(N, K)``.
         bank_labels: likewise, of the bank.
-        classes: arrays; None: every image of the bank equally often.
+        classes: tensors; None: every image of the bank equally often.
         bank_size: how many images the bank has.
         num_classes: K.
         options: of the GenMix.
@@ -51,18 +46,24 @@ def draw_and_mix_labels(
         InputError: an index out of range.
     """
     count = uniform.shape[0]
-    lam, index = np.empty(count, dtype=np.float32), np.empty(count, dtype=np.int64)
-    from_batch = np.empty(count, dtype=np.bool_) if options.real_partner else _NOT
-    cumulative, start, counts = _NO_CLASSES if classes is None else classes
+    lam, index = torch.empty(count, device="cpu"), torch.empty(count, dtype=torch.int64, device="cpu")
+    from_batch = torch.empty(count, dtype=torch.bool, device="cpu") if options.real_partner else None
     if labels.ndim == 1:
-        indices, rows = labels.numpy(), np.empty((count, num_classes), dtype=np.float32)
+        labels = labels.contiguous()
+        rows = torch.empty((count, num_classes), device="cpu")
     else:
-        indices, rows = _NO_LABELS, np.array(labels.numpy(), order="C")
-    in_range = step()(
-        uniform.numpy(), indices, rows, bank_labels.numpy(), cumulative, start, counts, bank_size, options.alpha,
-        options.p, options.real_partner, options.per_sample, classes is not None, options.some_have_no_partner,
-        lam, index, from_batch,
+        rows = labels.clone(memory_format=torch.contiguous_format)
+    if count == 0:
+        return Draw(lam, index, from_batch), rows
+    function, layout = loop(soft_bank=bank_labels.ndim == 2)
+    task = layout.pack(
+        uniform.data_ptr(), COLUMNS, count, num_classes,
+        labels.data_ptr() if labels.ndim == 1 else 0, rows.data_ptr(),
+        bank_labels.data_ptr(), bank_size,
+        *((0, 0, 0) if classes is None else (table.data_ptr() for table in classes)),
+        lam.data_ptr(), index.data_ptr(), 0 if from_batch is None else from_batch.data_ptr(),
+        options.alpha, options.p, options.real_partner, options.per_sample, options.some_have_no_partner,
     )  # fmt: skip
-    if not in_range:
+    if not function(task):
         refuse_out_of_range(labels, num_classes)
-    return Draw(lam, index, from_batch if options.real_partner else None), torch.from_numpy(rows)
+    return Draw(lam, index, from_batch), rows

@@ -28,7 +28,7 @@ def mix_in_pieces(
         return out
     lam, index, from_batch = drawn.tensors()
     compute = torch.float64 if images.dtype == torch.float64 else torch.float32
-    affine = list(zip(*(values.tolist() for values in units.host), strict=True))
+    affine = list(zip(*(values.flatten().tolist() for values in units), strict=True))
     # Before anything is written: in place, a partner may be an image that has been mixed already.
     own = None if from_batch is None else images.index_select(0, index[from_batch])
     own_taken = 0

@@ -4,29 +4,61 @@ What is computed is :func:`genmix_transforms.transforms.drawing.draw`'s and ``fu
 them to the same numbers.
 """
 
-from typing import Any
+from functools import cache
 
 import numpy as np
-from numba.extending import overload
 
-from genmix_transforms.transforms.kernels.numba_kernel import compiled
+from genmix_transforms.transforms.kernels.native import Function, Layout
+from genmix_transforms.transforms.kernels.numba_code import array_at, compiled, entry_point, task_at
+
+TASK = Layout(
+    uniform="q", columns="q", samples="q", classes="q",
+    labels="q", rows="q",  # labels: class indices, or 0 if the rows are given
+    bank_labels="q", bank_size="q",
+    cumulative="q", start="q", count="q",  # 0: every image of the bank equally often
+    lam="q", index="q", from_batch="q",  # what is drawn; from_batch is 0 if no partner is of the batch
+    alpha="d", p="d", real_partner="d", per_sample="q", some_have_none="q",
+)  # fmt: skip
+"""Addresses, and what they are to be read by."""
 
 
-@compiled
-def step(uniform, labels, rows, bank_labels, cumulative, start, count, size, alpha, p, real_partner, per_sample, by_class, some_have_none, lam, index, from_batch):  # type: ignore[no-untyped-def] # fmt: skip # noqa: E501
-    """Draw, and mix the labels, into ``lam``, ``index``, ``from_batch`` and ``rows``.
+@cache
+def drawing(*, soft_bank: bool) -> Function:
+    """The loop that draws and mixes the labels; ``soft_bank``: the bank's labels are rows, not indices.
 
-    ``labels`` are class indices, or empty if ``rows`` are given; ``from_batch`` is empty if no partner is of the batch.
-    Returns whether the indices are in range; if not, nothing is drawn.
+    It returns whether the labels are in range; if not, nothing is drawn.
     """
-    if labels.size and not _one_hot(labels, rows):
-        return False
-    _draw(
-        uniform, labels, rows, cumulative, start, count, size, alpha, p, real_partner, per_sample, by_class,
-        some_have_none, lam, index, from_batch,
-    )  # fmt: skip
-    _mix_labels(rows, rows.copy() if from_batch.size else rows, bank_labels, index, from_batch, lam)
-    return True
+    label_type = np.float32 if soft_bank else np.int64
+
+    @entry_point(TASK)
+    def draw(tasks):  # type: ignore[no-untyped-def]
+        task = task_at(tasks)
+        samples, classes = task.samples, task.classes
+        uniform = array_at(task.uniform, (samples, task.columns), np.float64)
+        labels = array_at(task.labels, samples if task.labels else 0, np.int64)
+        rows = array_at(task.rows, (samples, classes), np.float32)
+        bank_labels = array_at(task.bank_labels, (task.bank_size, classes if soft_bank else 1), label_type)
+        by_class = task.cumulative != 0
+        cumulative = array_at(task.cumulative, (classes, classes), np.float32)
+        start = array_at(task.start, classes, np.int64)
+        count = array_at(task.count, classes, np.int64)
+        lam = array_at(task.lam, samples, np.float32)
+        index = array_at(task.index, samples, np.int64)
+        from_batch = array_at(task.from_batch, samples if task.from_batch else 0, np.bool_)
+        if labels.size and not _one_hot(labels, rows):
+            return 0
+        _draw(
+            uniform, labels, rows, cumulative, start, count, task.bank_size, task.alpha, task.p, task.real_partner,
+            task.per_sample, by_class, task.some_have_none, lam, index, from_batch,
+        )  # fmt: skip
+        own = rows.copy() if from_batch.size else rows
+        if soft_bank:
+            _mix_with_rows(rows, own, bank_labels, index, from_batch, lam)
+        else:
+            _mix_with_indices(rows, own, bank_labels, index, from_batch, lam)
+        return 1
+
+    return draw
 
 
 @compiled
@@ -105,7 +137,7 @@ def _lerp(real, partner, weight):  # type: ignore[no-untyped-def]
 def _mix_with_indices(rows, own, bank_labels, index, from_batch, lam):  # type: ignore[no-untyped-def]
     for number in range(rows.shape[0]):
         of_batch = from_batch.size and from_batch[number]
-        label = -1 if of_batch else bank_labels[index[number]]
+        label = -1 if of_batch else bank_labels[index[number], 0]
         for column in range(rows.shape[1]):
             if of_batch:
                 partner = own[index[number], column]
@@ -120,14 +152,3 @@ def _mix_with_rows(rows, own, bank_labels, index, from_batch, lam):  # type: ign
         source = own if from_batch.size and from_batch[number] else bank_labels
         for column in range(rows.shape[1]):
             rows[number, column] = _lerp(rows[number, column], source[index[number], column], lam[number])
-
-
-def _mix_labels(rows: Any, own: Any, bank_labels: Any, index: Any, from_batch: Any, lam: Any) -> None:
-    """Mix ``rows`` in place: with the bank's labels, indices or rows, or with rows of ``own``."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_mix_labels)
-def _mix_labels_by_form(rows, own, bank_labels, index, from_batch, lam):  # type: ignore[no-untyped-def]
-    mix = _mix_with_indices if bank_labels.ndim == 1 else _mix_with_rows
-    return lambda rows, own, bank_labels, index, from_batch, lam: mix(rows, own, bank_labels, index, from_batch, lam)

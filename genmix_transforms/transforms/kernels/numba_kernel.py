@@ -1,92 +1,109 @@
 """The loops over images that Numba compiles. Imported where they run: Numba is an extra.
 
-Images are seen as two-dimensional, a row a channel of an image, so that scale and shift are constant in the inner loop
-and the compiler turns it into vector instructions. bfloat16 travels as its bits, int16: NumPy has no such type.
-
-Compiled code is kept beside this file (or in Numba's cache folder), as Python keeps its own, for later processes.
+A row is a channel of an image, so that scale and shift are constant in the inner loop and the compiler turns it into
+vector instructions. bfloat16 travels as its bits, int16: NumPy has no such type.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
+
+from genmix_transforms.transforms.kernels.native import Function, Layout, parallel_region
+from genmix_transforms.transforms.kernels.numba_code import FASTMATH, array_at, compiled, entry_point, task_at
+
+TASK = Layout(
+    batch="q", out="q", samples="q", channels="q", values="q",  # values of a channel
+    pixels="q", pixels_size="q",
+    own="q", own_size="q", own_row="q",  # partners of the batch; of each sample its row there or -1, or nothing: 0
+    index="q", lam="q", scale="q", shift="q",
+)  # fmt: skip
+"""Addresses, and numbers of values."""
 
 _ONE_F32, _HALF_F32 = np.float32(1), np.float32(0.5)
 _WHOLE = np.float32(12582912.0)  # adding it and taking it away rounds to a whole number, halves to even
 _ROUND = np.uint32(0x7FFF)
 _ONE, _SIXTEEN = np.uint32(1), np.uint32(16)
 
-# A multiplication and an addition may be fused, as in torch.lerp; nothing else is rearranged.
-_FASTMATH = {"contract"}
+SEVERAL_THREADS = parallel_region() is not None
+
+_thread_number = types.ExternalFunction("omp_get_thread_num", types.int32())
+_threads = types.ExternalFunction("omp_get_num_threads", types.int32())
 
 
-def compiled(function: Any) -> Any:
-    """Compile; keep the result if there is a folder that can be written to."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FASTMATH}
-    try:
-        return njit(function, cache=True, **options)
-    except RuntimeError:  # "no locator available": a read-only installation and no cache folder
-        return njit(function, **options)
+@cache
+def mixing(real: str, of_bank: str, *, in_place: bool) -> Function:
+    """The loop for a batch and a bank of these dtypes, by their names; bfloat16 is "int16"."""
+    real_type, pixel_type = np.dtype(real).type, np.dtype(of_bank).type
+    weight_type = np.float64 if real == "float64" else np.float32
+    own_type = np.float32 if real == "int16" else real_type
+    one, zero = weight_type(1), weight_type(0)
+    several_threads = SEVERAL_THREADS  # compiled code is kept under what it closes over: it must name this
 
-
-@compiled
-def mix_into(batch, pixels, index, lam, scale, shift, own, own_row, out):  # type: ignore[no-untyped-def]
-    """Mix into ``out``. ``own_row`` is empty, or -1 where a partner is of the bank."""
-    channels, one, zero = scale.size, scale.dtype.type(1), scale.dtype.type(0)
-    batch, pixels, own, out = (
-        _rows(batch, channels),
-        _rows(pixels, channels),
-        _rows(own, channels),
-        _rows(out, channels),
-    )
-    for number in range(index.size):
-        for channel in range(channels):
-            row = number * channels + channel
-            if own_row.size and own_row[number] >= 0:
-                partner = own[own_row[number] * channels + channel]
-                _mix_row_into(batch[row], partner, lam[number], one, zero, out[row])
+    @entry_point(TASK)
+    def mix(tasks):  # type: ignore[no-untyped-def]
+        task = task_at(tasks)
+        samples, channels, values = task.samples, task.channels, task.values
+        size = samples * channels * values
+        batch = array_at(task.batch, size, real_type)
+        out = array_at(task.out, size, real_type)
+        pixels = array_at(task.pixels, task.pixels_size, pixel_type)
+        own = array_at(task.own, task.own_size, own_type)
+        own_row = array_at(task.own_row, samples, np.int64)
+        index = array_at(task.index, samples, np.int64)
+        lam = array_at(task.lam, samples, weight_type)
+        scale = array_at(task.scale, channels, weight_type)
+        shift = array_at(task.shift, channels, weight_type)
+        here, end = _of_this_thread(size) if several_threads else (0, size)
+        while here < end:
+            row, place = here // values, here % values
+            count = min(values - place, end - here)
+            number, channel = row // channels, row % channels
+            read, written = batch[here : here + count], out[here : here + count]
+            if task.own_row and own_row[number] >= 0:
+                start = (own_row[number] * channels + channel) * values + place
+                partner = own[start : start + count]
+                if in_place:
+                    _mix_row_in_place(read, partner, lam[number], one, zero)
+                else:
+                    _mix_row(read, partner, lam[number], one, zero, written)
             else:
-                pixel = pixels[index[number] * channels + channel]
-                _mix_row_into(batch[row], pixel, lam[number], scale[channel], shift[channel], out[row])
+                start = (index[number] * channels + channel) * values + place
+                pixel = pixels[start : start + count]
+                if in_place:
+                    _mix_row_in_place(read, pixel, lam[number], scale[channel], shift[channel])
+                else:
+                    _mix_row(read, pixel, lam[number], scale[channel], shift[channel], written)
+            here += count
+        return 0
+
+    return mix
 
 
 @compiled
-def mix_in_place(batch, pixels, index, lam, scale, shift, own, own_row):  # type: ignore[no-untyped-def]
-    """As :func:`mix_into`, into ``batch`` itself.
+def _of_this_thread(size):  # type: ignore[no-untyped-def]
+    """The part of a loop that is this thread's: where it begins and ends."""
+    thread, threads = _thread_number(), _threads()
+    return size * thread // threads, size * (thread + 1) // threads
+
+
+@compiled
+def _mix_row(real, partner, weight, scale, shift, out):  # type: ignore[no-untyped-def]
+    for place in range(real.size):
+        out[place] = _mix(real[place], partner[place], weight, scale, shift)
+
+
+@compiled
+def _mix_row_in_place(real, partner, weight, scale, shift):  # type: ignore[no-untyped-def]
+    """As :func:`_mix_row`, into ``real``.
 
     A function of its own: one loop for both would not use vectors in place, as it would first ask whether what it
     writes is what it reads.
     """
-    channels, one, zero = scale.size, scale.dtype.type(1), scale.dtype.type(0)
-    batch, pixels, own = _rows(batch, channels), _rows(pixels, channels), _rows(own, channels)
-    for number in range(index.size):
-        for channel in range(channels):
-            row = number * channels + channel
-            if own_row.size and own_row[number] >= 0:
-                partner = own[own_row[number] * channels + channel]
-                _mix_row(batch[row], partner, lam[number], one, zero)
-            else:
-                pixel = pixels[index[number] * channels + channel]
-                _mix_row(batch[row], pixel, lam[number], scale[channel], shift[channel])
-
-
-@compiled
-def _rows(images, channels):  # type: ignore[no-untyped-def]
-    """``(N, C, *spatial)`` as ``(N * C, values)``."""
-    return images.reshape((images.shape[0] * channels, images.size // max(1, images.shape[0] * channels)))
-
-
-@compiled
-def _mix_row_into(real, pixels, weight, scale, shift, out):  # type: ignore[no-untyped-def]
     for place in range(real.size):
-        out[place] = _mix(real[place], pixels[place], weight, scale, shift)
-
-
-@compiled
-def _mix_row(real, pixels, weight, scale, shift):  # type: ignore[no-untyped-def]
-    for place in range(real.size):
-        real[place] = _mix(real[place], pixels[place], weight, scale, shift)
+        real[place] = _mix(real[place], partner[place], weight, scale, shift)
 
 
 @compiled
@@ -134,7 +151,7 @@ def _mix(real: Any, pixel: Any, weight: Any, scale: Any, shift: Any) -> Any:
     raise NotImplementedError("compiled code only")
 
 
-@overload(_mix, jit_options={"fastmath": _FASTMATH})
+@overload(_mix, jit_options={"fastmath": FASTMATH})
 def _mix_by_type(real, pixel, weight, scale, shift):  # type: ignore[no-untyped-def]
     mix = _MIX[real]
     return lambda real, pixel, weight, scale, shift: mix(real, pixel, weight, scale, shift)

@@ -53,11 +53,10 @@ def make_units(channels, dimensions, *, dtype=F32, bank_dtype=U8, plain=False):
     shift = -0.7 + levels / 2
     if plain:
         scale, shift = torch.full((channels,), 1 / HIGHEST[bank_dtype]), torch.zeros(channels)
-    host = scale.numpy(), shift.numpy()
     scale, shift = (values.view(-1, *[1] * (dimensions - 2)) for values in (scale, shift))
     if not dtype.is_floating_point:
         return Units.between_integers(scale, HIGHEST[dtype] / HIGHEST[bank_dtype])
-    return Units(scale, shift, host)
+    return Units(scale, shift)
 
 
 def random_images(shape, dtype, generator):
@@ -104,7 +103,7 @@ class Case:
             index = torch.where(own, (torch.arange(count) + 2) % max(1, count), index)
         self.draw = Draw(lam, index, own)
         if self.arrays:
-            self.draw = self.draw.arrays()
+            self.draw = Draw(*(None if value is None else value.numpy() for value in self.draw))
         self.units = make_units(
             self.shape[1], len(self.shape), dtype=self.dtype, bank_dtype=self.bank_dtype, plain=self.plain
         )
@@ -115,7 +114,7 @@ class Case:
         width = math.prod(self.shape[2:])
         real = self.images.double().numpy().reshape(*self.shape[:2], width)
         pixels = self.pixels.double().numpy().reshape(len(self.pixels), self.shape[1], width)
-        scale, shift = (values.astype(np.float64) for values in self.units.host)
+        scale, shift = (values.double().flatten().numpy() for values in self.units)
         mixed, size = np.empty_like(real), np.empty_like(real)
         for n in range(self.shape[0]):
             for c in range(self.shape[1]):
@@ -240,7 +239,7 @@ def dequantised(case):
     dtype = np.float64 if case.dtype == F64 else np.float32
     index = torch.as_tensor(case.draw.index)
     pixels = case.pixels[index].double().numpy()
-    scale, shift = (values.astype(np.float64).reshape(-1, *[1] * (len(case.shape) - 2)) for values in case.units.host)
+    scale, shift = (values.double().numpy().reshape(-1, *[1] * (len(case.shape) - 2)) for values in case.units)
     product = pixels * scale  # exact: 24 bits times 16
     return (product + shift).astype(dtype), (product.astype(dtype) + shift.astype(dtype)).astype(dtype)
 
@@ -309,7 +308,7 @@ def law_overflow_is_infinite(mix, dtype):
     """As a conversion's, not a large number with the other sign."""
     if dtype == F16:
         images = torch.full((1, 1, 2, 2), 60000.0, dtype=F16)
-        units = Units(torch.full((1, 1, 1), 1000.0), torch.zeros(1, 1, 1), (np.float32([1000]), np.float32([0])))
+        units = Units(torch.full((1, 1, 1), 1000.0), torch.zeros(1, 1, 1))
         draw = Draw(torch.tensor([0.5]), torch.tensor([0]), None)
         mixed = mix(images, torch.full((1, 1, 2, 2), 255, dtype=U8), draw, units)
         assert bool((mixed == torch.inf).all())

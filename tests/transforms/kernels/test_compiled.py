@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("numba", reason="Numba is an extra: pip install 'genmix-transforms[cpu]'")
 
 from genmix_transforms.transforms.drawing import Draw
-from genmix_transforms.transforms.kernels import Units, compiled
+from genmix_transforms.transforms.kernels import Units, compiled, native
 from genmix_transforms.transforms.kernels.compiled import can_mix, mix_compiled
 
 DTYPES = (torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.uint16)
@@ -51,7 +51,7 @@ def test_every_bfloat16():
     bits = torch.arange(65536, dtype=torch.int32).to(torch.uint16)
     images = bits.view(torch.bfloat16).view(1, 1, 256, 256)
     lam = torch.tensor([0.4])
-    units = Units(torch.ones(1, 1, 1), torch.zeros(1, 1, 1), (torch.ones(1).numpy(), torch.zeros(1).numpy()))
+    units = Units(torch.ones(1, 1, 1), torch.zeros(1, 1, 1))
     draw = Draw(lam, torch.tensor([0]), None)
     mixed = mix(images, torch.zeros(1, 1, 256, 256, dtype=torch.uint8), draw, units)
     expected = torch.lerp(images.float(), torch.zeros(1), lam).bfloat16()
@@ -72,6 +72,62 @@ def test_after_a_fork(make_case):
     process.join(60)
     assert process.exitcode == 0
     assert queue.get() == expected.flatten().tolist()
+
+
+@pytest.fixture
+def threads():
+    """To say how many torch has; as many as before, afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+BIG = (3, 3, 211, 201)
+"""Of values that 2, 3 or 5 threads cannot share evenly, in the middle of rows."""
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_however_many_threads(make_case, threads, monkeypatch, count, inplace, dtype):
+    """The same bits. All of them took part, each with a share of its own."""
+    asked = []
+    parallel = native.parallel_region()
+    if parallel is None:
+        pytest.skip("torch runs on another library of threads than OpenMP here")
+    monkeypatch.setattr(native, "parallel_region", lambda: lambda *of: asked.append(of[2]) or parallel(*of))
+    found = []
+    for number in (1, count):
+        threads(number)
+        found.append(make_case(shape=BIG, own="some", inplace=inplace, dtype=dtype).run(mix))
+    assert torch.equal(*found)
+    assert asked == [count]
+
+
+def test_a_batch_of_one_image_is_shared_too(make_case, threads):
+    threads(2)
+    make_case(shape=(1, 1, 300, 300), own="all").run(mix)
+
+
+def test_after_a_fork_of_a_process_with_threads(make_case, threads):
+    """Which did not come along. DataLoader's workers have one thread; others that fork may not."""
+    threads(2)
+    expected = make_case(shape=BIG).run(mix)
+    case = make_case(shape=BIG)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+
+    def forked():
+        mixed = mix(case.images, case.pixels, case.draw, case.units, out=case.images)
+        queue.put(mixed.numpy()[-1, -1, -1].tolist())
+
+    process = context.Process(target=forked)
+    process.start()
+    process.join(60)
+    hangs = process.is_alive()
+    process.kill()
+    assert not hangs
+    assert queue.get() == expected[-1, -1, -1].tolist()
 
 
 def test_several_callers_at_once(make_case):
