@@ -120,6 +120,18 @@ def test_what_needs_weights_stays_empty_without(scripts):
     assert list(missing) == ["textual-inversion"]
 
 
+def test_generators_in_another_precision(scripts):
+    choose = scripts["table1"].choose_recipes
+    names = ["dcgan", "adm-scratch"]
+    as_it_is, _ = choose(names, preset="small", side=64, weights={})
+    assert [recipe.training.get("mixed_precision", "no") for recipe in as_it_is.values()] == ["bf16", "no"]
+    for precision in ("no", "bf16"):
+        changed, _ = choose(names, preset="small", side=64, weights={}, precision=precision)
+        for name in names:
+            expected = {**as_it_is[name].training, "mixed_precision": precision}
+            assert changed[name] == replace(as_it_is[name], training=expected)
+
+
 def test_what_is_asked_for_wrongly(scripts):
     choose = scripts["table1"].choose_recipes
     with pytest.raises(InputError, match="no generator 'gan' in the preset small; there are dcgan, stylegan"):

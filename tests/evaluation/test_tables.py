@@ -1,6 +1,8 @@
 """The tables by value: their layout, their numbers, and that no name breaks them."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -249,6 +251,18 @@ def test_environments_are_closed():
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 3
     for rule in ("toprule", "midrule", "bottomrule"):
         assert text.count(rf"\{rule}" + "\n") == 3
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
+@pytest.mark.parametrize("classes", [("cyst", "metastasis"), (r"50% & $5 #1 \x {y}_", "~^<|>[*] größer --")])
+def test_latex_takes_it(tmp_path, classes):
+    """With the one package that its first line names."""
+    results = make_many({"baseline": 0.3, "genmix:a_b": 0.2}, classes=classes, missing={"genmix:ldm": "100% <gone>"})
+    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}%s\end{document}"
+    (tmp_path / "table.tex").write_text(document % f"\n{results.to_latex()}\n", encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_a_minus_is_a_minus_and_a_hyphen_a_hyphen():
