@@ -246,11 +246,19 @@ def waiting(mixes: dict[str, Mix], images: Tensor, labels: Tensor) -> str:
     return "\n".join(lines)
 
 
-def in_a_process_of_its_own(setting: Setting) -> str:
-    """As ``measure``. What earlier tables left in the heap would decide whose memory comes without page faults."""
-    fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(1, mp_context=fork) as pool:
+def in_a_process_of_its_own(setting: Setting, *, numba: bool) -> str:
+    """As ``measure``. What earlier tables left in the heap would decide whose memory comes without page faults.
+
+    A new process, not a forked one: there GenMix would stay on one thread.
+    """
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=fresh, initializer=None if numba else hide_numba) as pool:
         return pool.submit(measure, setting).result()
+
+
+def hide_numba() -> None:
+    """As if it were not installed."""
+    sys.modules["numba"] = None  # type: ignore[assignment]
 
 
 def missing_peers() -> list[str]:
@@ -303,16 +311,13 @@ def main() -> None:
     if arguments.processor_time and (device.type != "cpu" or threads_wanted != [1]):
         parser.error("--processor-time is of one thread on the CPU: --threads 1 --device cpu")
     if arguments.without_numba:
-        sys.modules["numba"] = None  # type: ignore[assignment]
-    torch.set_num_threads(1)  # threads would not survive the fork
+        hide_numba()
     print(versions(numba=not arguments.without_numba))
     if missing_peers():
         print(f"\nNot installed, and left out: {', '.join(missing_peers())} (pip install '.[bench]')")
     print(f"\n{'Processor' if arguments.processor_time else 'Wall-clock'} time.", end=" ")
     dtypes = [DTYPES[name] for name in arguments.dtypes]
     print(first_calls(dtypes, device), flush=True)
-    # CUDA survives no fork, and has an allocator of its own.
-    forks = device.type == "cpu" and "fork" in multiprocessing.get_all_start_methods()
     for threads, shape, dtype in itertools.product(threads_wanted, shapes, dtypes):
         setting = Setting(
             shape,
@@ -324,7 +329,9 @@ def main() -> None:
             seconds=arguments.seconds,
             processor_time=arguments.processor_time,
         )
-        print(f"\n{in_a_process_of_its_own(setting) if forks else measure(setting)}", flush=True)
+        apart = device.type == "cpu"  # CUDA has an allocator of its own
+        found = in_a_process_of_its_own(setting, numba=not arguments.without_numba) if apart else measure(setting)
+        print(f"\n{found}", flush=True)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class HeldRows(KeepsDtypes):
         self._count = int(count.sum())
         for name, tensor in (
             ("pixels", None if in_memory is None else in_memory.images),
-            ("labels", rows.labels() if isinstance(rows, MappedRows) else rows.labels),
+            ("labels", (rows.labels() if isinstance(rows, MappedRows) else rows.labels).contiguous()),
             ("class_start", count.cumsum(0) - count),
             ("class_count", count),
         ):

@@ -393,7 +393,8 @@ class SyntheticBank(Curation):
             How many images more there are.
 
         Raises:
-            InputError: the bank was neither saved nor loaded.
+            InputError: the bank was neither saved nor loaded, or another one has taken its place in the files: of other
+                classes, or of images or labels of another kind.
             CorruptFileError: as :meth:`load`.
         """
         if self._opened is None:
@@ -402,8 +403,23 @@ class SyntheticBank(Curation):
         if loading.generation(self._opened.folder) != self._generation:
             known = None if self._mapped is None else {shard.entry.file: shard for shard in self._mapped.shards}
             manifest, mapped = loading.open_rows(self._opened, known)
+            self._check_same_kind(manifest)
             self._adopt(manifest, mapped, self.device)
         return len(self) - before
+
+    def _check_same_kind(self, manifest: Manifest) -> None:
+        """Whoever uses this bank (GenMix among them) has made arrangements for what it holds."""
+        assert self._opened is not None
+        labels = "index" if self.labels.ndim == 1 else "probabilities"
+        mine = (self.image_shape, self.pixel_dtype, labels, self.classes)
+        # Classes that were asked for by name stay as they are: images are brought to them, or refused, by name.
+        classes = manifest.classes if self._opened.classes is None else self.classes
+        found = (manifest.shape, manifest.pixel_dtype, manifest.labels, classes)
+        if found != mine:
+            raise InputError(
+                f"refresh: {self._opened.folder} holds another bank now: images, labels and classes {found}, "
+                f"these are {mine}; open it with SyntheticBank.load"
+            )
 
     def verify(self) -> None:
         """Check the files this bank was saved to or loaded from against their checksums.

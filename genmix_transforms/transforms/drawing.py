@@ -123,6 +123,8 @@ class Options:
                 raise InputError(f"GenMix: {name} is a probability, from 0 to 1, got {value!r}")
         for name in ("alpha", "p", "real_partner"):
             object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("per_sample", "some_have_no_partner"):
+            object.__setattr__(self, name, bool(getattr(self, name)))
 
 
 def draw(uniform: Array, labels: Array, classes: Classes | None, bank_size: int, options: Options) -> Draw:

@@ -21,7 +21,7 @@ def draw_lambda(
     Returns:
         float32 ``(count,)`` in [0, 1].
     """
-    return torch.rand(count, device=device, generator=generator).pow_(1 / alpha)
+    return torch.rand(count, dtype=torch.float32, device=device, generator=generator).pow_(1 / alpha)
 
 
 def genmix(

@@ -18,9 +18,11 @@ from genmix_transforms.transforms import functional
 from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Options, draw, replayed
 from genmix_transforms.transforms.first_use import FirstUse
 from genmix_transforms.transforms.kernels import Units, mix_with_bank
+from genmix_transforms.transforms.kernels.compiled import loop as mixing_loop
 from genmix_transforms.transforms.kernels.compiled import numba_is_there
 from genmix_transforms.transforms.kernels.compiled_draw import draw_and_mix_labels
 from genmix_transforms.transforms.kernels.compiled_draw import loop as drawing_loop
+from genmix_transforms.transforms.kernels.native import has_address
 from genmix_transforms.transforms.labels import (
     LabelsGetter,
     index_or_rows,
@@ -183,7 +185,9 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         ):
             self.register_buffer(name, tensor.to(bank.device), persistent=False)
         if bank.device.type == "cpu" and numba_is_there():
-            drawing_loop(soft_bank=bank.labels.ndim == 2)  # before any worker is forked: they then share it
+            # Before any worker is forked: they then share them.
+            drawing_loop(soft_bank=bank.labels.ndim == 2)
+            mixing_loop(torch.float32, bank.pixel_dtype, in_place=inplace)
 
     def forward(self, *inputs: Any, params: Mapping[str, Tensor] | None = None) -> Any:
         """Mix a sample: ``(images, labels)``, a dict, or anything nested that holds both.
@@ -218,7 +222,10 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
     def draw(self, *inputs: Any) -> dict[str, Tensor]:
         """Draw what a call with this sample would draw, without mixing it: ``params`` for :meth:`forward`, later."""
         labels = self._labels_of(inputs[0] if len(inputs) == 1 else inputs)
-        return self._draw(index_or_rows(labels, num_classes=self.num_classes)).as_dict()
+        given = index_or_rows(labels, num_classes=self.num_classes)
+        if given.ndim == 1:
+            one_hot(given, self.one_hot_table, self.one_hot)  # which says if one is out of range
+        return self._draw(given).as_dict()
 
     def prefetch(self, loader: Iterable[Any]) -> Prefetched:
         """The batches of a loader, mixed, and on the bank's device.
@@ -308,7 +315,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         """A draw for samples with these labels: class indices (in range, on the CPU), or rows."""
         size = len(self.bank)
         uniform = self._uniform(labels.shape[0], COLUMNS, labels.device)
-        if _on_host(labels) and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and _on_host(labels):
             tables = self._classes()
             arrays = None if tables is None else Classes(*(table.numpy() for table in tables))
             return draw(uniform.numpy(), labels.numpy(), arrays, size, self._options)
@@ -378,8 +385,9 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
 
 
 def _on_host(labels: Tensor) -> bool:
-    """Whether these labels can be worked on as NumPy arrays."""
-    return labels.is_cpu and type(labels) is Tensor and not labels.requires_grad
+    """Whether these labels can be read in this process's memory, and nobody follows what is done with them."""
+    plain = labels.is_cpu and type(labels) is Tensor and not labels.requires_grad and not labels.is_neg()
+    return plain and has_address(labels)
 
 
 def _check_writable(images: Tensor) -> None:

@@ -183,6 +183,32 @@ def test_refresh_keeps_the_order_of_classes_that_was_asked_for_later(folder, res
     assert values(bank) == [*range(13, 20), 77, *range(10, 13), *range(10), 77]
 
 
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize(
+    ("classes", "shape", "soft"),
+    [
+        (CLASSES[:2], (1, 4, 4), False),
+        (tuple(reversed(CLASSES)), (1, 4, 4), False),
+        (CLASSES, (1, 2, 2), False),
+        (CLASSES, (1, 4, 4), True),
+    ],
+    ids=["fewer classes", "another order", "smaller images", "soft labels"],
+)
+def test_another_bank_in_the_place_of_this_one(tmp_path, resident, classes, shape, soft):
+    """GenMix has been made for the old one: it would read beyond the end of the new one."""
+    labels = torch.arange(6) % len(classes)
+    old = SyntheticBank(torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.arange(6) % 3, classes=CLASSES)
+    old.save(tmp_path / "bank")
+    bank = SyntheticBank.load(tmp_path / "bank", resident=resident)
+    given = torch.nn.functional.one_hot(labels).float() if soft else labels
+    SyntheticBank(torch.ones(6, *shape, dtype=torch.uint8), given, classes=classes).save(
+        tmp_path / "bank", overwrite=True
+    )
+    with pytest.raises(InputError, match="refresh: .* holds another bank now: .*; open it with SyntheticBank.load"):
+        bank.refresh()
+    assert (bank.classes, bank.image_shape, len(bank)) == (CLASSES, (1, 4, 4), 6)
+
+
 def test_a_bank_just_saved_is_up_to_date(folder, tmp_path, monkeypatch):
     bank = SyntheticBank.load(folder)
     bank.save(tmp_path / "other")

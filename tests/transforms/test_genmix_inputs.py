@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -443,3 +444,84 @@ def test_built_under_another_default_device(random_bank, batch, pairing):
     mixed = genmix(4 * images - 2, labels)
     torch.manual_seed(0)
     assert all(torch.equal(*pair) for pair in zip(mixed, expected(4 * images - 2, labels), strict=True))
+
+
+# Compiled loops read memory by its address: what they are given has been looked at
+
+
+@pytest.mark.parametrize(
+    "lay",
+    [
+        lambda labels: torch.stack([labels, -labels - 1], dim=1)[:, 0],
+        lambda labels: F.one_hot(labels, 3).float().T.contiguous().T,
+        lambda labels: torch.cat([F.one_hot(labels, 3).float(), torch.full((12, 3), 7.0)], dim=1)[:, :3],
+        lambda labels: torch.tensor([[0.5, 0.25, 0.25]]).expand(12, 3),
+    ],
+    ids=["a column of a table", "transposed", "some columns", "expanded"],
+)
+def test_labels_of_a_bank_in_any_layout(random_bank, batch, lay):
+    """Sorted by class, as a bank keeps them, and still not one after the other."""
+    pixels = random_bank().images
+    labels = lay(torch.arange(12) // 4)
+    assert not labels.is_contiguous()
+    banks = [SyntheticBank(pixels, given, classes=["a", "b", "c"]) for given in (labels, labels.clone().contiguous())]
+    found, expected = (
+        GenMix(bank, real_partner=0.3, generator=torch.Generator().manual_seed(0))(*batch(50)) for bank in banks
+    )
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    assert torch.allclose(found[1].sum(dim=1), torch.ones(50), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("soft_bank", [False, True])
+@pytest.mark.parametrize("params", [False, True])
+def test_whatever_torchs_default_dtype(random_bank, batch, dtype, soft_bank, params):
+    images, labels = batch()
+    expected = (genmix := GenMix(random_bank(soft=soft_bank), generator=torch.Generator().manual_seed(0)))(
+        images, labels
+    )
+    given = genmix.params if params else None
+    bank = random_bank(soft=soft_bank)
+    torch.set_default_dtype(dtype)
+    try:
+        genmix = GenMix(bank, generator=torch.Generator().manual_seed(0))
+        found = genmix(images, labels, params=given)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert genmix.params["lam"].dtype == found[1].dtype == torch.float32
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_within_functionalize(random_bank, batch):
+    """Its tensors have no memory of their own."""
+    images, labels = batch()
+    for pairing in ("any", "same"):
+        genmix = GenMix(random_bank(), pairing=pairing, check_range=False)
+        mixed, soft = torch.func.functionalize(lambda x, y, genmix=genmix: genmix(x, y))(images, labels)
+        assert (mixed.shape, soft.shape) == (images.shape, (4, 3))
+        assert torch.allclose(soft.sum(dim=1), torch.ones(4), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["scale", "cumulative"])
+def test_a_table_left_on_another_device(random_bank, batch, name):
+    genmix = GenMix(random_bank(), pairing="same", check_range=False)
+    genmix._buffers[name] = genmix._buffers[name].to("meta")
+    with pytest.raises((InputError, TypeError, NotImplementedError), match="meta"):
+        genmix(*batch())
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_booleans_of_numpy(random_bank, batch, per_sample):
+    genmix = GenMix(random_bank(), per_sample=np.bool_(per_sample))
+    genmix(*batch())
+    assert len(genmix.params["lam"].unique()) == (4 if per_sample else 1)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [-1, 0, 1, 2]])
+@pytest.mark.parametrize("pairing", ["any", "same"])
+def test_labels_out_of_range_are_not_drawn_for(random_bank, batch, labels, pairing):
+    images, _ = batch()
+    with pytest.raises(InputError, match="but there are 3 classes"):
+        GenMix(random_bank(), pairing=pairing).draw(images, torch.tensor(labels))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.transforms.drawing import Draw
-from genmix_transforms.transforms.kernels.native import Function, Layout, run
+from genmix_transforms.transforms.kernels.native import Function, Layout, address, run, threads_for
 from genmix_transforms.transforms.kernels.units import Units
 
 _DTYPES = {
@@ -44,10 +44,11 @@ def loop(real: torch.dtype, pixel: torch.dtype, *, in_place: bool) -> tuple[Func
 
 
 def can_mix(images: Tensor, pixels: Tensor, out: Tensor) -> bool:
-    """Whether these layouts and dtypes are compiled for: contiguous, and anything but float16."""
+    """Whether these layouts and dtypes are compiled for: contiguous, and anything but float16. All are on the CPU."""
     return (
         numba_is_there()
         and images.dtype in _DTYPES
+        and not images.is_neg()
         and images.is_contiguous()
         and pixels.is_contiguous()
         and (out is images or out.is_contiguous())
@@ -77,14 +78,17 @@ def mix_compiled(
         own = images.index_select(0, index[from_batch])
         own = own.float() if own.dtype == torch.bfloat16 else own
         own_row = torch.where(from_batch, from_batch.cumsum(0) - 1, -1)
-    batch, written = images.data_ptr(), out.data_ptr()
+    batch, written = address(images, images.dtype), address(out, images.dtype)
     function, layout = loop(images.dtype, pixels.dtype, in_place=batch == written)
     samples, channels = images.shape[0], images.shape[1]
+    threads = threads_for(size)
     task = layout.pack(
         batch, written, samples, channels, size // (samples * channels),
-        pixels.data_ptr(), pixels.numel(),
-        *((0, 0, 0) if own is None or own_row is None else (own.data_ptr(), own.numel(), own_row.data_ptr())),
-        index.data_ptr(), lam.data_ptr(), scale.data_ptr(), shift.data_ptr(),
+        address(pixels, pixels.dtype), pixels.numel(),
+        *((0, 0, 0) if own is None or own_row is None else
+          (address(own, own.dtype), own.numel(), address(own_row, torch.int64))),
+        address(index, torch.int64), address(lam, scale.dtype), address(scale, scale.dtype),
+        address(shift, scale.dtype), threads,
     )  # fmt: skip
-    run(function, task, size)
+    run(function, task, threads)
     return out

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Options
-from genmix_transforms.transforms.kernels.native import Function, Layout
+from genmix_transforms.transforms.kernels.native import Function, Layout, address
 from genmix_transforms.transforms.labels import refuse_out_of_range
 
 
@@ -31,7 +31,7 @@ def draw_and_mix_labels(
     """What :func:`genmix_transforms.transforms.drawing.draw` draws, and the labels mixed by it.
 
     Args:
-        uniform: float64 ``(N, COLUMNS)``.
+        uniform: float64 ``(N, COLUMNS)``; like all tensors here contiguous and on the CPU, but for the labels.
         labels: class indices int64 ``(N,)``, or float32 rows ``(N, K)``.
         bank_labels: likewise, of the bank.
         classes: tensors; None: every image of the bank equally often.
@@ -46,22 +46,27 @@ def draw_and_mix_labels(
         InputError: an index out of range.
     """
     count = uniform.shape[0]
-    lam, index = torch.empty(count, device="cpu"), torch.empty(count, dtype=torch.int64, device="cpu")
+    lam = torch.empty(count, dtype=torch.float32, device="cpu")
+    index = torch.empty(count, dtype=torch.int64, device="cpu")
     from_batch = torch.empty(count, dtype=torch.bool, device="cpu") if options.real_partner else None
     if labels.ndim == 1:
         labels = labels.contiguous()
-        rows = torch.empty((count, num_classes), device="cpu")
+        rows = torch.empty((count, num_classes), dtype=torch.float32, device="cpu")
     else:
         rows = labels.clone(memory_format=torch.contiguous_format)
     if count == 0:
         return Draw(lam, index, from_batch), rows
+    own = None if from_batch is None else torch.empty_like(rows)
+    label_dtype = torch.int64 if bank_labels.ndim == 1 else torch.float32
     function, layout = loop(soft_bank=bank_labels.ndim == 2)
     task = layout.pack(
-        uniform.data_ptr(), COLUMNS, count, num_classes,
-        labels.data_ptr() if labels.ndim == 1 else 0, rows.data_ptr(),
-        bank_labels.data_ptr(), bank_size,
-        *((0, 0, 0) if classes is None else (table.data_ptr() for table in classes)),
-        lam.data_ptr(), index.data_ptr(), 0 if from_batch is None else from_batch.data_ptr(),
+        address(uniform, torch.float64), COLUMNS, count, num_classes,
+        address(labels, torch.int64) if labels.ndim == 1 else 0, address(rows, torch.float32),
+        0 if own is None else address(own, torch.float32),
+        address(bank_labels, label_dtype), bank_size,
+        *((0, 0, 0) if classes is None else map(address, classes, (torch.float32, torch.int64, torch.int64))),
+        address(lam, torch.float32), address(index, torch.int64),
+        0 if from_batch is None else address(from_batch, torch.bool),
         options.alpha, options.p, options.real_partner, options.per_sample, options.some_have_no_partner,
     )  # fmt: skip
     if not function(task):

@@ -8,6 +8,7 @@ from genmix_transforms.transforms.kernels.compiled import can_mix, mix_compiled
 from genmix_transforms.transforms.kernels.cpu import mix_in_pieces
 from genmix_transforms.transforms.kernels.cuda import mix_fused, triton_is_there
 from genmix_transforms.transforms.kernels.eager import mix_plainly
+from genmix_transforms.transforms.kernels.native import has_address
 from genmix_transforms.transforms.kernels.units import Units
 
 
@@ -35,10 +36,11 @@ def mix_with_bank(
         ``out``, or a tensor like ``images``. With gradients if the images require them; then ``out`` must be None.
     """
     # The fast ways write into memory of their own choice, which neither a compiler, nor autograd, nor a subclass that
-    # watches every operation (a FakeTensor, MONAI's MetaTensor) can follow.
+    # watches every operation (a FakeTensor, MONAI's MetaTensor) can follow; some tensors (functionalize's) have none.
     if (
         type(images) is Tensor
         and not torch.compiler.is_compiling()
+        and has_address(images)
         and not (images.requires_grad and torch.is_grad_enabled())
     ):
         if images.is_cpu:

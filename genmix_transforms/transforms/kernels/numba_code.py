@@ -16,29 +16,27 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": FASTMATH}
 _TYPES = {"q": np.int64, "d": np.float64}
 
 _kept: list[Any] = []
-"""What owns the compiled functions of C."""
+"""What owns the C functions."""
 
 
 def compiled(function: Any) -> Any:
-    """Compile what other compiled code calls; keep the result if there is a folder that can be written to.
-
-    Compiled code is kept beside its source (or in Numba's cache folder), as Python keeps its own.
-    """
-    try:
-        return njit(function, cache=True, nogil=True, **_OPTIONS)
-    except RuntimeError:  # "no locator available": a read-only installation and no cache folder
-        return njit(function, nogil=True, **_OPTIONS)
+    """Compile what a loop calls; it becomes a part of it."""
+    return njit(function, **_OPTIONS)
 
 
 def entry_point(layout: Layout) -> Callable[[Any], Function]:
-    """Compile ``function(tasks)`` into a function of C; ``task_at(tasks)`` is the task."""
+    """Compile ``function(tasks)`` into a C function; ``task_at(tasks)`` is the task.
+
+    Compiled code is kept beside its source (or in Numba's cache folder) for later processes, as Python keeps its own:
+    under the source file's date, and the values of the variables around ``function``, which must be plain ones.
+    """
     record = from_dtype(np.dtype([(name, _TYPES[kind]) for name, kind in layout.fields.items()]))
     signature = types.int64(types.CPointer(record))
 
     def to_c(function: Any) -> Function:
         try:
             code = cfunc(signature, cache=True, **_OPTIONS)(function)
-        except RuntimeError:
+        except (RuntimeError, OSError):  # a read-only installation and no cache folder, or a full disk
             code = cfunc(signature, **_OPTIONS)(function)
         _kept.append(code)
         return callable_at(code.address)  # type: ignore[arg-type]

@@ -13,13 +13,13 @@ from genmix_transforms.transforms.kernels.numba_code import array_at, compiled, 
 
 TASK = Layout(
     uniform="q", columns="q", samples="q", classes="q",
-    labels="q", rows="q",  # labels: class indices, or 0 if the rows are given
+    labels="q", rows="q",  # class indices, of which rows are made; 0: the rows are given
+    own="q",  # memory for a copy of the rows; 0 if no partner is of the batch
     bank_labels="q", bank_size="q",
     cumulative="q", start="q", count="q",  # 0: every image of the bank equally often
     lam="q", index="q", from_batch="q",  # what is drawn; from_batch is 0 if no partner is of the batch
     alpha="d", p="d", real_partner="d", per_sample="q", some_have_none="q",
 )  # fmt: skip
-"""Addresses, and what they are to be read by."""
 
 
 @cache
@@ -38,7 +38,6 @@ def drawing(*, soft_bank: bool) -> Function:
         labels = array_at(task.labels, samples if task.labels else 0, np.int64)
         rows = array_at(task.rows, (samples, classes), np.float32)
         bank_labels = array_at(task.bank_labels, (task.bank_size, classes if soft_bank else 1), label_type)
-        by_class = task.cumulative != 0
         cumulative = array_at(task.cumulative, (classes, classes), np.float32)
         start = array_at(task.start, classes, np.int64)
         count = array_at(task.count, classes, np.int64)
@@ -47,11 +46,11 @@ def drawing(*, soft_bank: bool) -> Function:
         from_batch = array_at(task.from_batch, samples if task.from_batch else 0, np.bool_)
         if labels.size and not _one_hot(labels, rows):
             return 0
-        _draw(
-            uniform, labels, rows, cumulative, start, count, task.bank_size, task.alpha, task.p, task.real_partner,
-            task.per_sample, by_class, task.some_have_none, lam, index, from_batch,
-        )  # fmt: skip
-        own = rows.copy() if from_batch.size else rows
+        _draw(task, uniform, labels, rows, cumulative, start, count, lam, index, from_batch)
+        own = rows
+        if task.own:
+            own = array_at(task.own, (samples, classes), np.float32)
+            own[:] = rows
         if soft_bank:
             _mix_with_rows(rows, own, bank_labels, index, from_batch, lam)
         else:
@@ -73,29 +72,28 @@ def _one_hot(labels, rows):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _draw(uniform, labels, rows, cumulative, start, count, size, alpha, p, real_partner, per_sample, by_class, some_have_none, lam, index, from_batch):  # type: ignore[no-untyped-def] # fmt: skip # noqa: E501
-    samples = uniform.shape[0]
+def _draw(task, uniform, labels, rows, cumulative, start, count, lam, index, from_batch):  # type: ignore[no-untyped-def]
+    samples = task.samples
     for number in range(samples):
-        first = number if per_sample else 0
-        weight = np.float32(uniform[first, 0] ** (1 / alpha))
-        mixed = uniform[first, 2] < p
-        row, found = np.int64(uniform[number, 1] * size), True
-        if by_class:
+        first = number if task.per_sample else 0
+        weight = np.float32(uniform[first, 0] ** (1 / task.alpha))
+        mixed = uniform[first, 2] < task.p
+        row, found = np.int64(uniform[number, 1] * task.bank_size), True
+        if task.cumulative:
             if labels.size:
                 weights, mass = cumulative[labels[number]].astype(np.float64), 1.0
             else:
                 weights, mass = _of_row(rows[number], cumulative)
-            row, found = _draw_of_class(
-                weights, start, count, uniform[number, 3], uniform[number, 1], mass if some_have_none else weights[-1]
-            )
+            total = mass if task.some_have_none else weights[-1]
+            row, found = _draw_of_class(weights, start, count, uniform[number, 3], uniform[number, 1], total)
         if from_batch.size:
-            from_batch[number] = uniform[number, 4] < real_partner
+            from_batch[number] = uniform[number, 4] < task.real_partner
             if from_batch[number]:
                 found = True
                 steps = 1 + min(max(np.int64(uniform[number, 1] * (samples - 1)), 0), max(0, samples - 2))
                 row = (number + steps) % samples
         index[number] = row
-        lam[number] = weight if mixed and (found or not some_have_none) else 0
+        lam[number] = weight if mixed and (found or not task.some_have_none) else 0
 
 
 @compiled

@@ -15,12 +15,12 @@ from genmix_transforms.transforms.kernels.native import Function, Layout, parall
 from genmix_transforms.transforms.kernels.numba_code import FASTMATH, array_at, compiled, entry_point, task_at
 
 TASK = Layout(
-    batch="q", out="q", samples="q", channels="q", values="q",  # values of a channel
+    batch="q", out="q", samples="q", channels="q", values="q",  # values: of a channel of an image
     pixels="q", pixels_size="q",
-    own="q", own_size="q", own_row="q",  # partners of the batch; of each sample its row there or -1, or nothing: 0
+    own="q", own_size="q", own_row="q",  # partners of the batch; for each sample its row among these, or -1
     index="q", lam="q", scale="q", shift="q",
+    threads="q",  # that share the work
 )  # fmt: skip
-"""Addresses, and numbers of values."""
 
 _ONE_F32, _HALF_F32 = np.float32(1), np.float32(0.5)
 _WHOLE = np.float32(12582912.0)  # adding it and taking it away rounds to a whole number, halves to even
@@ -40,7 +40,8 @@ def mixing(real: str, of_bank: str, *, in_place: bool) -> Function:
     weight_type = np.float64 if real == "float64" else np.float32
     own_type = np.float32 if real == "int16" else real_type
     one, zero = weight_type(1), weight_type(0)
-    several_threads = SEVERAL_THREADS  # compiled code is kept under what it closes over: it must name this
+    # A variable of this function, so that code compiled with OpenMP is never taken from the cache where there is none.
+    several_threads = SEVERAL_THREADS
 
     @entry_point(TASK)
     def mix(tasks):  # type: ignore[no-untyped-def]
@@ -56,7 +57,9 @@ def mixing(real: str, of_bank: str, *, in_place: bool) -> Function:
         lam = array_at(task.lam, samples, weight_type)
         scale = array_at(task.scale, channels, weight_type)
         shift = array_at(task.shift, channels, weight_type)
-        here, end = _of_this_thread(size) if several_threads else (0, size)
+        here, end = 0, size
+        if several_threads and task.threads > 1:
+            here, end = _of_this_thread(size, task.threads)
         while here < end:
             row, place = here // values, here % values
             count = min(values - place, end - here)
@@ -83,9 +86,11 @@ def mixing(real: str, of_bank: str, *, in_place: bool) -> Function:
 
 
 @compiled
-def _of_this_thread(size):  # type: ignore[no-untyped-def]
-    """The part of a loop that is this thread's: where it begins and ends."""
-    thread, threads = _thread_number(), _threads()
+def _of_this_thread(size, threads):  # type: ignore[no-untyped-def]
+    """The part of a loop that is this thread's: where it begins and ends. Nothing for those beyond ``threads``."""
+    thread, threads = _thread_number(), min(threads, _threads())
+    if thread >= threads:
+        return 0, 0
     return size * thread // threads, size * (thread + 1) // threads
 
 

@@ -1,5 +1,6 @@
 """The mix compiled by Numba: one pass, in other memory and in place."""
 
+import ctypes
 import multiprocessing
 import sys
 import threading
@@ -64,14 +65,7 @@ def test_every_bfloat16():
 
 def test_after_a_fork(make_case):
     """In a DataLoader's worker."""
-    expected = make_case().run(mix)
-    context = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-    process = context.Process(target=lambda: queue.put(make_case().run(mix).flatten().tolist()))
-    process.start()
-    process.join(60)
-    assert process.exitcode == 0
-    assert queue.get() == expected.flatten().tolist()
+    assert forked(lambda: make_case().run(mix).flatten().tolist()) == make_case().run(mix).flatten().tolist()
 
 
 @pytest.fixture
@@ -86,48 +80,80 @@ BIG = (3, 3, 211, 201)
 """Of values that 2, 3 or 5 threads cannot share evenly, in the middle of rows."""
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
-@pytest.mark.parametrize("inplace", [False, True])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_however_many_threads(make_case, threads, monkeypatch, count, inplace, dtype):
-    """The same bits. All of them took part, each with a share of its own."""
-    asked = []
+@pytest.fixture
+def teams(monkeypatch):
+    """The sizes of the teams of threads that were called upon."""
     parallel = native.parallel_region()
     if parallel is None:
         pytest.skip("torch runs on another library of threads than OpenMP here")
-    monkeypatch.setattr(native, "parallel_region", lambda: lambda *of: asked.append(of[2]) or parallel(*of))
+    sizes = []
+    monkeypatch.setattr(native, "parallel_region", lambda: lambda *of: sizes.append(of[2]) or parallel(*of))
+    return sizes
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_however_many_threads(make_case, threads, teams, count, inplace, dtype):
+    """The same bits."""
     found = []
     for number in (1, count):
         threads(number)
         found.append(make_case(shape=BIG, own="some", inplace=inplace, dtype=dtype).run(mix))
     assert torch.equal(*found)
-    assert asked == [count]
+    assert teams == [count]
 
 
-def test_a_batch_of_one_image_is_shared_too(make_case, threads):
+def test_fewer_shares_than_threads(make_case, threads, teams):
+    """Who has no share leaves the values alone."""
+    threads(8)
+    shape = (1, 1, 300, 300)
+    assert native.threads_for(300 * 300) == 2
+    make_case(shape=shape, own="all").run(mix)
+    make_case(shape=shape, inplace=True).run(mix)
+    assert teams == [8, 8]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 9, 7), BIG])
+def test_within_a_team_of_others(make_case, threads, shape):
+    """Called by one thread of a team of OpenMP's, it is the whole batch that is mixed, by that thread alone."""
+    parallel = native.parallel_region()
+    if parallel is None:
+        pytest.skip("torch runs on another library of threads than OpenMP here")
     threads(2)
-    make_case(shape=(1, 1, 300, 300), own="all").run(mix)
+    cases = [make_case(shape=shape, seed=seed) for seed in range(2)]
+    mixed = []
+    body = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(lambda _: mixed.append(cases.pop().run(mix)) or 0)
+    parallel(ctypes.cast(body, ctypes.c_void_p), None, 2, 0)
+    assert len(mixed) == 2
 
 
-def test_after_a_fork_of_a_process_with_threads(make_case, threads):
-    """Which did not come along. DataLoader's workers have one thread; others that fork may not."""
-    threads(2)
-    expected = make_case(shape=BIG).run(mix)
-    case = make_case(shape=BIG)
+def forked(work):
+    """What ``work`` gives in a forked process; None: it hangs."""
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
-
-    def forked():
-        mixed = mix(case.images, case.pixels, case.draw, case.units, out=case.images)
-        queue.put(mixed.numpy()[-1, -1, -1].tolist())
-
-    process = context.Process(target=forked)
+    process = context.Process(target=lambda: queue.put(work()))
     process.start()
     process.join(60)
     hangs = process.is_alive()
     process.kill()
-    assert not hangs
-    assert queue.get() == expected[-1, -1, -1].tolist()
+    return None if hangs else queue.get()
+
+
+@pytest.mark.parametrize(("parent", "child"), [(2, 2), (1, 2)])
+def test_after_a_fork_of_a_process_with_threads(make_case, threads, parent, child):
+    """Which did not come along. DataLoader's workers have one thread; others that fork may not."""
+    threads(2)
+    expected = make_case(shape=BIG).run(mix)
+    case = make_case(shape=BIG)
+    threads(parent)  # the team is still there
+
+    def work():
+        torch.set_num_threads(child)
+        mixed = mix(case.images, case.pixels, case.draw, case.units, out=case.images)
+        return mixed.numpy()[-1, -1, -1].tolist()
+
+    assert forked(work) == expected[-1, -1, -1].tolist()
 
 
 def test_several_callers_at_once(make_case):
@@ -207,3 +233,9 @@ def test_images_that_require_gradients_where_none_are_kept(make_case):
         assert torch.equal(mix(case.images, case.pixels, case.draw, case.units), expected)
     with torch.inference_mode():
         assert torch.equal(mix(case.images, case.pixels, case.draw, case.units), expected)
+
+
+def test_a_negated_view_is_left_to_others():
+    """Its memory holds the other sign."""
+    images = torch.rand(4, 3, 6, 6)
+    assert not can_mix(torch._neg_view(images), images.byte(), images)

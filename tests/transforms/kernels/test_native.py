@@ -6,8 +6,18 @@ import struct
 import pytest
 import torch
 
+from genmix_transforms.errors import InputError
 from genmix_transforms.transforms.kernels import native
-from genmix_transforms.transforms.kernels.native import GRAIN, Layout, callable_at, parallel_region, run
+from genmix_transforms.transforms.kernels.native import (
+    GRAIN,
+    Layout,
+    address,
+    callable_at,
+    has_address,
+    parallel_region,
+    run,
+    threads_for,
+)
 
 
 @pytest.fixture
@@ -51,33 +61,78 @@ def test_a_compiled_loop_is_called_with_the_address_of_its_task():
 @pytest.mark.parametrize(
     ("allowed", "values", "expected"),
     [
-        (1, 100 * GRAIN, None),
-        (4, GRAIN, None),  # too little for two
+        (1, 100 * GRAIN, 1),
+        (4, GRAIN, 1),
+        (4, 2 * GRAIN - 1, 1),  # too little for two
         (4, 2 * GRAIN, 2),
         (4, 3 * GRAIN - 1, 2),
         (4, 100 * GRAIN, 4),
-        (4, 0, None),
+        (4, 0, 1),
     ],
 )
 def test_as_many_threads_as_there_is_work_for(threads, in_parallel, allowed, values, expected):
     threads(allowed)
-    called = []
-    run(called.append, b"task", values)
-    assert (in_parallel, called) == (([], [b"task"]) if expected is None else ([expected], []))
+    assert threads_for(values) == expected
 
 
-def test_one_thread_where_a_fork_has_left_the_others_behind(threads, in_parallel, monkeypatch):
-    monkeypatch.setattr(native, "_pool_was_left", False)  # put back afterwards
+def test_all_of_torchs_threads_are_called_upon(threads, in_parallel):
+    """A smaller team would end the others, and torch's next operation would start them again."""
     threads(4)
-    native._after_fork()
     called = []
-    run(called.append, b"task", 100 * GRAIN)
-    assert (in_parallel, called) == ([], [b"task"])
-    threads(1)  # a parent that had one thread leaves none behind
-    native._after_fork()
+    run(called.append, b"task", 2)
+    assert (in_parallel, called) == ([4], [])
+    run(called.append, b"task", 1)
+    assert (in_parallel, called) == ([4], [b"task"])
+
+
+def test_a_forked_process_stays_on_one_thread(threads, in_parallel, monkeypatch):
+    monkeypatch.setattr(native, "_is_forked", False)  # put back afterwards
     threads(4)
-    run(called.append, b"task", 100 * GRAIN)
-    assert in_parallel == [4]
+    assert threads_for(100 * GRAIN) == 4
+    native._after_fork()
+    assert threads_for(100 * GRAIN) == 1
+
+
+# Addresses
+
+
+def test_an_address_is_where_the_values_are():
+    values = torch.arange(6, dtype=torch.int64)
+    assert address(values, torch.int64) == values.data_ptr()
+    assert address(values[2:], torch.int64) == values.data_ptr() + 16
+    assert address(torch.empty(0, 3), torch.float32) == 0
+
+
+@pytest.mark.parametrize(
+    ("tensor", "got"),
+    [
+        (torch.zeros(4, 2)[:, 1], "got torch.float32 on cpu with the strides \\(2,\\)"),
+        (torch.zeros(1).expand(4), "strides \\(0,\\)"),
+        (torch.zeros(4, dtype=torch.float64), "got torch.float64"),
+        (torch.zeros(4, dtype=torch.int32), "got torch.int32"),
+        (torch.zeros(4, device="meta"), "on meta"),
+    ],
+)
+def test_what_has_no_such_address(tensor, got):
+    with pytest.raises(InputError, match=f"GenMix: expected contiguous torch.float32 on the CPU, .*{got}"):
+        address(tensor, torch.float32)
+
+
+def test_memory_that_was_given_back():
+    tensor = torch.zeros(4)
+    tensor.untyped_storage().resize_(0)
+    with pytest.raises(InputError, match="at address 0; move a GenMix and its bank together"):
+        address(tensor, torch.float32)
+
+
+def test_which_tensors_have_an_address():
+    assert has_address(torch.zeros(2))
+    assert has_address(torch.zeros(0))
+    assert not has_address(torch.zeros(2, device="meta"))
+    seen = []
+    torch.func.functionalize(lambda x: seen.append(has_address(x)) or x + 1)(torch.zeros(2))
+    torch.vmap(lambda x: seen.append(has_address(x)) or x + 1)(torch.zeros(2, 2))
+    assert seen == [False, False]
 
 
 @pytest.fixture
@@ -91,9 +146,7 @@ def test_torch_on_other_threads_than_openmp(looked_for_again, monkeypatch, threa
     monkeypatch.setattr(torch.__config__, "parallel_info", lambda: "ATen parallel backend: native thread pool")
     assert parallel_region() is None
     threads(4)
-    called = []
-    run(called.append, b"task", 100 * GRAIN)
-    assert called == [b"task"]
+    assert threads_for(100 * GRAIN) == 1
 
 
 @pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
