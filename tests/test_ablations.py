@@ -161,7 +161,10 @@ def test_from_a_table_to_its_ablations(scripts, monkeypatch, capsys, tmp_path):
     from genmix_transforms.evaluation import comparison
 
     monkeypatch.setattr(comparison, "train_and_test", lambda *args, **options: pytest.fail("trained again"))
-    assert call(scripts, "ablations", monkeypatch, capsys, *data, *more) == printed
+    assert call(scripts, "ablations", monkeypatch, capsys, *data, *more, "--figures") == printed
+    figure = (table / "ablations-dcgan" / "figures" / "forest.png").read_bytes()
+    assert figure.startswith(b"\x89PNG")
+    assert len(figure) > 10_000
 
     with pytest.raises(InputError, match="adm: the paper's ADM is pre-trained"):
         call(scripts, "ablations", monkeypatch, capsys, *data, "--table", table, "--bank", "adm")
