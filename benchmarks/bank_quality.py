@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 def banks_of(table: Path, folds: int) -> dict[str, list[SyntheticBank]]:
     """The banks that every fold of a table has, by name, fold by fold."""
     folders = [table / f"fold-{number}" / "banks" for number in range(folds)]
-    found = [{path.name for path in folder.iterdir()} if folder.is_dir() else set() for folder in folders]
+    found = [{path.name for path in folder.glob("*") if path.is_dir()} for folder in folders]
     names = sorted(set.intersection(*found))
     if not names:
         raise InputError(f"{table} has no bank for each of {folds} folds: run table1.py with --only-generators first")

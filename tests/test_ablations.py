@@ -157,6 +157,10 @@ def test_from_a_table_to_its_ablations(scripts, monkeypatch, capsys, tmp_path):
     assert counts["dcgan-eighth"] == 8  # of 15 or 16 of each class in each fold
     assert len({str(bank["content"]) for bank in results["banks"].values()}) == 5
     assert "Difference in F1 from genmix:dcgan, points:" in printed
+    found = scripts["bank_quality"].banks_of(table / "ablations-dcgan", 2)
+    assert {name: len(banks) for name, banks in found.items()} == {
+        "dcgan-early": 2, "dcgan-fourfold": 2, "untrained": 2,
+    }  # fmt: skip
     # The training of the table's own generator is not begun again, and nothing is trained twice.
     from genmix_transforms.evaluation import comparison
 
