@@ -246,19 +246,25 @@ def waiting(mixes: dict[str, Mix], images: Tensor, labels: Tensor) -> str:
     return "\n".join(lines)
 
 
-def in_a_process_of_its_own(setting: Setting, *, numba: bool) -> str:
+def in_a_process_of_its_own(setting: Setting) -> str:
     """As ``measure``. What earlier tables left in the heap would decide whose memory comes without page faults.
 
     A new process, not a forked one: there GenMix would stay on one thread.
     """
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=fresh, initializer=None if numba else hide_numba) as pool:
+    with ProcessPoolExecutor(1, mp_context=fresh, initializer=hide, initargs=hidden()) as pool:
         return pool.submit(measure, setting).result()
 
 
-def hide_numba() -> None:
-    """As if it were not installed."""
-    sys.modules["numba"] = None  # type: ignore[assignment]
+def hide(*names: str) -> None:
+    """As if these packages were not installed."""
+    for name in names:
+        sys.modules[name] = None  # type: ignore[assignment]
+
+
+def hidden() -> tuple[str, ...]:
+    """The packages that are hidden here."""
+    return tuple(name for name in (*PEERS, "numba") if name in sys.modules and sys.modules[name] is None)
 
 
 def missing_peers() -> list[str]:
@@ -273,7 +279,7 @@ def versions(*, numba: bool) -> str:
 
 
 def _version(name: str) -> str | None:
-    if name in sys.modules and sys.modules[name] is None:
+    if name in hidden():
         return None
     try:
         return version(name)
@@ -311,7 +317,7 @@ def main() -> None:
     if arguments.processor_time and (device.type != "cpu" or threads_wanted != [1]):
         parser.error("--processor-time is of one thread on the CPU: --threads 1 --device cpu")
     if arguments.without_numba:
-        hide_numba()
+        hide("numba")
     print(versions(numba=not arguments.without_numba))
     if missing_peers():
         print(f"\nNot installed, and left out: {', '.join(missing_peers())} (pip install '.[bench]')")
@@ -330,8 +336,7 @@ def main() -> None:
             processor_time=arguments.processor_time,
         )
         apart = device.type == "cpu"  # CUDA has an allocator of its own
-        found = in_a_process_of_its_own(setting, numba=not arguments.without_numba) if apart else measure(setting)
-        print(f"\n{found}", flush=True)
+        print(f"\n{in_a_process_of_its_own(setting) if apart else measure(setting)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -275,6 +275,7 @@ class TestMixing:
     def test_kept_outputs_have_a_table(self, scripts, monkeypatch, capsys):
         monkeypatch.setattr(scripts.mixing, "KEPT_BYTES", 2**20)
         monkeypatch.setattr(scripts.mixing, "SMALLEST_KEPT", 1)
+        monkeypatch.setattr(scripts.mixing, "in_a_process_of_its_own", scripts.mixing.measure)
         output = call_main(scripts.mixing, monkeypatch, capsys, "--quick", "--threads", "1", "--device", "cpu")
         assert output.count("Outputs kept:") == 2
 
