@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from table1 import FIGURES, TRIAL, choose_recipes, in_several_processes
+from table1 import FIGURES, choose_recipes, in_several_processes, protocol_of
 from table1_data import LARGEST, add_data_options, given_folds, given_patches
 from table1_generators import add_precision_option
 from torch import Tensor
@@ -33,7 +33,7 @@ from torch import Tensor
 from genmix_transforms import SyntheticBank
 from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation import Fold, Recipe, evaluate_folds, make_banks, preset
+from genmix_transforms.evaluation import Fold, Recipe, evaluate_folds, make_banks
 from genmix_transforms.evaluation.arms import KINDS, Arm, ArmKind, Setting
 from genmix_transforms.evaluation.bank_making import resized_bank
 from genmix_transforms.evaluation.figures import forest_figure, save_figure
@@ -202,7 +202,7 @@ def main() -> None:
     arms += [f"genmix:{name}" for name in banks[0] if name != given.bank]
     if ONLY in groups:
         arms += [f"{ONLY}:{name}" for name in banks[0] if not name.endswith(("-eighth", "-fourfold"))]
-    protocol = TRIAL if given.preset == "trial" else preset(given.preset)
+    protocol = protocol_of(given.preset)
     results = evaluate_folds(
         [Fold(splits=splits, banks=found) for splits, found in zip(folds, banks, strict=True)],
         arms=arms,

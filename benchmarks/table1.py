@@ -41,7 +41,12 @@ from genmix_transforms.evaluation.tuning import with_value
 from genmix_transforms.generators.processes import own_device
 
 FIGURES = "--figures"
-TRIAL = Protocol(steps=4, batch_size=8, validate_every=2, tune=2)
+PROTOCOLS = {
+    "scratch": Protocol(tune=3),
+    "trial": Protocol(steps=4, batch_size=8, validate_every=2, tune=2),
+}
+"""The classifiers of the presets that are these scripts' own. ``scratch`` is what ``genmix evaluate`` trains where no
+preset is given, a small network from random weights, tuned as in ``small``."""
 PLAIN = tuple(arm for arm in ARMS if not KINDS[arm].needs_bank)
 
 
@@ -64,6 +69,15 @@ def choose_recipes(
         else:
             recipes[name] = known[name]
     return recipes, missing
+
+
+def protocol_of(name: str) -> Protocol:
+    """How a preset trains its classifiers.
+
+    Args:
+        name: one of ``GENERATORS``.
+    """
+    return PROTOCOLS[name] if name in PROTOCOLS else preset(name)
 
 
 def pairs(texts: Sequence[str]) -> dict[str, str]:
@@ -159,7 +173,7 @@ def main() -> None:
             print(f"fold {number}, {name}: {bank.extra_repr()}")
     if given.only_generators:
         return
-    protocol = TRIAL if given.preset == "trial" else preset(given.preset)
+    protocol = protocol_of(given.preset)
     changes = {
         name: value for name in ("weights", "tune") if (value := getattr(given, f"classifier_{name}")) is not None
     }

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from table1 import PLAIN, TRIAL, choose_recipes, pairs
+from table1 import PLAIN, choose_recipes, pairs, protocol_of
 from table1_data import add_data_options, given_folds, given_patches
 from table1_generators import GENERATORS, NEEDS_WEIGHTS
 from timing import machine
@@ -33,7 +33,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation import ARMS, Protocol, Recipe, preset
+from genmix_transforms.evaluation import ARMS, Protocol, Recipe
 from genmix_transforms.evaluation.checks import Splits, prepare
 from genmix_transforms.evaluation.pretrained import LITE0
 from genmix_transforms.evaluation.training import train_network
@@ -185,7 +185,7 @@ def main() -> None:
     names = [name.strip() for name in given.generators.split(",") if name.strip()]
     weights = pairs(given.weights)
     recipes, missing = choose_recipes(names, preset=given.preset, side=patches.images.shape[-1], weights=weights)
-    protocol = TRIAL if given.preset == "trial" else preset(given.preset)
+    protocol = protocol_of(given.preset)
     if given.classifier_weights is not None:
         protocol = replace(protocol, weights=given.classifier_weights)
     elif given.operations and protocol.classifier != LITE0:

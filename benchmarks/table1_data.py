@@ -7,7 +7,7 @@ from genmix_transforms.data import PatchDataset, open_dataset
 from genmix_transforms.evaluation.checks import Splits
 
 LIVER = "liver:"
-LARGEST: dict[str, int | None] = {"small": 64, "trial": 16}
+LARGEST: dict[str, int | None] = {"small": 64, "scratch": 64, "trial": 16}
 """The most pixels a side that a preset is sized for; the others take patches as they are."""
 
 

@@ -107,7 +107,7 @@ def _trial(side: int) -> dict[str, Recipe]:
 
 
 GENERATORS: Mapping[str, Callable[[int], dict[str, Recipe]]] = {
-    "small": _small, "fast": _paper, "paper": _paper, "trial": _trial,
+    "small": _small, "scratch": _small, "fast": _paper, "paper": _paper, "trial": _trial,
 }  # fmt: skip
 """Recipes by preset: of the side of the patches in pixels, the recipe of each row."""
 

@@ -14,7 +14,7 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arms import ARMS
 
 ROOT = Path(__file__).resolve().parents[1]
-PRESETS = ("small", "fast", "paper", "trial")
+PRESETS = ("small", "scratch", "fast", "paper", "trial")
 
 
 @pytest.fixture
@@ -105,6 +105,19 @@ def shapes_of():
         return PatchDataset(images=images, labels=torch.arange(6) % 3, classes=("a", "b", "c"))
 
     return make
+
+
+def test_scratch_is_what_evaluate_does_unless_told_and_takes_the_generators_of_small(scripts):
+    from genmix_transforms.evaluation import Protocol, preset
+
+    protocol_of = scripts["table1"].protocol_of
+    assert protocol_of("scratch") == Protocol(tune=preset("small").tune)
+    assert protocol_of("small") == preset("small")
+    generators = scripts["table1_generators"].GENERATORS
+    assert set(generators) == set(PRESETS)
+    assert generators["scratch"](64) == generators["small"](64)
+    with pytest.raises(InputError, match="no preset 'large'"):
+        protocol_of("large")
 
 
 def test_what_needs_weights_stays_empty_without(scripts):
@@ -261,6 +274,7 @@ def test_figures_are_drawn_with_what_was_tuned(scripts, monkeypatch, shapes_of, 
     saved = {}
     monkeypatch.setattr(module, "save_figures", lambda results, folder, **options: saved.update(options, folder=folder))
     splits = (shapes_of(16),) * 3
-    module.draw_figures(FakeResults, splits, {}, replace(module.TRIAL, weight_decay=0.01), out=tmp_path, device="cpu")
+    trial = replace(module.protocol_of("trial"), weight_decay=0.01)
+    module.draw_figures(FakeResults, splits, {}, trial, out=tmp_path, device="cpu")
     assert asked == {"baseline": (0.05, 0, 0)}
     assert saved == {"points": {"baseline": "points"}, "run": None, "folder": tmp_path / "figures"}
