@@ -178,7 +178,8 @@ def _train(
     # Channels last: half the time on a CPU, and what tensor cores want.
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     arm = build_arm(arm_name, setting)
-    optimiser = torch.optim.AdamW(_parameter_groups(network, protocol), weight_decay=protocol.weight_decay)
+    # Fused: one pass over the weights, where VGG-16's 138 million would otherwise be passed over a dozen times a step.
+    optimiser = torch.optim.AdamW(_parameter_groups(network, protocol), weight_decay=protocol.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(protocol, step))
     real, held_out = (_Pixels.of(part, setting.normalisation, device) for part in (train, validation))
     best, best_step, best_weights, since_best, step = -1.0, 0, {}, 0, 0

@@ -121,6 +121,38 @@ def test_the_data_order_is_the_same_in_all_arms(splits, bank, quick, monkeypatch
     assert len(everything.flatten(1).unique(dim=0)) == 64
 
 
+def test_the_weights_are_those_of_adamw_written_out(splits, quick):
+    """Loshchilov and Hutter (arXiv 1711.05101), algorithm 2, in float64, with the schedule's rate in each step."""
+    start, gradients, ends = [], [], []
+
+    def before(optimiser, args, kwargs):
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        if not start:
+            start.extend(p.detach().double() for p in parameters)
+        gradients.append([p.grad.double() for p in parameters])
+
+    def after(optimiser, args, kwargs):
+        ends[:] = [p.detach().double() for group in optimiser.param_groups for p in group["params"]]
+
+    hooks = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+    protocol = replace(quick, weight_decay=0.1, warmup=0.5)
+    train("baseline", splits, None, protocol)
+    for hook in hooks:
+        hook.remove()
+
+    assert len(gradients) == protocol.steps
+    for number, weights in enumerate(start):
+        mean = square = torch.zeros_like(weights)
+        for step, gradient in enumerate(found[number] for found in gradients):
+            rate = protocol.learning_rate * training.learning_rate_share(protocol, step)
+            mean = 0.9 * mean + 0.1 * gradient
+            square = 0.999 * square + 0.001 * gradient**2
+            weights = weights * (1 - rate * protocol.weight_decay)
+            unbiased, spread = mean / (1 - 0.9 ** (step + 1)), (square / (1 - 0.999 ** (step + 1))).sqrt()
+            weights = weights - rate * unbiased / (spread + 1e-8)
+        assert torch.allclose(ends[number], weights, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_learnable_problem_is_learned(splits, bank, arm):
     run = train(arm, splits, bank, Protocol(steps=60, batch_size=16, validate_every=20, learning_rate=3e-3))
