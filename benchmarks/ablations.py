@@ -19,7 +19,7 @@ It goes on where it stopped. ``--only`` takes some of these groups, ``--steps`` 
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from genmix_transforms.evaluation.arms import KINDS, Arm, ArmKind, Setting
 from genmix_transforms.evaluation.bank_making import resized_bank
 from genmix_transforms.evaluation.figures import forest_figure, save_figure
 from genmix_transforms.evaluation.sharing import take_turns
+from genmix_transforms.evaluation.statistics import Difference
 from genmix_transforms.generators import fill_bank, load_generator
 
 PART = 8
@@ -164,6 +165,18 @@ def register(groups: tuple[str, ...]) -> list[str]:
     return list(arms)
 
 
+def differences_from(reference: str, differences: Sequence[Difference]) -> str:
+    """A line for each arm."""
+    lines = [f"Difference in F1 from {reference}, points:"]
+    for one in differences:
+        low, high = 100 * one.low, 100 * one.high
+        lines.append(
+            f"{one.arm:32} {100 * one.difference:+6.1f}  ({low:+.1f} to {high:+.1f})  "
+            f"p {one.p_single:.3f}, Holm {one.p:.3f}; {100 * one.detectable:.1f} would have been found"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     given = parser().parse_args()
     groups = chosen_groups(given.only)
@@ -214,13 +227,7 @@ def main() -> None:
     print(results.table())
     reference = f"genmix:{given.bank}"
     found = results.against(reference)
-    print(f"\nDifference in F1 from {reference}, points:")
-    for one in found:
-        low, high = 100 * one.low, 100 * one.high
-        print(
-            f"{one.arm:32} {100 * one.difference:+6.1f}  ({low:+.1f} to {high:+.1f})  "
-            f"p {one.p_single:.3f}, Holm {one.p:.3f}; {100 * one.detectable:.1f} would have been found"
-        )
+    print(f"\n{differences_from(reference, found)}")
     if given.figures:
         save_figure(forest_figure({reference: found}), out / "figures" / "forest.png")
 
