@@ -22,7 +22,7 @@ from genmix_transforms.evaluation.pretrained import last_layer
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.runs import Run, kept_probabilities
 from genmix_transforms.generators.processes import own_device
-from genmix_transforms.generators.randomness import DataOrder
+from genmix_transforms.generators.randomness import DataOrder, reseed
 from genmix_transforms.transforms import functional
 
 _PREDICT = 128
@@ -187,12 +187,12 @@ def _train(
         for index in batches:
             step += 1
             images, labels = real.batch(index)
-            torch.manual_seed(_seed_of(seed, _ARM, step))
+            reseed(_seed_of(seed, _ARM, step), device)
             images, soft = arm(images, labels)
             if protocol.flips:
-                torch.manual_seed(_seed_of(seed, _FLIPS, step))
+                reseed(_seed_of(seed, _FLIPS, step), device)
                 images = torch.where(torch.rand(len(images), 1, 1, 1, device=device) < 0.5, images.flip(-1), images)
-            torch.manual_seed(_seed_of(seed, _NETWORK, step))
+            reseed(_seed_of(seed, _NETWORK, step), device)
             optimiser.zero_grad(set_to_none=True)
             loss = F.cross_entropy(_forward(network, images, precision=protocol.precision), soft)
             loss.backward()

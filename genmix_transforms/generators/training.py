@@ -30,7 +30,7 @@ from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.folder import CONFIG, TRAINING, WEIGHTS
 from genmix_transforms.generators.pixels import to_signed_unit
 from genmix_transforms.generators.processes import Processes
-from genmix_transforms.generators.randomness import DataOrder, step_seed
+from genmix_transforms.generators.randomness import DataOrder, reseed, step_seed
 from genmix_transforms.generators.state import Stateful, clear, load_checkpoint, read_record, save_checkpoint
 
 log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ def train(
             index = order(images_seen, until).to(device, non_blocking=True)
             for batch in index.split(batch_size):
                 mine = batch[processes.rank * share : (processes.rank + 1) * share]
-                torch.manual_seed(step_seed(seed, rank=processes.rank, images_seen=images_seen))
+                reseed(step_seed(seed, rank=processes.rank, images_seen=images_seen), device)
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision == "bf16"):
                     values = trainee.training_step(inputs(mine), labels.index_select(0, mine), images_seen)
                 losses.add(values)

@@ -1,10 +1,13 @@
 """Noise and data order follow from seeds and positions alone."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmix_transforms.generators.randomness import DataOrder, noise, step_seed
+from genmix_transforms.generators.randomness import DataOrder, noise, reseed, step_seed
+
+CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
 
 
 def test_noise_is_standard_normal() -> None:
@@ -65,3 +68,22 @@ def test_epochs_and_seeds_differ() -> None:
     order = DataOrder(50, seed=0)
     assert not torch.equal(order(0, 50), order(50, 100))
     assert not torch.equal(order(0, 50), DataOrder(50, seed=1)(0, 50))
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_reseeding_is_torchs_manual_seed(device: str) -> None:
+    for seed in (0, 7, 2**32 + 7, 2**63 - 1):
+        drawn = []
+        for seeding in (lambda seed: reseed(seed, torch.device(device)), torch.manual_seed):
+            torch.rand(3, device=device)  # whatever was drawn before
+            seeding(seed)
+            drawn.append([torch.rand(5), torch.rand(5, device=device), torch.randn(5, device=device)])
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(*drawn, strict=True))
+
+
+def test_reseeding_for_another_kind_of_device_seeds_the_cpu_too() -> None:
+    drawn = []
+    for device in ("cpu", "mps"):  # the seed of a device that is not there waits for it
+        reseed(3, torch.device(device))
+        drawn.append(torch.rand(5))
+    assert torch.equal(*drawn)
