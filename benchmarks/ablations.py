@@ -37,6 +37,7 @@ from genmix_transforms.evaluation import Fold, Recipe, evaluate_folds, make_bank
 from genmix_transforms.evaluation.arms import KINDS, Arm, ArmKind, Setting
 from genmix_transforms.evaluation.bank_making import resized_bank
 from genmix_transforms.evaluation.figures import forest_figure, save_figure
+from genmix_transforms.evaluation.protocol import PRECISIONS
 from genmix_transforms.evaluation.sharing import take_turns
 from genmix_transforms.evaluation.statistics import Difference
 from genmix_transforms.generators import fill_bank, load_generator
@@ -133,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     add_precision_option(options)
     options.add_argument("--only", help=f"of {', '.join([*GROUPS, *BANKS, ONLY, PLAIN])}; left out, all")
     options.add_argument("--steps", type=int, help="of every classifier; left out, the preset's")
+    options.add_argument("--classifier-precision", choices=PRECISIONS, help="left out, the preset's")
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--out", type=Path, help="left out, ablations-BANK in the folder of the table")
     options.add_argument(FIGURES, action="store_true", help="the differences (pip install '.[figures]')")
@@ -216,11 +218,12 @@ def main() -> None:
     if ONLY in groups:
         arms += [f"{ONLY}:{name}" for name in banks[0] if not name.endswith(("-eighth", "-fourfold"))]
     protocol = protocol_of(given.preset)
+    changes = {"steps": given.steps, "precision": given.classifier_precision}
     results = evaluate_folds(
         [Fold(splits=splits, banks=found) for splits, found in zip(folds, banks, strict=True)],
         arms=arms,
         seeds=given.seeds,
-        protocol=replace(protocol, tune=0, **({} if given.steps is None else {"steps": given.steps})),
+        protocol=replace(protocol, tune=0, **{name: value for name, value in changes.items() if value is not None}),
         out=out,
         **shown,
     )
