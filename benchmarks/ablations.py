@@ -14,7 +14,8 @@ for a partner, every sample mixed, unless its name says otherwise. What is chang
 * nothing but the bank's images: "only" trains on them alone, which tells whether they show what their labels say;
 * "plain": nothing of GenMix. MixUp, repeated images and the bank blended in, as the table has them, for ``--steps``.
 
-It goes on where it stopped. ``--only`` takes some of these groups, ``--steps`` another length of training.
+It goes on where it stopped. ``--only`` takes some of these groups, ``--only ''`` none (the baseline, GenMix as it is and
+genmix-real), ``--steps`` another length of training.
 """
 
 import argparse
@@ -147,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
 def chosen_groups(text: str | None) -> tuple[str, ...]:
     """Names of groups, all for None."""
     known = (*GROUPS, *BANKS, ONLY, PLAIN)
-    names = known if text is None else tuple(name.strip() for name in text.split(","))
+    names = known if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(f"no ablation {unknown[0]!r}; there are {', '.join(known)}")

@@ -110,6 +110,7 @@ def test_groups_by_name(scripts):
     chosen = scripts["ablations"].chosen_groups
     assert chosen(None) == ("alpha", "pairing", "pool", "p", "schedule", "size", "generator", "only", "plain")
     assert chosen("pool, only") == ("pool", "only")
+    assert chosen("") == ()
     with pytest.raises(InputError, match="no ablation 'beta'; there are alpha, pairing"):
         chosen("beta")
 
