@@ -1,12 +1,17 @@
-"""What all tests share: one thread (tiny models crawl with two), and the folder of real images where there is one."""
+"""What all tests share: one thread (tiny models crawl with two), no deadlines, and real images where there are some."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+
+# No test is about time: a busy machine may take as long as it needs for an example.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

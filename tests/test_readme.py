@@ -21,7 +21,7 @@ COMMANDS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flag
 def test_it_opens_with_two_commands_and_ten_lines() -> None:
     assert [block.count("\n") for block in COMMANDS[:2]] == [1, 1]
     assert COMMANDS[0] == "pip install . && genmix demo\n"
-    assert COMMANDS[1] == "pip install '.[test]' && python -m pytest\n"
+    assert COMMANDS[1] == "pip install '.[test]' && python -m pytest -n 2\n"
     lines = [line for line in BLOCKS[0].splitlines() if line and not line.startswith(("import", "from"))]
     assert len(lines) <= 10
 

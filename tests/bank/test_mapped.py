@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.bank import BankWriter, SyntheticBank, manifest
@@ -51,7 +51,6 @@ def test_the_rows_are_those_that_were_written_class_by_class(tmp_path, soft):
     assert torch.equal(torch.from_numpy(out), bank.images[torch.from_numpy(index)])
 
 
-@settings(deadline=None)  # it writes files
 @given(
     labels=st.lists(st.integers(0, 2), max_size=30),
     per_shard=st.integers(1, 9),

@@ -193,7 +193,7 @@ def test_other_files_of_a_folder_are_no_images(tmp_path):
     assert len(images_from_folder(tmp_path, size=None, fit="resize", channels=None)["images"]) == 1
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     count=st.integers(1, 6),
     size=st.tuples(st.integers(1, 5), st.integers(1, 5)),

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.bank import SyntheticBank, manifest, verifying, writer
@@ -86,7 +86,6 @@ def test_comes_back_bit_for_bit(tmp_path, make_bank, same, monkeypatch, options,
     loaded.verify()
 
 
-@settings(deadline=None)  # it writes files
 @given(
     data=st.data(),
     spatial=st.lists(st.integers(1, 4), min_size=1, max_size=3),

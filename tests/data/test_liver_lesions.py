@@ -17,7 +17,7 @@ def footprint(label, number=0, *, level=100.0, size=48, spacing=1.5, largest=40.
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     label=st.sampled_from(CLASSES),
     number=st.integers(0, 10**6),
@@ -36,7 +36,7 @@ def test_coverage_is_a_share_and_content_has_it(label, number, level, size, spac
     assert (seen.content <= seen.coverage * (level + 150) + 0.01).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(label=st.sampled_from(CLASSES), number=st.integers(0, 10**6))
 def test_nothing_is_covered_beyond_the_patch(label, number):
     outline, seen = footprint(label, number, size=64)

@@ -115,7 +115,7 @@ def test_a_bright_vessel_is_kept_clear_of_but_may_be_in_the_window():
     assert distance.min() < 8
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(radius=st.floats(1, 11), size=st.integers(16, 70))
 def test_sites_have_room_and_their_windows_lie_in_the_slice(radius, size):
     image, liver = noisy_liver(noise=0)
@@ -129,7 +129,7 @@ def test_sites_have_room_and_their_windows_lie_in_the_slice(radius, size):
         assert len(sites)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(dark=arrays(bool, (20, 24)), row=st.integers(0, 19), column=st.integers(0, 23), size=st.integers(2, 40))
 def test_dark_pixels_are_counted_as_they_stand(dark, row, column, size):
     image, liver = noisy_liver(noise=0)

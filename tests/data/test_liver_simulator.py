@@ -56,7 +56,7 @@ def test_the_defaults_are_the_papers_counts(slices):
     assert {split: getattr(default, split) for split in PAPER_COUNTS} == PAPER_COUNTS
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     counts=st.tuples(*[st.tuples(*[st.integers(0, 3)] * 3)] * 3).filter(lambda counts: any(map(any, counts))),
     seed=st.integers(0, 2**63 - 1),
@@ -83,7 +83,7 @@ def test_counts_are_exact_and_patients_never_cross_splits(counts, seed, patients
     assert sorted(named) == sorted(set(slices.patients.tolist()))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     label=st.sampled_from(CLASSES),
     number=st.integers(0, 10**6),

@@ -166,7 +166,6 @@ def grouped(draw, homogeneous=False):
 
 
 @given(grouped(), fractions, seeds)
-@settings(deadline=None)
 def test_groups_never_part(data, shares, seed):
     labels, groups = data
     parts = assign_groups(labels, groups, fractions=shares, seed=seed)
@@ -179,7 +178,6 @@ def test_groups_never_part(data, shares, seed):
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=150), fractions, seeds)
-@settings(deadline=None)
 def test_without_groups_each_class_is_shared_out_to_a_patch(labels, shares, seed):
     labels = np.array(labels)
     parts = assign_groups(labels, np.arange(len(labels)), fractions=shares, seed=seed)
@@ -190,7 +188,6 @@ def test_without_groups_each_class_is_shared_out_to_a_patch(labels, shares, seed
 
 
 @given(grouped(homogeneous=True), fractions, seeds)
-@settings(deadline=None)
 def test_with_groups_of_one_class_each_is_shared_out_to_a_group(data, shares, seed):
     labels, groups = data
     parts = assign_groups(labels, groups, fractions=shares, seed=seed)
@@ -201,7 +198,6 @@ def test_with_groups_of_one_class_each_is_shared_out_to_a_group(data, shares, se
 
 
 @given(grouped(), seeds)
-@settings(deadline=None)
 def test_the_order_of_the_patches_changes_nothing(data, seed):
     labels, groups = data
     order = np.random.default_rng(1).permutation(len(labels))
@@ -212,7 +208,6 @@ def test_the_order_of_the_patches_changes_nothing(data, seed):
 
 
 @given(grouped(), seeds)
-@settings(deadline=None)
 def test_the_numbers_of_the_groups_mean_nothing_but_their_order(data, seed):
     labels, groups = data
     options = {"fractions": (0.5, 0.25, 0.25), "seed": seed}
@@ -222,7 +217,6 @@ def test_the_numbers_of_the_groups_mean_nothing_but_their_order(data, seed):
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=80), st.permutations(range(4)), seeds)
-@settings(deadline=None)
 def test_the_numbers_of_the_classes_mean_nothing(labels, renamed, seed):
     labels, renamed = np.array(labels), np.array(renamed)
     options = {"fractions": (0.5, 0.25, 0.25), "seed": seed}
@@ -231,7 +225,6 @@ def test_the_numbers_of_the_classes_mean_nothing(labels, renamed, seed):
 
 
 @given(grouped(), seeds)
-@settings(deadline=None)
 def test_split_has_every_patch_once_and_the_same_seed_the_same_split(data, seed):
     labels, groups = data
     whole = patches(labels.tolist(), classes=tuple("abcd"), dtype=torch.uint16, groups=torch.from_numpy(groups))
@@ -308,7 +301,7 @@ def test_empty_part_and_the_way_out():
 # --- saved
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     labels=st.lists(st.integers(0, 2), min_size=2, max_size=9).filter(lambda labels: len(set(labels)) > 1),
     channels=st.sampled_from([1, 3, 7]),
@@ -393,7 +386,6 @@ def numbers(part):
 
 
 @given(grouped(), st.integers(2, 4), seeds)
-@settings(deadline=None)
 def test_folds_test_every_patch_once_and_part_no_group(data, count, seed):
     labels, groups = data
     whole = patches(labels.tolist(), classes=tuple("abcd"), dtype=torch.uint16, groups=torch.from_numpy(groups))
@@ -415,7 +407,6 @@ def test_folds_test_every_patch_once_and_part_no_group(data, count, seed):
 
 
 @given(st.lists(st.integers(0, 3), min_size=20, max_size=150), st.integers(2, 5), seeds)
-@settings(deadline=None)
 def test_folds_without_groups_share_each_class_out_to_a_patch(labels, count, seed):
     whole = patches(labels, classes=tuple("abcd"), dtype=torch.uint16)
     for train, val, test in whole.folds(count, seed=seed, validation=0.25):

@@ -113,7 +113,7 @@ def test_an_image_does_not_depend_on_what_else_is_drawn():
     assert torch.equal(together, many.groups[there][:, None] == many.groups[there])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     size=st.integers(16, 128),
     label=st.integers(0, 2),

@@ -42,7 +42,6 @@ def test_the_classes_are_the_papers():
     assert tuple(LESIONS) == ("cyst", "hemangioma", "metastasis")
 
 
-@settings(deadline=None)
 @given(diameter=st.floats(6, 40))
 def test_a_round_outline_is_a_sphere(diameter):
     outline = round_outline(diameter)
@@ -51,7 +50,7 @@ def test_a_round_outline_is_a_sphere(diameter):
     np.testing.assert_allclose(outline.depth(grid), diameter / 2 - distance, atol=1e-3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), flattening=st.floats(0.5, 1.0))
 def test_an_outline_fits_its_patch_and_its_diameter(seed, flattening):
     outline = draw_outline(

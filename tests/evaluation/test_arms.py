@@ -199,7 +199,7 @@ def test_genmix_takes_a_pairing_matrix():
     assert torch.allclose(labels, torch.eye(3)[[2, 1, 0] * 3], atol=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(count=st.integers(0, 40), share=st.floats(0.01, 1), seed=st.integers(0, 2**31))
 def test_blend_gives_whole_images_with_their_own_labels(count, share, seed):
     bank = numbered_bank()

@@ -51,7 +51,7 @@ def test_augmix_of_five_channels():
 
 
 @given(seed=st.integers(0, 2**31), strength=st.floats(0.05, 1.0))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_classical_makes_nothing_up(seed, strength):
     """Interpolation and mirrored borders stay within the values of the image."""
     torch.manual_seed(seed)

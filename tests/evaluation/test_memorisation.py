@@ -147,7 +147,7 @@ def test_marking_keeps_everything_else(train):
         measure_nearness(bank, train).marked(bank.take(torch.arange(3)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 255), st.integers(1, 3), st.sampled_from([torch.uint8, torch.uint16]))
 def test_flat_images_are_near_to_nothing(value, channels, dtype):
     train = patches(smooth(6, seed=0, channels=channels).to(dtype))

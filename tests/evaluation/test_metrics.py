@@ -7,13 +7,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.metrics import Scores, score
-
-unhurried = settings(deadline=None)  # the first example imports torchmetrics
 
 
 @st.composite
@@ -38,7 +36,6 @@ def test_by_hand():
     assert scores.macro_f1 == pytest.approx((2 / 3 + 2 / 5 + 4 / 5) / 3)
 
 
-@unhurried
 @given(cases())
 def test_as_scikit_learn(case):
     sklearn = pytest.importorskip("sklearn.metrics")
@@ -61,7 +58,6 @@ def test_as_scikit_learn(case):
             assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
-@unhurried
 @given(cases(), st.data())
 def test_auc_as_scikit_learn(case, data):
     sklearn = pytest.importorskip("sklearn.metrics")
@@ -99,7 +95,6 @@ def test_no_probabilities(probabilities, message):
         score(torch.tensor([0, 1]), torch.tensor([0, 1]), num_classes=2, probabilities=probabilities)
 
 
-@unhurried
 @given(cases(), st.randoms())
 def test_the_order_of_the_images_does_not_matter(case, random):
     predictions, labels, classes = case
@@ -109,7 +104,6 @@ def test_the_order_of_the_images_does_not_matter(case, random):
     assert shuffled.to_dict() == score(predictions, labels, num_classes=classes).to_dict()
 
 
-@unhurried
 @given(cases(), st.randoms())
 def test_renaming_the_classes_renames_their_scores(case, random):
     predictions, labels, classes = case
@@ -127,7 +121,6 @@ def test_renaming_the_classes_renames_their_scores(case, random):
             assert found == pytest.approx(expected, nan_ok=True)
 
 
-@unhurried
 @given(cases())
 def test_laws(case):
     predictions, labels, classes = case
@@ -144,7 +137,6 @@ def test_laws(case):
     assert (scores.accuracy == 1) == torch.equal(predictions, labels)
 
 
-@unhurried
 @given(cases())
 def test_all_right_is_1(case):
     _, labels, classes = case
@@ -167,7 +159,6 @@ def test_a_class_the_test_set_lacks_has_no_sensitivity():
     assert scores.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
 
 
-@unhurried
 @given(cases())
 def test_scores_survive_json(case):
     predictions, labels, classes = case

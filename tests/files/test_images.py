@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -391,7 +391,6 @@ def test_crop_to_the_short_side_is_the_central_square(side, excess, tall, dtype)
 
 
 @given(shapes, st.integers(8, 40), dtypes, st.integers(0, 2**16 - 1), st.sampled_from(["resize", "crop"]))
-@settings(deadline=None)
 def test_constant_stays_constant(shape, size, dtype, value, fit):
     value %= np.iinfo(dtype).max + 1
     image = torch.from_numpy(np.full((1, 1, *shape), value, dtype=dtype))
@@ -402,7 +401,6 @@ def test_constant_stays_constant(shape, size, dtype, value, fit):
 
 
 @given(shapes, st.integers(1, 40), dtypes, st.sampled_from(["resize", "crop", "pad"]))
-@settings(deadline=None)
 def test_no_new_extremes(shape, size, dtype, fit):
     """Bilinear weights are positive: nothing overshoots, and nothing wraps around."""
     image = tensor(1, 1, *shape, dtype=dtype)

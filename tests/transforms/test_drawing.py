@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -65,9 +65,6 @@ WAYS = pytest.mark.parametrize("way", [in_torch, in_numpy, in_numba])
 
 
 # The three ways agree
-
-
-@settings(deadline=None)  # the first call compiles
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(0, 40),
@@ -235,9 +232,6 @@ def test_small_batches(way, count):
 
 
 # The ends of the interval
-
-
-@settings(deadline=None)
 @given(
     counts=st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
     data=st.data(),

@@ -287,7 +287,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(OPERATIONS)
 def test_whatever_the_order_of_taking_holding_and_dropping(operations):
     memory, held = RecycledMemory(), []

@@ -84,7 +84,7 @@ def test_a_number_of_images_that_makes_no_shard(full_bank, tmp_path, number):
         export_webdataset(full_bank(), tmp_path / "tar", images_per_shard=number)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     count=st.integers(1, 12),
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),

@@ -134,7 +134,7 @@ ANY = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from([*ADMConfiguration().to_flags(), "large_size", "classifier_width"]), ANY, max_size=4

@@ -32,7 +32,7 @@ def classifier(tiny_flags: ADMConfiguration) -> NoisyClassifier:
 
 
 @pytest.mark.parametrize("method", ["ddpm", "ddim", "dpmsolver++", "unipc"])
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2**62)), min_size=1, max_size=7))
 def test_an_image_depends_on_its_own_label_and_seed_alone(
     generator: ADM, method: str, pairs: list[tuple[int, int]]

@@ -47,7 +47,7 @@ def test_uniform_covers_all_timesteps_alike() -> None:
     assert sampler.state_dict() == {}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 10)), min_size=1, max_size=30), min_size=1, max_size=6)
 )

@@ -18,7 +18,7 @@ Patches = Callable[..., PatchDataset]
 GENERATOR = DCGAN(classes=["a", "b"], resolution=16, base_width=4, latent_size=8)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2**62)), min_size=1, max_size=70))
 def test_an_image_depends_on_its_own_label_and_seed_alone(pairs: list[tuple[int, int]]) -> None:
     labels, seeds = [label for label, _ in pairs], [seed for _, seed in pairs]

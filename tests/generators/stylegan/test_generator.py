@@ -23,7 +23,7 @@ with torch.no_grad():  # untrained, the noise has no strength, and the mean is n
     GENERATOR.network.mean_w.copy_(torch.randn(2, 8, generator=torch.Generator().manual_seed(0)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2**62)), min_size=1, max_size=70))
 def test_an_image_depends_on_its_own_label_and_seed_alone(pairs: list[tuple[int, int]]) -> None:
     labels, seeds = [label for label, _ in pairs], [seed for _, seed in pairs]

@@ -24,7 +24,7 @@ from genmix_transforms.generators.stylegan.layers import (
 sizes = st.integers(1, 4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes, sizes, sizes, st.integers(1, 5), st.integers(1, 5), st.booleans())
 def test_upsampling_is_doubling_and_a_convolution(
     count: int, inputs: int, outputs: int, height: int, width: int, channels_last: bool
@@ -39,7 +39,7 @@ def test_upsampling_is_doubling_and_a_convolution(
     assert torch.allclose(upsampling_conv(images, weight, bias), expected, atol=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes, sizes, sizes, st.integers(1, 4), st.integers(1, 4))
 def test_downsampling_is_a_convolution_and_the_mean_of_four(
     count: int, inputs: int, outputs: int, height: int, width: int

@@ -170,7 +170,7 @@ def valid(nvidia: SimpleNamespace) -> bytes:
     return bytes(nvidia.dump(nvidia.as_networks(arrays, judge)))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_damaged_file_raises_nothing_but_an_input_error(
     places: list[tuple[int, int]], valid: bytes, nothing_runs: Any, tmp_path: Path

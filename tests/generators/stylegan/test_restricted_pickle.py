@@ -276,7 +276,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(valid: bytes, tmp_path: Pa
             read_pickle(file)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_raises_nothing_but_an_input_error(
     data: st.DataObject, valid: bytes, nothing_runs: Any, tmp_path: Path
@@ -302,7 +302,7 @@ def test_a_damaged_file_raises_nothing_but_an_input_error(
         nothing_runs(read_pickle, tmp_path / "a.pkl")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     program=st.lists(st.sampled_from([opcode.code for opcode in pickletools.opcodes]), max_size=30),
     tail=st.binary(max_size=60),

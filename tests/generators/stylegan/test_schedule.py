@@ -54,7 +54,7 @@ def test_no_growing() -> None:
     assert schedule.table() == [(0, 64, 64)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 8), st.integers(0, 7), st.integers(1, 10**7), st.integers(1, 10**7))
 def test_growth_only_grows(start: int, more: int, images: int, step: int) -> None:
     full = min(8, start + more)

@@ -21,7 +21,7 @@ def generator(ldm: LatentDiffusion) -> TextualInversion:
     return make_ti(ldm)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(pairs=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2**62)), min_size=1, max_size=6))
 def test_an_image_depends_on_its_own_label_and_seed_alone(
     generator: TextualInversion, pairs: list[tuple[int, int]]

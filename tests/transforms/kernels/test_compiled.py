@@ -36,7 +36,7 @@ def test_laws(law):
 
 @pytest.mark.parametrize("bank_dtype", [torch.uint8, torch.uint16])
 @pytest.mark.parametrize("inplace", [False, True])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     shape=st.tuples(st.integers(0, 6), st.integers(1, 4), st.integers(1, 40)),
     own=st.sampled_from(["none", "some", "all"]),

@@ -44,7 +44,7 @@ def test_the_size_of_a_piece_changes_no_bit(monkeypatch, make_case, own, inplace
     assert all(torch.equal(one, found[0]) for one in found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_shape_layout_and_piece(make_case, data):
     spatial = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=3), "spatial")

@@ -70,7 +70,7 @@ def test_laws(interpreter, law):
     law(interpreted)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_shape_layout_and_block(interpreter, make_case, data):
     spatial = data.draw(st.lists(st.integers(1, 6), min_size=2, max_size=3), "spatial")
