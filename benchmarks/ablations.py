@@ -14,8 +14,8 @@ for a partner, every sample mixed, unless its name says otherwise. What is chang
 * nothing but the bank's images: "only" trains on them alone, which tells whether they show what their labels say;
 * "plain": nothing of GenMix. MixUp, repeated images and the bank blended in, as the table has them, for ``--steps``.
 
-It goes on where it stopped. ``--only`` takes some of these groups, ``--only ''`` none (the baseline, GenMix as it is and
-genmix-real), ``--steps`` another length of training.
+It goes on where it stopped. ``--only`` takes some of these groups, ``--only ''`` none (the baseline, GenMix as it is,
+and genmix-real), ``--steps`` another length of training.
 """
 
 import argparse
