@@ -65,6 +65,8 @@ WAYS = pytest.mark.parametrize("way", [in_torch, in_numpy, in_numba])
 
 
 # The three ways agree
+
+
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(0, 40),
@@ -232,6 +234,8 @@ def test_small_batches(way, count):
 
 
 # The ends of the interval
+
+
 @given(
     counts=st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
     data=st.data(),
