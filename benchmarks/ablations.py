@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from table1 import FIGURES, choose_recipes, in_several_processes, protocol_of
+from table1 import add_work_options, choose_recipes, in_several_processes, protocol_of
 from table1_data import LARGEST, add_data_options, given_folds, given_patches
 from table1_generators import add_precision_option
 from torch import Tensor
@@ -41,6 +41,7 @@ from genmix_transforms.evaluation.figures import forest_figure, save_figure
 from genmix_transforms.evaluation.protocol import PRECISIONS
 from genmix_transforms.evaluation.sharing import take_turns
 from genmix_transforms.evaluation.statistics import Difference
+from genmix_transforms.evaluation.tables import aligned, difference_rows
 from genmix_transforms.generators import fill_bank, load_generator
 
 PART = 8
@@ -136,12 +137,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--only", help=f"of {', '.join([*GROUPS, *BANKS, ONLY, PLAIN])}; left out, all")
     options.add_argument("--steps", type=int, help="of every classifier; left out, the preset's")
     options.add_argument("--classifier-precision", choices=PRECISIONS, help="left out, the preset's")
-    options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--out", type=Path, help="left out, ablations-BANK in the folder of the table")
-    options.add_argument(FIGURES, action="store_true", help="the differences (pip install '.[figures]')")
-    options.add_argument("--processes", type=int, default=1, help="how many share the work")
-    options.add_argument("--device")
-    options.add_argument("--no-progress", action="store_true")
+    add_work_options(options, figures="the differences")
     return options
 
 
@@ -170,14 +167,7 @@ def register(groups: tuple[str, ...]) -> list[str]:
 
 def differences_from(reference: str, differences: Sequence[Difference]) -> str:
     """A line for each arm."""
-    lines = [f"Difference in F1 from {reference}, points:"]
-    for one in differences:
-        low, high = 100 * one.low, 100 * one.high
-        lines.append(
-            f"{one.arm:32} {100 * one.difference:+6.1f}  ({low:+.1f} to {high:+.1f})  "
-            f"p {one.p_single:.3f}, Holm {one.p:.3f}; {100 * one.detectable:.1f} would have been found"
-        )
-    return "\n".join(lines)
+    return "\n".join([f"Difference in F1 from {reference}, points:", *aligned(difference_rows(differences))])
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablations import differences_from
-from table1 import FIGURES, in_several_processes, protocol_of
+from table1 import add_work_options, in_several_processes, protocol_of
 from table1_data import LARGEST, add_data_options, given_folds, given_patches
 
 from genmix_transforms import SyntheticBank
@@ -53,11 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add_data_options(options, presets=LARGEST)
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--steps", type=int, help="of every classifier; left out, the preset's")
-    options.add_argument("--seeds", type=int, default=5)
-    options.add_argument(FIGURES, action="store_true", help="the differences (pip install '.[figures]')")
-    options.add_argument("--processes", type=int, default=1, help="how many share the work")
-    options.add_argument("--device")
-    options.add_argument("--no-progress", action="store_true")
+    add_work_options(options, figures="the differences")
     return options
 
 

@@ -129,11 +129,19 @@ def draw_figures(
     save_figures(results, out / "figures", points=points, run=evolving[0] if evolving else None, **extra)
 
 
+def add_work_options(options: argparse.ArgumentParser, *, figures: str) -> None:
+    """How much work, who shares it and what is shown; ``figures`` says what is drawn."""
+    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument(FIGURES, action="store_true", help=f"{figures} (pip install '.[figures]')")
+    options.add_argument("--processes", type=int, default=1, help="how many share the work")
+    options.add_argument("--device")
+    options.add_argument("--no-progress", action="store_true")
+
+
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_options(options, presets=GENERATORS)
     options.add_argument("--out", type=Path, required=True)
-    options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--generators", default="dcgan,stylegan,textual-inversion,adm", help="rows, by name")
     add_precision_option(options)
     options.add_argument("--weights", action="append", default=[], metavar="NAME=FOLDER", help="to fine-tune from")
@@ -141,10 +149,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--classifier-weights", help="a file, where ImageNet's cannot be downloaded")
     options.add_argument("--classifier-tune", type=int, help="values that each arm tries; left out, the preset's")
     options.add_argument("--only-generators", action="store_true", help="train and fill, and stop there")
-    options.add_argument(FIGURES, action="store_true", help="draw them too (pip install '.[figures]')")
-    options.add_argument("--processes", type=int, default=1, help="how many share the work")
-    options.add_argument("--device")
-    options.add_argument("--no-progress", action="store_true")
+    add_work_options(options, figures="draw them too")
     return options
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Results
 from genmix_transforms.evaluation.statistics import Difference, differences
+from genmix_transforms.evaluation.tables import difference_rows, markdown_table
 
 
 def changed(first: Results, second: Results) -> dict[str, tuple[object, object]]:
@@ -48,16 +49,14 @@ def apart(first: Results, second: Results, *, metric: str = "macro_f1") -> dict[
 
 def table(first: Results, second: Results, found: Mapping[str, Difference]) -> str:
     """Markdown, a line for each arm; points of macro F1."""
-    lines = ["| arm | first | second | difference | 95 % interval | p | p (Holm) | detectable |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for arm, one in found.items():
-        means = [100 * results.summary()[arm]["macro_f1"].mean for results in (first, second)]
-        lines.append(
-            f"| {arm} | {means[0]:.1f} | {means[1]:.1f} | {100 * one.difference:+.1f} | "
-            f"{100 * one.low:+.1f} to {100 * one.high:+.1f} | {one.p_single:.3f} | {one.p:.3f} | "
-            f"{100 * one.detectable:.1f} |"
-        )
-    return "\n".join(lines)
+    heading, *rows = difference_rows(list(found.values()))
+    means = [[f"{100 * results.summary()[arm]['macro_f1'].mean:.1f}" for results in (first, second)] for arm in found]
+    return markdown_table(
+        [
+            ["arm", "first", "second", *heading[2:]],
+            *([arm, *both, *row[2:]] for arm, both, row in zip(found, means, rows, strict=True)),
+        ]
+    )
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ def test_from_data_to_differences(script, monkeypatch, capsys, patches, tmp_path
     assert sum(results["banks"]["unseen"]["counts"].values()) < 60
     assert sum(len(fold) for fold in results["labels"]) == 120
     for control in script.CONTROLS:
-        assert f"Difference in F1 from {control}, points:\nbaseline " in printed
+        assert f"Difference in F1 from {control}, points:\narm " in printed
     assert "(fold 1, train), first half: " in printed
 
     monkeypatch.setattr(comparison, "train_and_test", lambda *args, **options: pytest.fail("trained again"))

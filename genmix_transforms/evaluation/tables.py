@@ -37,7 +37,7 @@ def screen(results: "Results", *, width: int = 120) -> str:
     """Blocks of aligned columns, none wider than ``width`` unless two columns are; then what the numbers mean."""
     blocks = _blocks(_scores(results, classes_last=True, with_margins=False), width)
     for family, found in results.differences().items():
-        blocks.append([f"{_title(family)}:", *_aligned([_DIFFERENCE, *map(_difference, found)])])
+        blocks.append([f"{_title(family)}:", *aligned(difference_rows(found))])
     notes = [*_notes(results), *(f"Note: {warning}." for warning in results.warnings)]
     blocks.append([line for note in notes for line in textwrap.wrap(note, width, break_long_words=False)])
     return "\n\n".join("\n".join(block) for block in blocks)
@@ -45,9 +45,9 @@ def screen(results: "Results", *, width: int = 120) -> str:
 
 def markdown(results: "Results") -> str:
     """The same tables in Markdown, and what the numbers were made from."""
-    parts = [_markdown_table(_scores(results))]
+    parts = [markdown_table(_scores(results))]
     for family, found in results.differences().items():
-        parts += [f"{_title(family)}:", _markdown_table([_DIFFERENCE, *map(_difference, found)])]
+        parts += [f"{_title(family)}:", markdown_table(difference_rows(found))]
     parts += [_escape_markdown(note) for note in _notes(results)]
     parts += _made_from(results)
     parts += [f"**Note:** {warning}." for warning in results.warnings]
@@ -69,7 +69,7 @@ def latex(results: "Results") -> str:
     above = [f"{' & '.join(top)} \\\\", " ".join(rules)]
     parts = [_latex_table(scores, caption="Scores on test images.", above=above, notes=_notes(results))]
     for family, found in results.differences().items():
-        parts.append(_latex_table([_DIFFERENCE, *map(_difference, found)], caption=f"{_title(family)}."))
+        parts.append(_latex_table(difference_rows(found), caption=f"{_title(family)}."))
     return "% Needs \\usepackage{booktabs}.\n" + "\n".join(parts)
 
 
@@ -122,7 +122,9 @@ def _title(family: str) -> str:
     return f"Difference in F1 from {_AGAINST[family]}, points"
 
 
-_DIFFERENCE = ["arm", "less", "difference", "95 % interval", "p", "p (Holm)", "detectable"]
+def difference_rows(found: Sequence[Difference]) -> list[list[str]]:
+    """The heading and a row for each difference, in points; p values as they are."""
+    return [["arm", "less", "difference", "95 % interval", "p", "p (Holm)", "detectable"], *map(_difference, found)]
 
 
 def _difference(one: Difference) -> list[str]:
@@ -282,10 +284,10 @@ def _blocks(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
         if blocks[-1] and used + len(_GAP) + widths[column] > width:
             blocks.append([])
         blocks[-1].append(column)
-    return [_aligned([[row[0], *(row[column] for column in block)] for row in rows]) for block in blocks]
+    return [aligned([[row[0], *(row[column] for column in block)] for row in rows]) for block in blocks]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """The first column to the left, the others to the right; a heading may have two lines."""
     split = [cell.rpartition("\n") for cell in rows[0]]
     upper, lower = ([part[index] for part in split] for index in (0, 2))
@@ -299,7 +301,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the heading first, in Markdown; all columns but the first are set to the right."""
     heading, *others = [[_escape_markdown(cell.strip()) for cell in row] for row in rows]
     lines = [heading, ["---", *["---:"] * (len(heading) - 1)], *others]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
