@@ -1,7 +1,11 @@
 """What all tests share: one thread (tiny models crawl with two), no deadlines, and real images where there are some."""
 
+import importlib
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -22,3 +26,25 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder of real images: set GENMIX_TEST_DATA to one (see CONTRIBUTING.md)")
     return folder
+
+
+@pytest.fixture
+def load_benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, ModuleType]]]:
+    """Scripts of ``benchmarks/`` by name, imported anew; arms and threads that they set are as before afterwards."""
+    from genmix_transforms.evaluation import arms
+
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    kinds, threads, loaded = dict(arms.KINDS), torch.get_num_threads(), []
+
+    def load(*names: str) -> dict[str, ModuleType]:
+        for name in names:
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        loaded.extend(names)
+        return {name: importlib.import_module(name) for name in names}
+
+    yield load
+    arms.KINDS.clear()
+    arms.KINDS.update(kinds)
+    torch.set_num_threads(threads)
+    for name in loaded:
+        sys.modules.pop(name, None)

@@ -1,9 +1,7 @@
 """The benchmarks that ask why: each changes the one thing it names, and how far a bank is from real patches is told."""
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,28 +10,18 @@ import torch
 from genmix_transforms import SyntheticBank
 from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation import Protocol, arms
+from genmix_transforms.evaluation import Protocol
 from genmix_transforms.evaluation.arms import Setting, build_arm
 from genmix_transforms.evaluation.normalisation import Normalisation
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("timing", "table1_generators", "table1_data", "table1", "adm_quality", "ablations", "bank_quality")
 CLASSES = ("dark", "bright")
 
 
 @pytest.fixture
-def scripts(monkeypatch):
+def scripts(load_benchmarks):
     """The benchmarks as modules; the arms that they add to the package's are gone afterwards."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    kinds, threads = dict(arms.KINDS), torch.get_num_threads()
-    for name in NAMES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield {name: importlib.import_module(name) for name in NAMES}
-    arms.KINDS.clear()
-    arms.KINDS.update(kinds)
-    torch.set_num_threads(threads)
-    for name in NAMES:
-        sys.modules.pop(name, None)
+    return load_benchmarks(*NAMES)
 
 
 @pytest.fixture

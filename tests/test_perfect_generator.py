@@ -1,9 +1,7 @@
 """The benchmark that has real images for a bank: the halves of a training part, and what is trained on which."""
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,25 +9,15 @@ import torch
 
 from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation import arms, comparison
+from genmix_transforms.evaluation import comparison
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("table1_generators", "table1_data", "table1", "ablations", "perfect_generator")
 
 
 @pytest.fixture
-def script(monkeypatch):
+def script(load_benchmarks):
     """The benchmark as a module."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    kinds, threads = dict(arms.KINDS), torch.get_num_threads()
-    for name in NAMES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield [importlib.import_module(name) for name in NAMES][-1]
-    arms.KINDS.clear()
-    arms.KINDS.update(kinds)
-    torch.set_num_threads(threads)
-    for name in NAMES:
-        sys.modules.pop(name, None)
+    return load_benchmarks(*NAMES)["perfect_generator"]
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """The benchmark that rebuilds Table 1: what it asks for, what it leaves empty, and that it goes on where it stopped."""
 
-import importlib
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,22 +11,13 @@ import torch
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arms import ARMS
 
-ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ("small", "scratch", "fast", "paper", "trial")
 
 
 @pytest.fixture
-def scripts(monkeypatch):
-    """The benchmark's two files as modules."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = ("table1_generators", "table1_data", "table1", "table1_cost", "timing", "evaluate_speed")
-    for name in names:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    threads = torch.get_num_threads()
-    yield {name: importlib.import_module(name) for name in names}
-    torch.set_num_threads(threads)
-    for name in names:
-        sys.modules.pop(name, None)
+def scripts(load_benchmarks):
+    """The benchmark's files as modules."""
+    return load_benchmarks("table1_generators", "table1_data", "table1", "table1_cost", "timing", "evaluate_speed")
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """The benchmark that holds one protocol against another: what it pairs, and what cannot be paired."""
 
-import importlib
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,17 +12,13 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Fold, Protocol, evaluate_folds
 from genmix_transforms.evaluation.tables import difference_rows
 
-ROOT = Path(__file__).resolve().parents[1]
 QUICK = Protocol(steps=6, batch_size=8, validate_every=3)
 
 
 @pytest.fixture
-def script(monkeypatch):
+def script(load_benchmarks):
     """The benchmark as a module."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    monkeypatch.delitem(sys.modules, "two_protocols", raising=False)
-    yield importlib.import_module("two_protocols")
-    sys.modules.pop("two_protocols", None)
+    return load_benchmarks("two_protocols")["two_protocols"]
 
 
 def results_of(protocol, *, arms=("baseline", "mixup", "repeat"), split_seed=0):
