@@ -31,7 +31,7 @@ from bank_stores import (
 from PIL import Image
 from torch import Tensor
 
-from genmix_transforms.bank.verifying import verify_bank
+from genmix_transforms.bank.opening import verify_bank
 
 FLIP_IMAGES = 300
 KILL_IMAGES, KILL_SHARD = 2000, 250

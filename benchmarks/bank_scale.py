@@ -22,7 +22,7 @@ from bank_stores import BATCH, CLASSES, OURS_DEFAULT, SHAPE
 from genmix_transforms import SyntheticBank
 from genmix_transforms.bank import BankWriter
 from genmix_transforms.bank.manifest import INDEX, Manifest, ShardEntry, read_manifest, shard_name, write_manifest
-from genmix_transforms.bank.shards import describe_shard, images_per_shard
+from genmix_transforms.bank.shard import describe_shard, images_per_shard
 
 IMAGES = 10**8
 SHAPES = ((1, 64, 64), (3, 64, 64), (3, 128, 128))

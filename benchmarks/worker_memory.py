@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from genmix_transforms import GenMix, SyntheticBank
-from genmix_transforms.bank.shards import SHARD_BYTES
+from genmix_transforms.bank.shard import SHARD_BYTES
 
 SHAPE = (3, 128, 128)
 CLASSES = 10

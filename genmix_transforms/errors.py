@@ -22,5 +22,9 @@ class CorruptFileError(RuntimeError):
     """A file of ours does not hold what its manifest says."""
 
 
+class UnfinishedBankError(RuntimeError):
+    """This process's share of a bank is done, others are still at theirs."""
+
+
 class MissingExtraError(ImportError):
     """An optional library is needed: the message names the extra to install."""

@@ -10,9 +10,10 @@ from genmix_transforms.errors import (
     MissingExtraError,
     MissingPathError,
     OverwriteError,
+    UnfinishedBankError,
 )
 
-ALL = (InputError, MissingPathError, OverwriteError, CorruptFileError, MissingExtraError)
+ALL = (InputError, MissingPathError, OverwriteError, CorruptFileError, MissingExtraError, UnfinishedBankError)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ ALL = (InputError, MissingPathError, OverwriteError, CorruptFileError, MissingEx
         (OverwriteError, FileExistsError),
         (CorruptFileError, RuntimeError),
         (MissingExtraError, ImportError),
+        (UnfinishedBankError, RuntimeError),
     ],
 )
 def test_is_caught_as_the_standard_error_it_stands_for(error, standard):

@@ -30,11 +30,9 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import save
 
 from genmix_transforms.bank import SyntheticBank
-from genmix_transforms.bank.card import bank_card
+from genmix_transforms.bank.card import bank_card, bank_sheet
 from genmix_transforms.bank.exporting import export_parquet, export_png, export_webdataset
-from genmix_transforms.bank.hub import push_to_hub
-from genmix_transforms.bank.sheet import bank_sheet
-from genmix_transforms.bank.verifying import seal
+from genmix_transforms.bank.hub import push_to_hub, seal
 from genmix_transforms.data import open_dataset
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.evaluation import Protocol, evaluate

@@ -1,4 +1,4 @@
-"""A bank's card: the page that tells whoever finds it on the hub what it holds and where it comes from.
+"""A bank's card, and the contact sheet beside it: what tells whoever finds it on the hub what it holds.
 
 A card is published. So it is made of what is known to be harmless (class names, numbers, checksums, the generator's
 kind), and not of whatever a provenance holds: no path, no name of a user or a machine, no number of a patient.
@@ -7,17 +7,18 @@ kind), and not of whatever a provenance holds: no path, no name of a user or a m
 import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from genmix_transforms.bank.flags import Flag
+from genmix_transforms.bank.rows import Bank, Flag
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.checks import check_seed
 from genmix_transforms.files.images import HIGHEST_PIXEL
-
-if TYPE_CHECKING:
-    from genmix_transforms.bank.synthetic_bank import SyntheticBank
+from genmix_transforms.files.sheet import draw_sheet
 
 SHEET = "sheet.png"
 """The contact sheet beside the card."""
@@ -42,9 +43,7 @@ _PATH = re.compile(
 )
 
 
-def bank_card(
-    bank: "SyntheticBank", *, licence: str | None = None, title: str | None = None, repo_id: str | None = None
-) -> str:
+def bank_card(bank: Bank, *, licence: str | None = None, title: str | None = None, repo_id: str | None = None) -> str:
     """The card of a bank: a ``README.md`` for a dataset repository, with its front matter.
 
     Of the provenance it says the generator's kind, the hash of its weights, the training set's fingerprint and class
@@ -87,7 +86,38 @@ def bank_card(
     return "\n\n".join(parts) + "\n"
 
 
-def has_sheet(bank: "SyntheticBank") -> bool:
+def bank_sheet(bank: Bank, *, columns: int = 12, seed: int = 0) -> Image.Image:
+    """A row of images for each class that has any, drawn at random.
+
+    Args:
+        bank: of two-dimensional images.
+        columns: images of each class, at most.
+        seed: another seed, other images.
+
+    Raises:
+        InputError: a bank of volumes, an empty one, or no columns.
+    """
+    if len(bank.image_shape) != 3:
+        raise InputError(
+            f"a sheet shows two-dimensional images, the bank's are {' x '.join(map(str, bank.image_shape))}"
+        )
+    if not len(bank):
+        raise InputError("a sheet of an empty bank shows nothing: fill the bank first")
+    if columns < 1:
+        raise InputError(f"a sheet needs at least one column, got columns={columns}")
+    random = np.random.default_rng(check_seed(seed))
+    rows, titles = [], []
+    start = 0
+    for name, count in zip(bank.classes, bank.class_count.tolist(), strict=True):
+        if count:
+            chosen = np.sort(random.permutation(count)[:columns])
+            rows.append(bank.rows(torch.from_numpy(start + chosen).to(bank.class_count.device)).cpu())
+            titles.append(f"{name}\n{count} images")
+        start += count
+    return draw_sheet(rows, titles)
+
+
+def has_sheet(bank: Bank) -> bool:
     """Whether a contact sheet can be drawn of it: it has images, and they are two-dimensional."""
     return len(bank) > 0 and len(bank.image_shape) == 3
 
@@ -123,8 +153,10 @@ _WARNING = """> **These images may reproduce training patients.** They are synth
 > are no medical evidence, and nothing to base a diagnosis on."""
 
 
-def _contents(bank: "SyntheticBank") -> str:
-    rows = [f"| {_safe(name)} | {count:,} |" for name, count in bank.class_counts.items()]
+def _contents(bank: Bank) -> str:
+    rows = [
+        f"| {_safe(name)} | {count:,} |" for name, count in zip(bank.classes, bank.class_count.tolist(), strict=True)
+    ]
     highest = HIGHEST_PIXEL[bank.pixel_dtype]
     window = (
         "none recorded: pixels have no unit"
@@ -132,7 +164,7 @@ def _contents(bank: "SyntheticBank") -> str:
         else f"{bank.window[0]:g} HU at pixel 0, {bank.window[1]:g} HU at pixel {highest}"
     )
     shape = " x ".join(map(str, bank.image_shape))
-    kind = "a class index" if bank.labels.ndim == 1 else "class probabilities (counted by the most probable class)"
+    kind = "a class index" if bank.label_kind == "index" else "class probabilities (counted by the most probable class)"
     return "\n".join(
         [
             "## What it holds",
@@ -163,12 +195,12 @@ genmix = GenMix(bank)  # images, labels = genmix(images, labels)
 runs nothing."""
 
 
-def _provenance(bank: "SyntheticBank") -> str:
+def _provenance(bank: Bank) -> str:
     parts = ["## Where the images come from"]
-    counts = np.bincount(bank.source.numpy(), minlength=len(bank.sources)).tolist()
+    counts = np.bincount(bank.column("source").numpy(), minlength=len(bank.sources)).tolist()
     for number, source in enumerate(bank.sources):
         facts = _facts(source, bank.classes)
-        facts += _seeds(bank.seeds.numpy()[bank.source.numpy() == number])
+        facts += _seeds(bank.column("seeds").numpy()[bank.column("source").numpy() == number])
         table = ["| | |", "|---|---|", *(f"| {name} | {_safe(text)} |" for name, text in facts)]
         if len(bank.sources) > 1:
             parts.append(f"### Source {number}: {counts[number]:,} images")
@@ -216,8 +248,8 @@ def _seeds(seeds: NDArray[np.int64]) -> list[tuple[str, str]]:
     return [("seeds", f"{int(known.min())} to {int(known.max())}{without}")]
 
 
-def _memorisation(bank: "SyntheticBank") -> str:
-    distance, flags = bank.distance.numpy(), bank.flags.numpy()
+def _memorisation(bank: Bank) -> str:
+    distance, flags = bank.column("distance").numpy(), bank.column("flags").numpy()
     known = distance[np.isfinite(distance)]
     parts = ["## Copies of training images"]
     if len(known):

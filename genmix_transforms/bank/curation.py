@@ -1,250 +1,224 @@
-"""Curation: other banks made of a bank's images. Nothing on disk changes before the new bank is saved."""
+"""Curation: other banks made of a bank's images. Nothing on disk changes before the new bank is saved.
+
+These are functions of a bank, and :class:`~genmix_transforms.bank.SyntheticBank` has each as a method. Each gives a new
+bank, and leaves the old one as it is. Everything that is known of an image (seed, source, distance, flags) goes with
+it, and a bank on disk stays there: none of its images is read.
+"""
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genmix_transforms.bank.held import HeldRows
-from genmix_transforms.bank.loading import largest_remainder
+from genmix_transforms.bank.rows import Bank
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_seed, whole_number
-
-if TYPE_CHECKING:  # the bank is made of this, and not the other way round
-    from genmix_transforms.bank.synthetic_bank import SyntheticBank
 
 Mask = Tensor | NDArray[np.bool_] | Sequence[bool]
 Numbers = Tensor | NDArray[np.int64] | Sequence[int]
 
 
-class Curation(HeldRows):
-    """What a bank offers to choose among its images. Every method gives a new bank, and leaves this one as it is.
+class _TakesImages(Bank, Protocol):
+    """A bank that makes another of some of its images."""
 
-    Everything that is known of an image (seed, source, distance, flags) goes with it, and a bank on disk stays there:
-    none of its images is read.
-    """
-
-    classes: tuple[str, ...]
-    sources: tuple[Mapping[str, Any], ...]
-
-    @abstractmethod
-    def take(self, index: Tensor) -> "SyntheticBank":
+    def take(self, index: Tensor) -> Self:
         """The bank of some images, given by their numbers."""
 
-    def select(
-        self,
-        *,
-        classes: Sequence[str] | None = None,
-        mask: Mask | None = None,
-        min_distance: float | None = None,
-        max_distance: float | None = None,
-        flags: int | None = None,
-        without_flags: int | None = None,
-        sources: int | Sequence[int] | None = None,
-    ) -> "SyntheticBank":
-        """The images that fulfil all that is asked.
 
-        The list of classes stays as it is: a label means what it meant, and a class that has no image left counts 0.
-        So the new bank fits the data set that the old one fitted.
-
-        Args:
-            classes: names: images of these classes (by the most probable one, where labels are probabilities).
-            mask: bool ``(N,)``: True for an image to keep.
-            min_distance: images at least so far from the nearest real one: against near copies.
-            max_distance: images at most so far from it: against what looks like nothing real.
-            flags: images that have any of these bits, see :class:`~genmix_transforms.bank.flags.Flag`.
-            without_flags: images that have none of these bits.
-            sources: a number, or several: images of these of the bank's ``sources``.
-
-        Raises:
-            InputError: nothing is asked, or something that the bank does not have; no image fulfils it (nothing can be
-                drawn from an empty bank); or a distance is asked of images that nobody has measured. Leave those out
-                with ``mask=~bank.distance.isnan()``.
-
-        Example:
-            >>> from genmix_transforms import SyntheticBank
-            >>> from genmix_transforms.bank import Flag
-            >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
-            >>> flags = torch.tensor([0, Flag.REJECTED, 0, 0], dtype=torch.uint8)
-            >>> distance = torch.tensor([0.5, 0.6, 0.01, 0.7])
-            >>> bank = SyntheticBank(
-            ...     images, torch.tensor([0, 0, 1, 1]), classes=["cyst", "metastasis"], flags=flags, distance=distance
-            ... )
-            >>> bank.select(without_flags=Flag.REJECTED, min_distance=0.1).class_counts
-            {'cyst': 1, 'metastasis': 1}
-            >>> bank.select(classes=["cyst"]).class_counts
-            {'cyst': 2, 'metastasis': 0}
-        """
-        wanted = _wanted(
-            self,
-            "select",
-            classes=classes,
-            mask=mask,
-            min_distance=min_distance,
-            max_distance=max_distance,
-            flags=flags,
-            without_flags=without_flags,
-            sources=sources,
-        )
-        return self._remaining("select", wanted)
-
-    def drop(
-        self,
-        *,
-        index: Numbers | None = None,
-        classes: Sequence[str] | None = None,
-        mask: Mask | None = None,
-        flags: int | None = None,
-        sources: int | Sequence[int] | None = None,
-    ) -> "SyntheticBank":
-        """The images without those that fulfil all that is asked: what :meth:`select` leaves out.
-
-        Args:
-            index: int64 ``(n,)``: the numbers of images, as in ``bank.rows(index)``.
-            classes: names: images of these classes. The list of classes stays, see :meth:`select`.
-            mask: bool ``(N,)``: True for an image to leave out.
-            flags: images that have any of these bits, see :class:`~genmix_transforms.bank.flags.Flag`.
-            sources: a number, or several: images of these of the bank's ``sources``.
-
-        Raises:
-            InputError: nothing is asked, or something that the bank does not have; or no image would be left.
-
-        Example:
-            >>> from genmix_transforms import SyntheticBank
-            >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
-            >>> bank = SyntheticBank(images, torch.tensor([0, 0, 1, 1]), classes=["cyst", "metastasis"])
-            >>> bank.drop(index=[0, 3]).class_counts
-            {'cyst': 1, 'metastasis': 1}
-        """
-        wanted = _wanted(self, "drop", index=index, classes=classes, mask=mask, flags=flags, sources=sources)
-        return self._remaining("drop", ~wanted)
-
-    def subsample(self, n: int, *, seed: int, per_class: bool = False) -> "SyntheticBank":
-        """Some images at random, none of them twice.
-
-        Which ones follows from the seed and the bank's order alone, not from its device, nor from whether it is in
-        memory. For one seed a class's images are taken in one order: of 20, the first 10 are those of ``n=10``.
-
-        Args:
-            n: how many: in all, shared out among the classes in their proportions by the largest remainder.
-            seed: from 0 to 2**63 - 1; another one, other images.
-            per_class: ``n`` of each class that has any, instead.
-
-        Raises:
-            InputError: more than there are.
-
-        Example:
-            >>> from genmix_transforms import SyntheticBank
-            >>> images = torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
-            >>> labels = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1])
-            >>> bank = SyntheticBank(images, labels, classes=["cyst", "metastasis"])
-            >>> bank.subsample(3, seed=0).class_counts
-            {'cyst': 1, 'metastasis': 2}
-            >>> bank.subsample(3, seed=0, per_class=True).class_counts
-            {'cyst': 3, 'metastasis': 3}
-        """
-        n = whole_number(n, name="subsample: n", least=1)
-        counts = self.class_count.cpu().numpy()
-        if per_class:
-            self._check_enough("subsample", n)
-            return self._drawn(np.where(counts > 0, n, 0), seed=seed, name="subsample")
-        if n > len(self):
-            raise InputError(f"subsample: the bank has {len(self)} images, and none is taken twice; got n={n}")
-        return self._drawn(largest_remainder(counts, n), seed=seed, name="subsample")
-
-    def balance(self, n: int | None = None, *, seed: int) -> "SyntheticBank":
-        """As many images of each class that has any, taken at random, none of them twice.
-
-        To mix classes equally often without giving images away, leave the bank as it is and let
-        ``GenMix(bank, pairing="balanced")`` draw them so.
-
-        Args:
-            n: of each class; None: as many as the smallest class has.
-            seed: from 0 to 2**63 - 1; another one, other images.
-
-        Raises:
-            InputError: more than a class has, or a bank without images.
-
-        Example:
-            >>> from genmix_transforms import SyntheticBank
-            >>> images = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
-            >>> labels = torch.tensor([0, 1, 1, 1, 1])
-            >>> bank = SyntheticBank(images, labels, classes=["cyst", "metastasis", "normal"])
-            >>> bank.balance(seed=0).class_counts
-            {'cyst': 1, 'metastasis': 1, 'normal': 0}
-        """
-        counts = self.class_count.cpu().numpy()
-        if not counts.any():
-            raise InputError("balance: a bank without images has none to choose from: fill it first")
-        n = int(counts[counts > 0].min()) if n is None else whole_number(n, name="balance: n", least=1)
-        self._check_enough("balance", n)
-        return self._drawn(np.where(counts > 0, n, 0), seed=seed, name="balance")
-
-    def merge(self, *others: "SyntheticBank", classes: Sequence[str] | None = None) -> "SyntheticBank":
-        """This bank's images and those of others, in memory; labels are re-mapped by the names of their classes.
-
-        Within a class this bank's images stand first. Sources are those of all, each once. Where labels are
-        probabilities, a class that a bank does not know has none. For banks larger than memory, see
-        :func:`~genmix_transforms.bank.merging.merge_banks`.
-
-        Args:
-            others: banks of the same image shape, pixel type, window and kind of labels. They are brought to this
-                bank's device.
-            classes: names, in the order that the new bank is to have them; None: this bank's, then those that the
-                others add, in the order in which they come.
-
-        Raises:
-            InputError: banks that do not fit together (the message names the first that does not), images of a class
-                that ``classes`` does not name, or an image that is in two of the banks: drawn by the same generator
-                from the same seed.
-
-        Example:
-            >>> from genmix_transforms import SyntheticBank
-            >>> images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
-            >>> one = SyntheticBank(images, torch.tensor([0, 1]), classes=["cyst", "metastasis"])
-            >>> two = SyntheticBank(images, torch.tensor([0, 1]), classes=["metastasis", "normal"])
-            >>> one.merge(two).class_counts
-            {'cyst': 1, 'metastasis': 2, 'normal': 1}
-        """
-        from genmix_transforms.bank.merging import merge_in_memory
-
-        return merge_in_memory([self, *others], classes=classes)  # type: ignore[list-item]
-
-    def _remaining(self, name: str, wanted: Tensor) -> "SyntheticBank":
-        if not bool(wanted.any()):
-            what = "no image fulfils all of that" if name == "select" else "no image would be left"
-            raise InputError(f"{name}: of the bank's {len(self)} images, {what}; an empty bank cannot be drawn from")
-        return self.take(wanted.nonzero().flatten())
-
-    def _check_enough(self, name: str, n: int) -> None:
-        """Whether every class that has images has ``n``."""
-        short = [
-            f"{one} {count}"
-            for one, count in zip(self.classes, self.class_count.tolist(), strict=True)
-            if 0 < count < n
-        ]
-        if short:
-            raise InputError(f"{name}: not every class has {n} images, and none is taken twice: {', '.join(short)}")
-
-    def _drawn(self, counts: NDArray[np.int64], *, seed: int, name: str) -> "SyntheticBank":
-        """So many images of each class, at random."""
-        seed = check_seed(seed, name=f"{name}: seed")
-        parts = [
-            start + _permutation(seed, label, size)[:count]
-            for label, (start, size, count) in enumerate(
-                zip(self.class_start.tolist(), self.class_count.tolist(), counts.tolist(), strict=True)
-            )
-            if count
-        ]
-        return self.take(torch.from_numpy(np.sort(np.concatenate(parts))))
+Takes = TypeVar("Takes", bound=_TakesImages)
 
 
-def _wanted(bank: Curation, name: str, **asked: Any) -> Tensor:
+def select(
+    bank: Takes,
+    *,
+    classes: Sequence[str] | None = None,
+    mask: Mask | None = None,
+    min_distance: float | None = None,
+    max_distance: float | None = None,
+    flags: int | None = None,
+    without_flags: int | None = None,
+    sources: int | Sequence[int] | None = None,
+) -> Takes:
+    """The images that fulfil all that is asked.
+
+    The list of classes stays as it is: a label means what it meant, and a class that has no image left counts 0.
+    So the new bank fits the data set that the old one fitted.
+
+    Args:
+        bank: to choose from.
+        classes: names: images of these classes (by the most probable one, where labels are probabilities).
+        mask: bool ``(N,)``: True for an image to keep.
+        min_distance: images at least so far from the nearest real one: against near copies.
+        max_distance: images at most so far from it: against what looks like nothing real.
+        flags: images that have any of these bits, see :class:`~genmix_transforms.bank.Flag`.
+        without_flags: images that have none of these bits.
+        sources: a number, or several: images of these of the bank's ``sources``.
+
+    Raises:
+        InputError: nothing is asked, or something that the bank does not have; no image fulfils it (nothing can be
+            drawn from an empty bank); or a distance is asked of images that nobody has measured. Leave those out
+            with ``mask=~bank.distance.isnan()``.
+
+    Example:
+        >>> from genmix_transforms import SyntheticBank
+        >>> from genmix_transforms.bank import Flag
+        >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+        >>> flags = torch.tensor([0, Flag.REJECTED, 0, 0], dtype=torch.uint8)
+        >>> distance = torch.tensor([0.5, 0.6, 0.01, 0.7])
+        >>> bank = SyntheticBank(
+        ...     images, torch.tensor([0, 0, 1, 1]), classes=["cyst", "metastasis"], flags=flags, distance=distance
+        ... )
+        >>> bank.select(without_flags=Flag.REJECTED, min_distance=0.1).class_counts
+        {'cyst': 1, 'metastasis': 1}
+        >>> bank.select(classes=["cyst"]).class_counts
+        {'cyst': 2, 'metastasis': 0}
+    """
+    wanted = _wanted(
+        bank,
+        "select",
+        classes=classes,
+        mask=mask,
+        min_distance=min_distance,
+        max_distance=max_distance,
+        flags=flags,
+        without_flags=without_flags,
+        sources=sources,
+    )
+    return _remaining(bank, "select", wanted)
+
+
+def drop(
+    bank: Takes,
+    *,
+    index: Numbers | None = None,
+    classes: Sequence[str] | None = None,
+    mask: Mask | None = None,
+    flags: int | None = None,
+    sources: int | Sequence[int] | None = None,
+) -> Takes:
+    """The images without those that fulfil all that is asked: what :meth:`select` leaves out.
+
+    Args:
+        bank: to choose from.
+        index: int64 ``(n,)``: the numbers of images, as in ``bank.rows(index)``.
+        classes: names: images of these classes. The list of classes stays, see :meth:`select`.
+        mask: bool ``(N,)``: True for an image to leave out.
+        flags: images that have any of these bits, see :class:`~genmix_transforms.bank.Flag`.
+        sources: a number, or several: images of these of the bank's ``sources``.
+
+    Raises:
+        InputError: nothing is asked, or something that the bank does not have; or no image would be left.
+
+    Example:
+        >>> from genmix_transforms import SyntheticBank
+        >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+        >>> bank = SyntheticBank(images, torch.tensor([0, 0, 1, 1]), classes=["cyst", "metastasis"])
+        >>> bank.drop(index=[0, 3]).class_counts
+        {'cyst': 1, 'metastasis': 1}
+    """
+    wanted = _wanted(bank, "drop", index=index, classes=classes, mask=mask, flags=flags, sources=sources)
+    return _remaining(bank, "drop", ~wanted)
+
+
+def subsample(bank: Takes, n: int, *, seed: int, per_class: bool = False) -> Takes:
+    """Some images at random, none of them twice.
+
+    Which ones follows from the seed and the bank's order alone, not from its device, nor from whether it is in
+    memory. For one seed a class's images are taken in one order: of 20, the first 10 are those of ``n=10``.
+
+    Args:
+        bank: to choose from.
+        n: how many: in all, shared out among the classes in their proportions by the largest remainder.
+        seed: from 0 to 2**63 - 1; another one, other images.
+        per_class: ``n`` of each class that has any, instead.
+
+    Raises:
+        InputError: more than there are.
+
+    Example:
+        >>> from genmix_transforms import SyntheticBank
+        >>> images = torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
+        >>> labels = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1])
+        >>> bank = SyntheticBank(images, labels, classes=["cyst", "metastasis"])
+        >>> bank.subsample(3, seed=0).class_counts
+        {'cyst': 1, 'metastasis': 2}
+        >>> bank.subsample(3, seed=0, per_class=True).class_counts
+        {'cyst': 3, 'metastasis': 3}
+    """
+    n = whole_number(n, name="subsample: n", least=1)
+    counts = bank.class_count.cpu().numpy()
+    if per_class:
+        _check_enough(bank, "subsample", n)
+        return _drawn(bank, np.where(counts > 0, n, 0), seed=seed, name="subsample")
+    if n > len(bank):
+        raise InputError(f"subsample: the bank has {len(bank)} images, and none is taken twice; got n={n}")
+    return _drawn(bank, largest_remainder(counts, n), seed=seed, name="subsample")
+
+
+def balance(bank: Takes, n: int | None = None, *, seed: int) -> Takes:
+    """As many images of each class that has any, taken at random, none of them twice.
+
+    To mix classes equally often without giving images away, leave the bank as it is and let
+    ``GenMix(bank, pairing="balanced")`` draw them so.
+
+    Args:
+        bank: to choose from.
+        n: of each class; None: as many as the smallest class has.
+        seed: from 0 to 2**63 - 1; another one, other images.
+
+    Raises:
+        InputError: more than a class has, or a bank without images.
+
+    Example:
+        >>> from genmix_transforms import SyntheticBank
+        >>> images = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
+        >>> labels = torch.tensor([0, 1, 1, 1, 1])
+        >>> bank = SyntheticBank(images, labels, classes=["cyst", "metastasis", "normal"])
+        >>> bank.balance(seed=0).class_counts
+        {'cyst': 1, 'metastasis': 1, 'normal': 0}
+    """
+    counts = bank.class_count.cpu().numpy()
+    if not counts.any():
+        raise InputError("balance: a bank without images has none to choose from: fill it first")
+    n = int(counts[counts > 0].min()) if n is None else whole_number(n, name="balance: n", least=1)
+    _check_enough(bank, "balance", n)
+    return _drawn(bank, np.where(counts > 0, n, 0), seed=seed, name="balance")
+
+
+def _remaining(bank: Takes, name: str, wanted: Tensor) -> Takes:
+    if not bool(wanted.any()):
+        what = "no image fulfils all of that" if name == "select" else "no image would be left"
+        raise InputError(f"{name}: of the bank's {len(bank)} images, {what}; an empty bank cannot be drawn from")
+    return bank.take(wanted.nonzero().flatten())
+
+
+def _check_enough(bank: Bank, name: str, n: int) -> None:
+    """Whether every class that has images has ``n``."""
+    short = [
+        f"{one} {count}" for one, count in zip(bank.classes, bank.class_count.tolist(), strict=True) if 0 < count < n
+    ]
+    if short:
+        raise InputError(f"{name}: not every class has {n} images, and none is taken twice: {', '.join(short)}")
+
+
+def _drawn(bank: Takes, counts: NDArray[np.int64], *, seed: int, name: str) -> Takes:
+    """So many images of each class, at random."""
+    seed = check_seed(seed, name=f"{name}: seed")
+    sizes = bank.class_count.cpu()
+    starts = sizes.cumsum(0) - sizes
+    parts = [
+        start + _permutation(seed, label, size)[:count]
+        for label, (start, size, count) in enumerate(zip(starts.tolist(), sizes.tolist(), counts.tolist(), strict=True))
+        if count
+    ]
+    return bank.take(torch.from_numpy(np.sort(np.concatenate(parts))))
+
+
+def _wanted(bank: Bank, name: str, **asked: Any) -> Tensor:
     """Bool ``(N,)``, on the CPU: the images that fulfil all that is asked."""
     if all(value is None for value in asked.values()):
         raise InputError(f"{name}: say which images: give at least one of {', '.join(asked)}")
@@ -258,7 +232,7 @@ def _wanted(bank: Curation, name: str, **asked: Any) -> Tensor:
     return wanted
 
 
-def _by_classes(bank: Curation, name: str, classes: Sequence[str]) -> Tensor:
+def _by_classes(bank: Bank, name: str, classes: Sequence[str]) -> Tensor:
     if isinstance(classes, str) or not isinstance(classes, Sequence):
         raise InputError(f"{name}: classes must be a list of names, got {classes!r}")
     unknown = [str(one) for one in classes if one not in bank.classes]
@@ -268,7 +242,7 @@ def _by_classes(bank: Curation, name: str, classes: Sequence[str]) -> Tensor:
     return torch.tensor([one in classes for one in bank.classes]).repeat_interleave(bank.class_count.cpu())
 
 
-def _by_mask(bank: Curation, name: str, mask: Mask) -> Tensor:
+def _by_mask(bank: Bank, name: str, mask: Mask) -> Tensor:
     given = _tensor(mask)
     if given is None or given.dtype != torch.bool or given.shape != (len(bank),):
         raise InputError(
@@ -278,7 +252,7 @@ def _by_mask(bank: Curation, name: str, mask: Mask) -> Tensor:
     return given
 
 
-def _by_index(bank: Curation, name: str, index: Numbers) -> Tensor:
+def _by_index(bank: Bank, name: str, index: Numbers) -> Tensor:
     given = _tensor(index)
     if given is None or given.ndim != 1 or (len(given) and given.dtype != torch.int64):
         raise InputError(f"{name}: index must be numbers, int64 of shape (n,), got {_described(index, given)}")
@@ -290,29 +264,29 @@ def _by_index(bank: Curation, name: str, index: Numbers) -> Tensor:
     return torch.zeros(len(bank), dtype=torch.bool).index_fill(0, given, True)
 
 
-def _by_flags(bank: Curation, name: str, flags: int, *, argument: str = "flags") -> Tensor:
+def _by_flags(bank: Bank, name: str, flags: int, *, argument: str = "flags") -> Tensor:
     bits = whole_number(flags, name=f"{name}: {argument}", least=1, most=255)
-    return (bank.flags & bits).bool()
+    return (bank.column("flags") & bits).bool()
 
 
-def _by_without_flags(bank: Curation, name: str, flags: int) -> Tensor:
+def _by_without_flags(bank: Bank, name: str, flags: int) -> Tensor:
     return ~_by_flags(bank, name, flags, argument="without_flags")
 
 
-def _by_sources(bank: Curation, name: str, sources: int | Sequence[int]) -> Tensor:
+def _by_sources(bank: Bank, name: str, sources: int | Sequence[int]) -> Tensor:
     several = list(sources) if isinstance(sources, Sequence) and not isinstance(sources, str) else [sources]
     numbers = [
         whole_number(one, name=f"{name}: a number of the bank's sources", least=0, most=len(bank.sources) - 1)
         for one in several
     ]
-    return torch.isin(bank.source, torch.tensor(numbers, dtype=torch.int32))
+    return torch.isin(bank.column("source"), torch.tensor(numbers, dtype=torch.int32))
 
 
-def _by_distance(bank: Curation, name: str, wanted: Tensor, least: float | None, most: float | None) -> Tensor:
+def _by_distance(bank: Bank, name: str, wanted: Tensor, least: float | None, most: float | None) -> Tensor:
     least, most = _bound(least, f"{name}: min_distance"), _bound(most, f"{name}: max_distance")
     if least is not None and most is not None and least > most:
         raise InputError(f"{name}: min_distance {least:g} is larger than max_distance {most:g}")
-    distance = bank.distance
+    distance = bank.column("distance")
     unknown = int((wanted & distance.isnan()).sum())
     if unknown:
         raise InputError(
@@ -335,7 +309,7 @@ def _bound(value: Any, name: str) -> float | None:
     return bound
 
 
-_CRITERIA: Mapping[str, Callable[[Curation, str, Any], Tensor]] = {
+_CRITERIA: Mapping[str, Callable[[Bank, str, Any], Tensor]] = {
     "index": _by_index,
     "classes": _by_classes,
     "mask": _by_mask,
@@ -361,3 +335,14 @@ def _described(value: Any, tensor: Tensor | None) -> str:
     if tensor is None:
         return repr(value)[:80]
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def largest_remainder(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """``total`` shared out in the proportions of ``counts``, none given more than it has."""
+    if counts.sum() <= total:
+        return counts
+    exact = counts * (total / counts.sum())
+    shares: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    order = np.argsort(shares - exact, kind="stable")[: total - int(shares.sum())]
+    shares[order] += 1
+    return shares

@@ -5,17 +5,27 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from genmix_transforms.bank.card import SHEET, bank_card, has_sheet, paths_in
-from genmix_transforms.bank.manifest import INDEX, Manifest, is_shard_name, read_manifest
-from genmix_transforms.bank.sheet import bank_sheet
-from genmix_transforms.bank.synthetic_bank import SyntheticBank
-from genmix_transforms.bank.verifying import seal, verify_bank
+from genmix_transforms.bank.card import SHEET, bank_card, bank_sheet, has_sheet, paths_in
+from genmix_transforms.bank.manifest import (
+    INDEX,
+    Manifest,
+    is_shard_name,
+    read_manifest,
+    refuse_unfinished,
+    write_manifest,
+)
+from genmix_transforms.bank.opening import verify_bank
+from genmix_transforms.bank.reading import MappedRows
+from genmix_transforms.bank.rows import Bank
+from genmix_transforms.bank.writing import only_writer
 from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files.hashing import file_hash
 
 CARD = "README.md"
 BANK_FILES = (INDEX, "bank-[0-9]*.safetensors")
@@ -24,8 +34,15 @@ BANK_FILES = (INDEX, "bank-[0-9]*.safetensors")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
+class _Saves(Bank, Protocol):
+    """A bank that can be saved."""
+
+    def save(self, folder: str | Path) -> None:
+        """Save it."""
+
+
 def push_to_hub(
-    bank: SyntheticBank | str | Path,
+    bank: _Saves | str | Path,
     repo_id: str,
     *,
     private: bool = True,
@@ -70,26 +87,39 @@ def push_to_hub(
     """
     if not isinstance(repo_id, str) or not _HUB_ID.fullmatch(repo_id):
         raise InputError(f"push_to_hub: expected a repository's owner/name, got {repo_id!r}")
-    if isinstance(bank, SyntheticBank):
-        with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as kept:
+        if isinstance(bank, str | Path):
+            source = Path(bank)
+        else:
+            source = Path(kept.enter_context(tempfile.TemporaryDirectory())) / "bank"
             # Saving makes the folder the bank's own; this one will be gone, so it is a copy's.
-            copy.copy(bank).save(Path(folder) / "bank")
-            return push_to_hub(
-                Path(folder) / "bank",
-                repo_id,
-                private=private,
-                revision=revision,
-                licence=licence,
-                title=title,
-                commit_message=commit_message,
-                token=token,
-                create_pr=create_pr,
-                endpoint=endpoint,
-            )
-    source = Path(bank)
-    manifest = _checked(source)
-    files = _files(source, manifest, repo_id=repo_id, licence=licence, title=title)
+            copy.copy(bank).save(source)
+        manifest = _checked(source)
+        files = _files(source, manifest, repo_id=repo_id, licence=licence, title=title)
+        return _commit(
+            repo_id,
+            files,
+            message=commit_message or f"A bank of {manifest.count:,} synthetic images",
+            private=private,
+            revision=revision,
+            token=token,
+            create_pr=create_pr,
+            endpoint=endpoint,
+        )
 
+
+def _commit(
+    repo_id: str,
+    files: Mapping[str, Path | bytes],
+    *,
+    message: str,
+    private: bool,
+    revision: str | None,
+    token: str | None,
+    create_pr: bool,
+    endpoint: str | None,
+) -> str:
+    """Send the files as one commit, which removes what an earlier bank left; its address."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi(endpoint=endpoint, token=token, library_name="genmix_transforms")
@@ -112,7 +142,7 @@ def push_to_hub(
                 *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()),
                 *(CommitOperationDelete(path_in_repo=name) for name in stale),
             ],
-            commit_message=commit_message or f"A bank of {manifest.count:,} synthetic images",
+            commit_message=message,
             revision=revision,
             create_pr=create_pr,
             # What is removed was looked up in this commit: another that comes between must not be mixed with ours.
@@ -192,14 +222,27 @@ def download_bank(
     return Path(snapshot)
 
 
+def seal(folder: str | Path) -> Manifest:
+    """Verify a bank, and write sha256 sums of its shards into its manifest, as what is published should have.
+
+    Raises:
+        CorruptFileError: the bank is not whole.
+    """
+    folder = Path(folder)
+    with only_writer(folder):
+        manifest = verify_bank(folder)
+        if all(entry.sha256 for entry in manifest.shards):
+            return manifest
+        shards = tuple(replace(entry, sha256=file_hash(folder / entry.file)) for entry in manifest.shards)
+        manifest = replace(manifest, shards=shards, generation=manifest.generation + 1)
+        write_manifest(folder, manifest)
+        return manifest
+
+
 def _checked(folder: Path) -> Manifest:
     """The manifest of a bank that is fit to be published, its sha256 sums included."""
     manifest = read_manifest(folder)
-    if manifest.shards_to_come:
-        raise InputError(
-            f"push_to_hub: {folder}: {manifest.shards_to_come} shards of a fill are still to come; finish it first, by "
-            "the same command"
-        )
+    refuse_unfinished(folder, manifest)
     paths = paths_in(manifest.sources, "sources")
     if paths:
         raise InputError(
@@ -215,7 +258,7 @@ def _files(
 ) -> dict[str, Path | bytes]:
     """What is published, by name."""
     index = (folder / INDEX).read_bytes()
-    bank = SyntheticBank.load(folder, verify=False)
+    bank = MappedRows(folder, manifest)
     files: dict[str, Path | bytes] = {entry.file: folder / entry.file for entry in manifest.shards}
     files[CARD] = bank_card(bank, licence=licence, title=title, repo_id=repo_id).encode()
     if has_sheet(bank):

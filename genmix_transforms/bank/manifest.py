@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Self, get_args
 
 import torch
 
+from genmix_transforms.bank.rows import PIXEL_DTYPES, Bank, LabelKind
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError
 from genmix_transforms.files.atomic import write_json
 from genmix_transforms.files.checks import name_fault
@@ -31,10 +32,8 @@ MAX_INDEX_BYTES = 2**28
 """Some 300 bytes a shard: a manifest of more than this names more shards than a folder can hold."""
 
 MAX_SHARDS = 10**6
-"""The highest number in a shard's name, and one."""
+"""A shard's name has at most six digits."""
 
-PIXEL_DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16}
-LabelKind = Literal["index", "probabilities"]
 
 _SHARD_NAME = re.compile(r"bank-(\d{5,6})\.safetensors", re.ASCII)
 _HASHES = {"xxh3": re.compile(r"[0-9a-f]{16}"), "sha256": re.compile(r"[0-9a-f]{64}")}
@@ -84,7 +83,7 @@ class Fill:
 
     @property
     def numbers(self) -> range:
-        """Of its shards."""
+        """The numbers of its shards."""
         return range(self.first, self.first + self.total)
 
 
@@ -116,6 +115,18 @@ class Manifest:
     generation: int = 1
     created: str = field(default_factory=lambda: now())
 
+    @classmethod
+    def of(cls, bank: Bank) -> Self:
+        """What a bank is, be it in memory or on disk: without shards."""
+        return cls(
+            classes=bank.classes,
+            dtype=str(bank.pixel_dtype).removeprefix("torch."),
+            shape=bank.image_shape,
+            labels=bank.label_kind,
+            sources=bank.sources,
+            window=bank.window,
+        )
+
     @property
     def class_counts(self) -> tuple[int, ...]:
         """Images of each class, in the order of ``classes``."""
@@ -128,7 +139,7 @@ class Manifest:
 
     @property
     def pixel_dtype(self) -> torch.dtype:
-        """Of the pixels."""
+        """uint8 or uint16."""
         return PIXEL_DTYPES[self.dtype]
 
     @property
@@ -181,7 +192,20 @@ def shard_number(name: str) -> int:
 
 def is_bank_file(name: str) -> bool:
     """Whether a file of this name belongs to a bank: its manifest, a shard, its lock, or a killed writer's leftover."""
-    return name in (INDEX, LOCK) or is_shard_name(name) or (name.startswith(".bank") and name.endswith(".tmp"))
+    return name == INDEX or is_shard_name(name) or (name.startswith(".bank") and name.endswith((".tmp", ".lock")))
+
+
+def refuse_unfinished(folder: Path, manifest: Manifest, *, error: type[InputError] = InputError) -> None:
+    """Refuse a bank whose fill has not finished.
+
+    Raises:
+        InputError: shards are still to come; or ``error``, a kind of it.
+    """
+    if manifest.shards_to_come:
+        raise error(
+            f"{folder}: {manifest.shards_to_come} shards of a fill are still to come; finish it first, by the same "
+            "command that began it"
+        )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -198,7 +222,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         MissingPathError: no such folder, or no bank in it.
         InputError: a bank of another format version.
-        CorruptFileError: a manifest that is none; the message says what is wrong with it.
+        CorruptFileError: the file is no manifest; the message says what is wrong with it.
     """
     path = folder / INDEX
     try:

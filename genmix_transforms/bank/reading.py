@@ -1,66 +1,371 @@
-"""Images that another program made, read for a bank: a folder of class folders, or an ``.npz``."""
+"""Many memory-mapped shards as one bank, class by class, without a copy and without an index of every image.
 
+Each shard is sorted by class. So the images of a class are one run of rows in each shard, and the whole bank, class by
+class, is a list of (number of classes) x (number of shards) runs. A row is found by a binary search among these.
+"""
+
+import ctypes
+import math
+import mmap
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genmix_transforms.bank.manifest import PIXEL_DTYPES
+from genmix_transforms.bank.manifest import Manifest
+from genmix_transforms.bank.rows import DESCRIPTIONS, LabelKind, Rows, places_by_name
+from genmix_transforms.bank.shard import Shard
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.arrays import read_npz
-from genmix_transforms.files.images import Fit, class_folders, fit_images, read_images
+
+Index = NDArray[np.int64]
 
 
-def images_from_folder(folder: Path, *, size: int | None, fit: Fit, channels: int | None) -> dict[str, Any]:
-    """What a bank is made of, from a folder of class folders. See :meth:`SyntheticBank.from_folder`."""
-    files = class_folders(folder)
-    paths = [path for several in files.values() for path in several]
-    labels = torch.tensor([number for number, several in enumerate(files.values()) for _ in several])
-    images = read_images(paths, size=size, fit=fit, channels=channels)
-    return {"images": images, "labels": labels, "classes": list(files), "provenance": {"source": "folder of images"}}
+class MappedRows:
+    """The rows of several shards, class by class. It is a :class:`~genmix_transforms.bank.rows.Bank`.
+
+    Args:
+        folder: of the bank.
+        manifest: of the bank.
+        shards: opened before, by file name, to be used again; the rest is opened.
+
+    Raises:
+        CorruptFileError: a shard is not what the manifest says; the message names it.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, *, shards: Mapping[str, Shard] | None = None) -> None:
+        known = shards or {}
+        self.folder, self.manifest = folder, manifest
+        self.shards = [
+            known[entry.file]
+            if entry.file in known and known[entry.file].entry == entry
+            else Shard(folder, entry, manifest)
+            for entry in manifest.shards
+        ]
+        self._images = _Gatherer([shard.images for shard in self.shards]) if self.shards else None
+        self._selection: Index | None = None
+        self._lay_out(manifest.classes, range(len(manifest.classes)))
+
+    def _lay_out(self, classes: tuple[str, ...], order: Sequence[int]) -> None:
+        """Compute the runs, for the manifest's classes in this order (-1: a class that the bank does not have)."""
+        self.classes, self._order = classes, tuple(order)
+        self._runs = _Runs.of(self.shards, self._order, len(self.manifest.classes))
+        self.counts = self._runs.class_totals
+        """int64 ``(K,)``: images of each class."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker that does not share this process's memory maps the files itself.
+        return _map_again, (self.folder, self.manifest, self.classes, self._order, self._selection)
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def class_count(self) -> Tensor:
+        """int64 ``(K,)``: images of each class."""
+        return torch.from_numpy(self.counts.copy())
+
+    @property
+    def sources(self) -> tuple[Mapping[str, Any], ...]:
+        """Where images come from."""
+        return self.manifest.sources
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """For CT, the Hounsfield units of the lowest and the highest pixel value."""
+        return self.manifest.window
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """``(C, *spatial)`` of an image."""
+        return self.manifest.shape
+
+    @property
+    def pixel_dtype(self) -> torch.dtype:
+        """uint8 or uint16."""
+        return self.manifest.pixel_dtype
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """Whether labels are class indices or rows of probabilities."""
+        return self.manifest.labels
+
+    def with_classes(self, classes: tuple[str, ...]) -> "MappedRows":
+        """The same rows with their labels re-mapped, by name, to another list of classes.
+
+        Raises:
+            InputError: there are images of a class that ``classes`` does not name.
+        """
+        counts = self.counts.tolist() if self.label_kind == "index" else None
+        new = places_by_name(self.classes, classes, counts=counts)
+        other = self._copy()
+        other._lay_out(classes, [self._order[place] if place >= 0 else -1 for place in new])
+        if self._selection is not None:
+            start = np.append(0, self.counts.cumsum())
+            moved = [np.empty(0, dtype=np.int64)]
+            for at, place in enumerate(new):
+                if place >= 0:
+                    part = self._selection[start[place] : start[place + 1]]
+                    moved.append(part - self._runs.class_starts[place] + other._runs.class_starts[at])
+            other._selection = np.concatenate(moved)
+            other.counts = np.array([self.counts[place] if place >= 0 else 0 for place in new], dtype=np.int64)
+        return other
+
+    def select(self, index: Index) -> "MappedRows":
+        """Some of the rows.
+
+        Args:
+            index: ascending.
+        """
+        other = self._copy()
+        other.counts = np.diff(np.searchsorted(index, np.append(0, self.counts.cumsum())))
+        other._selection = index if self._selection is None else self._selection[index]
+        return other
+
+    def _copy(self) -> "MappedRows":
+        other = object.__new__(MappedRows)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def labels(self) -> Tensor:
+        """int64 ``(N,)``, or float32 ``(N, K)``."""
+        if self.label_kind == "index":
+            return torch.from_numpy(np.repeat(np.arange(len(self.counts)), self.counts))
+        rows = self._gathered("labels")
+        columns = [rows[:, place] if place >= 0 else np.zeros(len(rows), rows.dtype) for place in self._order]
+        return torch.from_numpy(np.stack(columns, axis=1))
+
+    def column(self, name: str) -> Tensor:
+        """``seeds``, ``source``, ``distance`` or ``flags`` of every row."""
+        return torch.from_numpy(self._gathered(name))
+
+    def images(self) -> Tensor:
+        """Every image, ``(N, C, *spatial)``. A bank of one shard in its own order is not copied."""
+        if len(self.shards) == 1 and self._selection is None and self._runs.in_file_order:
+            return torch.from_numpy(self.shards[0].images)
+        return torch.from_numpy(self._gathered("images"))
+
+    def in_memory(self) -> Rows:
+        """Everything, in memory."""
+        return Rows(self.images(), self.labels(), *(self.column(name) for name in DESCRIPTIONS))
+
+    def rows(self, index: Tensor, *, device: torch.device | str = "cpu") -> Tensor:
+        """Copies of images by their numbers, int64 ``(n,)``: ``(n, C, *spatial)``, on a device.
+
+        Raises:
+            InputError: a number that there is no image of.
+        """
+        index, device = index.detach().cpu(), torch.device(device)
+        check_numbers(index, len(self))
+        if device.type != "cuda":
+            return torch.from_numpy(self.take(index.numpy())).to(device)
+        pinned = torch.empty(len(index), *self.image_shape, dtype=self.pixel_dtype, pin_memory=True)
+        self.take(index.numpy(), out=pinned.numpy())
+        return pinned.to(device, non_blocking=True)
+
+    def take(self, index: Index, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Copies of the images of some rows, ``(n, C, *spatial)``.
+
+        Args:
+            index: int64 ``(n,)``, in range.
+            out: memory to copy to; None: new.
+        """
+        if not len(index) or self._images is None:
+            return np.empty((0, *self.image_shape), dtype=self.manifest.dtype) if out is None else out
+        shard, row = self._runs.find(index if self._selection is None else self._selection[index])
+        return self._images.take(shard, row, out=out)
+
+    def _gathered(self, name: str) -> NDArray[Any]:
+        """A column of every row, in memory of its own."""
+        columns = [shard.column(name) for shard in self.shards]
+        if not columns:
+            shape = {"images": (0, *self.image_shape), "labels": (0, len(self.manifest.classes))}.get(name, (0,))
+            dtype = {**DESCRIPTIONS, "labels": torch.float32, "images": self.pixel_dtype}[name]
+            return torch.empty(shape, dtype=dtype).numpy()
+        if self._selection is None:
+            parts = [columns[number][first : first + count] for number, first, count in self._runs.listed()]
+            return np.concatenate(parts) if parts else columns[0][:0].copy()
+        out = np.empty((len(self), *columns[0].shape[1:]), dtype=columns[0].dtype)
+        shard, row = self._runs.find(self._selection)
+        for number, column in enumerate(columns):
+            here = shard == number
+            out[here] = column[row[here]]
+        return out
 
 
-def images_from_npz(path: Path, *, size: int | None, fit: Fit) -> dict[str, Any]:
-    """What a bank is made of, from an ``.npz``. See :meth:`SyntheticBank.from_npz`."""
-    arrays = read_npz(path)
-    missing = {"images", "labels"} - arrays.keys()
-    if missing:
-        raise InputError(f"{path}: expected the arrays images and labels, {', '.join(sorted(missing))} missing")
-    pixels = arrays["images"]
-    if pixels.ndim not in (3, 4) or pixels.dtype.name not in PIXEL_DTYPES:
-        raise InputError(
-            f"{path}: images must be uint8 or uint16 of shape (N, H, W) or (N, H, W, C), "
-            f"got {pixels.dtype} of shape {pixels.shape}"
+def check_numbers(index: Tensor, count: int) -> None:
+    """Refuse numbers of images, on the CPU, that a bank does not have.
+
+    Raises:
+        InputError: not int64 ``(n,)``, or not each from 0 to ``count - 1``.
+    """
+    if index.ndim != 1 or index.dtype != torch.int64:
+        raise InputError(f"rows: numbers must be int64 of shape (n,), got {index.dtype} of {tuple(index.shape)}")
+    if len(index):
+        low, high = (int(value) for value in index.aminmax())
+        if not 0 <= low <= high < count:
+            raise InputError(f"rows: numbers must be from 0 to {count - 1}, got {low} to {high}")
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Runs of rows, in the bank's order.
+
+    Args:
+        shard: of each run.
+        first: its first row in the shard.
+        count: its rows.
+        ends: the position in the bank after its last row.
+        skip: what a position in it is to be moved by to be a row of the shard.
+        class_starts, class_totals: of each class, in the bank.
+        in_file_order: whether the classes are in the shards' order.
+    """
+
+    shard: Index
+    first: Index
+    count: Index
+    ends: Index
+    skip: Index
+    class_starts: Index
+    class_totals: Index
+    in_file_order: bool
+
+    @classmethod
+    def of(cls, shards: Sequence[Shard], order: Sequence[int], classes: int) -> "_Runs":
+        counts = np.array([shard.entry.class_counts for shard in shards], dtype=np.int64).reshape(len(shards), classes)
+        firsts = counts.cumsum(axis=1) - counts
+        places = [place for place in order if place >= 0] if len(shards) else []
+        shard = np.tile(np.arange(len(shards)), len(places))
+        first, count = firsts[:, places].T.reshape(-1), counts[:, places].T.reshape(-1)
+        totals = np.array([counts[:, place].sum() if place >= 0 and shards else 0 for place in order], dtype=np.int64)
+        there = count > 0
+        shard, first, count = shard[there], first[there], count[there]
+        ends: Index = count.cumsum()
+        skip: Index = first - (ends - count)
+        return cls(
+            shard=shard,
+            first=first,
+            count=count,
+            ends=ends,
+            skip=skip,
+            class_starts=totals.cumsum() - totals,
+            class_totals=totals,
+            in_file_order=places == sorted(places),
         )
-    images = torch.from_numpy(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
-    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-    labels, classes = _npz_labels(path, arrays["labels"], arrays.get("label_names"))
-    if size is not None:
-        images = fit_images(images, size, fit=fit)
-    return {"images": images, "labels": labels, "classes": classes, "provenance": {"source": "npz"}}
+
+    def find(self, position: Index) -> tuple[Index, Index]:
+        """Shard and row of each position."""
+        run = np.searchsorted(self.ends, position, side="right")
+        return self.shard[run], position + self.skip[run]
+
+    def listed(self) -> list[tuple[int, int, int]]:
+        """(shard, first row, rows) of each run."""
+        return list(zip(self.shard.tolist(), self.first.tolist(), self.count.tolist(), strict=True))
 
 
-def _npz_labels(
-    path: Path, raw: NDArray[np.generic], label_names: NDArray[np.generic] | None
-) -> tuple[Tensor, list[str]]:
-    """Labels of an ``.npz`` as a tensor, and the class names."""
-    if raw.ndim == 2 and raw.shape[1] == 1:
-        raw = raw[:, 0]
-    if raw.ndim not in (1, 2) or raw.dtype.kind not in ("uif" if raw.ndim == 2 else "ui"):
-        raise InputError(
-            f"{path}: labels must be whole numbers (N,), or probabilities (N, K), got {raw.dtype} of shape {raw.shape}"
-        )
-    labels = torch.from_numpy(raw.astype(np.int64 if raw.ndim == 1 else np.float32))
-    if label_names is not None:
-        texts = label_names.reshape(-1).tolist()
-        return labels, [text.decode(errors="replace") if isinstance(text, bytes) else str(text) for text in texts]
-    if labels.ndim == 2:
-        return labels, [str(column) for column in range(labels.shape[1])]
-    # As the data sets are read: numbers with gaps, or from 1 on, name no classes that are not there.
-    present, labels = labels.unique(return_inverse=True)
-    if len(present) and present[0] < 0:
-        raise InputError(f"{path}: labels go down to {int(present[0])}; class numbers are 0 or more")
-    return labels, [str(number) for number in present.tolist()]
+class _Gatherer:
+    """Copies rows that lie in several mapped arrays, as if they lay in one.
+
+    NumPy gathers the rows of one array in a loop of its own; over several, a loop of Python would find each row first,
+    which takes as long as the copy of a small one. So the arrays are looked at through a window from the lowest address
+    to the highest, in which an item begins every few bytes, and a row is the item at its address. What lies between the
+    arrays is in the window, and is never touched.
+
+    Args:
+        arrays: C-contiguous, of one dtype, ``(n, ...)`` with the same ``...``; at least one.
+    """
+
+    _LARGEST = 2**62
+    """NumPy's limit on the bytes of an array is at 2**63."""
+
+    _SLOW_START, _SLOW_BYTES_PER_SECOND = 10e-6, 1e9
+    """A row from memory takes less than this: some microseconds, and a copy at several gigabytes a second."""
+
+    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
+        self._arrays = list(arrays)
+        first = self._arrays[0]
+        self._dtype, self._shape = first.dtype, first.shape[1:]
+        self._row_bytes = math.prod(self._shape) * first.itemsize
+        self._addresses: Index = np.array([one.__array_interface__["data"][0] for one in arrays], dtype=np.int64)
+        self._lowest = int(self._addresses.min())
+        self._unit = math.gcd(self._row_bytes, *(self._addresses - self._lowest).tolist())
+        self._window = self._look()
+        self._is_slow = True
+
+    def _look(self) -> NDArray[np.void] | None:
+        """Items of a row's size, one every ``_unit`` bytes; None: more than NumPy can count."""
+        ends = self._addresses + [one.nbytes for one in self._arrays]
+        count = (int(ends.max()) - self._lowest - self._row_bytes) // self._unit + 1
+        if count * self._row_bytes >= self._LARGEST:
+            return None
+        item = (ctypes.c_uint8 * self._row_bytes).from_address(self._lowest)
+        first: NDArray[np.void] = np.ndarray((1,), dtype=np.dtype((np.void, self._row_bytes)), buffer=memoryview(item))
+        return as_strided(first, shape=(count,), strides=(self._unit,))
+
+    def take(self, array: Index, row: Index, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Copy rows: ``row[i]`` of the array with the number ``array[i]``. Numbers are not checked.
+
+        Args:
+            array: int64 ``(n,)``.
+            row: int64 ``(n,)``.
+            out: memory to copy to, C-contiguous, ``(n, ...)``; None: new.
+        """
+        addresses = self._addresses[array] + row * self._row_bytes
+        began = time.perf_counter()
+        if self._is_slow:
+            _read_ahead(addresses.tolist(), self._row_bytes)
+        if self._window is not None and out is None:
+            rows = self._window[(addresses - self._lowest) // self._unit]
+            out = rows.view(self._dtype).reshape(len(row), *self._shape)
+        else:
+            if out is None:
+                out = np.empty((len(row), *self._shape), dtype=self._dtype)
+            views = [self._arrays[number][at] for number, at in zip(array.tolist(), row.tolist(), strict=True)]
+            np.concatenate(views, out=out.reshape(-1, *out.shape[2:]))
+        slow = self._SLOW_START + self._row_bytes / self._SLOW_BYTES_PER_SECOND
+        self._is_slow = time.perf_counter() - began > len(row) * slow
+        return out
+
+
+def _read_ahead(addresses: Iterable[int], size: int) -> None:
+    """Ask the system for all rows that are read next, at once.
+
+    The first touch of a page that is not in memory waits for the disk, and the system reads some megabytes around it in
+    the belief that they will follow: with 8 MiB read ahead (128 KiB are usual) 256 rows from a cold disk took 3 s, and
+    0.02 s when the system was told beforehand. To tell it costs more than to copy a row that is there (1.5 against 1.0
+    microseconds), so it is told only as long as rows come slowly. What is read does not depend on it.
+    """
+    advise, page = _madvise(), mmap.PAGESIZE
+    if advise is not None:
+        for address in addresses:
+            first = address - address % page
+            advise(first, address + size - first, mmap.MADV_WILLNEED)  # a hint: a refusal changes nothing
+
+
+@cache
+def _madvise() -> Any:
+    """The system's call, or None where there is none."""
+    if os.name != "posix" or not hasattr(mmap, "MADV_WILLNEED"):
+        return None
+    try:
+        call = ctypes.CDLL(None).madvise
+    except (OSError, AttributeError):
+        return None
+    call.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return call
+
+
+def _map_again(
+    folder: Path, manifest: Manifest, classes: tuple[str, ...], order: Sequence[int], selection: Index | None
+) -> MappedRows:
+    rows = MappedRows(folder, manifest)
+    rows._lay_out(classes, order)
+    return rows if selection is None else rows.select(selection)

@@ -1,29 +1,45 @@
 """The bank in memory: what GenMix draws its partners from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from genmix_transforms.bank import loading
-from genmix_transforms.bank.buffers import KeepsDtypes
-from genmix_transforms.bank.checks import check_classes, check_sources, check_tensors, check_window, places_by_name
-from genmix_transforms.bank.curation import Curation
-from genmix_transforms.bank.dataset import BankDataset
-from genmix_transforms.bank.manifest import Manifest
-from genmix_transforms.bank.mapped import MappedRows
-from genmix_transforms.bank.reading import images_from_folder, images_from_npz
-from genmix_transforms.bank.shards import KEPT_ON_CPU, Rows, images_per_shard
-from genmix_transforms.bank.verifying import verify_bank
-from genmix_transforms.bank.writer import BankWriter
+from genmix_transforms.bank import curation, hub, union
+from genmix_transforms.bank.blending import as_dataset
+from genmix_transforms.bank.content import Content
+from genmix_transforms.bank.manifest import Manifest, read_manifest
+from genmix_transforms.bank.opening import Opened, open_rows, should_bring, verify_bank
+from genmix_transforms.bank.reading import MappedRows
+from genmix_transforms.bank.rows import (
+    DESCRIPTIONS,
+    LabelKind,
+    Rows,
+    check_classes,
+    check_sources,
+    check_tensors,
+    check_window,
+    described,
+    normalised_unit,
+    places_by_name,
+)
+from genmix_transforms.bank.shard import images_per_shard
+from genmix_transforms.bank.writing import BankWriter
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.images import HIGHEST_PIXEL, Fit
+from genmix_transforms.files.images import Fit
+from genmix_transforms.files.labelled_images import images_from_folder, images_from_npz
 
 
-class SyntheticBank(Curation):
+def of_content(name: str) -> Any:
+    """An attribute of a bank that its content has."""
+    return property(attrgetter(f"content.{name}"), doc=f"``content.{name}``, see :class:`Content`.")
+
+
+class SyntheticBank(nn.Module):
     """Synthetic images with their labels and class names, on one device.
 
     The images are kept as integers, a quarter of a float batch's memory, sorted by class, so that a draw within a class
@@ -39,7 +55,7 @@ class SyntheticBank(Curation):
         seeds: ``(N,)``, int64: the seed each image came from; None or -1: from none.
         source: ``(N,)``, int32: which of several provenances an image has; None: the first.
         distance: ``(N,)``, float32: to the nearest real image, in whatever measure; None or NaN: not measured.
-        flags: ``(N,)``, uint8: what is marked of an image, see :class:`~genmix_transforms.bank.flags.Flag`; None: 0.
+        flags: ``(N,)``, uint8: what is marked of an image, see :class:`~genmix_transforms.bank.Flag`; None: 0.
         window: for CT, the Hounsfield units of the lowest and the highest pixel value.
         provenance: where the images come from, as JSON can hold it; or a list of such, for ``source`` to choose from.
 
@@ -57,13 +73,17 @@ class SyntheticBank(Curation):
         {'cyst': 2, 'metastasis': 4}
     """
 
+    version: int = 0
+    """Grows with every change of the content: whoever keeps something computed from it looks here."""
+
     shards_to_come: int = 0
     """How many shards the fill of these files still owes."""
 
-    _opened: loading.Opened | None = None
+    _opened: Opened | None = None
     """The files whose content this is, and how it was chosen from them; None: no files have this content."""
 
-    _generation: int = 0
+    _manifest: Manifest | None = None
+    """What these files held then."""
 
     def __init__(
         self,
@@ -83,22 +103,30 @@ class SyntheticBank(Curation):
         labels = check_tensors(images, labels, self.classes)
         self.window = check_window(window)
         self.sources = check_sources(provenance)
-        known = Rows.complete(images, labels, seeds=seeds, source=source, distance=distance, flags=flags).checked()
-        if len(images) and not 0 <= int(known.source.min()) <= int(known.source.max()) < len(self.sources):
-            raise InputError(f"SyntheticBank: source must be from 0 to {len(self.sources) - 1}, the provenances given")
-        known = known._replace(images=images, labels=labels)
-        index = known.index_labels
-        if len(index) > 1 and bool((index[1:] < index[:-1]).any()):
-            order = torch.argsort(index, stable=True)
-            elsewhere = order.cpu()
-            known = Rows(*(column[order if column.device == order.device else elsewhere] for column in known))
-        self._hold(known, torch.bincount(index, minlength=len(self.classes)))
+        rows = Rows.complete(images, labels, seeds=seeds, source=source, distance=distance, flags=flags)
+        self._hold(rows.checked(sources=len(self.sources)).sorted_by_class())
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Where the images come from; of several sources, what they have in common."""
-        first, *others = self.sources
-        return {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
+    def _hold(self, rows: Rows | MappedRows, *, resident: bool | None = None) -> None:
+        """Take the place of what is held."""
+        self.content = Content(rows, num_classes=len(self.classes), resident=resident)
+        self.version += 1
+
+    def _with(self, rows: Rows | MappedRows, *, classes: tuple[str, ...], same_images: bool) -> "SyntheticBank":
+        """A bank with this one's facts, of other rows or other classes."""
+        other = SyntheticBank.__new__(SyntheticBank)
+        nn.Module.__init__(other)
+        other.classes, other.window, other.sources = classes, self.window, self.sources
+        if same_images and self._opened is not None:
+            other._opened, other._manifest = replace(self._opened, classes=classes), self._manifest
+            other.shards_to_come = self.shards_to_come
+        other._hold(rows, resident=self.content.asked_resident)
+        return other.to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def __repr__(self) -> str:
+        return f"SyntheticBank({self.extra_repr()})"
 
     def extra_repr(self) -> str:
         """What ``print(bank)`` shows."""
@@ -106,6 +134,38 @@ class SyntheticBank(Curation):
         shape = " x ".join(map(str, self.image_shape))
         where = f"{self.device}" if self.resident else f"on disk, for {self.device}"
         return f"{len(self)} images, {shape}, {self.pixel_dtype}, {where}; {counts}"
+
+    # What it holds
+
+    content: Content
+
+    images: Tensor = of_content("images")
+    """``(N, C, *spatial)``, sorted by class. Of a bank on disk all are read, each time: see :meth:`rows`."""
+    labels: Tensor = of_content("labels")
+    """int64 ``(N,)``; or float32 ``(N, K)`` of class probabilities."""
+    class_start: Tensor = of_content("class_start")
+    """int64 ``(K,)``: where each class begins."""
+    class_count: Tensor = of_content("class_count")
+    """int64 ``(K,)``: how many images each class has."""
+    seeds: Tensor = described("seeds")
+    """int64 ``(N,)``, on the CPU: the seed each image came from; -1: from none."""
+    source: Tensor = described("source")
+    """int32 ``(N,)``, on the CPU: which of ``sources`` each image came from."""
+    distance: Tensor = described("distance")
+    """float32 ``(N,)``, on the CPU: to the nearest real image; NaN where nobody has measured."""
+    flags: Tensor = described("flags")
+    """uint8 ``(N,)``, on the CPU: what is marked of each image, see :class:`~genmix_transforms.bank.Flag`."""
+
+    resident: bool = of_content("resident")
+    """Whether all images are in memory, on the bank's device; else they are on disk, and read when drawn."""
+    device: torch.device = of_content("device")
+    """Where the images are, or where they are brought."""
+    pixel_dtype: torch.dtype = of_content("pixel_dtype")
+    """uint8 or uint16."""
+    image_shape: tuple[int, ...] = of_content("image_shape")
+    """``(C, *spatial)`` of an image."""
+    label_kind: LabelKind = of_content("label_kind")
+    """Whether labels are class indices ("index") or rows of probabilities ("probabilities")."""
 
     @property
     def num_classes(self) -> int:
@@ -117,35 +177,53 @@ class SyntheticBank(Curation):
         """How many images each class has, ``{name: n}``, in the order of ``classes``."""
         return dict(zip(self.classes, self.class_count.tolist(), strict=True))
 
-    def unit(self, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
-        """How a pixel becomes a value of the user's normalised batches: ``value = pixel * scale + shift``.
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the images come from; of several sources, what they have in common."""
+        first, *others = self.sources
+        return {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
+
+    def column(self, name: str) -> Tensor:
+        """``seeds``, ``source``, ``distance`` or ``flags`` of every image, on the CPU."""
+        return self.content.column(name)
+
+    @torch.compiler.disable
+    def rows(self, index: Tensor) -> Tensor:
+        """Images by their numbers; of a bank on disk nothing else is read.
 
         Args:
-            mean: of the user's ``v2.Normalize``, one for each channel or one for all; None: 0.
-            std: likewise; None: 1. With neither, values are in [0, 1].
+            index: int64 ``(n,)``, each from 0 to ``len(bank) - 1``.
 
         Returns:
-            ``scale`` and ``shift``, float32 ``(C, 1, ...)``, on the CPU.
+            ``(n, C, *spatial)``, uint8 or uint16, on the bank's device.
+
+        Raises:
+            InputError: a number that the bank does not have (on an accelerator, of a bank in its memory: torch's own).
         """
-        channels, dimensions = self.image_shape[0], len(self.image_shape)
-        values = []
-        for name, given, default in (("mean", mean, 0.0), ("std", std, 1.0)):
-            try:
-                tensor = torch.as_tensor(
-                    default if given is None else given, dtype=torch.float64, device="cpu"
-                ).flatten()
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise InputError(f"{name} must be numbers, one a channel, got {given!r}") from error
-            if not bool(tensor.isfinite().all()):
-                raise InputError(f"{name} must be finite, got {given!r}")
-            if len(tensor) not in (1, channels):
-                raise InputError(
-                    f"{name} must have one value, or one for each of the bank's {channels} channels, got {len(tensor)}"
-                )
-            values.append(tensor.expand(channels).reshape(channels, *[1] * (dimensions - 1)))
-        if not bool((values[1] > 0).all()):
-            raise InputError(f"std must be positive, got {std}")
-        return (1 / (HIGHEST_PIXEL[self.pixel_dtype] * values[1])).float(), (0.0 - values[0] / values[1]).float()
+        return self.content.rows(index)
+
+    unit = normalised_unit
+
+    # What is made of it
+
+    as_dataset = as_dataset
+    select = curation.select
+    drop = curation.drop
+    subsample = curation.subsample
+    balance = curation.balance
+    merge = union.merge
+
+    def take(self, index: Tensor) -> "SyntheticBank":
+        """Some of the images as a bank, with all that is known of each. Of a bank on disk nothing is read yet.
+
+        Args:
+            index: int64 ``(n,)``, numbers of images, in any order; the new bank has them in this one's. A number that
+                is given twice is an image that is in it twice.
+
+        Raises:
+            InputError: a number that the bank does not have.
+        """
+        return self._with(self.content.take(index), classes=self.classes, same_images=False)
 
     def with_classes(self, classes: Sequence[str]) -> "SyntheticBank":
         """The same bank with its labels re-mapped, by name, to another list of classes.
@@ -159,58 +237,20 @@ class SyntheticBank(Curation):
         classes = check_classes(classes)
         if classes == self.classes:
             return self
-        place = places_by_name(
-            self.classes, classes, counts=self.class_count.tolist() if self.labels.ndim == 1 else None
-        )
-        if self._mapped is not None:
-            mapped = self._mapped.with_classes(place)
-            count = torch.from_numpy(mapped.class_count).clone()
-            return self._with(mapped, count, classes=classes, opened=self._opened).to(self.device)
-        column = torch.tensor(
-            [classes.index(name) if name in classes else 0 for name in self.classes], device=self.labels.device
-        )
-        if self.labels.ndim == 1:
-            labels = column[self.labels]
+        rows: Rows | MappedRows
+        if self.content.mapped is not None:
+            rows = self.content.mapped.with_classes(classes)
         else:
-            labels = self.labels.new_zeros(len(self), len(classes)).index_copy(1, column, self.labels)
-        rows = Rows(self.images, labels, **{name: getattr(self, name) for name in KEPT_ON_CPU}).sorted_by_class()
-        count = torch.zeros(len(classes), dtype=torch.int64, device=self.device)
-        count.index_add_(0, column, self.class_count)
-        return self._with(rows, count, classes=classes, opened=self._opened)
+            counts = self.class_count.tolist() if self.label_kind == "index" else None
+            places_by_name(self.classes, classes, counts=counts)
+            rows = self.in_memory().relabelled(self.classes, classes).sorted_by_class()
+        return self._with(rows, classes=classes, same_images=True)
 
-    def take(self, index: Tensor) -> "SyntheticBank":
-        """Some of the images as a bank, with all that is known of each. Of a bank on disk nothing is read yet.
+    def in_memory(self) -> Rows:
+        """All rows; of a bank on disk they are read, and it stays there."""
+        return self.content.in_memory()
 
-        Args:
-            index: int64 ``(n,)``, numbers of images, in any order; the new bank has them in this one's. A number that
-                is given twice is an image that is in it twice.
-
-        Raises:
-            InputError: a number that the bank does not have.
-        """
-        rows, count = self._taken(index)
-        return self._with(rows, count, classes=self.classes, opened=None).to(self.device)
-
-    def _with(
-        self, rows: Rows | MappedRows, count: Tensor, *, classes: tuple[str, ...], opened: loading.Opened | None
-    ) -> "SyntheticBank":
-        """A bank with this one's facts, of other rows.
-
-        Args:
-            rows: sorted by class.
-            count: int64 ``(K,)``: of each class.
-            classes: their names.
-            opened: the files that the rows are all of, if there are such.
-        """
-        other = SyntheticBank.__new__(SyntheticBank)
-        KeepsDtypes.__init__(other)
-        other.classes, other.window, other.sources = classes, self.window, self.sources
-        other._asked_resident = self._asked_resident
-        if opened is not None:
-            other._opened, other._generation = replace(opened, classes=classes), self._generation
-            other.shards_to_come = self.shards_to_come
-        other._hold(rows, count)
-        return other
+    # From files, and to files
 
     @classmethod
     def from_folder(
@@ -218,62 +258,39 @@ class SyntheticBank(Curation):
     ) -> "SyntheticBank":
         """A bank from a folder of class folders with images that any tool made.
 
-        Args:
-            folder: holds one folder a class; its name is the class's.
-            size: side of the square patches in pixels; None keeps the files' size, which must be one and the same.
-            fit: "resize", "pad" or "crop", see :func:`genmix_transforms.files.images.fit_images`.
-            channels: 1 for grey, 3 for colour; None: as the files are.
-
-        Raises:
-            InputError: no such folder, no images, a corrupt image (named), or different sizes and no ``size``.
+        The arguments are those of :func:`~genmix_transforms.files.labelled_images.images_from_folder`.
         """
         return cls(**images_from_folder(Path(folder), size=size, fit=fit, channels=channels))
 
     @classmethod
     def from_npz(cls, path: str | Path, *, size: int | None = None, fit: Fit = "resize") -> "SyntheticBank":
-        """A bank from an ``.npz`` with ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, ``labels`` and ``label_names``.
+        """A bank from an ``.npz`` with ``images``, ``labels`` and, if there are some, ``label_names``.
 
-        Without ``label_names`` the classes are named by the numbers that occur, or by the columns of probabilities.
-
-        Args:
-            path: of the file.
-            size: side of the square patches in pixels; None keeps theirs.
-            fit: "resize", "pad" or "crop".
-
-        Raises:
-            InputError: no such file, arrays missing, Python objects in it, or arrays that make no bank.
+        The arguments are those of :func:`~genmix_transforms.files.labelled_images.images_from_npz`.
         """
         return cls(**images_from_npz(Path(path), size=size, fit=fit))
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Save as shards and a manifest: whole, or not at all.
+    @classmethod
+    def from_hub(
+        cls,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | None = None,
+        local_files_only: bool | None = None,
+        **options: Any,
+    ) -> "SyntheticBank":
+        """Open a bank that somebody has published as a dataset repository on the Hugging Face hub.
 
-        Args:
-            folder: must hold no bank, unless ``overwrite``.
-            overwrite: replace the bank that is there, in the moment when this one is whole.
-
-        Raises:
-            OverwriteError: the folder holds a bank, and ``overwrite`` is False; or it holds something else; or it is a
-                file; or another process writes there.
+        The arguments are those of :func:`~genmix_transforms.bank.hub.download_bank`; ``options`` those of :meth:`load`.
         """
-        folder = Path(folder).absolute()
-        with BankWriter(
-            folder,
-            classes=self.classes,
-            image_shape=self.image_shape,
-            pixel_dtype=self.pixel_dtype,
-            labels="index" if self.labels.ndim == 1 else "probabilities",
-            window=self.window,
-            provenance=self.sources,
-            overwrite=overwrite,
-            publish="close",
-        ) as writer:
-            some = images_per_shard(self.image_shape, self.pixel_dtype)
-            for number in torch.arange(len(self)).split(some):
-                here = number.to(self.device)
-                columns = {name: getattr(self, name)[number] for name in KEPT_ON_CPU}
-                writer.add(self.rows(here).cpu(), self.labels[here].cpu(), **columns)
-        self._opened, self._generation = loading.Opened(folder), writer.manifest.generation
+        folder = hub.download_bank(
+            repo_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        )
+        return cls.load(folder, **options)
+
+    push_to_hub = hub.push_to_hub
 
     @classmethod
     def load(
@@ -305,84 +322,55 @@ class SyntheticBank(Curation):
             InputError: no such bank, or classes that are not the data's.
             CorruptFileError: a shard or the manifest is not what was written; the message names it.
         """
-        opened = loading.Opened(
-            Path(folder).absolute(),
-            classes=None if classes is None else check_classes(classes),
-            limit=limit,
-            shard=shard,
-            verify=verify,
-            resident=resident,
+        asked = None if classes is None else check_classes(classes)
+        opened = Opened(
+            Path(folder).absolute(), classes=asked, limit=limit, shard=shard, verify=verify, resident=resident
         )
         bank = cls.__new__(cls)
-        KeepsDtypes.__init__(bank)
-        bank._opened, bank._asked_resident = opened, resident
-        bank._adopt(*loading.open_rows(opened, None), torch.device(device))
+        nn.Module.__init__(bank)
+        bank._opened = opened
+        bank._adopt(open_rows(opened), torch.device(device))
         return bank
 
-    def _adopt(self, manifest: Manifest, mapped: MappedRows, device: torch.device) -> None:
+    def _adopt(self, mapped: MappedRows, device: torch.device) -> None:
         """Take over what was opened."""
-        self.classes, self.window, self.sources = manifest.classes, manifest.window, check_sources(manifest.sources)
-        self._generation, self.shards_to_come = manifest.generation, manifest.shards_to_come
-        asked = None if self._opened is None else self._opened.classes
-        if asked is not None and asked != self.classes:
-            counts = mapped.class_count.tolist() if manifest.labels == "index" else None
-            mapped = mapped.with_classes(places_by_name(self.classes, asked, counts=counts))
-            self.classes = asked
-        bring = loading.should_bring(mapped, self._asked_resident, device)
-        self._hold(mapped.rows() if bring else mapped, torch.from_numpy(mapped.class_count).clone())
+        self.classes, self.window, self.sources = mapped.classes, mapped.window, check_sources(mapped.sources)
+        self._manifest, self.shards_to_come = mapped.manifest, mapped.manifest.shards_to_come
+        resident = None if self._opened is None else self._opened.resident
+        self._hold(mapped.in_memory() if should_bring(mapped, resident, device) else mapped, resident=resident)
         self.to(device)
 
-    @classmethod
-    def from_hub(
-        cls,
-        repo_id: str,
-        *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | None = None,
-        local_files_only: bool | None = None,
-        **options: Any,
-    ) -> "SyntheticBank":
-        """Open a bank that somebody has published as a dataset repository on the Hugging Face hub.
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Save as shards and a manifest: whole, or not at all.
 
         Args:
-            repo_id: ``owner/name``; a local folder is opened as it is.
-            revision: branch, tag or commit; pin a commit for results that others should get too.
-            cache_dir: where downloads are kept.
-            token: of the user.
-            local_files_only: never ask the network; None: as ``HF_HUB_OFFLINE`` says.
-            options: as for :meth:`load`.
+            folder: must hold no bank, unless ``overwrite``.
+            overwrite: replace the bank that is there, in the moment when this one is whole.
 
         Raises:
-            InputError: no such repository or revision, no bank in it, or no network and nothing downloaded before.
-            CorruptFileError: as :meth:`load`.
+            OverwriteError: the folder holds a bank, and ``overwrite`` is False; or it holds something else; or it is a
+                file; or another process writes there.
         """
-        from genmix_transforms.bank.hub import download_bank
-
-        folder = download_bank(
-            repo_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
-        )
-        return cls.load(folder, **options)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Publish the bank with a card and a contact sheet: :func:`genmix_transforms.bank.hub.push_to_hub`.
-
-        Returns:
-            The commit's address.
-        """
-        from genmix_transforms.bank.hub import push_to_hub
-
-        return push_to_hub(self, repo_id, **options)
-
-    def as_dataset(self, transform: Callable[[Tensor], Any] | None = None) -> BankDataset:
-        """The images as a torch Dataset of ``(image, label)``, for training on real and synthetic images together.
-
-        Args:
-            transform: of an image, uint8 or uint16 ``(C, *spatial)``; None: none.
-
-        See :class:`~genmix_transforms.bank.shares.ExactShares` for so many of each in every batch.
-        """
-        return BankDataset(self, transform)
+        folder = Path(folder).absolute()
+        with BankWriter(
+            folder,
+            classes=self.classes,
+            image_shape=self.image_shape,
+            pixel_dtype=self.pixel_dtype,
+            labels=self.label_kind,
+            window=self.window,
+            provenance=self.sources,
+            overwrite=overwrite,
+            publish="close",
+        ) as writer:
+            for number in torch.arange(len(self)).split(images_per_shard(self.image_shape, self.pixel_dtype)):
+                here = number.to(self.device)
+                columns = {name: self.column(name)[number] for name in DESCRIPTIONS}
+                writer.add(self.rows(here).cpu(), self.labels[here].cpu(), **columns)
+        if self.content.mapped is not None and self.content.mapped.folder == folder:
+            # The files that it was mapped from are gone: nobody to whom it may be sent could map them.
+            self.content.mapped = MappedRows(folder, writer.manifest)
+        self._opened, self._manifest = Opened(folder), writer.manifest
 
     def refresh(self) -> int:
         """Look for images that another process has added to the files since, and take them in.
@@ -397,29 +385,26 @@ class SyntheticBank(Curation):
                 classes, or of images or labels of another kind.
             CorruptFileError: as :meth:`load`.
         """
-        if self._opened is None:
-            raise InputError("refresh: this bank was neither saved nor loaded: there are no files to look at")
+        opened = self._saved("refresh", "look at")
         before = len(self)
-        if loading.generation(self._opened.folder) != self._generation:
-            known = None if self._mapped is None else {shard.entry.file: shard for shard in self._mapped.shards}
-            manifest, mapped = loading.open_rows(self._opened, known)
-            self._check_same_kind(manifest)
-            self._adopt(manifest, mapped, self.device)
+        if read_manifest(opened.folder) != self._manifest:
+            mapped = self.content.mapped
+            known = None if mapped is None else {shard.entry.file: shard for shard in mapped.shards}
+            mapped = open_rows(opened, known)
+            # Whoever uses this bank (GenMix among them) has made arrangements for what it holds.
+            mine, found = ((b.image_shape, b.pixel_dtype, b.label_kind, b.classes) for b in (self, mapped))
+            if found != mine:
+                raise InputError(
+                    f"refresh: {opened.folder} holds another bank now: images, labels and classes {found}, "
+                    f"these are {mine}; open it with SyntheticBank.load"
+                )
+            self._adopt(mapped, self.device)
         return len(self) - before
 
-    def _check_same_kind(self, manifest: Manifest) -> None:
-        """Whoever uses this bank (GenMix among them) has made arrangements for what it holds."""
-        assert self._opened is not None
-        labels = "index" if self.labels.ndim == 1 else "probabilities"
-        mine = (self.image_shape, self.pixel_dtype, labels, self.classes)
-        # Classes that were asked for by name stay as they are: images are brought to them, or refused, by name.
-        classes = manifest.classes if self._opened.classes is None else self.classes
-        found = (manifest.shape, manifest.pixel_dtype, manifest.labels, classes)
-        if found != mine:
-            raise InputError(
-                f"refresh: {self._opened.folder} holds another bank now: images, labels and classes {found}, "
-                f"these are {mine}; open it with SyntheticBank.load"
-            )
+    def _saved(self, name: str, purpose: str) -> Opened:
+        if self._opened is None:
+            raise InputError(f"{name}: this bank was neither saved nor loaded: there are no files to {purpose}")
+        return self._opened
 
     def verify(self) -> None:
         """Check the files this bank was saved to or loaded from against their checksums.
@@ -428,6 +413,4 @@ class SyntheticBank(Curation):
             CorruptFileError: names every shard that is missing or changed.
             InputError: the bank was neither saved nor loaded.
         """
-        if self._opened is None:
-            raise InputError("verify: this bank was neither saved nor loaded: there are no files to check")
-        verify_bank(self._opened.folder)
+        verify_bank(self._saved("verify", "check").folder)

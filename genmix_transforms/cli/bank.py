@@ -16,10 +16,12 @@ from genmix_transforms.cli.options import (
     GroupKey,
     Official,
     Out,
+    Share,
     Size,
     SplitSeed,
     comma_separated,
     open_patches,
+    parse_share,
     split_patches,
 )
 from genmix_transforms.errors import InputError
@@ -63,7 +65,7 @@ def sheet(
 ) -> None:
     """Draw a contact sheet: a row of images for each class."""
     from genmix_transforms.bank import SyntheticBank
-    from genmix_transforms.bank.sheet import bank_sheet
+    from genmix_transforms.bank.card import bank_sheet
     from genmix_transforms.files.sheet import save_picture
 
     save_picture(bank_sheet(SyntheticBank.load(bank), columns=columns, seed=seed), out)
@@ -73,7 +75,7 @@ def sheet(
 @app.command()
 def verify(context: typer.Context, bank: Folder) -> None:
     """Check every shard against its checksum; a corrupt one is named."""
-    from genmix_transforms.bank.verifying import verify_bank
+    from genmix_transforms.bank.opening import verify_bank
 
     manifest = verify_bank(bank, progress=bool(context.obj))
     typer.echo(
@@ -84,7 +86,7 @@ def verify(context: typer.Context, bank: Folder) -> None:
 @app.command()
 def seal(bank: Folder) -> None:
     """Check every shard, and write sha256 sums into the manifest, for a bank that is to be published."""
-    from genmix_transforms.bank.verifying import seal as seal_bank
+    from genmix_transforms.bank.hub import seal as seal_bank
 
     manifest = seal_bank(bank)
     typer.echo(f"{bank}: sealed: {len(manifest.shards)} shards, generation {manifest.generation}")
@@ -180,6 +182,7 @@ def merge(
         str | None,
         typer.Option(help="The new bank's classes in their order; left out, as they come: cyst,metastasis."),
     ] = None,
+    share: Share = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Merge banks into a new one; classes go by their names. Run again, it goes on where it stopped.
@@ -187,13 +190,14 @@ def merge(
     Several processes (torchrun, accelerate launch, a Slurm array) share the work without communication.
     """
     from genmix_transforms.bank.merging import merge_banks
-    from genmix_transforms.bank.shared_work import UnfinishedBankError
+    from genmix_transforms.errors import UnfinishedBankError
 
     try:
         merged = merge_banks(
             banks,
             out=out,
             classes=comma_separated(classes) or None,
+            share=parse_share(share),
             overwrite=overwrite,
             progress=bool(context.obj),
         )

@@ -14,10 +14,12 @@ from genmix_transforms.cli.options import (
     GroupKey,
     Official,
     Out,
+    Share,
     Size,
     SplitSeed,
     comma_separated,
     open_patches,
+    parse_share,
     split_patches,
 )
 from genmix_transforms.errors import InputError
@@ -64,6 +66,7 @@ def fill(
     licence: Annotated[
         str | None, typer.Option(help="That the images are under, such as cc-by-4.0: kept in the bank and on its card.")
     ] = None,
+    share: Share = None,
     append: Annotated[bool, typer.Option("--append", help="Add to the bank in this folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away the bank in this folder.")] = False,
     device: Device = None,
@@ -99,6 +102,7 @@ def fill(
             balance=balance,
             seed=seed,
             licence=licence,
+            share=parse_share(share),
             append=append,
             overwrite=overwrite,
             progress=bool(context.obj),

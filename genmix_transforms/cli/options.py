@@ -160,6 +160,25 @@ def open_training_set(
     return train
 
 
+Share = Annotated[
+    str | None,
+    typer.Option(
+        help="RANK/COUNT: do every COUNT-th shard from number RANK on; 0/1: all of them. Left out, as torchrun, "
+        "accelerate launch or Slurm has numbered the processes."
+    ),
+]
+
+
+def parse_share(text: str | None) -> tuple[int, int] | None:
+    """``1/4`` as ``(1, 4)``."""
+    if text is None:
+        return None
+    rank, slash, count = text.partition("/")
+    if not (slash and rank.isdecimal() and count.isdecimal()):
+        raise InputError(f"--share: expected RANK/COUNT, such as 0/1 for all shards, got {text!r}")
+    return int(rank), int(count)
+
+
 def comma_separated(text: str | None) -> list[str]:
     """``a, b`` as ``["a", "b"]``."""
     return [part.strip() for part in text.split(",") if part.strip()] if text else []

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,18 +13,15 @@ from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.card import LICENCE
-from genmix_transforms.bank.checks import check_classes
 from genmix_transforms.bank.manifest import Manifest
-from genmix_transforms.bank.shards import Rows, images_per_shard
-from genmix_transforms.bank.shared_work import SharedWork, UnfinishedBankError, shared_work
-from genmix_transforms.errors import InputError
+from genmix_transforms.bank.planned_writing import Advance, ShardPlan, write_planned
+from genmix_transforms.bank.rows import Rows, check_classes
+from genmix_transforms.bank.shard import images_per_shard
+from genmix_transforms.errors import InputError, UnfinishedBankError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.base import Generator
 
 __all__ = ["Plan", "UnfinishedBankError", "balanced_counts", "fill_bank", "make_plan"]
-
-log = logging.getLogger(__name__)
 
 SEEDS_PER_BANK = 2**32
 """Bank seed s uses the image seeds from s * 2**32 on: banks of different seeds share no image."""
@@ -57,6 +53,10 @@ class Plan:
         """How many shards."""
         return -(-self.total // self.images_per_shard)
 
+    def images_in(self, shard: int) -> int:
+        """How many images a shard has."""
+        return len(range(shard, self.total, self.shards))
+
     def shard(self, number: int) -> tuple[Tensor, Tensor]:
         """Labels and seeds of one shard: int64 ``(n,)`` each, class by class.
 
@@ -78,6 +78,7 @@ def fill_bank(
     balance: bool = False,
     seed: int = 0,
     licence: str | None = None,
+    share: tuple[int, int] | None = None,
     append: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -96,6 +97,8 @@ def fill_bank(
             together.
         seed: another seed, other images.
         licence: that the images are under, such as "cc-by-4.0": kept in the bank, and on its card when it is published.
+        share: ``(rank, count)``: draw every ``count``-th shard from number ``rank`` on; ``(0, 1)``: all of them. None:
+            as torchrun, Accelerate or Slurm has numbered the processes.
         append: add to the bank in ``out``, of the same classes and kind of image.
         overwrite: throw away the bank in ``out``.
         progress: show a bar.
@@ -120,44 +123,30 @@ def fill_bank(
     if licence is not None and not re.fullmatch(LICENCE, licence):
         raise InputError(f"fill_bank: licence must be a short identifier, such as 'cc-by-4.0', got {licence!r}")
     check_classes(generator.classes)
-    with shared_work(
+
+    def make(shard: int, advance: Advance) -> Rows:
+        labels, seeds = plan.shard(shard)
+        parts = []
+        for some_labels, some_seeds in zip(labels.split(64), seeds.split(64), strict=True):
+            parts.append(generator.sample(some_labels, some_seeds))
+            advance(len(some_labels))
+        return Rows.complete(torch.cat(parts), labels, seeds=seeds)
+
+    write_planned(
         out,
         _bank(generator, plan, licence=licence),
-        identity=_identity(generator, plan, licence=licence),
-        total=plan.shards,
-        other="of another generator, other counts or another seed",
+        ShardPlan(
+            identity=_identity(generator, plan, licence=licence),
+            counts=[plan.images_in(shard) for shard in range(plan.shards)],
+            make=make,
+            other="of another generator, other counts or another seed",
+        ),
+        share=share,
         append=append,
         overwrite=overwrite,
-    ) as work:
-        if work.was_done:
-            log.info("%s: filled already", out)
-        else:
-            _draw(generator, plan, work, name=str(out), progress=progress and not work.mine.start)
-    return SyntheticBank.load(out)
-
-
-def _draw(generator: Generator, plan: Plan, work: SharedWork, *, name: str, progress: bool) -> None:
-    """Draw this process's shards that are not there yet."""
-    mine, missing = work.mine, work.missing
-    if len(missing) < len(mine):
-        log.info("%s: going on; %s of %s shards are there", name, len(mine) - len(missing), len(mine))
-    bar = progress_bar(
-        total=sum(len(plan.shard(number)[0]) for number in mine),
-        initial=sum(len(plan.shard(number)[0]) for number in mine if number not in missing),
-        unit="img",
-        desc=name,
-        disable=not progress,
+        progress=progress,
     )
-    with bar:
-        for number in missing:
-            labels, seeds = plan.shard(number)
-            parts = []
-            for some_labels, some_seeds in zip(labels.split(64), seeds.split(64), strict=True):
-                parts.append(generator.sample(some_labels, some_seeds))
-                bar.update(len(some_labels))
-            source = torch.full((len(labels),), work.source_numbers[0], dtype=torch.int32)
-            work.write(number, Rows.complete(torch.cat(parts), labels, seeds=seeds, source=source))
-            work.publish_now_and_then()
+    return SyntheticBank.load(out)
 
 
 def balanced_counts(counts: Mapping[str, int]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from genmix_transforms.bank import SyntheticBank
-from genmix_transforms.bank.buffers import KeepsDtypes
+from genmix_transforms.buffers import KeepsDtypes
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.images import HIGHEST_PIXEL
 from genmix_transforms.transforms import functional
@@ -280,7 +280,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
     def _mix(self, several: list[Any], labels: Tensor, params: Mapping[str, Tensor] | None) -> tuple[list[Any], Tensor]:
         """The images mixed, all by one draw, and the labels as rows."""
         bank = self.bank
-        device = _buffer(bank, "labels").device
+        device = _buffer(bank.content, "labels").device
         for images in several:
             check_images(images, labels, self._image_shape)
             if images.device != device or labels.device != device:
@@ -293,7 +293,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
             drawn, soft = draw_and_mix_labels(
                 self._uniform(given.shape[0], COLUMNS, given.device),
                 given,
-                _buffer(bank, "labels"),
+                _buffer(bank.content, "labels"),
                 self._classes(),
                 bank_size=len(bank),
                 num_classes=self.num_classes,
@@ -327,7 +327,9 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         if self.pairing == "any":
             return None
         bank = self.bank
-        return Classes(_buffer(self, "cumulative"), _buffer(bank, "class_start"), _buffer(bank, "class_count"))
+        return Classes(
+            _buffer(self, "cumulative"), _buffer(bank.content, "class_start"), _buffer(bank.content, "class_count")
+        )
 
     def _mix_images(self, inpt: Any, drawn: Draw, partners: Tensor | None = None) -> Any:
         wrapped = isinstance(inpt, tv_tensors.TVTensor)
@@ -338,7 +340,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
             out = images
         elif images.is_cpu and not images.requires_grad and type(images) is Tensor:
             out = self._memory.empty_like(images)
-        pixels: Tensor | None = self.bank._buffers["pixels"]
+        pixels: Tensor | None = self.bank.content._buffers["pixels"]
         if pixels is None or partners is not None:
             pixels, drawn = self._partners(drawn, partners)
         mixed = mix_with_bank(images, pixels, drawn, self._units_for(images.dtype), out=out)
@@ -352,7 +354,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         return Units.between_integers(scale, levels)
 
     def _mix_labels(self, soft: Tensor, drawn: Draw) -> Tensor:
-        labels = _buffer(self.bank, "labels")
+        labels = _buffer(self.bank.content, "labels")
         lam, index, from_batch = drawn.tensors()
         # Rows that are not meant for the bank (or the batch) look up row 0 there; what they find is not used.
         partners = labels.index_select(0, index if from_batch is None else torch.where(from_batch, 0, index))

@@ -8,7 +8,7 @@ import pytest
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.manifest import INDEX, LOCK, is_shard_name, read_manifest
-from genmix_transforms.bank.verifying import verify_bank
+from genmix_transforms.bank.opening import verify_bank
 from tests.bank.attacks import ATTACKS, attack, writing
 from tests.bank.attacks.__main__ import main
 

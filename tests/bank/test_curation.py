@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.bank import BankWriter, Flag, SyntheticBank
-from genmix_transforms.bank.loading import largest_remainder
+from genmix_transforms.bank.curation import largest_remainder
 from genmix_transforms.errors import InputError
 
 CLASSES = ("cyst", "hemangioma", "metastasis", "normal")

@@ -19,7 +19,7 @@ import torch
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.hub import _plain_errors, download_bank, push_to_hub
 from genmix_transforms.bank.manifest import Fill, read_manifest, write_manifest
-from genmix_transforms.bank.writer import BankWriter
+from genmix_transforms.bank.writing import BankWriter
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError
 
 _spec = importlib.util.spec_from_file_location("hub_stand_in", Path(__file__).with_name("hub_stand_in.py"))

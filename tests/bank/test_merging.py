@@ -11,11 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmix_transforms.bank import BankWriter, SyntheticBank, merging, shared_work
+from genmix_transforms.bank import BankWriter, SyntheticBank, merging, planned_writing
 from genmix_transforms.bank.manifest import INDEX, Fill, read_manifest, write_manifest
 from genmix_transforms.bank.merging import merge_banks
-from genmix_transforms.bank.shared_work import UnfinishedBankError
-from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError, OverwriteError
+from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError, OverwriteError, UnfinishedBankError
 
 NAMES = ("cyst", "hemangioma", "metastasis")
 SHAPE = (1, 4, 4)
@@ -282,7 +281,7 @@ SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 from genmix_transforms.bank import merging
-from genmix_transforms.bank.shared_work import UnfinishedBankError
+from genmix_transforms.errors import UnfinishedBankError
 
 root, folders, whole = Path(sys.argv[1]), sys.argv[2:], merging._whole_shard
 
@@ -344,7 +343,7 @@ def test_what_is_whole_can_be_read_before_the_rest_is_there(folders, tmp_path, m
         return read(*arguments)
 
     monkeypatch.setattr(merging, "_whole_shard", failing)
-    monkeypatch.setattr(shared_work.time, "monotonic", lambda: 100.0 * len(done))
+    monkeypatch.setattr(planned_writing.time, "monotonic", lambda: 100.0 * len(done))
     with pytest.raises(OSError, match="stop"):
         merge(folders, tmp_path / "out")
     bank = SyntheticBank.load(tmp_path / "out")
@@ -446,7 +445,7 @@ def test_a_bank_that_is_not_finished(folders, tmp_path):
     manifest = read_manifest(folders[1])
     unfinished = {**vars(manifest), "fills": (Fill(identity="i", first=4, total=3),)}
     write_manifest(folders[1], merging.Manifest(**unfinished))
-    with pytest.raises(InputError, match="b: 3 shards are still to come; finish that bank first"):
+    with pytest.raises(InputError, match="b: 3 shards of a fill are still to come; finish it first"):
         merge(folders, tmp_path / "out")
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from genmix_transforms.bank.shard_header import MAX_HEADER_BYTES, header_bytes, read_facts, read_layout
+from genmix_transforms.bank.shard import MAX_HEADER_BYTES, header_bytes, read_facts, read_layout
 from genmix_transforms.errors import CorruptFileError
 from tests.bank.attacks.editing import joined, parts
 

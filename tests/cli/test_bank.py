@@ -100,7 +100,7 @@ def test_merge(genmix: Genmix, bank: Path, other: Path, tmp_path: Path) -> None:
     assert done.code == 0
     assert f"{out}: 9 images, 1 x 16 x 16, torch.uint8, cpu; cyst 3, metastasis 4, normal 2" in done.out
     assert f"look at it: genmix bank sheet {out} --out both.png" in done.out
-    assert "2/2" in done.err
+    assert "9/9" in done.err
     again = genmix("-q", "bank", "merge", bank, other, "--out", out)
     assert (again.code, again.out, again.err) == (0, done.out, "")
     merged = SyntheticBank.load(out)
@@ -128,6 +128,8 @@ def test_a_share_of_a_merger(
         done = genmix("bank", "merge", bank, other, "--out", tmp_path / "both")
         assert done.code == 0
         assert said in done.out
+    alone = genmix("bank", "merge", bank, other, "--out", tmp_path / "alone", "--share", "0/1")
+    assert "9 images" in alone.out
 
 
 def test_what_is_not_merged(genmix: Genmix, bank: Path, other: Path, tmp_path: Path) -> None:

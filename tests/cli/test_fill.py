@@ -61,6 +61,9 @@ def test_a_share_of_the_work_is_done_and_said(
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     assert genmix(*command).code == 0
     assert len(SyntheticBank.load(tmp_path / "bank")) == 200
+    command[command.index(tmp_path / "bank")] = tmp_path / "alone"
+    assert genmix(*command, "--share", "0/1").code == 0
+    assert len(SyntheticBank.load(tmp_path / "alone")) == 200
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,8 @@ def test_a_share_of_the_work_is_done_and_said(
         (["--sampler", "steps"], "expected NAME=VALUE, such as steps=50, got 'steps'"),
         (["--sampler", "=2"], "expected NAME=VALUE"),
         (["--sampler", "steps=2"], "a dcgan draws in one pass and has no sampler"),
+        (["--share", "1"], "--share: expected RANK/COUNT, such as 0/1 for all shards, got '1'"),
+        (["--share", "2/2"], "share: rank must be a whole number, from 0 to 1, got 2"),
         (["--seed", "-4"], "seed must be a whole number, from 0 to"),
     ],
 )

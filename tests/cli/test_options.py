@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genmix_transforms.cli.options import Fit, comma_separated, open_patches, split_patches
+from genmix_transforms.cli.options import Fit, comma_separated, open_patches, parse_share, split_patches
+from genmix_transforms.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,17 @@ from genmix_transforms.cli.options import Fit, comma_separated, open_patches, sp
 )
 def test_lists(text: str | None, parts: list[str]) -> None:
     assert comma_separated(text) == parts
+
+
+@pytest.mark.parametrize(("text", "share"), [(None, None), ("0/1", (0, 1)), ("3/16", (3, 16))])
+def test_shares(text: str | None, share: tuple[int, int] | None) -> None:
+    assert parse_share(text) == share
+
+
+@pytest.mark.parametrize("text", ["", "1", "/", "1/", "/2", "a/2", "-1/2", "1/2/3", "1.0/2"])
+def test_what_is_no_share(text: str) -> None:
+    with pytest.raises(InputError, match="--share: expected RANK/COUNT, such as 0/1 for all shards, got"):
+        parse_share(text)
 
 
 def test_what_was_done_is_said(discs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,18 +1,18 @@
 """The folder of an export: it appears whole or not at all, and replaces nothing but an export of its kind."""
 
-import fcntl
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from genmix_transforms.bank.synthetic_bank import SyntheticBank
 from genmix_transforms.errors import OverwriteError
 from genmix_transforms.files.atomic import write_json
 from genmix_transforms.files.checks import check_output_folder
+from genmix_transforms.files.locking import locked
 
 INFO = "dataset_info.json"
 """What the rows cannot say: classes, window, sources. Loaders of the datasets library pass over a file of this name."""
@@ -41,20 +41,14 @@ def new_folder(folder: str | Path, kind: str, *, overwrite: bool) -> Iterator[Pa
     """
     given, folder = folder, Path(folder).resolve()  # a link stays, and the folder it leads to is replaced
     check_output_folder(folder)
-    making, retired = (folder.with_name(f".{folder.name}.export.{end}") for end in ("tmp", "old"))
+    making, retired, lock = (folder.with_name(f".{folder.name}.export.{end}") for end in ("tmp", "old", "lock"))
     if retired.exists() and not folder.exists():  # killed between two renames
         retired.rename(folder)
     _check_replaceable(folder, given, kind, overwrite=overwrite)
-    making.mkdir(parents=True, exist_ok=True)
-    lock = os.open(making, os.O_RDONLY)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(lock, busy=f"{given}: another process is exporting there; wait for it, or stop it"):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OverwriteError(f"{given}: another process is exporting there; wait for it, or stop it") from error
-        except OSError:  # a file system without locks
-            pass
-        try:
+            making.mkdir(exist_ok=True)
             _empty(making)  # what a killed process left
             yield making
             if folder.exists() and any(folder.iterdir()):
@@ -66,9 +60,10 @@ def new_folder(folder: str | Path, kind: str, *, overwrite: bool) -> Iterator[Pa
             if retired.exists() and not folder.exists():
                 retired.rename(folder)
             raise
+        finally:
+            with suppress(OSError):  # not every system removes a file that is open
+                lock.unlink()
         shutil.rmtree(retired, ignore_errors=True)
-    finally:
-        os.close(lock)
 
 
 def write_info(making: Path, bank: SyntheticBank, kind: str) -> None:

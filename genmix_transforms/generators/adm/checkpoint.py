@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genmix_transforms.bank.verifying import file_hash
 from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files.hashing import file_hash
 from genmix_transforms.generators.adm.classifier import NoisyClassifier
 from genmix_transforms.generators.adm.configuration import OFFICIAL, OFFICIAL_CLASSIFIERS, ADMConfiguration
 from genmix_transforms.generators.adm.key_map import rename

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from genmix_transforms.bank.verifying import file_hash
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.hashing import file_hash
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.dcgan.generator import DCGAN, RESOLUTIONS
 from genmix_transforms.generators.dcgan.network import stage_widths

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from genmix_transforms.bank.verifying import file_hash
 from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files.hashing import file_hash
 from genmix_transforms.generators.stylegan.adapting import adapt_stylegan
 from genmix_transforms.generators.stylegan.checks import RESOLUTIONS
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator

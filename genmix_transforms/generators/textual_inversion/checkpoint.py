@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genmix_transforms.bank.verifying import file_hash
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.hashing import file_hash
 from genmix_transforms.generators.textual_inversion.base_model import PAPER_MODEL
 from genmix_transforms.generators.textual_inversion.embeddings_file import find_embeddings, read_embeddings
 from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion

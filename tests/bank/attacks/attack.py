@@ -15,8 +15,8 @@ import torch
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.manifest import shard_name
-from genmix_transforms.bank.verifying import verify_bank
-from genmix_transforms.bank.writer import BankWriter
+from genmix_transforms.bank.opening import verify_bank
+from genmix_transforms.bank.writing import BankWriter
 from genmix_transforms.errors import CorruptFileError, InputError
 
 SHARDS = tuple(shard_name(number) for number in range(3))

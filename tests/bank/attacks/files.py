@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from genmix_transforms.bank.hub import seal
 from genmix_transforms.bank.manifest import INDEX, shard_name
-from genmix_transforms.bank.shards import Rows, write_shard
-from genmix_transforms.bank.verifying import seal
+from genmix_transforms.bank.rows import Rows
+from genmix_transforms.bank.shard import write_shard
 from genmix_transforms.errors import CorruptFileError, MissingPathError
 
 from .attack import CLASSES, SHARDS, Attacks, Opens, Refused

@@ -17,7 +17,7 @@ import torch
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.manifest import INDEX, Fill, read_manifest, write_manifest
-from genmix_transforms.bank.writer import BankWriter
+from genmix_transforms.bank.writing import BankWriter
 from genmix_transforms.errors import CorruptFileError, InputError
 
 from .mutations import SHARDS, make_input

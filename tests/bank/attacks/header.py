@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from genmix_transforms.bank.shards import Rows
+from genmix_transforms.bank.rows import Rows
 
 from .attack import CLASSES, SHARDS, Attacks, Opens
 from .editing import edit_header, joined, parts, replace, reseal

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from genmix_transforms.bank.manifest import INDEX, LOCK, is_shard_name
-from genmix_transforms.bank.writer import BankWriter
+from genmix_transforms.bank.writing import BankWriter
 
 from .attack import CLASSES, SHAPE, WRITTEN, Attacks, Expected, ImpossibleError, Opens, Refused
 

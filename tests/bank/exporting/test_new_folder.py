@@ -1,9 +1,7 @@
 """The folder of an export: whole or not there, and nobody's files are replaced."""
 
-import fcntl
-import os
-
 import pytest
+from filelock import FileLock
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.exporting import export_png, export_webdataset, samples
@@ -100,11 +98,10 @@ def test_an_export_that_was_killed_while_it_was_replaced_is_back(full_bank, tmp_
 
 
 def test_two_exports_to_one_folder_do_not_mix(full_bank, tmp_path):
-    (tmp_path / ".out.export.tmp").mkdir()
-    other = os.open(tmp_path / ".out.export.tmp", os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    with pytest.raises(OverwriteError, match="another process is exporting there"):
+    with (
+        FileLock(tmp_path / ".out.export.lock"),
+        pytest.raises(OverwriteError, match="out: another process is exporting there; wait for it, or stop it"),
+    ):
         export_png(full_bank(), tmp_path / "out")
-    os.close(other)
     export_png(full_bank(), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmix_transforms.bank.verifying import file_hash
 from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files.hashing import file_hash
 from genmix_transforms.generators.textual_inversion import generator
 from genmix_transforms.generators.textual_inversion.checkpoint import from_embeddings, one_file_a_class
 from genmix_transforms.generators.textual_inversion.embeddings_file import save_embeddings

@@ -1,0 +1,168 @@
+"""What makes no bank, and the sentence that says so."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genmix_transforms.bank import Flag, SyntheticBank
+from genmix_transforms.bank.rows import check_classes, check_sources, check_tensors, check_window
+from genmix_transforms.errors import InputError
+
+IMAGES = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+LABELS = torch.tensor([0, 1, 1])
+CLASSES = ("cyst", "metastasis")
+
+
+def test_classes_become_a_tuple():
+    assert check_classes(["b", "a"]) == ("b", "a")
+    assert check_classes(("a",)) == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("classes", "text"),
+    [
+        ("abc", "must be a list of names, got 'abc'"),
+        ([0, 1], r"must be a list of names, got \[0, 1\]"),
+        ([], r"must be different names, at least one, got \(\)"),
+        (["a", "b", "a"], r"must be different names.*\('a', 'b', 'a'\)"),
+    ],
+)
+def test_classes_refused(classes, text):
+    with pytest.raises(InputError, match=text):
+        check_classes(classes)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16])
+def test_whole_numbers_become_int64(dtype):
+    labels = check_tensors(IMAGES, LABELS.to(dtype), CLASSES)
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.bfloat16, torch.float64])
+def test_rows_become_float32(dtype):
+    rows = torch.tensor([[1, 0], [0, 1], [1, 1]])
+    labels = check_tensors(IMAGES, rows.to(dtype), CLASSES)
+    assert labels.dtype == torch.float32
+    assert labels.tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "text"),
+    [
+        (IMAGES.float(), LABELS, r"must be a uint8 or uint16 tensor.*got torch.float32 of shape \(3, 1, 4, 4\)"),
+        (IMAGES.float() / 255, LABELS, r"\(images \* 255\)\.round\(\)\.to\(torch\.uint8\)"),
+        (IMAGES[:, 0, 0], LABELS, r"shape \(N, C, \*spatial\), got torch.uint8 of shape \(3, 4\)"),
+        (IMAGES.numpy(), LABELS, "got ndarray"),
+        (IMAGES, LABELS[:2], r"must be a tensor of shape \(3,\) or \(3, 2\), got \(2,\)"),
+        (IMAGES, LABELS.view(3, 1, 1), r"got \(3, 1, 1\)"),
+        (IMAGES, [0, 1, 1], r"labels must be a tensor of shape \(3,\) or \(3, 2\), got list"),
+        (IMAGES, LABELS.to("meta"), "images are on cpu, labels on meta: bring them together"),
+        (IMAGES, LABELS.float(), "must be whole numbers, got torch.float32"),
+        (IMAGES, LABELS.bool(), "must be whole numbers, got torch.bool"),
+        (IMAGES, LABELS.to(torch.complex64), "must be whole numbers, got torch.complex64"),
+        (IMAGES, LABELS + 1, r"run from 1 to 2, but there are 2 classes \(cyst, metastasis\)"),
+        (IMAGES, LABELS - 1, "run from -1 to 0"),
+        (IMAGES, torch.ones(3, 3), "need a column a class, got 3 columns for 2 classes"),
+        (IMAGES, torch.tensor([[1.0, 0]] * 2 + [[torch.nan, 1]]), "must be finite and not negative"),
+        (IMAGES, torch.tensor([[1.0, 0]] * 2 + [[-0.5, 1.5]]), "must be finite and not negative"),
+    ],
+)
+def test_tensors_refused(images, labels, text):
+    with pytest.raises(InputError, match=text):
+        check_tensors(images, labels, CLASSES)
+
+
+def test_window():
+    assert check_window(None) is None
+    assert check_window([-100, 200]) == (-100.0, 200.0)
+    assert all(type(edge) is float for edge in check_window(np.array([-100, 200])))
+
+
+@pytest.mark.parametrize(
+    "window", [(-100,), (1, 2, 3), (200, -100), (5, 5), (float("nan"), 1), (0, float("inf")), "ab", 3, (None, 1)]
+)
+def test_window_refused(window):
+    with pytest.raises(InputError, match=r"window must be the Hounsfield units .* such as \(-100.0, 200.0\), got"):
+        check_window(window)
+
+
+def test_provenance_is_copied():
+    given = {"generator": {"kind": "dcgan"}, "licence": None}
+    (kept,) = check_sources(given)
+    assert kept == given
+    assert kept is not given
+    assert check_sources(None) == ({},)
+    assert check_sources([given, {}]) == (given, {})
+
+
+@pytest.mark.parametrize(
+    "provenance", [{"weights": torch.zeros(2)}, {"path": {1, 2}}, ["a"], {"loss": float("nan")}], ids=str
+)
+def test_provenance_that_json_cannot_hold(provenance):
+    """Found when the bank is built, not after its shards were written."""
+    with pytest.raises(InputError, match="provenance must be a dict of what JSON can hold"):
+        check_sources(provenance)
+
+
+def test_no_provenance_in_a_list():
+    with pytest.raises(InputError, match="a list of provenances needs at least one"):
+        check_sources([])
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "", " cyst", "a\\b", "a\nb", "x" * 201])
+def test_class_names_that_make_no_folder(name):
+    with pytest.raises(InputError, match="SyntheticBank: class name"):
+        check_classes(["metastasis", name])
+
+
+# Flags: bits of one byte, which stay in a bank as they were set
+
+OURS = {"NEAR_COPY": 1, "DUPLICATE": 2, "REJECTED": 4, "OUTLIER": 8}
+USERS = {"USER_1": 16, "USER_2": 32, "USER_3": 64, "USER_4": 128}
+
+
+def test_each_flag_is_a_bit_of_its_own():
+    """The numbers stand in files, and in docs/reference/bank-format.md: they never change."""
+    assert {flag.name: flag.value for flag in Flag} == {**OURS, **USERS}
+    assert all(flag.value.bit_count() == 1 for flag in Flag)
+
+
+def test_they_fill_one_byte():
+    everything = sum(flag.value for flag in Flag)
+    assert everything == 255
+    assert int(torch.tensor([everything], dtype=torch.uint8)) == everything
+
+
+@given(st.sets(st.sampled_from(list(Flag))))
+def test_together_they_can_be_told_apart(flags):
+    together = Flag(0)
+    for flag in flags:
+        together |= flag
+    assert {flag for flag in Flag if flag in together} == flags
+    column = torch.tensor([together], dtype=torch.uint8)
+    for flag in Flag:
+        assert bool(column & flag) == (flag in flags)
+
+
+def test_of_tensors():
+    flags = torch.tensor([0, 1, 5, 255], dtype=torch.uint8)
+    assert (flags & Flag.REJECTED).bool().tolist() == [False, False, True, True]
+    marked = flags | Flag.USER_1
+    assert marked.dtype == torch.uint8
+    assert marked.tolist() == [16, 17, 21, 255]
+    assert (flags & ~Flag.NEAR_COPY & 255).tolist() == [0, 0, 4, 254]
+
+
+def test_all_bits_come_back_from_a_file(tmp_path, make_bank):
+    flags = torch.tensor([*(flag.value for flag in Flag), 0, 255], dtype=torch.uint8)
+    make_bank([0] * 10, flags=flags).save(tmp_path / "bank")
+    assert torch.equal(SyntheticBank.load(tmp_path / "bank").flags, flags)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.int8])
+def test_other_numbers_are_no_flags(make_bank, dtype):
+    with pytest.raises(InputError, match="flags must be uint8 of shape"):
+        make_bank([0, 1], flags=torch.ones(2, dtype=dtype))
