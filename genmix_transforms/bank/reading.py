@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.bank.manifest import Manifest
-from genmix_transforms.bank.rows import DESCRIPTIONS, LabelKind, Rows, places_by_name
+from genmix_transforms.bank.rows import DESCRIPTIONS, Rows, places_by_name
 from genmix_transforms.bank.shard import Shard
 from genmix_transforms.errors import InputError
 
@@ -37,6 +37,9 @@ class MappedRows:
         manifest: of the bank.
         shards: opened before, by file name, to be used again; the rest is opened.
 
+    Attributes:
+        counts: NumPy's ``class_count``.
+
     Raises:
         CorruptFileError: a shard is not what the manifest says; the message names it.
     """
@@ -44,6 +47,8 @@ class MappedRows:
     def __init__(self, folder: Path, manifest: Manifest, *, shards: Mapping[str, Shard] | None = None) -> None:
         known = shards or {}
         self.folder, self.manifest = folder, manifest
+        self.sources, self.window, self.label_kind = manifest.sources, manifest.window, manifest.labels
+        self.image_shape, self.pixel_dtype = manifest.shape, manifest.pixel_dtype
         self.shards = [
             known[entry.file]
             if entry.file in known and known[entry.file].entry == entry
@@ -58,8 +63,10 @@ class MappedRows:
         """Compute the runs, for the manifest's classes in this order (-1: a class that the bank does not have)."""
         self.classes, self._order = classes, tuple(order)
         self._runs = _Runs.of(self.shards, self._order, len(self.manifest.classes))
-        self.counts = self._runs.class_totals
-        """int64 ``(K,)``: images of each class."""
+        self._count(self._runs.class_totals)
+
+    def _count(self, counts: Index) -> None:
+        self.counts, self.class_count = counts, torch.from_numpy(counts.copy())
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker that does not share this process's memory maps the files itself.
@@ -67,36 +74,6 @@ class MappedRows:
 
     def __len__(self) -> int:
         return int(self.counts.sum())
-
-    @property
-    def class_count(self) -> Tensor:
-        """int64 ``(K,)``: images of each class."""
-        return torch.from_numpy(self.counts.copy())
-
-    @property
-    def sources(self) -> tuple[Mapping[str, Any], ...]:
-        """Where images come from."""
-        return self.manifest.sources
-
-    @property
-    def window(self) -> tuple[float, float] | None:
-        """For CT, the Hounsfield units of the lowest and the highest pixel value."""
-        return self.manifest.window
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """``(C, *spatial)`` of an image."""
-        return self.manifest.shape
-
-    @property
-    def pixel_dtype(self) -> torch.dtype:
-        """uint8 or uint16."""
-        return self.manifest.pixel_dtype
-
-    @property
-    def label_kind(self) -> LabelKind:
-        """Whether labels are class indices or rows of probabilities."""
-        return self.manifest.labels
 
     def with_classes(self, classes: tuple[str, ...]) -> "MappedRows":
         """The same rows with their labels re-mapped, by name, to another list of classes.
@@ -116,7 +93,7 @@ class MappedRows:
                     part = self._selection[start[place] : start[place + 1]]
                     moved.append(part - self._runs.class_starts[place] + other._runs.class_starts[at])
             other._selection = np.concatenate(moved)
-            other.counts = np.array([self.counts[place] if place >= 0 else 0 for place in new], dtype=np.int64)
+            other._count(np.array([self.counts[place] if place >= 0 else 0 for place in new], dtype=np.int64))
         return other
 
     def select(self, index: Index) -> "MappedRows":
@@ -126,7 +103,7 @@ class MappedRows:
             index: ascending.
         """
         other = self._copy()
-        other.counts = np.diff(np.searchsorted(index, np.append(0, self.counts.cumsum())))
+        other._count(np.diff(np.searchsorted(index, np.append(0, self.counts.cumsum()))))
         other._selection = index if self._selection is None else self._selection[index]
         return other
 
@@ -172,12 +149,7 @@ class MappedRows:
         return pinned.to(device, non_blocking=True)
 
     def take(self, index: Index, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Copies of the images of some rows, ``(n, C, *spatial)``.
-
-        Args:
-            index: int64 ``(n,)``, in range.
-            out: memory to copy to; None: new.
-        """
+        """Copies of the images of some rows, whose numbers are in range; to ``out``, if there is memory for them."""
         if not len(index) or self._images is None:
             return np.empty((0, *self.image_shape), dtype=self.manifest.dtype) if out is None else out
         shard, row = self._runs.find(index if self._selection is None else self._selection[index])
@@ -217,26 +189,16 @@ def check_numbers(index: Tensor, count: int) -> None:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs of rows, in the bank's order.
+    """Runs of rows, in the bank's order."""
 
-    Args:
-        shard: of each run.
-        first: its first row in the shard.
-        count: its rows.
-        ends: the position in the bank after its last row.
-        skip: what a position in it is to be moved by to be a row of the shard.
-        class_starts, class_totals: of each class, in the bank.
-        in_file_order: whether the classes are in the shards' order.
-    """
-
-    shard: Index
-    first: Index
-    count: Index
-    ends: Index
-    skip: Index
-    class_starts: Index
+    shard: Index  # of each run
+    first: Index  # its first row in the shard
+    count: Index  # its rows
+    ends: Index  # the position in the bank after its last row
+    skip: Index  # what a position in it is to be moved by to be a row of the shard
+    class_starts: Index  # of each class, in the bank
     class_totals: Index
-    in_file_order: bool
+    in_file_order: bool  # whether the classes are in the shards' order
 
     @classmethod
     def of(cls, shards: Sequence[Shard], order: Sequence[int], classes: int) -> "_Runs":
@@ -311,13 +273,7 @@ class _Gatherer:
         return as_strided(first, shape=(count,), strides=(self._unit,))
 
     def take(self, array: Index, row: Index, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Copy rows: ``row[i]`` of the array with the number ``array[i]``. Numbers are not checked.
-
-        Args:
-            array: int64 ``(n,)``.
-            row: int64 ``(n,)``.
-            out: memory to copy to, C-contiguous, ``(n, ...)``; None: new.
-        """
+        """Copy rows: ``row[i]`` of the array with the number ``array[i]``. Numbers are not checked."""
         addresses = self._addresses[array] + row * self._row_bytes
         began = time.perf_counter()
         if self._is_slow:

@@ -155,36 +155,23 @@ class Rows(NamedTuple):
 class Bank(Protocol):
     """What whoever reads a bank may count on, be it in memory or on disk."""
 
+    classes: tuple[str, ...]
+    """The class names, in the order of their indices."""
+    class_count: Tensor
+    """int64 ``(K,)``: images of each class. They lie class by class."""
+    sources: tuple[Mapping[str, Any], ...]
+    """Where images come from; an image's ``source`` is an index into these."""
+    window: tuple[float, float] | None
+    """For CT, the Hounsfield units of the lowest and the highest pixel value."""
+    image_shape: tuple[int, ...]
+    """``(C, *spatial)`` of an image."""
+    pixel_dtype: torch.dtype
+    """uint8 or uint16."""
+    label_kind: LabelKind
+    """Whether labels are class indices or rows of probabilities."""
+
     def __len__(self) -> int:
         """How many images there are."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names, in the order of their indices."""
-
-    @property
-    def class_count(self) -> Tensor:
-        """int64 ``(K,)``: images of each class. They lie class by class."""
-
-    @property
-    def sources(self) -> tuple[Mapping[str, Any], ...]:
-        """Where images come from; an image's ``source`` is an index into these."""
-
-    @property
-    def window(self) -> tuple[float, float] | None:
-        """For CT, the Hounsfield units of the lowest and the highest pixel value."""
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """``(C, *spatial)`` of an image."""
-
-    @property
-    def pixel_dtype(self) -> torch.dtype:
-        """uint8 or uint16."""
-
-    @property
-    def label_kind(self) -> LabelKind:
-        """Whether labels are class indices or rows of probabilities."""
 
     def column(self, name: str) -> Tensor:
         """One of :data:`DESCRIPTIONS`, ``(N,)``, on the CPU."""

@@ -11,6 +11,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -236,11 +237,7 @@ def fill_of(path: Path) -> str | None:
 
 
 def describe_shard(path: Path, bank: Manifest) -> ShardEntry:
-    """What the manifest is to say of a shard that another process, or an earlier run, has written.
-
-    Args:
-        path: of the shard.
-        bank: that it belongs to.
+    """What the manifest is to say of a shard of this bank that another process, or an earlier run, has written.
 
     Raises:
         CorruptFileError: not a whole shard, or not one of this bank.
@@ -271,9 +268,15 @@ def read_layout(path: Path, expected: Expected, *, size: int) -> Layout:
     Raises:
         CorruptFileError: no such file, of another size, or a header that says anything else.
     """
-    raw = _raw_header(path, size=size)
+    with _naming(path):
+        return _layout(_raw_header(path, size=size), expected, size)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the shard's path before what is wrong with it."""
     try:
-        return _layout(raw, expected, size)
+        yield
     except CorruptFileError as error:
         raise CorruptFileError(f"{path}: {error}") from error
 
@@ -284,11 +287,8 @@ def read_facts(path: Path) -> Mapping[str, Any]:
     Raises:
         CorruptFileError: not a shard.
     """
-    raw = _raw_header(path)
-    try:
-        return _facts(_parsed(raw))
-    except CorruptFileError as error:
-        raise CorruptFileError(f"{path}: {error}") from error
+    with _naming(path):
+        return _facts(_parsed(_raw_header(path)))
 
 
 def _raw_header(path: Path, *, size: int | None = None) -> bytes:
@@ -297,27 +297,25 @@ def _raw_header(path: Path, *, size: int | None = None) -> bytes:
     try:
         file = os.open(path, os.O_RDONLY | sum(flags))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise CorruptFileError(f"{path}: the manifest names this shard, but there is no such file") from error
+        raise CorruptFileError("the manifest names this shard, but there is no such file") from error
     except OSError as error:
-        raise CorruptFileError(f"{path}: the shard cannot be opened ({error.strerror})") from error
+        raise CorruptFileError(f"the shard cannot be opened ({error.strerror})") from error
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            raise CorruptFileError(f"{path}: the manifest names this shard, but it is no file")
+            raise CorruptFileError("the manifest names this shard, but it is no file")
         if size is not None and status.st_size != size:
-            raise CorruptFileError(f"{path}: {status.st_size:,} bytes, the manifest says {size:,}: not a whole shard")
+            raise CorruptFileError(f"{status.st_size:,} bytes, the manifest says {size:,}: not a whole shard")
         raw = os.read(file, _FIRST_READ)
         length = int.from_bytes(raw[:8], "little")
         if length > MAX_HEADER_BYTES:
-            raise CorruptFileError(
-                f"{path}: its header claims {length:,} bytes; a shard's has at most {MAX_HEADER_BYTES:,}"
-            )
+            raise CorruptFileError(f"its header claims {length:,} bytes; a shard's has at most {MAX_HEADER_BYTES:,}")
         while len(raw) < 8 + length and (more := os.read(file, 8 + length - len(raw))):
             raw += more
     finally:
         os.close(file)
     if len(raw) < 8 + length or not length:
-        raise CorruptFileError(f"{path}: not a whole shard (no header)")
+        raise CorruptFileError("not a whole shard (no header)")
     return raw[8 : 8 + length]
 
 

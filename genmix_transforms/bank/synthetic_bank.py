@@ -138,6 +138,9 @@ class SyntheticBank(nn.Module):
     # What it holds
 
     content: Content
+    classes: tuple[str, ...]
+    sources: tuple[Mapping[str, Any], ...]
+    window: tuple[float, float] | None
 
     images: Tensor = of_content("images")
     """``(N, C, *spatial)``, sorted by class. Of a bank on disk all are read, each time: see :meth:`rows`."""

@@ -233,13 +233,7 @@ class BankWriter:
 
 
 class _RowBuffer:
-    """Memory for a shard's rows, filled again and again: fresh memory costs more than what is done with it.
-
-    Args:
-        capacity: rows at most. The memory grows to that as rows come.
-    """
-
-    _FIRST = 256
+    """Memory for a shard's rows, filled again and again: fresh memory costs more than what is done with it."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -263,8 +257,8 @@ class _RowBuffer:
     def add(self, rows: Rows) -> Rows:
         """Take as many rows as fit in, and return the rest."""
         some = min(len(rows.images), self._capacity - self._count)
-        self._make_room(rows, self._count + some)
-        for column, new in zip(self._held or (), rows, strict=True):
+        held = self._with_room(rows, self._count + some)
+        for column, new in zip(held, rows, strict=True):
             column[self._count : self._count + some] = new[:some]
         self._count += some
         return rows.take(slice(some, None))
@@ -273,16 +267,16 @@ class _RowBuffer:
         """Forget what is in it; the memory stays."""
         self._count = 0
 
-    def _make_room(self, like: Rows, needed: int) -> None:
-        size = 0 if self._held is None else len(self._held.images)
-        if self._held is not None and needed <= size:
-            return
-        size = min(self._capacity, max(self._FIRST, needed, 2 * size))
-        larger = Rows(*(torch.empty(size, *column.shape[1:], dtype=column.dtype) for column in like))
-        if self._held is not None:
-            for column, old in zip(larger, self._held, strict=True):
-                column[: self._count] = old[: self._count]
-        self._held = larger
+    def _with_room(self, like: Rows, needed: int) -> Rows:
+        held = self._held
+        if held is None or len(held.images) < needed:
+            size = min(self._capacity, max(256, 2 * needed))
+            self._held = Rows(*(torch.empty(size, *column.shape[1:], dtype=column.dtype) for column in like))
+            if held is not None:
+                for column, old in zip(self._held, held, strict=True):
+                    column[: self._count] = old[: self._count]
+        assert self._held is not None
+        return self._held
 
 
 # The folder: who may write there, and what is there already
