@@ -1,6 +1,7 @@
 """What a bank holds: rows in memory, or rows on disk of which only those that are asked for are read."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Self
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from genmix_transforms.bank.opening import should_bring
 from genmix_transforms.bank.reading import MappedRows, check_numbers
-from genmix_transforms.bank.rows import DESCRIPTIONS, LabelKind, Rows
+from genmix_transforms.bank.rows import DESCRIPTIONS, LabelKind, Rows, places_by_name
 from genmix_transforms.buffers import KeepsDtypes
 
 
@@ -109,6 +110,17 @@ class Content(KeepsDtypes):
         check_numbers(index, len(self))
         return self.in_memory().take(index) if self.mapped is None else self.mapped.select(index.numpy())
 
+    def with_classes(self, before: tuple[str, ...], after: tuple[str, ...]) -> Rows | MappedRows:
+        """The rows with their labels re-mapped, by name, from one list of classes to another.
+
+        Raises:
+            InputError: there are images of a class that ``after`` does not name.
+        """
+        if self.mapped is not None:
+            return self.mapped.with_classes(after)
+        places_by_name(before, after, counts=self.class_count.tolist() if self.label_kind == "index" else None)
+        return self.in_memory().relabelled(before, after).sorted_by_class()
+
     def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **options: Any) -> Self:
         before, mapped = self.device, self.mapped
         super()._apply(fn, *arguments, **options)
@@ -117,3 +129,13 @@ class Content(KeepsDtypes):
             self._descriptions = {name: self.column(name) for name in DESCRIPTIONS}
             self.mapped = None
         return self
+
+
+def of_content(name: str) -> Any:
+    """An attribute of a bank that its content has."""
+    return property(attrgetter(f"content.{name}"), doc=f"``content.{name}``, see :class:`Content`.")
+
+
+def described(name: str) -> Any:
+    """An attribute of a bank that is a column of its content."""
+    return property(lambda bank: bank.content.column(name), doc=f"The column ``{name}``, see :class:`Content`.")

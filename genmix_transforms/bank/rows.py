@@ -313,11 +313,6 @@ def places_by_name(bank: Sequence[str], data: Sequence[str], *, counts: Sequence
     return [bank.index(name) if name in bank else -1 for name in data]
 
 
-def described(name: str) -> Any:
-    """A property of a bank: its column ``name``."""
-    return property(lambda bank: bank.column(name), doc=f"The column ``{name}``, see :class:`Rows`.")
-
-
 def normalised_unit(
     bank: Bank, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from genmix_transforms.bank import curation, hub, union
 from genmix_transforms.bank.blending import as_dataset
-from genmix_transforms.bank.content import Content
+from genmix_transforms.bank.content import Content, described, of_content
 from genmix_transforms.bank.manifest import Manifest, read_manifest
 from genmix_transforms.bank.opening import Opened, open_rows, should_bring, verify_bank
 from genmix_transforms.bank.reading import MappedRows
@@ -23,20 +22,13 @@ from genmix_transforms.bank.rows import (
     check_sources,
     check_tensors,
     check_window,
-    described,
     normalised_unit,
-    places_by_name,
 )
 from genmix_transforms.bank.shard import images_per_shard
 from genmix_transforms.bank.writing import BankWriter
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.images import Fit
 from genmix_transforms.files.labelled_images import images_from_folder, images_from_npz
-
-
-def of_content(name: str) -> Any:
-    """An attribute of a bank that its content has."""
-    return property(attrgetter(f"content.{name}"), doc=f"``content.{name}``, see :class:`Content`.")
 
 
 class SyntheticBank(nn.Module):
@@ -61,10 +53,6 @@ class SyntheticBank(nn.Module):
 
     Raises:
         InputError: shapes, dtypes, labels or names that do not fit together.
-
-    Attributes:
-        labels: as above, sorted by class: int64, or float32 if probabilities.
-        class_start, class_count: int64 ``(K,)``: where each class begins, and how many images it has.
 
     Example:
         >>> images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
@@ -240,14 +228,7 @@ class SyntheticBank(nn.Module):
         classes = check_classes(classes)
         if classes == self.classes:
             return self
-        rows: Rows | MappedRows
-        if self.content.mapped is not None:
-            rows = self.content.mapped.with_classes(classes)
-        else:
-            counts = self.class_count.tolist() if self.label_kind == "index" else None
-            places_by_name(self.classes, classes, counts=counts)
-            rows = self.in_memory().relabelled(self.classes, classes).sorted_by_class()
-        return self._with(rows, classes=classes, same_images=True)
+        return self._with(self.content.with_classes(self.classes, classes), classes=classes, same_images=True)
 
     def in_memory(self) -> Rows:
         """All rows; of a bank on disk they are read, and it stays there."""
@@ -310,7 +291,7 @@ class SyntheticBank(nn.Module):
         """Open a saved bank.
 
         Args:
-            folder: that :meth:`save`, :class:`~genmix_transforms.bank.writer.BankWriter` or ``fill_bank`` wrote.
+            folder: that :meth:`save`, :class:`~genmix_transforms.bank.BankWriter` or ``fill_bank`` wrote.
             device: where to put the images.
             classes: the data set's class names: labels are re-mapped to them by name, see :meth:`with_classes`.
             limit: at most so many images: the first of each class, which keeps its share.
@@ -373,7 +354,7 @@ class SyntheticBank(nn.Module):
         if self.content.mapped is not None and self.content.mapped.folder == folder:
             # The files that it was mapped from are gone: nobody to whom it may be sent could map them.
             self.content.mapped = MappedRows(folder, writer.manifest)
-        self._opened, self._manifest = Opened(folder), writer.manifest
+        self._opened, self._manifest = Opened(folder, resident=self.content.asked_resident), writer.manifest
 
     def refresh(self) -> int:
         """Look for images that another process has added to the files since, and take them in.
