@@ -16,10 +16,9 @@ from typing import Any, Self, get_args
 
 import torch
 
-from genmix_transforms.bank.rows import PIXEL_DTYPES, Bank, LabelKind
+from genmix_transforms.bank.rows import PIXEL_DTYPES, Bank, LabelKind, check_classes
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError
 from genmix_transforms.files.atomic import write_json
-from genmix_transforms.files.checks import name_fault
 from genmix_transforms.files.strict_json import parse_json
 
 INDEX = "bank.index.json"
@@ -143,13 +142,6 @@ class Manifest:
         return PIXEL_DTYPES[self.dtype]
 
     @property
-    def pixel_range(self) -> tuple[int, int] | None:
-        """Lowest and highest pixel value in the bank; None for an empty one."""
-        if not self.shards:
-            return None
-        return min(shard.pixel_range[0] for shard in self.shards), max(shard.pixel_range[1] for shard in self.shards)
-
-    @property
     def image_bytes(self) -> int:
         """Bytes of all pixels."""
         return self.count * self.pixel_dtype.itemsize * math.prod(self.shape)
@@ -270,12 +262,10 @@ def _missing(folder: Path) -> MissingPathError:
 
 
 def _parse(content: Mapping[str, Any]) -> Manifest:
-    classes = _list(content["classes"], "classes")
-    for name in classes:
-        if fault := name_fault(name):
-            raise CorruptFileError(f"class name {name!r}: {fault}")
-    if not classes or len(set(classes)) != len(classes):
-        raise CorruptFileError(f"the classes must be different names, at least one, got {classes!r}")
+    try:
+        classes = check_classes(_list(content["classes"], "classes"))
+    except InputError as error:
+        raise CorruptFileError(str(error)) from error
     dtype = content["dtype"]
     if not isinstance(dtype, str) or dtype not in PIXEL_DTYPES:
         raise CorruptFileError(f"pixel type {dtype!r}; there are {', '.join(PIXEL_DTYPES)}")
@@ -299,7 +289,7 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
     if not isinstance(created, str):
         raise CorruptFileError(f"created must be a text, got {created!r}")
     manifest = Manifest(
-        classes=tuple(classes),
+        classes=classes,
         dtype=dtype,
         shape=shape,
         labels=labels,
