@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from genmix_transforms.bank.manifest import FORMAT_VERSION, Manifest, read_manifest, refuse_unfinished
+from genmix_transforms.bank.merge_rules import Union
 from genmix_transforms.bank.planned_writing import Advance, ShardPlan, write_planned
 from genmix_transforms.bank.reading import MappedRows
 from genmix_transforms.bank.rows import Rows
 from genmix_transforms.bank.shard import Shard
 from genmix_transforms.bank.synthetic_bank import SyntheticBank
-from genmix_transforms.bank.union import Union
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
 
 

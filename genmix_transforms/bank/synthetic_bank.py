@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genmix_transforms.bank import curation, hub, union
+from genmix_transforms.bank import curation, hub, merge_rules
 from genmix_transforms.bank.blending import as_dataset
 from genmix_transforms.bank.content import Content, described, of_content
 from genmix_transforms.bank.manifest import Manifest, read_manifest
@@ -202,7 +202,7 @@ class SyntheticBank(nn.Module):
     drop = curation.drop
     subsample = curation.subsample
     balance = curation.balance
-    merge = union.merge
+    merge = merge_rules.merge
 
     def take(self, index: Tensor) -> "SyntheticBank":
         """Some of the images as a bank, with all that is known of each. Of a bank on disk nothing is read yet.

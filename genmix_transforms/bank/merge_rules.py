@@ -1,4 +1,4 @@
-"""Several banks as one: labels go by the names of their classes, sources are renumbered, no image is there twice."""
+"""What may be merged, and into what: classes by name, sources renumbered, no image twice. Banks in memory into one."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
