@@ -31,8 +31,12 @@ class HeldRows(KeepsDtypes):
     _asked_resident: bool | None = None
     """Whether the user wants the images in memory; None: as their size suggests."""
 
+    version: int = 0
+    """Grows with every change of the content."""
+
     def _hold(self, rows: Rows | MappedRows, count: Tensor) -> None:
         """Take the place of what is held: rows in memory, sorted by class, or mapped ones."""
+        self.version += 1
         self._mapped = rows if isinstance(rows, MappedRows) else None
         in_memory = rows if isinstance(rows, Rows) else None
         self._kept = {} if in_memory is None else {name: getattr(in_memory, name) for name in KEPT_ON_CPU}

@@ -36,7 +36,7 @@ class RecycledMemory:
         self._lent: dict[int, _Lease] = {}
 
     def empty_like(self, images: Tensor) -> Tensor:
-        """A tensor on the CPU with the shape, dtype and (if dense) strides of ``images``; its values are not set."""
+        """Make a tensor on the CPU of the shape, dtype and (if dense) strides of ``images``; its values are not set."""
         size = images.numel() * images.element_size()
         if size < SMALLEST or torch.compiler.is_compiling():
             return torch.empty_like(images)
@@ -77,5 +77,5 @@ class RecycledMemory:
 
 
 def _strides(images: Tensor) -> tuple[int, ...]:
-    """Those of ``torch.empty_like``: the images' own if they are dense."""
+    """Return the strides of ``torch.empty_like``: the images' own if they are dense."""
     return images.stride() if images.is_contiguous() else torch.empty_like(images, device="meta").stride()
