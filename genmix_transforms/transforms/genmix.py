@@ -178,7 +178,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
             ("scale", scale),
             ("shift", shift),
             ("pairing_weights", self._pairing.weights.float()),
-            ("cumulative", torch.empty(0)),
+            ("cumulative", self._pairing.weights.float()),  # computed below
             ("one_hot_table", table),
             ("one_hot", table[:-1].clone()),
         ):
@@ -365,6 +365,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
     def _mix_images(self, inpt: Any, drawn: Draw, partners: Tensor | None) -> Any:
         wrapped = isinstance(inpt, tv_tensors.TVTensor)
         images: Tensor = inpt.as_subclass(Tensor) if wrapped else inpt
+        check_images(images, drawn.lam, self._image_shape)
         out = None
         if self.inplace:
             check_writable(images)

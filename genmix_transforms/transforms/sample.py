@@ -46,7 +46,7 @@ def take_apart(sample: Any, labels: Tensor, image_shape: tuple[int, ...]) -> Sam
     Raises:
         InputError: the labels are not one of the sample's own tensors; and see :func:`find_images`.
     """
-    if type(sample) is tuple and len(sample) == 2 and type(sample[0]) is Tensor and labels is sample[1]:
+    if type(sample) is tuple and len(sample) == 2 and labels is sample[1] and type(sample[0]) is type(labels) is Tensor:
         # The commonest sample needs no search: on a small batch that would take longer than the mix.
         return Sample(list(sample), None, [0], 1)
     flat, structure = tree_flatten(sample)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from genmix_transforms import GenMix, SyntheticBank
-from genmix_transforms.transforms import memory as memory_module
-from genmix_transforms.transforms.memory import RecycledMemory
+from genmix_transforms.transforms import output_memory as memory_module
+from genmix_transforms.transforms.output_memory import RecycledMemory
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8]
 LARGE = memory_module.SMALLEST
