@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
 
-# Machine code of this source, compiled once a run: processes that the tests start (pytest-xdist's too) share the folder.
+# Machine code of this very source, compiled once a run: the processes of pytest-xdist and of tests share the folder.
 if "NUMBA_CACHE_DIR" not in os.environ:
     os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="genmix-tests-")
     atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)

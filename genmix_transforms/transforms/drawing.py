@@ -6,16 +6,18 @@ which NumPy starts in a third of torch's time. Elsewhere, and in a compiled grap
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
+
+Value = TypeVar("Value")
 
 Array = Any
 """A torch tensor or a NumPy array."""
@@ -157,6 +159,19 @@ class Options:
             object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("per_sample", "some_have_no_partner"):
             object.__setattr__(self, name, bool(getattr(self, name)))
+
+
+class Option(Generic[Value]):
+    """One of the draw's constants, as an attribute that can be set at any time, and is checked when it is."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Value:
+        return cast(Value, self if instance is None else getattr(instance._options, self._name))
+
+    def __set__(self, instance: Any, value: Value) -> None:
+        instance._options = replace(instance._options, **{self._name: value})
 
 
 def draw(uniform: Array, labels: Array, classes: Classes | None, bank_size: int, options: Options) -> Draw:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from genmix_transforms.bank.buffers import KeepsDtypes
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.images import HIGHEST_PIXEL
 from genmix_transforms.transforms import functional
-from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Options, Params, draw, draw_of
-from genmix_transforms.transforms.mix import Units, fast_ways, has_memory, mix
+from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Option, Options, Params, draw, draw_of
+from genmix_transforms.transforms.mix import Units, can_be_array, fast_ways, mix
 from genmix_transforms.transforms.output_memory import RecycledMemory
 from genmix_transforms.transforms.pairing import Pairing, PairingRule
 from genmix_transforms.transforms.prefetching import Prefetched
@@ -33,21 +33,6 @@ from genmix_transforms.transforms.sample import (
     take_apart,
 )
 from genmix_transforms.transforms.value_range import RangeCheck
-
-Value = TypeVar("Value")
-
-
-class _Option(Generic[Value]):
-    """One of the draw's constants, as an attribute that can be set at any time, and is checked when it is."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: Any, owner: type) -> Value:
-        return cast(Value, self if instance is None else getattr(instance._options, self._name))
-
-    def __set__(self, instance: Any, value: Value) -> None:
-        instance._options = replace(instance._options, **{self._name: value})
 
 
 class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
@@ -112,10 +97,10 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         (torch.Size([3, 1, 8, 8]), torch.Size([3, 2]), torch.float32)
     """
 
-    alpha = _Option[float]()
-    p = _Option[float]()
-    per_sample = _Option[bool]()
-    real_partner = _Option[float]()
+    alpha = Option[float]()
+    p = Option[float]()
+    per_sample = Option[bool]()
+    real_partner = Option[float]()
 
     scale: Tensor
     shift: Tensor
@@ -325,13 +310,13 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         """Draw for samples with these labels: class indices (in range, on the CPU), or rows."""
         uniform = self._uniform(labels.shape[0], COLUMNS, labels.device)
         size, classes = len(self.bank), self._classes()
-        if not torch.compiler.is_compiling() and _can_be_array(labels):
+        if not torch.compiler.is_compiling() and can_be_array(labels):
             arrays = None
             if classes is not None:
                 self._soft(labels)  # which says if one is out of range
                 arrays = Classes(*(table.numpy() for table in classes))
-            drawn = draw(uniform.numpy(), labels.numpy(), arrays, size, self._options)
-            return Draw(*(None if values is None else torch.from_numpy(values) for values in drawn))
+            lam, index, own = draw(uniform.numpy(), labels.numpy(), arrays, size, self._options)
+            return Draw(torch.from_numpy(lam), torch.from_numpy(index), None if own is None else torch.from_numpy(own))
         if classes is not None and labels.ndim == 1:
             labels = no_class_last(labels, self.num_classes).clamp(max=self.num_classes - 1)
         return draw(uniform, labels.detach(), classes, size, self._options)
@@ -406,12 +391,6 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         numbers = torch.arange(len(index), device=index.device)
         numbers = numbers if from_batch is None else torch.where(from_batch, index, numbers)
         return partners, Draw(lam, numbers, from_batch)
-
-
-def _can_be_array(labels: Tensor) -> bool:
-    """Return whether labels can be read in this process's memory, and nobody follows what is done with them."""
-    plain = labels.is_cpu and type(labels) is Tensor and not labels.requires_grad and not labels.is_neg()
-    return plain and has_memory(labels)
 
 
 def _buffer(module: nn.Module, name: str) -> Tensor:

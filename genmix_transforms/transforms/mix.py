@@ -69,7 +69,7 @@ def mix(images: Tensor, pixels: Tensor, draw: Draw, units: Units, out: Tensor | 
     if (
         type(images) is Tensor
         and not torch.compiler.is_compiling()
-        and has_memory(images)
+        and _has_memory(images)
         and not (images.requires_grad and torch.is_grad_enabled())
     ):
         if fast_ways():
@@ -141,12 +141,18 @@ def _check_rows(draw: Draw, count: int, bank_size: int) -> None:
         raise InputError(f"mix: partners are outside the bank ({bank_size} images) or the batch ({count})")
 
 
-def has_memory(tensor: Tensor) -> bool:
+def _has_memory(tensor: Tensor) -> bool:
     """Return whether a tensor has memory of its own; those that functorch wraps have none."""
     try:
         return bool(tensor.data_ptr()) or not tensor.numel()
     except RuntimeError:
         return False
+
+
+def can_be_array(tensor: Tensor) -> bool:
+    """Return whether a tensor can be read in this process's memory, and nobody follows what is done with it."""
+    plain = tensor.is_cpu and type(tensor) is Tensor and not tensor.requires_grad and not tensor.is_neg()
+    return plain and _has_memory(tensor)
 
 
 # On the CPU
@@ -157,6 +163,8 @@ _numba_fails = False
 
 def _mix_on_cpu(images: Tensor, pixels: Tensor, draw: Draw, units: Units, out: Tensor) -> Tensor:
     compiled = _compiled_mix() if _is_compiled_for(images, pixels, out) else None
+    if draw.from_batch is not None:  # partners of the batch are copied before anything compiled looks at them
+        _check_rows(draw, images.shape[0], pixels.shape[0])
     if compiled is not None:
         try:
             if compiled(images, pixels, draw, *units, out=out, threads=_threads_for(images.numel())):

@@ -28,7 +28,7 @@ class RecycledMemory:
     when the batch is dropped: on a CPU that costs more than the mix itself. Here a block returns when the last tensor
     in it (and every view, NumPy array and autograd graph that holds one) is gone, and the next output is written there.
     What is still held is never written over. A batch sent to another process is copied to shared memory, which frees
-    it here.
+    it here. Lent memory is no allocator's: an output can shrink by ``resize_``, and not grow; its ``clone()`` can.
     """
 
     def __init__(self) -> None:

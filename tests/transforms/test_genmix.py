@@ -492,7 +492,7 @@ class Own(GenMix):
     """Makes a draw of its own, in a plain dict."""
 
     def make_params(self, flat_inputs):
-        images, labels = flat_inputs
+        images, _ = flat_inputs
         count = len(images)
         return {
             "lam": torch.ones(count),

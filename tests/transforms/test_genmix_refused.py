@@ -92,7 +92,7 @@ def text_alone(value):
         ((IMAGES[:3], LABELS), "one label for each image, got 3 images and 4 labels"),
         (((IMAGES * 255).long(), LABELS), r"float64, uint8 or uint16, got torch.int64: put v2\.ToDtype\("),
         ((IMAGES > 0.5, LABELS), "float64, uint8 or uint16, got torch.bool.*leave a mask out"),
-        ({"mask": (IMAGES > 0.5).byte(), "image": IMAGES, "label": LABELS}, r"cannot tell the image .*tv_tensors\.Image"),
+        ({"mask": (IMAGES > 0.5).byte(), "image": IMAGES, "label": LABELS}, r"cannot tell .*tv_tensors\.Image"),
         ((tv_tensors.Image(torch.rand(4, 1, 3, 3)), LABELS, IMAGES), r"shape \(4, 1, 3, 3\); expected \(N, 1, 2, 2\)"),
         ((IMAGES.to("meta"), LABELS), r"images are on meta, its labels on cpu, the bank on .*genmix\.to\('meta'\)"),
         ((IMAGES, LABELS.to("meta")), "images are on cpu, its labels on meta"),

@@ -121,6 +121,15 @@ def test_an_output_is_a_tensor_like_any_other(memory):
     out.detach_()
 
 
+def test_an_output_can_shrink_and_its_clone_can_grow(memory):
+    """Lent memory has no allocator: torch says so, and the output is as it was."""
+    out = memory.empty_like(like(*SHAPE)).fill_(7)
+    with pytest.raises(RuntimeError, match="not resizable"):
+        out.resize_(2 * SHAPE[0], *SHAPE[1:])
+    assert out.clone().resize_(2 * SHAPE[0], *SHAPE[1:]).shape[0] == 2 * SHAPE[0]
+    assert bool((out.resize_(2, *SHAPE[1:]) == 7).all())
+
+
 # What is held is not written over
 
 
