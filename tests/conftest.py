@@ -1,8 +1,11 @@
-"""What all tests share: one thread (tiny models crawl with two), no deadlines, and real images where there are some."""
+"""What all tests share: one thread (tiny models crawl with two), no deadlines, fresh machine code, and real images."""
 
+import atexit
 import importlib
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +15,11 @@ import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+
+# Machine code of this very source, compiled once a run: the processes of pytest-xdist and of tests share the folder.
+if "NUMBA_CACHE_DIR" not in os.environ:
+    os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="genmix-tests-")
+    atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
 
 # No test is about time: a busy machine may take as long as it needs for an example.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

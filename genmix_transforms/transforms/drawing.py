@@ -6,16 +6,18 @@ which NumPy starts in a third of torch's time. Elsewhere, and in a compiled grap
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
+
+Value = TypeVar("Value")
 
 Array = Any
 """A torch tensor or a NumPy array."""
@@ -28,7 +30,7 @@ All five whatever the options: a seed gives a sample the same lambda and the sam
 
 
 class Draw(NamedTuple):
-    """What is random about one call: all tensors, or all arrays."""
+    """What is random about one call: tensors, or arrays where :func:`draw` was given arrays."""
 
     lam: Array
     """float32 ``(N,)``, the partner's weight; 0 where nothing is mixed."""
@@ -37,51 +39,83 @@ class Draw(NamedTuple):
     from_batch: Array | None
     """bool ``(N,)``; None: no partner is of the batch."""
 
-    def tensors(self) -> "Draw":
-        """As tensors, sharing memory."""
-        return self if isinstance(self.lam, Tensor) else Draw(*(_map(torch.from_numpy, value) for value in self))
 
-    def as_dict(self) -> dict[str, Tensor]:
-        """The tensors by name, with ``from_batch`` always."""
-        lam, index, from_batch = self.tensors()
-        return {
-            "lam": lam,
-            "index": index,
-            "from_batch": torch.zeros_like(index, dtype=torch.bool) if from_batch is None else from_batch,
-        }
+class Params(dict[str, Any]):
+    """A draw by name, as ``make_params`` returns it: ``lam``, ``index``, ``from_batch`` and ``labels``, all tensors.
 
-
-def replayed(params: Mapping[str, Tensor], count: int, *, bank_size: int, device: torch.device) -> Draw:
-    """The draw in what :meth:`Draw.as_dict` gave, on a device.
+    It remembers the draw that it was made from. As long as it still holds that draw's own tensors, unwritten, their
+    rows need not be looked for again; whoever replaces one of them, or writes into it, is followed.
 
     Args:
-        params: of an earlier call.
+        drawn: tensors.
+        labels: those that were drawn for.
+        bank_size: how many images the bank has that was drawn from.
+    """
+
+    __slots__ = ("_bank_size", "_drawn", "_from_batch")
+
+    def __init__(self, drawn: Draw, labels: Tensor, *, bank_size: int) -> None:
+        lam, index, from_batch = drawn
+        if from_batch is None:
+            from_batch = torch.zeros_like(index, dtype=torch.bool)
+        super().__init__(lam=lam, index=index, from_batch=from_batch, labels=labels)
+        self._drawn, self._from_batch, self._bank_size = drawn, from_batch, bank_size
+
+    def unchanged(self, count: int, bank_size: int) -> Draw | None:
+        """Return the draw, if it is still what this dict says, and fits so many images and so large a bank."""
+        (lam, index, _), from_batch = self._drawn, self._from_batch
+        same = self.get("lam") is lam and self.get("index") is index and self.get("from_batch") is from_batch
+        if not same or lam.shape[0] != count or self._bank_size > bank_size:
+            return None
+        # In a graph nothing is written into them, and inference mode counts no writes.
+        if not torch.compiler.is_compiling() and (index.is_inference() or index._version or from_batch._version):
+            return None
+        return self._drawn
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+def draw_of(params: Mapping[str, Any], count: int, *, bank_size: int, device: torch.device) -> Draw:
+    """Return the draw in a dict of tensors, whoever made it, such that it can be applied.
+
+    Args:
+        params: what ``make_params`` or ``GenMix.draw`` returned, or a GenMix's ``params``.
         count: N.
         bank_size: how many images the bank has.
-        device: the batch's.
+        device: of the batch.
+
+    Returns:
+        Tensors on that device. Where a look at them would make the host wait (CUDA), or cannot be had (under
+        ``torch.compile``), a row beyond the bank or the batch gets a lambda of NaN, which no loss overlooks.
 
     Raises:
-        InputError: tensors missing or of another length; rows beyond the bank or the batch (looked at on the CPU only).
+        InputError: tensors missing or of another length; on the CPU, rows beyond the bank or the batch.
     """
-    drawn = {name: params[name] for name in Draw._fields if isinstance(params.get(name), Tensor)}
-    if len(drawn) < len(Draw._fields) or any(tensor.shape != (count,) for tensor in drawn.values()):
-        got = {name: tuple(tensor.shape) for name, tensor in drawn.items()}
+    if isinstance(params, Params):
+        known = params.unchanged(count, bank_size)
+        if known is not None:
+            return known
+    given = {name: params[name] for name in Draw._fields if isinstance(params.get(name), Tensor)}
+    if len(given) < len(Draw._fields) or any(tensor.shape != (count,) for tensor in given.values()):
+        got = {name: tuple(tensor.shape) for name, tensor in given.items()}
         raise InputError(
             f"GenMix: params must have the tensors {', '.join(Draw._fields)}, each of shape ({count},), got {got}; "
             "take the params of a call with as many images"
         )
     lam, index, from_batch = (
-        drawn[name].to(device, dtype)
+        given[name].to(device, dtype)
         for name, dtype in (("lam", torch.float32), ("index", torch.int64), ("from_batch", torch.bool))
     )
-    if device.type == "cpu" and not torch.compiler.is_compiling():
-        highest = torch.where(from_batch, count, bank_size)
-        if bool(((index < 0) | (index >= highest)).any()):
-            raise InputError(
-                f"GenMix: params point outside the bank ({bank_size} images) or the batch ({count}): "
-                "they were drawn with another bank"
-            )
-    return Draw(lam, index, from_batch)
+    inside = (index >= 0) & (index < torch.where(from_batch, count, bank_size))
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return Draw(torch.where(inside, lam, torch.nan), torch.where(inside, index, 0), from_batch)
+    if not bool(inside.all()):
+        raise InputError(
+            f"GenMix: params point outside the bank ({bank_size} images) or the batch ({count}): "
+            "they were drawn with another bank"
+        )
+    return Draw(lam, index, from_batch if bool(from_batch.any()) else None)
 
 
 class Classes(NamedTuple):
@@ -125,6 +159,19 @@ class Options:
             object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("per_sample", "some_have_no_partner"):
             object.__setattr__(self, name, bool(getattr(self, name)))
+
+
+class Option(Generic[Value]):
+    """One of the draw's constants, as an attribute that can be set at any time, and is checked when it is."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Value:
+        return cast(Value, self if instance is None else getattr(instance._options, self._name))
+
+    def __set__(self, instance: Any, value: Value) -> None:
+        instance._options = replace(instance._options, **{self._name: value})
 
 
 def draw(uniform: Array, labels: Array, classes: Classes | None, bank_size: int, options: Options) -> Draw:
@@ -172,7 +219,7 @@ def draw(uniform: Array, labels: Array, classes: Classes | None, bank_size: int,
 
 
 def row_of(labels: Array, matrix: Array) -> Array:
-    """The partner-class weights of each sample: its labels' weighted sum of the matrix's rows, ``(N, K)``.
+    """Compute each sample's weights of the partner classes: its labels' weighted sum of the matrix's rows, ``(N, K)``.
 
     Args:
         labels: class indices ``(N,)``; or float ``(N, K)``, whose rows need not sum to 1 (multi-hot).
@@ -186,7 +233,7 @@ def row_of(labels: Array, matrix: Array) -> Array:
 
 
 def row_mass(labels: Array) -> Array | float:
-    """What each sample's labels sum to, which is 1 for class indices."""
+    """Compute what each sample's labels sum to, which is 1 for class indices."""
     return 1.0 if labels.ndim == 1 else _cast(labels, _precise(labels)).sum(1)
 
 
@@ -199,7 +246,7 @@ def draw_partner(
     image_draw: Array,
     mass: Array | float | None = None,
 ) -> tuple[Array, Array]:
-    """First the class, then an image of it, uniformly.
+    """Draw first the class of a partner, then an image of that class, uniformly.
 
     Args:
         cumulative: ``(N, K)``, the classes' weights, cumulated; they need not end at 1. A row that ends at 0 (a sample
@@ -241,10 +288,6 @@ def _cast(values: Array, dtype: Any) -> Array:
     return values.to(dtype) if isinstance(values, Tensor) else values.astype(dtype)
 
 
-def _map(convert: Any, value: Array | None) -> Array | None:
-    return None if value is None else convert(value)
-
-
 def _number(value: object) -> float:
-    """A Python or NumPy number as a float; anything else as NaN, which is in no range."""
+    """Return a Python or NumPy number as a float; anything else as NaN, which is in no range."""
     return float(value) if isinstance(value, Real) else math.nan

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.transforms.labels import index_or_rows, one_hot, one_hot_table
+from genmix_transforms.transforms.sample import index_or_rows, one_hot, one_hot_table
 
 
 def draw_lambda(
@@ -68,7 +68,7 @@ def genmix(
 
 
 def mix_images(images: Tensor, partners: Tensor, lam: Tensor) -> Tensor:
-    """``lam * partners + (1 - lam) * images``, a lambda an image; computed in float32 at least, dtype kept.
+    """Compute ``lam * partners + (1 - lam) * images``, a lambda an image, in float32 at least; the dtype is kept.
 
     float16, bfloat16 and integer images are rounded once, at the end, so that they are mixed by the same lambda as
     their labels.
@@ -81,12 +81,12 @@ def mix_images(images: Tensor, partners: Tensor, lam: Tensor) -> Tensor:
 
 
 def mix_labels(labels: Tensor, partner_labels: Tensor, lam: Tensor) -> Tensor:
-    """``lam * partner_labels + (1 - lam) * labels``, float32 ``(N, K)``."""
-    return torch.lerp(labels, partner_labels, lam[:, None])
+    """Compute ``lam * partner_labels + (1 - lam) * labels``, float32 ``(N, K)``."""
+    return torch.lerp(labels, partner_labels, lam.unsqueeze(1))
 
 
 def soft_labels(labels: Tensor, *, num_classes: int) -> Tensor:
-    """Labels of any form as float32 ``(N, K)``.
+    """Bring labels of any form into float32 ``(N, K)``.
 
     Args:
         labels: ``(N,)`` or ``(N, 1)`` of whole numbers (for two classes, of booleans too), or ``(N, K)`` one-hot, soft,
@@ -108,5 +108,5 @@ def soft_labels(labels: Tensor, *, num_classes: int) -> Tensor:
 
 
 def dequantise(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Integer pixels ``(N, C, *spatial)`` to float32 ``pixel * scale + shift``; scale and shift are ``(C, 1, ...)``."""
+    """Compute ``pixels * scale + shift`` in float32; scale and shift are ``(C, 1, ...)``."""
     return pixels.float().mul_(scale).add_(shift)

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -15,43 +14,25 @@ from genmix_transforms.buffers import KeepsDtypes
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.images import HIGHEST_PIXEL
 from genmix_transforms.transforms import functional
-from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Options, draw, replayed
-from genmix_transforms.transforms.first_use import FirstUse
-from genmix_transforms.transforms.kernels import Units, mix_with_bank
-from genmix_transforms.transforms.kernels.compiled import loop as mixing_loop
-from genmix_transforms.transforms.kernels.compiled import numba_is_there
-from genmix_transforms.transforms.kernels.compiled_draw import draw_and_mix_labels
-from genmix_transforms.transforms.kernels.compiled_draw import loop as drawing_loop
-from genmix_transforms.transforms.kernels.native import has_address
-from genmix_transforms.transforms.labels import (
+from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Option, Options, Params, draw, draw_of
+from genmix_transforms.transforms.mix import Units, can_be_array, fast_ways, mix
+from genmix_transforms.transforms.output_memory import RecycledMemory
+from genmix_transforms.transforms.pairing import Pairing, PairingRule
+from genmix_transforms.transforms.prefetching import Prefetched
+from genmix_transforms.transforms.randomness import OwnGenerator, UniformSource
+from genmix_transforms.transforms.sample import (
     LabelsGetter,
+    check_images,
+    check_partners,
+    check_writable,
     index_or_rows,
     no_class_last,
     one_hot,
     one_hot_table,
     parse_labels_getter,
+    take_apart,
 )
-from genmix_transforms.transforms.memory import RecycledMemory
-from genmix_transforms.transforms.own_generator import OwnGenerator
-from genmix_transforms.transforms.pairing import Pairing, pairing_matrix
-from genmix_transforms.transforms.prefetching import Prefetched
-from genmix_transforms.transforms.randomness import UniformSource
-from genmix_transforms.transforms.samples import check_images, check_partners, find_images
-
-Value = TypeVar("Value")
-
-
-class _Option(Generic[Value]):
-    """One of the draw's constants, as an attribute that can be set at any time, and is checked when it is."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: Any, owner: type) -> Value:
-        return cast(Value, self if instance is None else getattr(instance._options, self._name))
-
-    def __set__(self, instance: Any, value: Value) -> None:
-        instance._options = replace(instance._options, **{self._name: value})
+from genmix_transforms.transforms.value_range import RangeCheck
 
 
 class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
@@ -100,7 +81,9 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
 
     Shape:
         Images ``(N, C, *spatial)``, float16, bfloat16, float32, float64, uint8 or uint16 (rounded), any N; the output
-        has their shape, dtype and memory format. Several image tensors in a sample are mixed by one draw.
+        has their shape, dtype and memory format. A sample's image is its first plain tensor of so many dimensions, as
+        for ``v2.MixUp``; several images are ``tv_tensors.Image`` or ``Video``, and are mixed by one draw. All other
+        tensors pass through.
 
     Attributes:
         params: what the last call drew, see :meth:`make_params`; given back as ``genmix(..., params=params)`` it is
@@ -114,13 +97,14 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         (torch.Size([3, 1, 8, 8]), torch.Size([3, 2]), torch.float32)
     """
 
-    alpha = _Option[float]()
-    p = _Option[float]()
-    per_sample = _Option[bool]()
-    real_partner = _Option[float]()
+    alpha = Option[float]()
+    p = Option[float]()
+    per_sample = Option[bool]()
+    real_partner = Option[float]()
 
     scale: Tensor
     shift: Tensor
+    pairing_weights: Tensor
     cumulative: Tensor
     one_hot: Tensor
     one_hot_table: Tensor
@@ -161,35 +145,32 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
                 raise InputError(f"GenMix: class_counts lacks {', '.join(missing)}")
             class_counts = [class_counts[name] for name in bank.classes]
         self.num_classes = bank.num_classes
-        self.pairing = pairing if isinstance(pairing, str) else "matrix"
         self.absent = absent
         self.inplace = inplace
-        self.bank = bank
-        self._last: Draw | None = None
-        self._finds_labels = labels_getter == "default"
+        self._modules["bank"] = bank
+        self._last: Mapping[str, Any] | None = None
         self._labels_getter = parse_labels_getter(labels_getter)
         self._image_shape = bank.image_shape
         self._uniform = UniformSource(generator)
-        self._first_use = FirstUse(enabled=check_range)
-        self._memory = RecycledMemory()
-        matrix = pairing_matrix(pairing, bank, class_counts=class_counts, absent=absent)
-        self._options = replace(options, some_have_no_partner=bool((matrix.sum(dim=1) < 1 - 1e-5).any()))
+        self._range_check = RangeCheck(enabled=check_range)
+        self._memory = RecycledMemory() if fast_ways() else None
+        self._pairing = PairingRule(pairing, bank, class_counts=class_counts, absent=absent)
+        self.pairing = self._pairing.name
+        self._options = replace(options, some_have_no_partner=absent == "skip")
         scale, shift = bank.unit(mean=mean, std=std)
         table = one_hot_table(bank.num_classes)
         for name, tensor in (
             ("scale", scale),
             ("shift", shift),
-            ("cumulative", matrix.double().cumsum(dim=1).float()),
+            ("pairing_weights", self._pairing.weights.float()),
+            ("cumulative", self._pairing.weights.float()),  # computed below
             ("one_hot_table", table),
             ("one_hot", table[:-1].clone()),
         ):
             self.register_buffer(name, tensor.to(bank.device), persistent=False)
-        if bank.device.type == "cpu" and numba_is_there():
-            # Before any worker is forked: they then share them.
-            drawing_loop(soft_bank=bank.labels.ndim == 2)
-            mixing_loop(torch.float32, bank.pixel_dtype, in_place=inplace)
+        self._follow_bank()
 
-    def forward(self, *inputs: Any, params: Mapping[str, Tensor] | None = None) -> Any:
+    def forward(self, *inputs: Any, params: Mapping[str, Any] | None = None) -> Any:
         """Mix a sample: ``(images, labels)``, a dict, or anything nested that holds both.
 
         Args:
@@ -201,34 +182,38 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         Returns:
             The sample, with images and labels mixed, in the structure it came in.
         """
-        if len(inputs) == 2 and type(inputs[0]) is Tensor and type(inputs[1]) is Tensor and self._finds_labels:
-            # The commonest sample needs no search: on a small batch that would take longer than the mix.
-            (images,), labels = self._mix([inputs[0]], inputs[1], params)
-            return images, labels
-        sample = inputs[0] if len(inputs) == 1 else inputs
-        flat, structure = tree_flatten(sample)
-        labels = self._labels_of(sample)
-        label_place = next((place for place, item in enumerate(flat) if item is labels), None)
-        if label_place is None:
-            raise InputError(
-                "GenMix: labels_getter must return one of the sample's own tensors, not a new one made from it"
-            )
-        places = find_images(flat, labels, self._image_shape)
-        mixed, flat[label_place] = self._mix([flat[place] for place in places], labels, params)
-        for place, images in zip(places, mixed, strict=True):
-            flat[place] = images
-        return tree_unflatten(flat, structure)
+        # Find
+        whole = inputs[0] if len(inputs) == 1 else inputs
+        labels = self._labels_of(whole)
+        sample = take_apart(whole, labels, self._image_shape)
+        images = [sample.flat[place] for place in sample.images]
+        # Check
+        given = self._checked(images, labels)
+        if not self.training:
+            sample.flat[sample.labels] = self._soft(given)
+            return sample.put_together()
+        # Draw
+        drawn = self.make_params([*images, given]) if params is None else dict(params)
+        drawn["labels"] = given
+        # Mix. Labels first: one that is out of range is found before anything is written.
+        sample.flat[sample.labels] = self.transform(given, drawn)
+        for place in sample.images:
+            sample.flat[place] = self.transform(sample.flat[place], drawn)
+        if not torch.compiler.is_compiling():
+            self.__dict__["_last"] = drawn  # without nn.Module's look at what it might be
+        return sample.put_together()
 
     def draw(self, *inputs: Any) -> dict[str, Tensor]:
         """Draw what a call with this sample would draw, without mixing it: ``params`` for :meth:`forward`, later."""
         labels = self._labels_of(inputs[0] if len(inputs) == 1 else inputs)
-        given = index_or_rows(labels, num_classes=self.num_classes)
-        if given.ndim == 1:
-            one_hot(given, self.one_hot_table, self.one_hot)  # which says if one is out of range
-        return self._draw(given).as_dict()
+        given = self._checked([], labels)
+        if given.is_cpu:
+            self._soft(given)  # which says if one is out of range
+        drawn = self.make_params([given])
+        return {name: drawn[name] for name in Draw._fields}
 
     def prefetch(self, loader: Iterable[Any]) -> Prefetched:
-        """The batches of a loader, mixed, and on the bank's device.
+        """Return the batches of a loader, mixed, and on the bank's device.
 
         While one is trained on, the partners of the next are read from disk and brought to the device on a stream of
         their own: for banks that are larger than the device's memory. See
@@ -237,10 +222,10 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         return Prefetched(self, loader)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw everything random.
+        """Draw everything random. A subclass that overrides this decides who is mixed with whom, and how much.
 
         Args:
-            flat_inputs: the labels last: class indices ``(N,)``, or float rows ``(N, K)``.
+            flat_inputs: the sample's images, and the labels last: class indices ``(N,)``, or float rows ``(N, K)``.
 
         Returns:
             On the labels' device: ``lam``, float32 ``(N,)``, 0 where nothing is mixed; ``index``, int64 ``(N,)``, the
@@ -248,28 +233,52 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
             those given.
         """
         labels: Tensor = flat_inputs[-1]
-        return {**self._draw(labels).as_dict(), "labels": labels}
+        return Params(self._draw(labels), labels, bank_size=len(self.bank))
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Apply a draw to images or, given the very tensor ``params["labels"]``, to labels. Pure, if not inplace."""
-        # The compiled loops look at no bounds: what they are given has been looked at.
-        drawn = self._replayed(params, inpt)
+        """Apply a draw to images or, given the very tensor ``params["labels"]``, to labels. Pure, if not inplace.
+
+        Args:
+            inpt: images ``(N, C, *spatial)``, or labels as :meth:`make_params` takes them.
+            params: what :meth:`make_params` returned.
+
+        Returns:
+            The images mixed, of the same type, dtype and memory format; the labels mixed, float32 ``(N, K)``.
+
+        Raises:
+            InputError: a draw for another number of images, or with rows that the bank or the batch does not have.
+        """
+        drawn = draw_of(params, inpt.shape[0], bank_size=len(self.bank), device=inpt.device)
         if inpt is params["labels"]:
-            return self._mix_labels(functional.soft_labels(inpt, num_classes=self.num_classes), drawn)
-        check_images(inpt, drawn.lam, self._image_shape)
-        return self._mix_images(inpt, drawn)
+            return self._mix_labels(self._soft(index_or_rows(inpt, num_classes=self.num_classes)), drawn)
+        return self._mix_images(inpt, drawn, params.get("partners"))
 
     def extra_repr(self) -> str:
-        """What ``print(genmix)`` shows."""
+        """Say what ``print(genmix)`` shows."""
         return (
             f"alpha={self.alpha}, num_classes={self.num_classes}, pairing={self.pairing!r}, absent={self.absent!r}, "
             f"real_partner={self.real_partner}, p={self.p}, per_sample={self.per_sample}, inplace={self.inplace}"
         )
 
     @property
+    def bank(self) -> SyntheticBank:
+        """The partners. Shapes, units and pairing follow from it: for another bank make a new GenMix."""
+        return self._modules["bank"]  # type: ignore[return-value]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "bank":  # which a property cannot refuse: nn.Module takes every module first
+            raise InputError(
+                "GenMix: the bank cannot be replaced: shapes, units and pairing follow from it; "
+                "make a new one, GenMix(bank, ...)"
+            )
+        super().__setattr__(name, value)
+
+    @property
     def params(self) -> dict[str, Tensor] | None:
         """What the last call drew: ``lam``, ``index`` and ``from_batch``, see :meth:`make_params`."""
-        return None if self._last is None else self._last.as_dict()
+        return None if self._last is None else {name: self._last[name] for name in Draw._fields}
+
+    # Find and check
 
     def _labels_of(self, sample: Any) -> Tensor:
         labels = self._labels_getter(sample)
@@ -277,97 +286,104 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
             raise InputError(f"GenMix: the labels must be a tensor, got a {type(labels).__name__}")
         return labels
 
-    def _mix(self, several: list[Any], labels: Tensor, params: Mapping[str, Tensor] | None) -> tuple[list[Any], Tensor]:
-        """The images mixed, all by one draw, and the labels as rows."""
-        bank = self.bank
-        device = _buffer(bank.content, "labels").device
-        for images in several:
-            check_images(images, labels, self._image_shape)
-            if images.device != device or labels.device != device:
-                self._refuse_devices(images, labels)
+    def _checked(self, images: list[Any], labels: Tensor) -> Tensor:
+        """Check that the sample fits the bank, and return the labels as indices or rows."""
+        device = self.bank.device
+        for batch in images:
+            check_images(batch, labels, self._image_shape)
+            if batch.device != device or labels.device != device:
+                raise InputError(
+                    f"GenMix: the batch's images are on {batch.device}, its labels on {labels.device}, the bank on "
+                    f"{device}; bring them together, with genmix.to({str(batch.device)!r}) for the bank"
+                )
         given = index_or_rows(labels, num_classes=self.num_classes)
-        compiling = torch.compiler.is_compiling()
-        if self._first_use.pending and self.training and not compiling:
-            self._first_use(several[0], bank, self.scale, self.shift)
-        if self.training and params is None and not compiling and _on_host(given) and numba_is_there():
-            drawn, soft = draw_and_mix_labels(
-                self._uniform(given.shape[0], COLUMNS, given.device),
-                given,
-                _buffer(bank.content, "labels"),
-                self._classes(),
-                bank_size=len(bank),
-                num_classes=self.num_classes,
-                options=self._options,
-            )
-        else:
-            soft = given if given.ndim == 2 else one_hot(given, self.one_hot_table, self.one_hot)
-            if not self.training:
-                return several, soft
-            drawn = self._draw(given) if params is None else self._replayed(params, soft)
-            soft = self._mix_labels(soft, drawn)
-        partners = None if params is None else params.get("partners")
-        mixed = [self._mix_images(images, drawn, partners) for images in several]
-        if not compiling:
-            self.__dict__["_last"] = drawn  # without nn.Module's look at what it might be
-        return mixed, soft
+        if images and self.training and self._range_check.pending and not torch.compiler.is_compiling():
+            self._range_check(images[0], self.bank, self.scale, self.shift)
+        return given
+
+    def _soft(self, given: Tensor) -> Tensor:
+        return given if given.ndim == 2 else one_hot(given, _buffer(self, "one_hot_table"), _buffer(self, "one_hot"))
+
+    # Draw
 
     def _draw(self, labels: Tensor) -> Draw:
-        """A draw for samples with these labels: class indices (in range, on the CPU), or rows."""
-        size = len(self.bank)
+        """Draw for samples with these labels: class indices (in range, on the CPU), or rows."""
         uniform = self._uniform(labels.shape[0], COLUMNS, labels.device)
-        if not torch.compiler.is_compiling() and _on_host(labels):
-            tables = self._classes()
-            arrays = None if tables is None else Classes(*(table.numpy() for table in tables))
-            return draw(uniform.numpy(), labels.numpy(), arrays, size, self._options)
-        if labels.ndim == 1:
+        size, classes = len(self.bank), self._classes()
+        if not torch.compiler.is_compiling() and can_be_array(labels):
+            arrays = None
+            if classes is not None:
+                self._soft(labels)  # which says if one is out of range
+                arrays = Classes(*(table.numpy() for table in classes))
+            lam, index, own = draw(uniform.numpy(), labels.numpy(), arrays, size, self._options)
+            return Draw(torch.from_numpy(lam), torch.from_numpy(index), None if own is None else torch.from_numpy(own))
+        if classes is not None and labels.ndim == 1:
             labels = no_class_last(labels, self.num_classes).clamp(max=self.num_classes - 1)
-        return draw(uniform, labels.detach(), self._classes(), size, self._options)
+        return draw(uniform, labels.detach(), classes, size, self._options)
 
     def _classes(self) -> Classes | None:
+        """Return the pairing's tables for what the bank holds now; None: every image equally often."""
         if self.pairing == "any":
             return None
         bank = self.bank
-        return Classes(
-            _buffer(self, "cumulative"), _buffer(bank.content, "class_start"), _buffer(bank.content, "class_count")
-        )
+        if torch.compiler.is_compiling():  # a graph computes them: it cannot keep anything for later
+            cumulative = self._pairing.cumulative(self.pairing_weights, bank.class_count)
+        else:
+            if self._bank_version != bank.version:
+                self._follow_bank()
+            cumulative = self.cumulative
+        return Classes(cumulative, bank.class_start, bank.class_count)
 
-    def _mix_images(self, inpt: Any, drawn: Draw, partners: Tensor | None = None) -> Any:
+    def _follow_bank(self) -> None:
+        """Compute the pairing's table for what the bank holds now.
+
+        Raises:
+            InputError: the pairing draws from a class of which it has no images.
+        """
+        bank, rule = self.bank, self._pairing
+        rule.check(bank)
+        self.cumulative = rule.cumulative(rule.weights, bank.class_count.cpu()).to(bank.device)
+        self._bank_version = bank.version
+
+    # Mix
+
+    def _mix_images(self, inpt: Any, drawn: Draw, partners: Tensor | None) -> Any:
         wrapped = isinstance(inpt, tv_tensors.TVTensor)
         images: Tensor = inpt.as_subclass(Tensor) if wrapped else inpt
+        check_images(images, drawn.lam, self._image_shape)
         out = None
         if self.inplace:
-            _check_writable(images)
+            check_writable(images)
             out = images
-        elif images.is_cpu and not images.requires_grad and type(images) is Tensor:
+        elif self._memory is not None and images.is_cpu and not images.requires_grad and type(images) is Tensor:
             out = self._memory.empty_like(images)
-        pixels: Tensor | None = self.bank.content._buffers["pixels"]
-        if pixels is None or partners is not None:
+        if partners is None and self.bank.resident:
+            pixels = self.bank.images
+        else:
             pixels, drawn = self._partners(drawn, partners)
-        mixed = mix_with_bank(images, pixels, drawn, self._units_for(images.dtype), out=out)
+        mixed = mix(images, pixels, drawn, self._units_for(images.dtype), out)
         return tv_tensors.wrap(mixed, like=inpt) if wrapped else mixed
 
     def _units_for(self, dtype: torch.dtype) -> Units:
-        scale = _buffer(self, "scale")
+        scale, shift = _buffer(self, "scale"), _buffer(self, "shift")
         if dtype.is_floating_point:
-            return Units(scale, _buffer(self, "shift"))
-        levels = HIGHEST_PIXEL[dtype] / HIGHEST_PIXEL[self.bank.pixel_dtype]
-        return Units.between_integers(scale, levels)
+            return Units(scale, shift)
+        return Units.between_integers(scale, HIGHEST_PIXEL[dtype] / HIGHEST_PIXEL[self.bank.pixel_dtype])
 
     def _mix_labels(self, soft: Tensor, drawn: Draw) -> Tensor:
-        labels = _buffer(self.bank.content, "labels")
-        lam, index, from_batch = drawn.tensors()
+        lam, index, from_batch = drawn
         # Rows that are not meant for the bank (or the batch) look up row 0 there; what they find is not used.
-        partners = labels.index_select(0, index if from_batch is None else torch.where(from_batch, 0, index))
+        partners = self.bank.labels.index_select(0, index if from_batch is None else torch.where(from_batch, 0, index))
         if partners.ndim == 1:
-            partners = self.one_hot.index_select(0, partners)
+            partners = _buffer(self, "one_hot").index_select(0, partners)
         if from_batch is not None:
             own = soft.index_select(0, torch.where(from_batch, index, 0))
             partners = torch.where(from_batch[:, None], own, partners)
         return functional.mix_labels(soft, partners, lam)
 
     def _partners(self, drawn: Draw, partners: Tensor | None) -> tuple[Tensor, Draw]:
-        """The partners' images, one a sample, and the draw with its numbers for these."""
-        lam, index, from_batch = drawn.tensors()
+        """Return the partners' images, one a sample, and the draw with its numbers for these."""
+        lam, index, from_batch = drawn
         if partners is None:
             partners = self.bank.rows(index if from_batch is None else torch.where(from_batch, 0, index))
         else:
@@ -376,33 +392,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         numbers = numbers if from_batch is None else torch.where(from_batch, index, numbers)
         return partners, Draw(lam, numbers, from_batch)
 
-    def _replayed(self, params: Mapping[str, Tensor], batch: Tensor) -> Draw:
-        return replayed(params, batch.shape[0], bank_size=len(self.bank), device=batch.device)
-
-    def _refuse_devices(self, images: Tensor, labels: Tensor) -> None:
-        raise InputError(
-            f"GenMix: the batch's images are on {images.device}, its labels on {labels.device}, the bank on "
-            f"{self.bank.device}; bring them together, with genmix.to({str(images.device)!r}) for the bank"
-        )
-
-
-def _on_host(labels: Tensor) -> bool:
-    """Whether these labels can be read in this process's memory, and nobody follows what is done with them."""
-    plain = labels.is_cpu and type(labels) is Tensor and not labels.requires_grad and not labels.is_neg()
-    return plain and has_address(labels)
-
-
-def _check_writable(images: Tensor) -> None:
-    if images.requires_grad and torch.is_grad_enabled():
-        raise InputError("GenMix: inplace=True cannot write into images that require gradients; leave it out")
-    if not images.is_contiguous() and any(
-        stride == 0 and size > 1 for stride, size in zip(images.stride(), images.shape, strict=True)
-    ):
-        raise InputError(
-            "GenMix: inplace=True cannot write into an expanded batch, whose images share memory; give images.clone()"
-        )
-
 
 def _buffer(module: nn.Module, name: str) -> Tensor:
-    """A buffer, without nn.Module's attribute access, which shows on a small batch."""
+    """Return a buffer without nn.Module's attribute access, which shows on a small batch."""
     return module._buffers[name]  # type: ignore[return-value]

@@ -13,7 +13,6 @@ PRESETS = ("any", "balanced", "same", "other", "inverse")
 
 Pairing = str | Tensor | Sequence[Sequence[float]]
 
-
 ABSENT = ("error", "redraw", "skip")
 """What to do about a class that a pairing draws from and the bank has no images of."""
 
@@ -25,7 +24,7 @@ def pairing_matrix(
     class_counts: Sequence[float] | None = None,
     absent: str = "error",
 ) -> Tensor:
-    """The matrix of a pairing.
+    """Compute the matrix of a pairing.
 
     Args:
         pairing: ``"any"``: classes as often as the bank has them; ``"balanced"``: every class equally often;
@@ -45,35 +44,97 @@ def pairing_matrix(
     Raises:
         InputError: no such pairing, a matrix that is none, or a class that would be drawn from but has no images in the
             bank: the message names it.
+
+    Example:
+        >>> images, labels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 0, 1])
+        >>> pairing_matrix("any", SyntheticBank(images, labels, classes=["cyst", "metastasis"])).tolist()
+        [[0.75, 0.25], [0.75, 0.25]]
     """
-    count = bank.class_count.double().cpu()
-    classes = len(count)
-    if not count.any():
-        raise InputError("GenMix: the bank is empty")
-    if not isinstance(pairing, str):
-        matrix = _checked(pairing, classes)
-    elif pairing == "any":
-        matrix = count.expand(classes, -1)
-    elif pairing == "balanced":
-        matrix = torch.ones(classes, classes, dtype=torch.float64, device="cpu")
-    elif pairing == "same":
-        matrix = torch.eye(classes, dtype=torch.float64, device="cpu")
-    elif pairing == "other":
-        matrix = count.expand(classes, -1) * (1 - torch.eye(classes, dtype=torch.float64, device="cpu"))
-    elif pairing == "inverse":
-        matrix = (1 / _real_counts(bank, class_counts)).expand(classes, -1)
-    else:
-        raise InputError(f"GenMix: pairing must be one of {', '.join(PRESETS)} or a matrix, got {pairing!r}")
-    if absent not in ABSENT:
-        raise InputError(f"GenMix: absent must be one of {', '.join(ABSENT)}, got {absent!r}")
-    name = pairing if isinstance(pairing, str) else "matrix"
-    drawable = torch.where(count > 0, matrix, 0.0)
-    asked, found = matrix.sum(dim=1, keepdim=True), drawable.sum(dim=1, keepdim=True)
-    if absent == "error":
-        _refuse_absent(name, bank, matrix)
-    if absent == "skip":
-        return torch.where(asked > 0, drawable / asked, 0.0).float()
-    return torch.where(found > 0, drawable / found, count / count.sum()).float()
+    rule = PairingRule(pairing, bank, class_counts=class_counts, absent=absent)
+    rule.check(bank)
+    return rule.matrix(rule.weights, bank.class_count.cpu()).float()
+
+
+class PairingRule:
+    """A pairing apart from how many images of each class the bank has, so that it can follow a bank that changes.
+
+    Args:
+        pairing: see :func:`pairing_matrix`, as for the others.
+        bank: whose classes they are.
+        class_counts: of the real data.
+        absent: what becomes of draws from a class that the bank has no images of.
+
+    Raises:
+        InputError: see :func:`pairing_matrix`.
+    """
+
+    def __init__(
+        self, pairing: Pairing, bank: SyntheticBank, *, class_counts: Sequence[float] | None, absent: str
+    ) -> None:
+        classes = len(bank.classes)
+        every = torch.ones(classes, classes, dtype=torch.float64, device="cpu")
+        own = torch.eye(classes, dtype=torch.float64, device="cpu")
+        self.name = pairing if isinstance(pairing, str) else "matrix"
+        self.absent = absent
+        self.by_count = pairing in ("any", "other") if isinstance(pairing, str) else False
+        """Whether the weights are still to be multiplied by the bank's number of images of each class."""
+        if not isinstance(pairing, str):
+            self.weights = _checked(pairing, classes)
+        elif pairing in ("any", "balanced"):
+            self.weights = every
+        elif pairing == "same":
+            self.weights = own
+        elif pairing == "other":
+            self.weights = 1 - own
+        elif pairing == "inverse":
+            self.weights = (1 / _real_counts(bank, class_counts)).expand(classes, -1).contiguous()
+        else:
+            raise InputError(f"GenMix: pairing must be one of {', '.join(PRESETS)} or a matrix, got {pairing!r}")
+        if absent not in ABSENT:
+            raise InputError(f"GenMix: absent must be one of {', '.join(ABSENT)}, got {absent!r}")
+
+    def check(self, bank: SyntheticBank) -> None:
+        """Check that the bank has images of every class that is drawn from now.
+
+        Raises:
+            InputError: it has not, and ``absent`` is "error"; or it has no images at all.
+        """
+        if not len(bank):
+            raise InputError("GenMix: the bank is empty")
+        if self.absent == "error":
+            _refuse_absent(self.name, bank, self._asked(self.weights, bank.class_count.double().cpu()))
+
+    def matrix(self, weights: Tensor, class_count: Tensor) -> Tensor:
+        """Compute the matrix without a look at any value: in a compiled graph too.
+
+        Args:
+            weights: this rule's, on the device where the bank is.
+            class_count: the bank's, int64 ``(K,)``.
+
+        Returns:
+            ``(K, K)``, float64 (float32 where the device has no float64).
+        """
+        precise = torch.float32 if weights.device.type == "mps" else torch.float64
+        count = class_count.to(precise)
+        asked = self._asked(weights.to(precise), count)
+        drawable = torch.where(count > 0, asked, 0.0)
+        total, found = asked.sum(dim=1, keepdim=True), drawable.sum(dim=1, keepdim=True)
+        if self.absent == "skip":
+            return torch.where(total > 0, drawable / total, 0.0)
+        return torch.where(found > 0, drawable / found, count / count.sum())
+
+    def cumulative(self, weights: Tensor, class_count: Tensor) -> Tensor:
+        """Compute the rows of the matrix, cumulated, float32 ``(K, K)``; the arguments are :meth:`matrix`'s."""
+        matrix = self.matrix(weights, class_count)
+        cumulative = matrix.float().to(matrix.dtype).cumsum(dim=1)
+        if self.absent == "skip":
+            # A row that leaves nothing out ends at 1, whatever was rounded: none of its samples is skipped.
+            ends = cumulative[:, -1:]
+            cumulative = cumulative / torch.where(ends > 1 - 1e-5, ends, 1.0)
+        return cumulative.float()
+
+    def _asked(self, weights: Tensor, count: Tensor) -> Tensor:
+        return weights * count if self.by_count else weights
 
 
 def _refuse_absent(name: str, bank: SyntheticBank, matrix: Tensor) -> None:

@@ -4,16 +4,30 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
 
-if TYPE_CHECKING:  # GenMix makes these, and not the other way round
-    from genmix_transforms.transforms.genmix import GenMix
+
+class Mixer(Protocol):
+    """What is asked of a GenMix here: to draw for a sample, and to mix it by that draw later."""
+
+    training: bool
+
+    @property
+    def bank(self) -> SyntheticBank:
+        """The partners."""
+
+    def draw(self, *inputs: Any) -> dict[str, Tensor]:
+        """Draw for a sample."""
+
+    def __call__(self, *inputs: Any, params: dict[str, Tensor] | None = None) -> Any:
+        """Mix a sample."""
 
 
 @dataclass
@@ -37,7 +51,7 @@ class Prefetched:
     With a bank in memory there is nothing to read; the batches are mixed as they come.
 
     Args:
-        genmix: that mixes. In ``eval()`` it leaves the images as they are, as ever.
+        genmix: the GenMix that mixes. In ``eval()`` it leaves the images as they are, as ever.
         loader: gives samples as GenMix takes them. With ``pin_memory=True`` they go to the device unwaited for.
 
     Raises:
@@ -52,7 +66,7 @@ class Prefetched:
         [torch.Size([3, 2]), torch.Size([3, 2])]
     """
 
-    def __init__(self, genmix: "GenMix", loader: Iterable[Any]) -> None:
+    def __init__(self, genmix: Mixer, loader: Iterable[Any]) -> None:
         if not hasattr(loader, "__iter__"):
             raise InputError(f"prefetch: expected a DataLoader or another iterable, got a {type(loader).__name__}")
         self.genmix = genmix
@@ -102,7 +116,7 @@ class Prefetched:
 
 
 def _on(device: torch.device, sample: Any) -> Any:
-    """The sample's tensors on the device."""
+    """Bring the sample's tensors to the device."""
     return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), sample)
 
 

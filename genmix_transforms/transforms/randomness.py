@@ -1,4 +1,4 @@
-"""Uniform numbers: from torch's global generator or one of GenMix's own, other ones on every rank and worker."""
+"""Uniform numbers, from torch's global generator or one of GenMix's own: other ones on every rank and worker."""
 
 import os
 import weakref
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from genmix_transforms.errors import InputError
@@ -95,8 +95,60 @@ class UniformSource:
         self._register()
 
 
+class OwnGenerator(nn.Module):
+    """A module that draws from a generator of its own, or from torch's global one.
+
+    A checkpoint of the module, alone or within a model, then goes on with the same numbers.
+    """
+
+    _uniform: UniformSource
+
+    @property
+    def generator(self) -> torch.Generator | None:
+        """Of all draws; None: torch's global one."""
+        return self._uniform.generator
+
+    @generator.setter
+    def generator(self, generator: torch.Generator | None) -> None:
+        self._uniform = UniformSource(generator)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.generator is not None:
+            destination[f"{prefix}generator_state"] = self.generator.get_state()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        key = f"{prefix}generator_state"
+        if self.generator is None:
+            return
+        if key not in state_dict:
+            if strict:
+                missing_keys.append(key)
+            return
+        if key in unexpected_keys:
+            unexpected_keys.remove(key)
+        try:
+            self.generator.set_state(state_dict[key].cpu())
+        except (RuntimeError, TypeError) as error:
+            error_msgs.append(
+                f"{type(self).__name__}: {key} is no state of a generator on {self.generator.device}: {error}"
+            )
+
+
 def rank() -> int:
-    """This process's number among those that train together: of the process group, else the launcher's RANK, else 0."""
+    """Return this process's number among those that train together: the process group's, the launcher's RANK, or 0."""
     if dist.is_available() and dist.is_initialized():
         return int(dist.get_rank())
     return _launched_as
@@ -107,7 +159,7 @@ _launched_as = int(_rank_of_launcher) if _rank_of_launcher.isdecimal() else 0
 
 
 def _same_device(one: torch.device, other: torch.device) -> bool:
-    """A device without a number is taken for the first of its type."""
+    """Compare two devices; one without a number is taken for the first of its type."""
     return one.type == other.type and (one.index or 0) == (other.index or 0)
 
 
@@ -116,7 +168,7 @@ def _dtype(device: torch.device) -> torch.dtype:
 
 
 def _other_on_every_rank(uniform: Tensor) -> Tensor:
-    """The first rank's numbers as they are; on the others, what SplitMix64 makes of them and the rank."""
+    """Return the first rank's numbers as they are; on the others, what SplitMix64 makes of them and the rank."""
     number = rank()
     if number == 0:
         return uniform

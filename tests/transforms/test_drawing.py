@@ -1,4 +1,6 @@
-"""The draw: lambdas and partners follow their laws, and are the same in torch, in NumPy and compiled."""
+"""The draw: lambdas and partners follow their laws, and are the same in torch and in NumPy."""
+
+import copy
 
 import numpy as np
 import pytest
@@ -12,13 +14,13 @@ from genmix_transforms.transforms.drawing import (
     Classes,
     Draw,
     Options,
+    Params,
     draw,
+    draw_of,
     draw_partner,
     row_mass,
     row_of,
 )
-from genmix_transforms.transforms.kernels.compiled import numba_is_there
-from genmix_transforms.transforms.kernels.compiled_draw import draw_and_mix_labels
 
 LAST = 1 - 2**-53
 """The largest number below 1."""
@@ -46,25 +48,14 @@ def in_torch(random, labels, classes, size, chosen):
 
 def in_numpy(random, labels, classes, size, chosen):
     arrays = None if classes is None else Classes(*(table.numpy() for table in classes))
-    return draw(random.numpy(), labels.numpy(), arrays, size, chosen).tensors()
+    drawn = draw(random.numpy(), labels.numpy(), arrays, size, chosen)
+    return Draw(*(None if values is None else torch.from_numpy(values) for values in drawn))
 
 
-def in_numba(random, labels, classes, size, chosen):
-    if not numba_is_there():
-        pytest.skip("Numba is not installed")
-    num_classes = int(labels.max()) + 1 if classes is None and labels.ndim == 1 else (
-        labels.shape[1] if classes is None else len(classes.count)
-    )  # fmt: skip
-    bank_labels = torch.zeros(size, dtype=torch.int64)
-    return draw_and_mix_labels(
-        random, labels, bank_labels, classes, bank_size=size, num_classes=num_classes, options=chosen
-    )[0].tensors()
+WAYS = pytest.mark.parametrize("way", [in_torch, in_numpy])
 
 
-WAYS = pytest.mark.parametrize("way", [in_torch, in_numpy, in_numba])
-
-
-# The three ways agree
+# The two ways agree
 
 
 @given(
@@ -73,7 +64,7 @@ WAYS = pytest.mark.parametrize("way", [in_torch, in_numpy, in_numba])
     counts=st.lists(st.integers(0, 5), min_size=1, max_size=5).filter(any),
     data=st.data(),
 )
-def test_the_same_draw_in_torch_numpy_and_numba(seed, count, counts, data):
+def test_the_same_draw_in_torch_and_numpy(seed, count, counts, data):
     size, number = sum(counts), len(counts)
     random = uniform(count, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -94,13 +85,12 @@ def test_the_same_draw_in_torch_numpy_and_numba(seed, count, counts, data):
     else:
         chosen = options(**{**chosen.__dict__, "some_have_no_partner": False})
     expected = in_torch(random, labels, classes, size, chosen)
-    for way in (in_numpy, in_numba) if numba_is_there() and count else (in_numpy,):
-        found = way(random, labels, classes, size, chosen)
-        assert torch.equal(found.index, expected.index)
-        assert torch.allclose(found.lam, expected.lam, rtol=1e-6, atol=0)
-        assert (found.from_batch is None) == (expected.from_batch is None) == (not chosen.real_partner)
-        if found.from_batch is not None:
-            assert torch.equal(found.from_batch, expected.from_batch)
+    found = in_numpy(random, labels, classes, size, chosen)
+    assert torch.equal(found.index, expected.index)
+    assert torch.allclose(found.lam, expected.lam, rtol=1e-6, atol=0)
+    assert (found.from_batch is None) == (expected.from_batch is None) == (not chosen.real_partner)
+    if found.from_batch is not None:
+        assert torch.equal(found.from_batch, expected.from_batch)
 
 
 # Lambda
@@ -226,8 +216,6 @@ def test_a_real_partner_is_any_other_image_of_the_batch(way, real_partner):
 @WAYS
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_small_batches(way, count):
-    if way is in_numba and not count:
-        pytest.skip("the number of classes is read from the labels here")
     drawn = way(uniform(count), torch.zeros(count, dtype=torch.int64), None, 3, options(real_partner=1.0))
     assert drawn.lam.shape == drawn.index.shape == drawn.from_batch.shape == (count,)
     assert drawn.index.tolist() == [[], [0], [1, 0]][count]
@@ -254,7 +242,7 @@ def test_a_partner_is_in_a_class_that_has_weight(counts, data, class_draw, image
         for row in range(first, first + size)
         if weight > 0 or not any(weights)
     ]
-    for way in (in_torch, in_numpy, in_numba) if numba_is_there() else (in_torch, in_numpy):
+    for way in (in_torch, in_numpy):
         assert way(random, torch.tensor([0]), classes, sum(counts), options()).index.item() in allowed
         assert way(random, torch.tensor([0]), None, sum(counts), options()).index.item() < sum(counts)
 
@@ -314,10 +302,21 @@ def test_without_a_mass_every_sample_has_a_partner(total, cut, draw_):
     assert bool(found) == (draw_ * 2 * total < total)
 
 
-def test_a_draw_in_tensors_and_arrays_shares_memory():
-    drawn = Draw(torch.rand(3), torch.arange(3), None)
-    arrays = Draw(drawn.lam.numpy(), drawn.index.numpy(), None)
-    assert arrays.tensors().lam.data_ptr() == drawn.lam.data_ptr()
-    assert drawn.tensors() is drawn
-    assert arrays.tensors().from_batch is None
-    assert arrays.as_dict()["from_batch"].tolist() == [False] * 3
+def test_a_draw_by_name_remembers_itself():
+    """Until a tensor is replaced, or written into; and for other batches, or a smaller bank, not at all."""
+    drawn, labels = Draw(torch.rand(3), torch.arange(3), None), torch.arange(3)
+    params = Params(drawn, labels, bank_size=7)
+    assert params.keys() == {"lam", "index", "from_batch", "labels"}
+    assert params["from_batch"].tolist() == [False] * 3
+    assert draw_of(params, 3, bank_size=7, device=labels.device) is drawn
+    assert params.unchanged(3, 6) is None
+    assert params.unchanged(4, 7) is None
+    copied = copy.deepcopy(params)
+    assert type(copied) is dict
+    assert torch.equal(copied["index"], params["index"])
+    params["lam"] = torch.ones(3)
+    assert params.unchanged(3, 7) is None
+    assert draw_of(params, 3, bank_size=7, device=labels.device).lam.tolist() == [1, 1, 1]
+    other = Params(drawn, labels, bank_size=7)
+    other["from_batch"][1] = True
+    assert draw_of(other, 3, bank_size=7, device=labels.device).from_batch.tolist() == [False, True, False]

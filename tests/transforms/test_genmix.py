@@ -1,5 +1,7 @@
 """What GenMix computes: Eq. (1) over its own draw, who is mixed with whom, how often, and with what weight."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from genmix_transforms import GenMix, SyntheticBank
+from genmix_transforms.bank import BankWriter
+from genmix_transforms.errors import InputError
 
 SHAPE = (1, 2, 2)
 
@@ -462,3 +466,140 @@ def test_label_rows_always_sum_to_one(classes, count, bank_count, real_partner, 
     assert (soft.shape, soft.dtype) == ((count, classes), torch.float32)
     assert torch.allclose(soft.sum(dim=1), torch.ones(count), atol=1e-6)
     assert bool((soft >= 0).all())
+
+
+# What a subclass decides
+
+
+class HalfAndHalf(GenMix):
+    """Every lambda is one half."""
+
+    def make_params(self, flat_inputs):
+        params = super().make_params(flat_inputs)
+        params["lam"] = torch.full_like(params["lam"], 0.5)
+        return params
+
+
+class Inverted(GenMix):
+    """Mixed images are shown as negatives, labels as they are."""
+
+    def transform(self, inpt, params):
+        mixed = super().transform(inpt, params)
+        return mixed if inpt is params["labels"] else 1 - mixed
+
+
+class Own(GenMix):
+    """Makes a draw of its own, in a plain dict."""
+
+    def make_params(self, flat_inputs):
+        images, _ = flat_inputs
+        count = len(images)
+        return {
+            "lam": torch.ones(count),
+            "index": torch.full((count,), 2),
+            "from_batch": torch.zeros(count, dtype=torch.bool),
+        }
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_make_params_can_be_overridden(random_bank, batch, packed):
+    bank = random_bank()
+    images, labels = batch()
+    genmix = HalfAndHalf(bank, check_range=False)
+    sample = {"image": images, "labels": labels}
+    mixed, soft = genmix(sample).values() if packed else genmix(images, labels)
+    assert genmix.params["lam"].tolist() == [0.5] * 4
+    partners = genmix.params["index"]
+    assert torch.allclose(mixed, (bank.images[partners] / 255 + images) / 2, atol=1e-6)
+    assert torch.allclose(soft, (F.one_hot(bank.labels[partners], 3) + F.one_hot(labels, 3)) / 2)
+    assert genmix.draw(images, labels)["lam"].tolist() == [0.5] * 4
+    mixed, soft = Own(bank)(images, labels)
+    assert torch.allclose(mixed, (bank.images[2] / 255).expand_as(mixed), atol=1e-6)
+    assert torch.equal(soft, F.one_hot(bank.labels[2], 3).float().expand(4, 3))
+
+
+def test_transform_can_be_overridden(random_bank, batch):
+    images, labels = batch()
+    plain, inverted = (kind(random_bank(), generator=generator()) for kind in (GenMix, Inverted))
+    (mixed, soft), (negative, same) = plain(images, labels), inverted(images, labels)
+    assert torch.equal(negative, 1 - mixed)
+    assert torch.equal(same, soft)
+
+
+def test_overridden_under_a_compiler(random_bank, batch):
+    torch._dynamo.reset()
+    genmix = HalfAndHalf(random_bank(), check_range=False)
+    images, labels = batch()
+    step = torch.compile(lambda x, y: genmix(x, y), fullgraph=True, backend="eager")
+    soft = step(images, labels)[1]
+    assert set(soft.unique().tolist()) <= {0.0, 0.5, 1.0}
+    assert torch.allclose(soft.sum(dim=1), torch.ones(4))
+
+
+# A bank that changes
+
+
+def growing_bank(folder, counted_bank, counts, *, more):
+    """A bank on disk, opened; and what is added to it afterwards."""
+    counted_bank(counts).save(folder)
+    bank = SyntheticBank.load(folder)
+    added = counted_bank(more)
+    with BankWriter(folder, classes=bank.classes, image_shape=bank.image_shape, append=True) as writer:
+        writer.add(added.images, added.labels)
+    return bank
+
+
+@pytest.mark.parametrize("options", [{"pairing": "balanced", "absent": "redraw"}, {"pairing": "other"}])
+def test_the_pairing_follows_a_bank_that_is_refreshed(tmp_path, counted_bank, options):
+    bank = growing_bank(tmp_path / "bank", counted_bank, [30, 10, 0], more=[0, 0, 400])
+    genmix = GenMix(bank, generator=generator(), **options)
+    real = torch.arange(3).repeat(1000)
+    drawn(genmix, real, classes=3)
+    assert bank.refresh() == 400
+    fresh = GenMix(bank, generator=generator(), **options)
+    genmix.generator = generator()
+    expected, found = (drawn(one, real, classes=3) for one in (fresh, genmix))
+    assert torch.equal(found["index"], expected["index"])
+    seen = torch.bincount(classes_of(genmix, found), minlength=3)
+    assert goodness(seen, [1, 1, 1] if options["pairing"] == "balanced" else seen) > 0.01
+    assert int(seen[2]) > 500
+
+
+def test_skipped_samples_are_mixed_once_the_bank_has_partners(tmp_path, counted_bank):
+    bank = growing_bank(tmp_path / "bank", counted_bank, [30, 10, 0], more=[0, 0, 9])
+    genmix = GenMix(bank, pairing="same", absent="skip", generator=generator())
+    labels = torch.full((50,), 2)
+    assert not drawn(genmix, labels, classes=3)["lam"].any()
+    copied = pickle.loads(pickle.dumps(genmix))  # to a worker
+    for one in (genmix, copied):
+        one.bank.refresh()
+        params = drawn(one, labels, classes=3)
+        assert bool((params["lam"] > 0).all())
+        assert bool((classes_of(one, params) == 2).all())
+
+
+def test_a_refresh_that_makes_the_pairing_impossible_is_told(counted_bank):
+    """The same text as when GenMix is built; and at every call, until the bank has images again."""
+    bank = counted_bank([3, 3, 3])
+    genmix = GenMix(bank, pairing="same")
+    fewer = counted_bank([3, 3, 0])
+    bank.class_count, bank.class_start = fewer.class_count, fewer.class_start
+    bank.version += 1
+    for _ in range(2):
+        with pytest.raises(InputError, match="pairing='same' draws from c2, but the bank has no images of it"):
+            genmix(torch.rand(2, *SHAPE), torch.tensor([0, 1]))
+    bank.class_count, bank.class_start = torch.tensor([3, 3, 3]), torch.tensor([0, 3, 6])
+    bank.version += 1
+    genmix(torch.rand(2, *SHAPE), torch.tensor([0, 1]))
+
+
+def test_a_compiled_graph_follows_the_bank_too(tmp_path, counted_bank):
+    torch._dynamo.reset()
+    bank = growing_bank(tmp_path / "bank", counted_bank, [30, 10, 0], more=[0, 0, 9])
+    genmix = GenMix(bank, pairing="same", absent="skip", check_range=False)
+    step = torch.compile(lambda x, y: genmix(x, y), fullgraph=True, backend="eager")
+    images, labels = torch.zeros(50, *SHAPE), torch.full((50,), 2)
+    with torch.no_grad():
+        assert not step(images, labels)[0].any()
+        bank.refresh()
+        assert bool((step(images, labels)[0] > 0).any())

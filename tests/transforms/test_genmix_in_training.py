@@ -181,7 +181,7 @@ def test_to_moves_everything(bank):
     genmix = GenMix(bank, mean=0.5, std=0.5)
     nn.ModuleList([genmix]).to("meta")
     assert dict(genmix.named_buffers()).keys() == {
-        "scale", "shift", "cumulative", "one_hot", "one_hot_table",
+        "scale", "shift", "cumulative", "pairing_weights", "one_hot", "one_hot_table",
         "bank.pixels", "bank.labels", "bank.class_start", "bank.class_count",
     }  # fmt: skip
     assert {buffer.device.type for buffer in genmix.buffers()} == {"meta"}

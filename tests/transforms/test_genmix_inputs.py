@@ -218,13 +218,17 @@ def test_a_labels_getter_of_ones_own(random_bank, batch):
     assert found["deep"][1]["target"].shape == (4, 3)
 
 
-def test_plain_tensors_of_as_many_dimensions_are_images(random_bank, batch):
-    """Without ``tv_tensors`` their dimensions tell images from other tensors. Two views: the same draw."""
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.float32])
+def test_of_plain_tensors_the_first_is_the_image(random_bank, batch, dtype):
+    """As for ``v2.MixUp``: a mask of the same size behind it, integer or not, is not touched."""
     images, labels = batch()
-    sample = {"age": torch.rand(4), "front": images, "side": images.clone(), "label": labels, "text": torch.rand(4, 9)}
+    mask = (images > 0.5).to(dtype)
+    before = mask.clone()
+    sample = {"age": torch.rand(4), "image": images, "mask": mask, "label": labels, "text": torch.rand(4, 9)}
     found = GenMix(random_bank())(sample)
-    assert torch.equal(found["front"], found["side"])
-    assert not torch.equal(found["front"], images)
+    assert not torch.equal(found["image"], images)
+    assert found["mask"] is mask
+    assert torch.equal(mask, before)
     assert found["age"] is sample["age"]
     assert found["text"] is sample["text"]
 

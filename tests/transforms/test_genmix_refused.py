@@ -9,6 +9,7 @@ from torchvision.transforms import v2
 
 from genmix_transforms import GenMix, SyntheticBank
 from genmix_transforms.errors import InputError
+from genmix_transforms.transforms.drawing import draw_of
 
 # What is refused: when it is built
 
@@ -91,8 +92,8 @@ def text_alone(value):
         ((IMAGES[:3], LABELS), "one label for each image, got 3 images and 4 labels"),
         (((IMAGES * 255).long(), LABELS), r"float64, uint8 or uint16, got torch.int64: put v2\.ToDtype\("),
         ((IMAGES > 0.5, LABELS), "float64, uint8 or uint16, got torch.bool.*leave a mask out"),
-        ({"image": IMAGES, "mask": (IMAGES > 0.5).long(), "label": LABELS}, "uint8 or uint16, got torch.int64"),
-        ((IMAGES, LABELS, torch.rand(4, 1, 3, 3)), r"the batch has shape \(4, 1, 3, 3\); expected \(N, 1, 2, 2\)"),
+        ({"mask": (IMAGES > 0.5).byte(), "image": IMAGES, "label": LABELS}, r"cannot tell .*tv_tensors\.Image"),
+        ((tv_tensors.Image(torch.rand(4, 1, 3, 3)), LABELS, IMAGES), r"shape \(4, 1, 3, 3\); expected \(N, 1, 2, 2\)"),
         ((IMAGES.to("meta"), LABELS), r"images are on meta, its labels on cpu, the bank on .*genmix\.to\('meta'\)"),
         ((IMAGES, LABELS.to("meta")), "images are on cpu, its labels on meta"),
         ((IMAGES, LABELS + 1), "labels run from 1 to 3, but there are 3 classes"),
@@ -206,3 +207,75 @@ def test_options_can_change_as_training_goes_on():
 def test_in_place_is_refused_where_images_share_memory():
     with pytest.raises(InputError, match=r"cannot write into an expanded batch, .*; give images.clone\(\)"):
         GenMix(BANK, inplace=True)(IMAGES[:1].expand(4, 1, 2, 2), LABELS)
+
+
+# Another bank
+
+
+def test_the_bank_cannot_be_replaced():
+    """Shapes, units and pairing follow from it: another one was read beyond its end, or with its classes swapped."""
+    genmix = GenMix(BANK)
+    small = SyntheticBank(torch.zeros(1, 1, 1, 1, dtype=torch.uint8), torch.tensor([0]), classes=BANK.classes)
+    swapped = SyntheticBank(BANK.images, BANK.labels, classes=["metastasis", "cyst", "hemangioma"])
+    for other in (small, swapped, BANK, None):
+        with pytest.raises(InputError, match=r"GenMix: the bank cannot be replaced: .*; make a new one, GenMix\(bank"):
+            genmix.bank = other
+    assert genmix.bank is BANK
+    assert dict(genmix.named_children()) == {"bank": BANK}
+
+
+def test_a_foreign_bank_is_never_read_beyond_its_end():
+    """Whoever puts one in by the back door: its shape is looked at whenever it is mixed with, and so is every row."""
+    genmix = GenMix(SyntheticBank(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4).long(), classes=["a"]))
+    small = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
+    genmix._modules["bank"] = SyntheticBank(small, torch.zeros(4).long(), classes=["a"])
+    with pytest.raises(InputError, match="the bank's images are 1 x 2 x 2"):
+        genmix(torch.zeros(4, 1, 8, 8), torch.zeros(4).long())
+
+
+@pytest.mark.parametrize("index", [4, -1, 2**40])
+def test_a_replayed_draw_of_another_bank_poisons_what_cannot_be_looked_at(index):
+    """On an accelerator, and in a graph, nobody may wait: the row is 0, and lambda is NaN, as is the loss then."""
+    params = {
+        "lam": torch.full((4,), 0.5),
+        "index": torch.tensor([0, index, 1, 5]),
+        "from_batch": torch.tensor([False, False, True, True]),
+    }
+    step = torch.compile(
+        lambda: draw_of(params, 4, bank_size=4, device=torch.device("cpu")), fullgraph=True, backend="eager"
+    )
+    torch._dynamo.reset()
+    lam, rows, from_batch = step()
+    assert rows.tolist() == [0, 0, 1, 0]
+    assert lam.isnan().tolist() == [False, True, False, True]
+    assert torch.equal(from_batch, params["from_batch"])
+    there = draw_of(params, 4, bank_size=4, device=torch.device("meta"))  # and nothing is read
+    assert there.index.device.type == "meta"
+
+
+def test_what_another_genmix_drew_is_looked_at():
+    """A dict that remembers its draw is trusted for banks that are at least as large as the one that was drawn from."""
+    large = SyntheticBank(torch.zeros(400, 1, 2, 2, dtype=torch.uint8), torch.zeros(400).long(), classes=["a"])
+    small = SyntheticBank(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([0]), classes=["a"])
+    labels = torch.zeros(50, dtype=torch.int64)
+    images = torch.zeros(50, 1, 2, 2)
+    params = GenMix(large).make_params([images, labels])
+    for apply in (
+        lambda: GenMix(small).transform(images, params),
+        lambda: GenMix(small)(images, labels, params=params),
+    ):
+        with pytest.raises(InputError, match=r"params point outside the bank \(1 images\)"):
+            apply()
+    assert torch.equal(GenMix(large).transform(images, params), torch.zeros(50, 1, 2, 2))
+
+
+@pytest.mark.parametrize("name", ["index", "from_batch"])
+def test_what_is_written_into_a_draw_is_looked_at(name):
+    genmix = GenMix(BANK)
+    params = genmix.make_params([IMAGES, LABELS])
+    params[name].fill_(1)
+    expected = genmix(IMAGES, LABELS, params=dict(params))
+    assert torch.equal(genmix.transform(IMAGES, params), expected[0])
+    params["index"].fill_(9)
+    with pytest.raises(InputError, match="params point outside"):
+        genmix.transform(IMAGES, params)

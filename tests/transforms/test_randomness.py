@@ -14,8 +14,10 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from torch import nn
 from torch.utils.data import DataLoader
 
+from genmix_transforms import GenMix
 from genmix_transforms.errors import InputError
 from genmix_transforms.transforms import randomness
 from genmix_transforms.transforms.randomness import UniformSource
@@ -245,6 +247,7 @@ def seeded_on_the_first_rank():
     return torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
+PIPED = {"stdout": subprocess.PIPE, "text": True}
 SCRIPT = """
 import torch
 from genmix_transforms.transforms import randomness
@@ -253,15 +256,17 @@ print(randomness.rank(), *source(3, 5, torch.device("cpu")).flatten().tolist())
 """
 
 
-@pytest.mark.parametrize(("variable", "number"), [("3", 3), ("", 0)])
-def test_the_rank_that_a_launcher_gave(variable, number):
-    environment = {**os.environ, "RANK": variable, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True, timeout=120
-    )
-    found, *drawn = ran.stdout.split()
-    assert int(found) == number
-    assert [float(one) for one in drawn] == on_rank(number, seeded_on_the_first_rank()).flatten().tolist()
+def test_the_rank_that_a_launcher_gave():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    started = [
+        (number, subprocess.Popen([sys.executable, "-c", SCRIPT], env={**environment, "RANK": variable}, **PIPED))
+        for variable, number in (("3", 3), ("", 0))
+    ]
+    for number, process in started:
+        stdout, _ = process.communicate(timeout=120)
+        found, *drawn = stdout.split()
+        assert int(found) == number
+        assert [float(one) for one in drawn] == on_rank(number, seeded_on_the_first_rank()).flatten().tolist()
 
 
 # The workers of a DataLoader
@@ -304,16 +309,25 @@ def test_forked_workers(generator, persistent):
         assert all_differ(torch.cat([load(seeded(generator + 1), persistent_workers=persistent), drawn]))
 
 
-@pytest.mark.parametrize("generator", [None, 7])
-def test_spawned_workers(generator):
+class Several:
+    """What several sources draw."""
+
+    def __init__(self, *sources):
+        self.sources = sources
+
+    def __call__(self, rows, *, columns, device):
+        return torch.stack([source(rows, columns, device) for source in self.sources])
+
+
+def test_spawned_workers():
     """They get the source as a pickle, and draw what forked ones draw.
 
     A generator's own pickle would not do: it lets go of its state before the other process has it.
     """
-    source = UniformSource(None) if generator is None else seeded(generator)
-    drawn = load(source, context="spawn", epochs=1)
+    both = Several(UniformSource(None), seeded(7))
+    drawn = load(both, context="spawn", epochs=1)
     assert all_differ(drawn)
-    assert torch.equal(drawn, load(source, epochs=1))
+    assert torch.equal(drawn, load(both, epochs=1))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**64 - 1])
@@ -416,3 +430,63 @@ def test_on_cuda():
 def test_the_hash_on_cuda_is_that_of_the_cpu():
     uniform = seeded()(1000, 5, CPU)
     assert torch.equal(on_rank(3, uniform.cuda()).cpu(), on_rank(3, uniform))
+
+
+# The state of GenMix's own generator, in its checkpoints
+
+
+SHAPE = (3, 8, 8)
+
+
+@pytest.fixture
+def bank(random_bank):
+    return random_bank(12, shape=SHAPE)
+
+
+def equal(one, other):
+    return all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
+
+
+def test_the_state_dict_continues_a_run(bank, batch):
+    """Also from a file, as a part of a model, and into a GenMix that has drawn something else meanwhile."""
+    model = nn.ModuleList([GenMix(bank, generator=torch.Generator().manual_seed(0)), nn.Linear(2, 2)])
+    sample = batch(shape=SHAPE)
+    model[0](*sample)
+    checkpoint = copy.deepcopy(model.state_dict())
+    assert checkpoint.keys() == {"0.generator_state", "1.weight", "1.bias"}
+    assert checkpoint["0.generator_state"].dtype == torch.uint8
+    expected = [model[0](*sample) for _ in range(3)]
+    again = nn.ModuleList([GenMix(bank, generator=torch.Generator().manual_seed(7)), nn.Linear(2, 2)])
+    again[0](*sample)
+    again.load_state_dict(checkpoint, strict=True)
+    assert all(equal(again[0](*sample), one) for one in expected)
+
+
+def test_a_state_that_is_missing_or_none_of_this_generators(bank):
+    own, plain = GenMix(bank, generator=torch.Generator()), GenMix(bank)
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"generator_state\""):
+        own.load_state_dict({})
+    assert own.load_state_dict({}, strict=False).missing_keys == ["generator_state"]
+    with pytest.raises(RuntimeError, match=r"Unexpected key\(s\) in state_dict: \"generator_state\""):
+        plain.load_state_dict(own.state_dict())
+    for wrong in (torch.zeros(3, dtype=torch.uint8), torch.zeros(3)):
+        with pytest.raises(RuntimeError, match="GenMix: generator_state is no state of a generator on cpu"):
+            own.load_state_dict({"generator_state": wrong})
+
+
+def test_the_generator_can_be_replaced(bank, batch):
+    genmix, sample = GenMix(bank), batch(shape=SHAPE)
+    assert genmix.generator is None
+    assert genmix.state_dict() == {}
+    found = []
+    for _ in range(2):
+        genmix.generator = torch.Generator().manual_seed(3)
+        assert genmix.state_dict().keys() == {"generator_state"}
+        found.append(genmix(*sample))
+    assert equal(*found)
+
+
+def test_what_is_no_generator_is_refused(bank):
+    genmix = GenMix(bank)
+    with pytest.raises(InputError, match="generator must be a torch.Generator, got int"):
+        genmix.generator = 3

@@ -1,4 +1,4 @@
-"""A look at the first batch: do its values and the bank's mean the same? Once, and never waiting for a GPU."""
+"""The look at the first batch: do its values and the bank's mean the same? Once, and never waiting for a GPU."""
 
 import math
 import warnings
@@ -18,7 +18,7 @@ _VALUES = 1 << 16
 _SAMPLE = 16
 
 
-class FirstUse:
+class RangeCheck:
     """Compares the value range of the first floating-point batch with the bank's.
 
     The commonest mistake in mixing two sources is that one is normalised and the other is not. Nothing fails then: the
@@ -62,13 +62,13 @@ class FirstUse:
 
 
 def _has_values(images: Tensor) -> bool:
-    """Neither empty, nor a tensor that only says what it would be."""
+    """Return whether a tensor is neither empty nor one that only says what it would be."""
     return images.numel() > 0 and images.device.type != "meta" and not isinstance(images, FakeTensor)
 
 
 @torch.no_grad()
 def _measure(images: Tensor, bank: SyntheticBank, scale: Tensor, shift: Tensor) -> Tensor:
-    """Lowest and highest value of the batch, of most of it, of a part of the bank, and of all a pixel can be."""
+    """Measure the lowest and highest value of the batch, of most of it, of some of the bank, and of all possible."""
     images = images.as_subclass(Tensor).float()
     step = max(1, len(bank) // _SAMPLE)
     found = bank.rows(torch.arange(0, len(bank), step, device=bank.device)).float() * scale + shift
@@ -78,7 +78,7 @@ def _measure(images: Tensor, bank: SyntheticBank, scale: Tensor, shift: Tensor) 
 
 
 def _most(values: Tensor) -> tuple[Tensor, Tensor]:
-    """What all but ``_TAIL`` of the values at either end lie between, by a sample of them: noise reaches anywhere."""
+    """Find what all but ``_TAIL`` of the values at either end lie between, by a sample: noise reaches anywhere."""
     values = values.flatten()
     some = values[:: max(1, len(values) // _VALUES) | 1].sort().values  # an odd step, so as not to walk down a column
     left_out = int(_TAIL * (len(some) - 1))

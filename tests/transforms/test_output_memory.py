@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from genmix_transforms import GenMix, SyntheticBank
-from genmix_transforms.transforms import memory as memory_module
-from genmix_transforms.transforms.memory import RecycledMemory
+from genmix_transforms.transforms import output_memory as memory_module
+from genmix_transforms.transforms.output_memory import RecycledMemory
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8]
 LARGE = memory_module.SMALLEST
@@ -119,6 +119,15 @@ def test_an_output_is_a_tensor_like_any_other(memory):
     out = memory.empty_like(like(*SHAPE))
     assert not out._is_view()
     out.detach_()
+
+
+def test_an_output_can_shrink_and_its_clone_can_grow(memory):
+    """Lent memory has no allocator: torch says so, and the output is as it was."""
+    out = memory.empty_like(like(*SHAPE)).fill_(7)
+    with pytest.raises(RuntimeError, match="not resizable"):
+        out.resize_(2 * SHAPE[0], *SHAPE[1:])
+    assert out.clone().resize_(2 * SHAPE[0], *SHAPE[1:]).shape[0] == 2 * SHAPE[0]
+    assert bool((out.resize_(2, *SHAPE[1:]) == 7).all())
 
 
 # What is held is not written over

@@ -13,11 +13,10 @@ pytest.importorskip("triton", reason="Triton is not installed; torch for Linux b
 
 from genmix_transforms import GenMix, SyntheticBank
 from genmix_transforms.transforms.drawing import Draw
-from genmix_transforms.transforms.kernels import Units, cuda
-from genmix_transforms.transforms.kernels.cuda import mix_fused
-from genmix_transforms.transforms.kernels.eager import mix_plainly
+from genmix_transforms.transforms.mix import Units
+from genmix_transforms.transforms.mix_eager import mix_plainly
 
-KERNEL = "genmix_transforms.transforms.kernels.triton_kernel"
+KERNEL = "genmix_transforms.transforms.mix_triton"
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # of NumPy, for infinity and NaN
@@ -26,28 +25,29 @@ pytestmark = [
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def kernel_for(patch, *, interpreted):
-    """Import the kernel anew: whether it is interpreted is decided when Triton decorates it."""
+def module_for(patch, *, interpreted):
+    """Import the way anew: whether its kernel is interpreted is decided when Triton decorates it."""
     patch.setenv("TRITON_INTERPRET", "1" if interpreted else "0")
     patch.delitem(sys.modules, KERNEL, raising=False)
     package = sys.modules[KERNEL.rpartition(".")[0]]
-    before = package.__dict__.get("triton_kernel")
+    before = package.__dict__.get("mix_triton")
     module = importlib.import_module(KERNEL)
     patch.delitem(sys.modules, KERNEL)
     patch.setitem(sys.modules, KERNEL, module)
     if before is not None:
-        patch.setattr(package, "triton_kernel", before)
-    return module.mix_kernel
+        patch.setattr(package, "mix_triton", before)
+    return module
 
 
 @pytest.fixture(scope="module")
 def interpreter():
     with pytest.MonkeyPatch.context() as patch:
-        yield kernel_for(patch, interpreted=True)
+        yield module_for(patch, interpreted=True)
 
 
 def mix(images, pixels, drawn, units, *, out=None):
-    return mix_fused(images, pixels, drawn, units, out=torch.empty_like(images) if out is None else out)
+    out = torch.empty_like(images) if out is None else out
+    return sys.modules[KERNEL].mix_fused(images, pixels, drawn, *units, out=out)
 
 
 # Interpreted: what the kernel computes
@@ -62,7 +62,7 @@ interpreted.truncates_to_bfloat16 = True
 
 def test_equation_one(interpreter, monkeypatch, case):
     """By several programs an image; under the laws, and in practice, small images are one program's."""
-    monkeypatch.setattr(cuda, "BLOCK", 32)
+    monkeypatch.setattr(interpreter, "BLOCK", 32)
     case.run(interpreted)
 
 
@@ -87,7 +87,7 @@ def test_any_shape_layout_and_block(interpreter, make_case, data):
         seed=data.draw(st.integers(0, 1000), "seed"),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "BLOCK", data.draw(st.sampled_from([1, 2, 8, 32, 2048]), "block"))
+        patch.setattr(interpreter, "BLOCK", data.draw(st.sampled_from([1, 2, 8, 32, 2048]), "block"))
         case.run(interpreted)
 
 
@@ -143,9 +143,9 @@ def compile_for(tmp_path_factory, make_case):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
-        kernel = kernel_for(patch, interpreted=False)
-        launch = Recorded()
-        patch.setattr(sys.modules[KERNEL], "mix_kernel", launch)
+        module = module_for(patch, interpreted=False)
+        kernel, launch = module.mix_kernel, Recorded()
+        patch.setattr(module, "mix_kernel", launch)
 
         def build(target, **options):
             if {"cuda": "nvidia", "hip": "amd"}[target[0]] not in backends:
@@ -206,7 +206,7 @@ def test_bfloat16_is_rounded_to_the_nearest(compile_for):
 def test_memory_is_read_and_written_in_vectors(compile_for):
     """Four values at a time: else the memory's bandwidth is out of reach."""
     ptx = compile_for(HOPPER)["ptx"]
-    assert len(re.findall(r"st\.global\.v4\.b32", ptx)) == cuda.BLOCK // 128 // 4
+    assert len(re.findall(r"st\.global\.v4\.b32", ptx)) == sys.modules[KERNEL].BLOCK // 128 // 4
     assert not re.search(r"st\.global\.b32|ld\.global\S*\.b8", ptx)
 
 
@@ -226,7 +226,7 @@ def on_cuda(images, pixels, drawn, units, *, out=None):
         return moved.copy_(tensor)
 
     there = [move(images), move(pixels)]
-    draw = Draw(*(None if value is None else move(value) for value in drawn.tensors()))
+    draw = Draw(*(None if value is None else move(value) for value in drawn))
     units = units._replace(scale=units.scale.cuda(), shift=units.shift.cuda())
     target = None if out is None else there[0] if out is images else move(out)
     torch.cuda.set_sync_debug_mode("error")
@@ -241,7 +241,7 @@ def on_cuda(images, pixels, drawn, units, *, out=None):
 
 @pytest.fixture
 def on_device(monkeypatch):
-    kernel_for(monkeypatch, interpreted=False)
+    module_for(monkeypatch, interpreted=False)
 
 
 @needs_cuda
@@ -263,7 +263,7 @@ def test_it_computes_what_plain_operations_do(on_device, make_case, dtype, layou
     images, pixels = case.images.cuda(), case.pixels.cuda()
     draw = Draw(*(value.cuda() for value in case.draw))
     units = case.units._replace(scale=case.units.scale.cuda(), shift=case.units.shift.cuda())
-    found, expected = mix(images, pixels, draw, units), mix_plainly(images, pixels, draw, units)
+    found, expected = mix(images, pixels, draw, units), mix_plainly(images, pixels, draw, *units)
     tolerance = {torch.float16: 2**-10, torch.bfloat16: 2**-7}.get(dtype, 1e-6)
     if dtype == torch.uint8:
         assert (found.int() - expected.int()).abs().max() <= 1
@@ -299,7 +299,7 @@ def test_in_a_cuda_graph(on_device, make_case):
         draw.lam.copy_(torch.rand_like(draw.lam))
         draw.index.copy_(torch.randint_like(draw.index, 7))
         graph.replay()
-        expected = mix_plainly(images, pixels, draw, units)
+        expected = mix_plainly(images, pixels, draw, *units)
         assert torch.allclose(out, expected, rtol=1e-5, atol=1e-6)
         assert torch.allclose(own, expected, rtol=1e-5, atol=1e-6)
 
@@ -362,14 +362,3 @@ def test_a_bank_of_more_values_than_32_bits_count(on_device):
     mixed = mix(images, bank, draw, Units.between_integers(torch.ones(3, 1, 1, device="cuda"), 1.0))
     assert bool((mixed[0] == 200).all())
     assert not mixed[1].any()
-
-
-def test_triton_is_looked_for(monkeypatch):
-    cuda.triton_is_there.cache_clear()
-    assert cuda.triton_is_there()
-    cuda.triton_is_there.cache_clear()
-    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
-    try:
-        assert not cuda.triton_is_there()
-    finally:
-        cuda.triton_is_there.cache_clear()

@@ -28,7 +28,7 @@ class RecycledMemory:
     when the batch is dropped: on a CPU that costs more than the mix itself. Here a block returns when the last tensor
     in it (and every view, NumPy array and autograd graph that holds one) is gone, and the next output is written there.
     What is still held is never written over. A batch sent to another process is copied to shared memory, which frees
-    it here.
+    it here. Lent memory is no allocator's: an output can shrink by ``resize_``, and not grow; its ``clone()`` can.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class RecycledMemory:
         self._lent: dict[int, _Lease] = {}
 
     def empty_like(self, images: Tensor) -> Tensor:
-        """A tensor on the CPU with the shape, dtype and (if dense) strides of ``images``; its values are not set."""
+        """Make a tensor on the CPU of the shape, dtype and (if dense) strides of ``images``; its values are not set."""
         size = images.numel() * images.element_size()
         if size < SMALLEST or torch.compiler.is_compiling():
             return torch.empty_like(images)
@@ -77,5 +77,5 @@ class RecycledMemory:
 
 
 def _strides(images: Tensor) -> tuple[int, ...]:
-    """Those of ``torch.empty_like``: the images' own if they are dense."""
+    """Return the strides of ``torch.empty_like``: the images' own if they are dense."""
     return images.stride() if images.is_contiguous() else torch.empty_like(images, device="meta").stride()

@@ -12,8 +12,8 @@ from torchvision.transforms import v2
 
 from genmix_transforms import GenMix, SyntheticBank
 from genmix_transforms.errors import InputError
-from genmix_transforms.transforms import first_use
-from genmix_transforms.transforms.first_use import FirstUse
+from genmix_transforms.transforms import value_range
+from genmix_transforms.transforms.value_range import RangeCheck
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"mean": (0.5,), "std": (0.5,)}
@@ -38,7 +38,7 @@ def even(low=0.0, high=1.0, *, count=4, shape=SHAPE):
 def look(images, bank=None, *, first=None, **unit):
     """The look at one batch; warnings are errors."""
     bank = make_bank() if bank is None else bank
-    first = FirstUse() if first is None else first
+    first = RangeCheck() if first is None else first
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         first(images, bank, *(tensor.to(bank.images.device) for tensor in bank.unit(**unit)))
@@ -98,7 +98,7 @@ def test_a_batch_that_lacks_the_normalisation(unit):
     )
     bank = make_bank()
     with pytest.warns(UserWarning, match=text):
-        FirstUse()(even(), bank, *bank.unit(**unit))
+        RangeCheck()(even(), bank, *bank.unit(**unit))
 
 
 def test_bright_batches_and_bright_banks_are_not_warned_of():
@@ -206,8 +206,8 @@ def test_there_is_nothing_to_compare_in_some_batches(nothing):
 
 def test_one_look(monkeypatch):
     looks = []
-    measure = first_use._measure
-    monkeypatch.setattr(first_use, "_measure", lambda *arguments: looks.append(1) or measure(*arguments))
+    measure = value_range._measure
+    monkeypatch.setattr(value_range, "_measure", lambda *arguments: looks.append(1) or measure(*arguments))
     genmix = GenMix(make_bank())
     labels = torch.zeros(4, dtype=torch.int64)
     for images in (even(), 255 * even(), even()):  # a later batch that is out of range does not stop the training
@@ -216,8 +216,8 @@ def test_one_look(monkeypatch):
 
 
 def test_it_can_be_left_out():
-    assert not FirstUse(enabled=False).pending
-    assert FirstUse().pending
+    assert not RangeCheck(enabled=False).pending
+    assert RangeCheck().pending
     images = 255 * even()
     mixed, _ = GenMix(make_bank(), check_range=False)(images, torch.zeros(4, dtype=torch.int64))
     assert mixed.max() > 2
@@ -246,9 +246,9 @@ def test_compiled_nothing_is_looked_at():
 def test_copies(duplicate):
     """What was not looked at is looked at by the copy (a worker of a DataLoader); what was, is not again."""
     with pytest.raises(InputError, match=NOT_THE_SAME):
-        look(255 * even(), first=duplicate(FirstUse()))
+        look(255 * even(), first=duplicate(RangeCheck()))
     assert not duplicate(look(even())).pending
-    assert not duplicate(FirstUse(enabled=False)).pending
+    assert not duplicate(RangeCheck(enabled=False)).pending
 
 
 def test_the_units_are_those_of_the_class():
@@ -374,7 +374,7 @@ def test_on_a_real_device_without_waiting():
     bank = make_bank().cuda()
     images = 255 * even().cuda()
     scale, shift = (tensor.cuda() for tensor in bank.unit())
-    first = FirstUse()
+    first = RangeCheck()
     torch.cuda.set_sync_debug_mode("error")
     try:
         first(images, bank, scale, shift)
@@ -412,7 +412,7 @@ def test_on_a_device_that_is_not_the_current_one():
     scale, shift = (tensor.to("cuda:1") for tensor in bank.unit())
     images = even().to("cuda:1")
     with torch.cuda.device(0):
-        first = FirstUse()
+        first = RangeCheck()
         with torch.cuda.device(1):
             torch.cuda._sleep(200_000_000)
         first(images, bank, scale, shift)

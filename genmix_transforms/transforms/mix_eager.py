@@ -1,34 +1,48 @@
-"""The mix on the CPU, a few images at a time: a piece is gathered, dequantised and mixed while it is in the cache.
-
-Whole-batch passes go through memory five to nine times. Here the batch is read once, the bank's bytes once, and the
-output written once; everything between lives in a buffer of about a megabyte.
-"""
+"""The mix by torch's own operations: the plain way, on any device, and the way in pieces, on the CPU without Numba."""
 
 import torch
 from torch import Tensor
 
 from genmix_transforms.transforms.drawing import Draw
-from genmix_transforms.transforms.kernels.units import Units
+from genmix_transforms.transforms.functional import dequantise, mix_images
 
 PIECE = 1 << 18
 """Values in a piece: its float32 buffer is then of the size of a core's second-level cache."""
 
 
-def mix_in_pieces(
-    images: Tensor,
-    pixels: Tensor,
-    drawn: Draw,
-    units: Units,
-    *,
-    out: Tensor,
-) -> Tensor:
-    """See :func:`genmix_transforms.transforms.kernels.mix_with_bank`; ``out`` may be ``images``."""
+def mix_plainly(images: Tensor, pixels: Tensor, draw: Draw, scale: Tensor, shift: Tensor) -> Tensor:
+    """Mix by plain operations: differentiable, on any device, in one graph under ``torch.compile``.
+
+    See :func:`genmix_transforms.transforms.mix.mix`.
+    """
+    lam, index, from_batch = draw
+    # Rows that are not meant for the bank (or the batch) look up row 0 there; what they find is not used.
+    bank_index = index if from_batch is None else torch.where(from_batch, 0, index)
+    partners = pixels.index_select(0, bank_index)
+    if images.dtype == torch.float64:
+        partners = partners.double().mul_(scale).add_(shift)
+    else:
+        partners = dequantise(partners, scale, shift)
+    if from_batch is not None:
+        own = images.index_select(0, torch.where(from_batch, index, 0))
+        choose = from_batch.view(-1, *[1] * (images.ndim - 1))
+        partners = torch.where(choose, own.to(torch.promote_types(own.dtype, torch.float32)), partners)
+    return mix_images(images, partners, lam)
+
+
+def mix_in_pieces(images: Tensor, pixels: Tensor, draw: Draw, scale: Tensor, shift: Tensor, *, out: Tensor) -> Tensor:
+    """Mix on the CPU, a few images at a time; ``out`` may be ``images``.
+
+    A piece is gathered, dequantised and mixed while it is in the cache. Whole-batch passes go through memory five to
+    nine times. Here the batch is read once, the bank's bytes once, and the output is written once; everything between
+    lives in a buffer of about a megabyte. See :func:`genmix_transforms.transforms.mix.mix`.
+    """
     count = len(images)
     if images.numel() == 0:
         return out
-    lam, index, from_batch = drawn.tensors()
+    lam, index, from_batch = draw
     compute = torch.float64 if images.dtype == torch.float64 else torch.float32
-    affine = list(zip(*(values.flatten().tolist() for values in units), strict=True))
+    affine = list(zip(scale.flatten().tolist(), shift.flatten().tolist(), strict=True))
     # Before anything is written: in place, a partner may be an image that has been mixed already.
     own = None if from_batch is None else images.index_select(0, index[from_batch])
     own_taken = 0
@@ -60,7 +74,7 @@ def mix_in_pieces(
 
 
 def _affine(values: Tensor, units: list[tuple[float, float]]) -> None:
-    """``values * scale + shift``, in place, in one pass."""
+    """Compute ``values * scale + shift``, in place, in one pass."""
     if units.count(units[0]) == len(units):
         _affine_of_one(values, *units[0])
         return
