@@ -18,7 +18,6 @@ pytest.importorskip("numba", reason="Numba is an extra: pip install 'genmix-tran
 import numba
 
 import genmix_transforms
-
 from genmix_transforms.transforms import mix_numba
 from genmix_transforms.transforms.drawing import Draw
 from genmix_transforms.transforms.mix import Units, mix
