@@ -222,6 +222,7 @@ def start(script, *, path=None, **environment):
     return subprocess.Popen(
         [sys.executable, "-W", "error::UserWarning:genmix_transforms", "-c", script],
         env=environment,
+        cwd=path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
