@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ pytest.importorskip("numba", reason="Numba is an extra: pip install 'genmix-tran
 
 import numba
 
+import genmix_transforms
 from genmix_transforms.transforms import mix_numba
 from genmix_transforms.transforms.drawing import Draw
 from genmix_transforms.transforms.mix import Units, mix
@@ -130,6 +133,8 @@ def work():
 threads = [threading.Thread(target=work) for _ in range(4)]
 [thread.start() for thread in threads], [thread.join() for thread in threads]
 import numba
+
+import genmix_transforms
 print(numba.threading_layer(), len(wrong), any(wrong))
 """
 
@@ -150,7 +155,7 @@ def forked(work):
     process.join(60)
     hangs = process.is_alive()
     process.kill()
-    return None if hangs else queue.get()
+    return None if hangs or queue.empty() else queue.get()
 
 
 @pytest.mark.parametrize(("parent", "child"), [(2, 2), (1, 2)])
@@ -217,6 +222,7 @@ def start(script, *, path=None, **environment):
     return subprocess.Popen(
         [sys.executable, "-W", "error::UserWarning:genmix_transforms", "-c", script],
         env=environment,
+        cwd=path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -249,7 +255,13 @@ def test_compiled_once_by_two_processes_at_once_and_anew_for_another_cpu(tmp_pat
 
 def test_an_installation_that_cannot_be_written(tmp_path):
     """Nor is there a home: every process compiles for itself, and nothing fails. Files stand where folders would."""
+    source = Path(genmix_transforms.__file__).parent
+    site = tmp_path / "site-packages"
+    shutil.copytree(source, site / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (site / source.name / "transforms" / "__pycache__").write_text("no folder")
     home = tmp_path / "home"
     home.write_text("no folder")
-    found = run(SCRIPT, NUMBA_CACHE_DIR=str(home / "cache"), HOME=str(home), XDG_CACHE_HOME=str(home))
+    nowhere = {"NUMBA_CACHE_DIR": str(home / "cache"), "HOME": str(home), "XDG_CACHE_HOME": str(home)}
+    found = run(SCRIPT, path=site, **nowhere)
+    assert found.stdout.strip() == str(site / source.name / "__init__.py")
     assert found.stderr.count(LINE) == 1
