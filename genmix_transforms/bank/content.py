@@ -1,7 +1,6 @@
 """What a bank holds: rows in memory, or rows on disk of which only those that are asked for are read."""
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, Self
 
 import torch
@@ -133,7 +132,7 @@ class Content(KeepsDtypes):
 
 def of_content(name: str) -> Any:
     """An attribute of a bank that its content has."""
-    return property(attrgetter(f"content.{name}"), doc=f"``content.{name}``, see :class:`Content`.")
+    return property(lambda bank: getattr(bank.content, name), doc=f"``content.{name}``, see :class:`Content`.")
 
 
 def described(name: str) -> Any:

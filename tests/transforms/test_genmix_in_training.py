@@ -182,7 +182,7 @@ def test_to_moves_everything(bank):
     nn.ModuleList([genmix]).to("meta")
     assert dict(genmix.named_buffers()).keys() == {
         "scale", "shift", "cumulative", "pairing_weights", "one_hot", "one_hot_table",
-        "bank.pixels", "bank.labels", "bank.class_start", "bank.class_count",
+        "bank.content.pixels", "bank.content.labels", "bank.content.class_start", "bank.content.class_count",
     }  # fmt: skip
     assert {buffer.device.type for buffer in genmix.buffers()} == {"meta"}
 

@@ -140,7 +140,7 @@ def test_what_a_draw_drew_is_mixed_without_a_look_at_the_bank(folder):
     sample = batches(1)[0]
     params = genmix.draw(sample)
     params["partners"] = genmix.bank.rows(params["index"])
-    del genmix.bank._mapped.shards, genmix.bank._mapped._images
+    del genmix.bank.content.mapped.shards, genmix.bank.content.mapped._images
     images, labels = genmix(*sample, params=params)
     expected_images, expected_labels = plain(*sample)
     assert torch.equal(images, expected_images)
