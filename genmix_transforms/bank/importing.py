@@ -65,7 +65,10 @@ def from_datasets(
         raise MissingPathError(f"{folder}: no such folder")
     with tempfile.TemporaryDirectory(prefix="genmix-") as cache:  # the library's own would keep a copy for ever
         data = _one_split(folder, _opened(library, folder, cache), split).with_format(None)
-        image_column = _image_column(library, folder, data, image_column)
+        image_column = _column(folder, data, image_column, library.Image, "images (an Image feature)", "image_column")
+        if not isinstance(data.features[image_column], library.Image):
+            raise InputError(f"{folder}: column {image_column!r} holds no images; the columns are {_listed(data)}")
+        label_column = _column(folder, data, label_column, library.ClassLabel, "labels (a ClassLabel)", "label_column")
         labels, classes = _labels(library, folder, data, label_column)
         # Not decoded there: the library would open whatever a path in the data names, in whatever format it has.
         encoded = data.select_columns([image_column]).cast_column(image_column, library.Image(decode=False))
@@ -159,43 +162,29 @@ def _listed(data: Any) -> str:
     )
 
 
-def _only(folder: Path, data: Any, feature: type, wanted: str, argument: str) -> str:
-    """The name of the only column of this feature."""
-    names: list[str] = [name for name, kind in data.features.items() if isinstance(kind, feature)]
-    if len(names) != 1:
-        found = f"has several: {', '.join(names)}" if names else f"has none; its columns are {_listed(data)}"
-        raise InputError(f"{folder}: expected one column of {wanted}, {found}; name it with {argument}=")
-    return names[0]
-
-
-def _known(folder: Path, data: Any, name: str, argument: str) -> Any:
-    """The feature of a column that was named."""
+def _column(folder: Path, data: Any, name: str | None, feature: type, wanted: str, argument: str) -> str:
+    """Check that there is the column that was named; without a name find the only one of this feature."""
+    if name is None:
+        names: list[str] = [name for name, kind in data.features.items() if isinstance(kind, feature)]
+        if len(names) != 1:
+            found = f"has several: {', '.join(names)}" if names else f"has none; its columns are {_listed(data)}"
+            raise InputError(f"{folder}: expected one column of {wanted}, {found}; name it with {argument}=")
+        return names[0]
     if name not in data.features:
         raise InputError(f"{folder}: no column {name!r} ({argument}); its columns are {_listed(data)}")
-    return data.features[name]
-
-
-def _image_column(library: Any, folder: Path, data: Any, name: str | None) -> str:
-    if name is None:
-        return _only(folder, data, library.Image, "images (an Image feature)", "image_column")
-    if not isinstance(_known(folder, data, name, "image_column"), library.Image):
-        raise InputError(f"{folder}: column {name!r} holds no images; the columns are {_listed(data)}")
     return name
 
 
-def _labels(library: Any, folder: Path, data: Any, name: str | None) -> tuple[Tensor, Sequence[str]]:
-    """Labels, int64 ``(N,)`` or float32 ``(N, K)``, and the class names."""
-    if name is None:
-        name = _only(folder, data, library.ClassLabel, "labels (a ClassLabel)", "label_column")
-    feature = _known(folder, data, name, "label_column")
+def _labels(library: Any, folder: Path, data: Any, name: str) -> tuple[Tensor, Sequence[str]]:
+    """Read labels, int64 ``(N,)`` or float32 ``(N, K)``, and the class names."""
     values = data.with_format("arrow").select_columns([name])[:][name].to_pylist()
     missing = [row for row, value in enumerate(values) if value is None or value == -1]
     if missing:
         raise InputError(
             f"{folder}: column {name!r}: {len(missing)} rows without a label, the first is row {missing[0]}"
         )
-    if isinstance(feature, library.ClassLabel):
-        return torch.tensor(values, dtype=torch.int64), feature.names
+    if isinstance(data.features[name], library.ClassLabel):
+        return torch.tensor(values, dtype=torch.int64), data.features[name].names
     if isinstance(values[0], list):
         return _probabilities(library, folder, data, name, values)
     if not isinstance(values[0], str | int) or isinstance(values[0], bool):
