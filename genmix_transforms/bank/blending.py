@@ -106,13 +106,8 @@ class BankDataset(Dataset[tuple[Any, int | Tensor]]):
         """
         index = torch.tensor([self._position(number) for number in indices], dtype=torch.int64)
         images, labels = self.bank.rows(index), self.bank.labels[index]
-        return [
-            (
-                image if self.transform is None else self.transform(image),
-                int(label) if label.ndim == 0 else label,
-            )
-            for image, label in zip(images.unbind(), labels.unbind(), strict=True)
-        ]
+        changed = images if self.transform is None else map(self.transform, images)
+        return [(image, int(label) if label.ndim == 0 else label) for image, label in zip(changed, labels, strict=True)]
 
     def _position(self, index: int) -> int:
         number, count = operator.index(index), len(self)
@@ -246,6 +241,13 @@ class ExactShares(Sampler[list[int]]):
         self.processes = whole_number(processes, name="ExactShares: processes", least=1)
         self.rank = whole_number(rank, name="ExactShares: rank", least=0, most=self.processes - 1)
         self.batch_size = sum(self.per_batch)
+        # What the images follow from, apart from epoch and place.
+        self._identity: dict[str, Any] = {
+            "sizes": list(self.sizes),
+            "per_batch": list(self.per_batch),
+            "seed": self.seed,
+            "drop_last": self.drop_last,
+        }
         self._in_list = self.sizes[0] // self.per_batch[0] if drop_last else -(-self.sizes[0] // self.per_batch[0])
         if not len(self):
             raise InputError(
@@ -294,23 +296,13 @@ class ExactShares(Sampler[list[int]]):
     def _batch(self, epoch: int, number: int) -> list[int]:
         batch: list[int] = []
         for source, count in enumerate(self.per_batch):
-            if source == 0:
-                start = number * count
-                positions = np.arange(start, start + count) % self.sizes[0]
-                drawn = self._order(0, epoch)[positions]
-            else:
-                drawn = self._next(source, (epoch * self._in_list + number) * count, count)
-            batch += (drawn + self._offsets[source]).tolist()
+            # The first source begins anew with each epoch, the others run on.
+            start = (number if source == 0 else epoch * self._in_list + number) * count
+            for position in range(start, start + count):
+                cycle, place = divmod(position, self.sizes[source])
+                order = self._order(source, epoch if source == 0 else cycle)
+                batch.append(int(order[place]) + self._offsets[source])
         return batch
-
-    def _next(self, source: int, start: int, count: int) -> NDArray[np.int64]:
-        """The images at positions ``start`` to ``start + count`` of the orders of ``source``, one after another."""
-        parts, size = [np.empty(0, dtype=np.int64)], self.sizes[source]
-        while count:
-            cycle, first = divmod(start, size)
-            parts.append(self._order(source, cycle)[first : first + count])
-            start, count = start + len(parts[-1]), count - len(parts[-1])
-        return np.concatenate(parts)
 
     def _order(self, source: int, cycle: int) -> NDArray[np.int64]:
         kept, order = self._orders.get(source, (None, None))
@@ -335,10 +327,8 @@ class ExactShares(Sampler[list[int]]):
         Raises:
             InputError: more ``done`` than the epoch has.
         """
-        if done is None:
-            done = self._drawn
-        done = whole_number(done, name="ExactShares: done", least=0, most=len(self))
-        return {"epoch": self.epoch, "batches": done * self.processes, **self._identity()}
+        done = whole_number(self._drawn if done is None else done, name="ExactShares: done", least=0, most=len(self))
+        return {"epoch": self.epoch, "batches": done * self.processes, **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state: the next pass gives what is left of its epoch. The number of processes may be another.
@@ -347,10 +337,10 @@ class ExactShares(Sampler[list[int]]):
             InputError: a state of other data, shares or another seed, or one that does not end with a whole number of
                 batches for each process.
         """
-        missing = sorted({"epoch", "batches", *self._identity()} - set(state))
+        missing = sorted({"epoch", "batches", *self._identity} - set(state))
         if missing:
             raise InputError(f"ExactShares: no state of a sampler: {', '.join(missing)} missing")
-        for name, own in self._identity().items():
+        for name, own in self._identity.items():
             if state[name] != own:
                 raise InputError(
                     f"ExactShares: the state is of {name} {state[name]}, this sampler of {own}: "
@@ -366,15 +356,6 @@ class ExactShares(Sampler[list[int]]):
         self.epoch, self._start = epoch, batches // self.processes
         self._drawn = min(self._start, len(self))
         self._gone_through = None
-
-    def _identity(self) -> dict[str, Any]:
-        """What the images follow from, apart from epoch and place."""
-        return {
-            "sizes": list(self.sizes),
-            "per_batch": list(self.per_batch),
-            "seed": self.seed,
-            "drop_last": self.drop_last,
-        }
 
 
 def _counts(values: Sequence[int], *, name: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ kind), and not of whatever a provenance holds: no path, no name of a user or a m
 
 import html
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,22 +129,16 @@ def paths_in(value: Any, where: str = "provenance") -> list[str]:
         >>> paths_in({"data": "/home/somebody/ct", "kind": "dcgan", "runs": ["https://host/a/b", "C:\\\\runs"]})
         ['provenance.data', 'provenance.runs[1]']
     """
-    return list(_paths_in(value, where))
-
-
-def _paths_in(value: Any, where: str) -> Iterator[str]:
+    found: list[str] = []
     if isinstance(value, str):
-        if _PATH.search(value):
-            yield where
+        found += [where] if _PATH.search(value) else []
     elif isinstance(value, Mapping):
         for key, below in value.items():
-            if _PATH.search(str(key)):
-                yield f"{where}: a key"
-            else:
-                yield from _paths_in(below, f"{where}.{key}")
+            found += [f"{where}: a key"] if _PATH.search(str(key)) else paths_in(below, f"{where}.{key}")
     elif isinstance(value, Sequence):
         for number, below in enumerate(value):
-            yield from _paths_in(below, f"{where}[{number}]")
+            found += paths_in(below, f"{where}[{number}]")
+    return found
 
 
 _WARNING = """> **These images may reproduce training patients.** They are synthetic, but a generator learns some of its
@@ -154,31 +148,24 @@ _WARNING = """> **These images may reproduce training patients.** They are synth
 
 
 def _contents(bank: Bank) -> str:
-    rows = [
-        f"| {_safe(name)} | {count:,} |" for name, count in zip(bank.classes, bank.class_count.tolist(), strict=True)
-    ]
-    highest = HIGHEST_PIXEL[bank.pixel_dtype]
-    window = (
-        "none recorded: pixels have no unit"
-        if bank.window is None
-        else f"{bank.window[0]:g} HU at pixel 0, {bank.window[1]:g} HU at pixel {highest}"
-    )
+    counts = zip(bank.classes, bank.class_count.tolist(), strict=True)
+    rows = "\n".join(f"| {_safe(name)} | {count:,} |" for name, count in counts)
+    window = "none recorded: pixels have no unit"
+    if bank.window is not None:
+        low, high = bank.window
+        window = f"{low:g} HU at pixel 0, {high:g} HU at pixel {HIGHEST_PIXEL[bank.pixel_dtype]}"
     shape = " x ".join(map(str, bank.image_shape))
     kind = "a class index" if bank.label_kind == "index" else "class probabilities (counted by the most probable class)"
-    return "\n".join(
-        [
-            "## What it holds",
-            "",
-            "| class | images |",
-            "|---|---:|",
-            *rows,
-            f"| **all** | **{len(bank):,}** |",
-            "",
-            f"- Images: {shape} (channels first), {str(bank.pixel_dtype).removeprefix('torch.')}",
-            f"- Labels: {kind}",
-            f"- Window: {window}",
-        ]
-    )
+    return f"""## What it holds
+
+| class | images |
+|---|---:|
+{rows}
+| **all** | **{len(bank):,}** |
+
+- Images: {shape} (channels first), {str(bank.pixel_dtype).removeprefix("torch.")}
+- Labels: {kind}
+- Window: {window}"""
 
 
 def _loading(repo_id: str | None) -> str:
@@ -253,15 +240,13 @@ def _memorisation(bank: Bank) -> str:
     known = distance[np.isfinite(distance)]
     parts = ["## Copies of training images"]
     if len(known):
-        values = np.quantile(known, QUANTILES)
         names = " | ".join("nearest" if q == 0 else f"{q:.0%}" for q in QUANTILES)
+        values = " | ".join(f"{value:.4g}" for value in np.quantile(known, QUANTILES))
         parts.append(
             f"The distance to the nearest training image is known for {_share(len(known), len(bank))}. Its quantiles, "
             "in the measure that was used (less is nearer):"
         )
-        parts.append(
-            f"| {names} |\n|{'---:|' * len(QUANTILES)}\n| " + " | ".join(f"{value:.4g}" for value in values) + " |"
-        )
+        parts.append(f"| {names} |\n|{'---:|' * len(QUANTILES)}\n| {values} |")
     else:
         parts.append("Nobody has measured how near these images are to the training images.")
     marked = {

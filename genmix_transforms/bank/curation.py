@@ -6,7 +6,7 @@ it, and a bank on disk stays there: none of its images is read.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -77,18 +77,10 @@ def select(
         >>> bank.select(classes=["cyst"]).class_counts
         {'cyst': 2, 'metastasis': 0}
     """
-    wanted = _wanted(
-        bank,
-        "select",
-        classes=classes,
-        mask=mask,
-        min_distance=min_distance,
-        max_distance=max_distance,
-        flags=flags,
-        without_flags=without_flags,
-        sources=sources,
-    )
-    return _remaining(bank, "select", wanted)
+    asked: dict[str, Any] = {"classes": classes, "mask": mask}
+    asked |= {"min_distance": min_distance, "max_distance": max_distance}
+    asked |= {"flags": flags, "without_flags": without_flags, "sources": sources}
+    return _remaining(bank, "select", _wanted(bank, "select", asked))
 
 
 def drop(
@@ -120,8 +112,8 @@ def drop(
         >>> bank.drop(index=[0, 3]).class_counts
         {'cyst': 1, 'metastasis': 1}
     """
-    wanted = _wanted(bank, "drop", index=index, classes=classes, mask=mask, flags=flags, sources=sources)
-    return _remaining(bank, "drop", ~wanted)
+    asked = {"index": index, "classes": classes, "mask": mask, "flags": flags, "sources": sources}
+    return _remaining(bank, "drop", ~_wanted(bank, "drop", asked))
 
 
 def subsample(bank: Takes, n: int, *, seed: int, per_class: bool = False) -> Takes:
@@ -150,13 +142,11 @@ def subsample(bank: Takes, n: int, *, seed: int, per_class: bool = False) -> Tak
         {'cyst': 3, 'metastasis': 3}
     """
     n = whole_number(n, name="subsample: n", least=1)
-    counts = bank.class_count.cpu().numpy()
     if per_class:
-        _check_enough(bank, "subsample", n)
-        return _drawn(bank, np.where(counts > 0, n, 0), seed=seed, name="subsample")
+        return _drawn_of_each(bank, n, seed=seed, name="subsample")
     if n > len(bank):
         raise InputError(f"subsample: the bank has {len(bank)} images, and none is taken twice; got n={n}")
-    return _drawn(bank, largest_remainder(counts, n), seed=seed, name="subsample")
+    return _drawn(bank, largest_remainder(bank.class_count.cpu().numpy(), n), seed=seed, name="subsample")
 
 
 def balance(bank: Takes, n: int | None = None, *, seed: int) -> Takes:
@@ -181,12 +171,11 @@ def balance(bank: Takes, n: int | None = None, *, seed: int) -> Takes:
         >>> bank.balance(seed=0).class_counts
         {'cyst': 1, 'metastasis': 1, 'normal': 0}
     """
-    counts = bank.class_count.cpu().numpy()
-    if not counts.any():
+    if not len(bank):
         raise InputError("balance: a bank without images has none to choose from: fill it first")
-    n = int(counts[counts > 0].min()) if n is None else whole_number(n, name="balance: n", least=1)
-    _check_enough(bank, "balance", n)
-    return _drawn(bank, np.where(counts > 0, n, 0), seed=seed, name="balance")
+    smallest = min(count for count in bank.class_count.tolist() if count)
+    n = smallest if n is None else whole_number(n, name="balance: n", least=1)
+    return _drawn_of_each(bank, n, seed=seed, name="balance")
 
 
 def _remaining(bank: Takes, name: str, wanted: Tensor) -> Takes:
@@ -196,37 +185,36 @@ def _remaining(bank: Takes, name: str, wanted: Tensor) -> Takes:
     return bank.take(wanted.nonzero().flatten())
 
 
-def _check_enough(bank: Bank, name: str, n: int) -> None:
-    """Whether every class that has images has ``n``."""
-    short = [
-        f"{one} {count}" for one, count in zip(bank.classes, bank.class_count.tolist(), strict=True) if 0 < count < n
-    ]
+def _drawn_of_each(bank: Takes, n: int, *, seed: int, name: str) -> Takes:
+    """Draw ``n`` images of each class that has any."""
+    counts = bank.class_count.tolist()
+    short = [f"{one} {count}" for one, count in zip(bank.classes, counts, strict=True) if 0 < count < n]
     if short:
         raise InputError(f"{name}: not every class has {n} images, and none is taken twice: {', '.join(short)}")
+    return _drawn(bank, [n if count else 0 for count in counts], seed=seed, name=name)
 
 
-def _drawn(bank: Takes, counts: NDArray[np.int64], *, seed: int, name: str) -> Takes:
-    """So many images of each class, at random."""
+def _drawn(bank: Takes, counts: Iterable[int], *, seed: int, name: str) -> Takes:
+    """Draw so many images of each class, each class's from a random stream of its own."""
     seed = check_seed(seed, name=f"{name}: seed")
-    sizes = bank.class_count.cpu()
-    starts = sizes.cumsum(0) - sizes
-    parts = [
-        start + _permutation(seed, label, size)[:count]
-        for label, (start, size, count) in enumerate(zip(starts.tolist(), sizes.tolist(), counts.tolist(), strict=True))
-        if count
-    ]
-    return bank.take(torch.from_numpy(np.sort(np.concatenate(parts))))
+    drawn, start = [], 0
+    for label, (size, count) in enumerate(zip(bank.class_count.tolist(), counts, strict=True)):
+        if count:
+            random = np.random.Generator(np.random.Philox(key=[seed, label]))
+            drawn.append(start + random.permutation(size)[:count])
+        start += size
+    return bank.take(torch.from_numpy(np.sort(np.concatenate(drawn))))
 
 
-def _wanted(bank: Bank, name: str, **asked: Any) -> Tensor:
-    """Bool ``(N,)``, on the CPU: the images that fulfil all that is asked."""
+def _wanted(bank: Bank, name: str, asked: Mapping[str, Any]) -> Tensor:
+    """Mark, bool ``(N,)`` on the CPU, the images that fulfil all that is asked."""
     if all(value is None for value in asked.values()):
         raise InputError(f"{name}: say which images: give at least one of {', '.join(asked)}")
-    bounds = asked.pop("min_distance", None), asked.pop("max_distance", None)
     wanted = torch.ones(len(bank), dtype=torch.bool)
-    for kind, value in asked.items():
-        if value is not None:
-            wanted &= _CRITERIA[kind](bank, name, value)
+    for kind, fulfils in _CRITERIA.items():
+        if asked.get(kind) is not None:
+            wanted &= fulfils(bank, name, asked[kind])
+    bounds = asked.get("min_distance"), asked.get("max_distance")
     if bounds != (None, None):  # last: only of the images that are left must the distance be known
         wanted &= _by_distance(bank, name, wanted, *bounds)
     return wanted
@@ -283,8 +271,9 @@ def _by_sources(bank: Bank, name: str, sources: int | Sequence[int]) -> Tensor:
 
 
 def _by_distance(bank: Bank, name: str, wanted: Tensor, least: float | None, most: float | None) -> Tensor:
-    least, most = _bound(least, f"{name}: min_distance"), _bound(most, f"{name}: max_distance")
-    if least is not None and most is not None and least > most:
+    least = 0.0 if least is None else _bound(least, f"{name}: min_distance")
+    most = math.inf if most is None else _bound(most, f"{name}: max_distance")
+    if least > most:
         raise InputError(f"{name}: min_distance {least:g} is larger than max_distance {most:g}")
     distance = bank.column("distance")
     unknown = int((wanted & distance.isnan()).sum())
@@ -293,13 +282,10 @@ def _by_distance(bank: Bank, name: str, wanted: Tensor, least: float | None, mos
             f"{name}: the distance of {unknown} of {int(wanted.sum())} images was never measured, so nobody "
             "knows whether they are far enough; measure it, or leave them out with mask=~bank.distance.isnan()"
         )
-    near = torch.ones(len(bank), dtype=torch.bool) if least is None else distance >= least
-    return near if most is None else near & (distance <= most)
+    return (distance >= least) & (distance <= most)
 
 
-def _bound(value: Any, name: str) -> float | None:
-    if value is None:
-        return None
+def _bound(value: Any, name: str) -> float:
     try:
         bound = math.nan if isinstance(value, bool | str) else float(value)
     except (TypeError, ValueError, RuntimeError):
@@ -319,12 +305,8 @@ _CRITERIA: Mapping[str, Callable[[Bank, str, Any], Tensor]] = {
 }
 
 
-def _permutation(seed: int, label: int, size: int) -> NDArray[np.int64]:
-    return np.random.Generator(np.random.Philox(key=[seed, label])).permutation(size)
-
-
 def _tensor(value: Any) -> Tensor | None:
-    """What was given as a tensor on the CPU; None: it cannot be one."""
+    """Make a tensor on the CPU of what was given; None if it cannot be one."""
     try:
         return torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError):

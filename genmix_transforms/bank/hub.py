@@ -1,7 +1,6 @@
 """Banks on the Hugging Face hub: a dataset repository that holds a bank's files, its card and its contact sheet."""
 
 import copy
-import io
 import os
 import re
 import tempfile
@@ -26,6 +25,7 @@ from genmix_transforms.bank.rows import Bank
 from genmix_transforms.bank.writing import only_writer
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.hashing import file_hash
+from genmix_transforms.files.images import encode_png
 
 CARD = "README.md"
 BANK_FILES = (INDEX, "bank-[0-9]*.safetensors")
@@ -85,6 +85,8 @@ def push_to_hub(
         >>> push_to_hub("banks/mine", "OWNER/NAME", licence="cc-by-4.0")  # doctest: +SKIP
         'https://huggingface.co/datasets/OWNER/NAME/commit/...'
     """
+    from huggingface_hub import HfApi
+
     if not isinstance(repo_id, str) or not _HUB_ID.fullmatch(repo_id):
         raise InputError(f"push_to_hub: expected a repository's owner/name, got {repo_id!r}")
     with ExitStack() as kept:
@@ -96,33 +98,24 @@ def push_to_hub(
             copy.copy(bank).save(source)
         manifest = _checked(source)
         files = _files(source, manifest, repo_id=repo_id, licence=licence, title=title)
-        return _commit(
-            repo_id,
-            files,
-            message=commit_message or f"A bank of {manifest.count:,} synthetic images",
-            private=private,
-            revision=revision,
-            token=token,
-            create_pr=create_pr,
-            endpoint=endpoint,
-        )
+        message = commit_message or f"A bank of {manifest.count:,} synthetic images"
+        api = HfApi(endpoint=endpoint, token=token, library_name="genmix_transforms")
+        return _commit(api, repo_id, files, message=message, private=private, revision=revision, create_pr=create_pr)
 
 
 def _commit(
+    api: Any,
     repo_id: str,
     files: Mapping[str, Path | bytes],
     *,
     message: str,
     private: bool,
     revision: str | None,
-    token: str | None,
     create_pr: bool,
-    endpoint: str | None,
 ) -> str:
-    """Send the files as one commit, which removes what an earlier bank left; its address."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    """Send the files as one commit, which removes what an earlier bank left, and return its address."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    api = HfApi(endpoint=endpoint, token=token, library_name="genmix_transforms")
     with _plain_errors(repo_id):
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         if private and api.dataset_info(repo_id).private is False:
@@ -262,9 +255,7 @@ def _files(
     files: dict[str, Path | bytes] = {entry.file: folder / entry.file for entry in manifest.shards}
     files[CARD] = bank_card(bank, licence=licence, title=title, repo_id=repo_id).encode()
     if has_sheet(bank):
-        buffer = io.BytesIO()
-        bank_sheet(bank).save(buffer, format="PNG")
-        files[SHEET] = buffer.getvalue()
+        files[SHEET] = encode_png(bank_sheet(bank))
     if read_manifest(folder) != manifest or (folder / INDEX).read_bytes() != index:
         raise InputError(f"push_to_hub: {folder} was changed meanwhile; push it when nobody writes there")
     return {**files, INDEX: index}
@@ -272,7 +263,7 @@ def _files(
 
 @contextmanager
 def _plain_errors(repo_id: str, *, revision: str | None = None) -> Iterator[None]:
-    """The hub's errors as ours."""
+    """Turn the hub's errors into ours."""
     from huggingface_hub import errors
 
     try:
@@ -294,13 +285,12 @@ def _plain_errors(repo_id: str, *, revision: str | None = None) -> Iterator[None
         raise MissingPathError(f"{repo_id}: no revision {revision or 'main'!r} (branch, tag or commit)") from error
     except errors.HfHubHTTPError as error:
         raise InputError(f"{repo_id}: {_refusal(error)}") from error
-    except (ConnectionError, TimeoutError) as error:  # of the client of large files
-        raise InputError(f"{repo_id}: the hub does not answer ({type(error).__name__}: {error})") from error
     except ValueError as error:  # what the hub's client finds wrong: a licence that the hub does not know, for one
         raise InputError(f"{repo_id}: {error}") from error
     except Exception as error:
         # Which HTTP library the hub's client uses, and so the class of this error, depends on its version.
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "requests"):
+        of_http = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "requests")
+        if not of_http and not isinstance(error, ConnectionError | TimeoutError):  # of the client of large files
             raise
         raise InputError(f"{repo_id}: the hub does not answer ({type(error).__name__}: {error})") from error
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from genmix_transforms.bank.synthetic_bank import SyntheticBank
 from genmix_transforms.errors import InputError, MissingExtraError, MissingPathError
-from genmix_transforms.files.images import Fit, fit_images, is_image_file, read_image, to_channels
-from genmix_transforms.files.progress import progress_bar
+from genmix_transforms.files.images import Fit, is_image_file, stack_images
 
 
 def from_datasets(
@@ -66,11 +65,15 @@ def from_datasets(
         raise MissingPathError(f"{folder}: no such folder")
     with tempfile.TemporaryDirectory(prefix="genmix-") as cache:  # the library's own would keep a copy for ever
         data = _one_split(folder, _opened(library, folder, cache), split).with_format(None)
-        image_column = _image_column(library, folder, data, image_column)
+        image_column = _column(folder, data, image_column, library.Image, "images (an Image feature)", "image_column")
+        if not isinstance(data.features[image_column], library.Image):
+            raise InputError(f"{folder}: column {image_column!r} holds no images; the columns are {_listed(data)}")
+        label_column = _column(folder, data, label_column, library.ClassLabel, "labels (a ClassLabel)", "label_column")
         labels, classes = _labels(library, folder, data, label_column)
         # Not decoded there: the library would open whatever a path in the data names, in whatever format it has.
         encoded = data.select_columns([image_column]).cast_column(image_column, library.Image(decode=False))
-        images = _images(folder, encoded, image_column, size=size, fit=fit, channels=channels)
+        files = (_source(folder, image_column, row, record[image_column]) for row, record in enumerate(encoded))
+        images = stack_images(files, len(encoded), size=size, fit=fit, channels=channels)
     facts = {"split": str(data.split) if data.split is not None else None, "license": data.info.license}
     provenance = {"source": "Hugging Face dataset", **{name: value for name, value in facts.items() if value}}
     return SyntheticBank(images, labels, classes=classes, provenance=provenance)
@@ -91,11 +94,10 @@ def _opened(library: Any, folder: Path, cache: str) -> Any:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             _refuse_other_folders(folder)
             return library.load_from_disk(str(folder), keep_in_memory=False)
-        kind = _kind(folder)
+        kind, name = _kind(folder)
         # Not load_dataset, which tells the hub's counter of downloads, and takes some files for settings of its own.
-        module = import_module(f"datasets.packaged_modules.{kind}.{kind}")
-        builder_class = {"parquet": "Parquet", "imagefolder": "ImageFolder"}[kind]
-        builder = getattr(module, builder_class)(cache_dir=cache, data_files=_files_by_split(library, folder, kind))
+        make_builder = getattr(import_module(f"datasets.packaged_modules.{kind}.{kind}"), name)
+        builder = make_builder(cache_dir=cache, data_files=_files_by_split(library, folder, kind))
         builder.download_and_prepare()
         return builder.as_dataset()
     except InputError:
@@ -112,12 +114,13 @@ def _refuse_other_folders(folder: Path) -> None:
                 raise InputError(f"{state}: names a file outside its folder ({entry['filename']}); it is not read")
 
 
-def _kind(folder: Path) -> str:
+def _kind(folder: Path) -> tuple[str, str]:
+    """Tell which of the library's builders reads the folder: its module and its class."""
     files = [path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder)]
     if any(path.suffix == ".parquet" and path.stem != "metadata" for path in files):
-        return "parquet"
+        return "parquet", "Parquet"
     if any(is_image_file(path) for path in files):
-        return "imagefolder"
+        return "imagefolder", "ImageFolder"
     found = sorted(path.relative_to(folder).as_posix() for path in files)
     raise InputError(
         f"{folder}: expected a folder that save_to_disk wrote (dataset_info.json and state.json), Parquet files or "
@@ -131,14 +134,12 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 def _files_by_split(library: Any, folder: Path, kind: str) -> dict[str, list[str]]:
     """The folder's data files by split, as the library tells splits apart by the names of files and folders."""
+    base = str(folder.resolve())
     by_split = {}
-    for split, patterns in library.data_files.get_data_patterns(str(folder.resolve())).items():
-        files = library.data_files.DataFilesList.from_patterns(patterns, base_path=str(folder.resolve()))
-        if kind == "parquet":
-            files = [file for file in files if file.endswith(".parquet")]
-        if files:
-            by_split[str(split)] = list(files)
-    return by_split
+    for split, patterns in library.data_files.get_data_patterns(base).items():
+        files = library.data_files.DataFilesList.from_patterns(patterns, base_path=base)
+        by_split[str(split)] = [file for file in files if kind != "parquet" or file.endswith(".parquet")]
+    return {split: files for split, files in by_split.items() if files}
 
 
 def _one_split(folder: Path, data: Any, split: str | None) -> Any:
@@ -161,43 +162,29 @@ def _listed(data: Any) -> str:
     )
 
 
-def _only(folder: Path, data: Any, feature: type, wanted: str, argument: str) -> str:
-    """The name of the only column of this feature."""
-    names: list[str] = [name for name, kind in data.features.items() if isinstance(kind, feature)]
-    if len(names) != 1:
-        found = f"has several: {', '.join(names)}" if names else f"has none; its columns are {_listed(data)}"
-        raise InputError(f"{folder}: expected one column of {wanted}, {found}; name it with {argument}=")
-    return names[0]
-
-
-def _known(folder: Path, data: Any, name: str, argument: str) -> Any:
-    """The feature of a column that was named."""
+def _column(folder: Path, data: Any, name: str | None, feature: type, wanted: str, argument: str) -> str:
+    """Check that there is the column that was named; without a name find the only one of this feature."""
+    if name is None:
+        names: list[str] = [name for name, kind in data.features.items() if isinstance(kind, feature)]
+        if len(names) != 1:
+            found = f"has several: {', '.join(names)}" if names else f"has none; its columns are {_listed(data)}"
+            raise InputError(f"{folder}: expected one column of {wanted}, {found}; name it with {argument}=")
+        return names[0]
     if name not in data.features:
         raise InputError(f"{folder}: no column {name!r} ({argument}); its columns are {_listed(data)}")
-    return data.features[name]
-
-
-def _image_column(library: Any, folder: Path, data: Any, name: str | None) -> str:
-    if name is None:
-        return _only(folder, data, library.Image, "images (an Image feature)", "image_column")
-    if not isinstance(_known(folder, data, name, "image_column"), library.Image):
-        raise InputError(f"{folder}: column {name!r} holds no images; the columns are {_listed(data)}")
     return name
 
 
-def _labels(library: Any, folder: Path, data: Any, name: str | None) -> tuple[Tensor, Sequence[str]]:
-    """Labels, int64 ``(N,)`` or float32 ``(N, K)``, and the class names."""
-    if name is None:
-        name = _only(folder, data, library.ClassLabel, "labels (a ClassLabel)", "label_column")
-    feature = _known(folder, data, name, "label_column")
+def _labels(library: Any, folder: Path, data: Any, name: str) -> tuple[Tensor, Sequence[str]]:
+    """Read labels, int64 ``(N,)`` or float32 ``(N, K)``, and the class names."""
     values = data.with_format("arrow").select_columns([name])[:][name].to_pylist()
     missing = [row for row, value in enumerate(values) if value is None or value == -1]
     if missing:
         raise InputError(
             f"{folder}: column {name!r}: {len(missing)} rows without a label, the first is row {missing[0]}"
         )
-    if isinstance(feature, library.ClassLabel):
-        return torch.tensor(values, dtype=torch.int64), feature.names
+    if isinstance(data.features[name], library.ClassLabel):
+        return torch.tensor(values, dtype=torch.int64), data.features[name].names
     if isinstance(values[0], list):
         return _probabilities(library, folder, data, name, values)
     if not isinstance(values[0], str | int) or isinstance(values[0], bool):
@@ -238,29 +225,9 @@ class _Encoded(io.BytesIO):
         return self.place
 
 
-def _images(folder: Path, data: Any, column: str, *, size: int | None, fit: Fit, channels: int | None) -> Tensor:
-    """The images of a column of files that are not decoded yet."""
-    images: list[Tensor] = []
-    for row, record in enumerate(progress_bar(data, desc="reading images", unit="img", disable=len(data) < 200)):
-        place = f"{folder}: column {column!r}, row {row}"
-        image = read_image(_source(folder, record[column], place))
-        image = image if channels is None else to_channels(image, channels)
-        if images and image.dtype != images[0].dtype:
-            raise InputError(f"{place}: 8-bit and 16-bit images together: bring them to one depth first")
-        if size is None and images and image.shape[1:] != images[0].shape[1:]:
-            (height, width), (found_height, found_width) = images[0].shape[1:], image.shape[1:]
-            raise InputError(
-                f"{place}: images of different sizes: the first is {height}x{width}, this one "
-                f"{found_height}x{found_width}; give a size to bring them to (size=64)"
-            )
-        # Each is brought to size as it comes: the images at their own size never stand in memory together.
-        images.append(image if size is None else fit_images(image.unsqueeze(0), size, fit=fit).squeeze(0))
-    most = max(image.shape[0] for image in images)
-    return torch.stack([to_channels(image, channels or most) for image in images])
-
-
-def _source(folder: Path, value: Mapping[str, Any] | None, place: str) -> Path:
-    """Where to read an image from: its bytes, or a file in the folder."""
+def _source(folder: Path, column: str, row: int, value: Mapping[str, Any] | None) -> Path:
+    """Find where to read an image from: its bytes, or a file in the folder."""
+    place = f"{folder}: column {column!r}, row {row}"
     if value is None or (value["bytes"] is None and not value["path"]):
         raise InputError(f"{place}: no image; leave such rows out")
     if value["bytes"] is not None:

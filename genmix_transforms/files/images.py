@@ -1,7 +1,8 @@
-"""Image files in: whatever Pillow reads, 8 and 16 bit, grey as one channel, and sizes made equal."""
+"""Image files: whatever Pillow reads, 8 and 16 bit, grey as one channel, sizes made equal; and PNG out."""
 
+import io
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
@@ -117,14 +118,28 @@ def read_images(
                     f"images of different sizes: {paths[0]} is {height}x{width}, {path} is "
                     f"{found[0]}x{found[1]}; give a size to bring them to (--size 64)"
                 )
+    return stack_images(paths, len(paths), size=size, fit=fit, channels=channels)
+
+
+def stack_images(paths: Iterable[Path], count: int, *, size: int | None, fit: Fit, channels: int | None) -> Tensor:
+    """Stack ``count`` image files as :func:`read_images` does, opening each when its turn has come."""
     images: list[Tensor] = []
-    for path in progress_bar(paths, desc="reading images", unit="img", disable=len(paths) < 200):
+    for path in progress_bar(paths, total=count, desc="reading images", unit="img", disable=count < 200):
         image = read_image(path)
-        if images and image.dtype != images[0].dtype:
-            eight, sixteen = (paths[0], path) if image.dtype == torch.uint16 else (path, paths[0])
-            raise InputError(f"8-bit and 16-bit images together ({eight}, {sixteen}): bring them to one depth first")
-        # Each is brought to size as it comes: the files at their own size never stand in memory together.
         image = image if channels is None else to_channels(image, channels)
+        if not images:
+            first, (height, width) = path, image.shape[1:]
+        if images and image.dtype != images[0].dtype:
+            eight, sixteen = (first, path) if image.dtype == torch.uint16 else (path, first)
+            raise InputError(
+                f"{path}: 8-bit and 16-bit images together ({eight}, {sixteen}): bring them to one depth first"
+            )
+        if size is None and image.shape[1:] != (height, width):
+            raise InputError(
+                f"{path}: images of different sizes: the first is {height}x{width}, this one "
+                f"{image.shape[1]}x{image.shape[2]}; give a size to bring them to (size=64)"
+            )
+        # Each is brought to size as it comes: the images at their own size never stand in memory together.
         images.append(image if size is None else fit_images(image.unsqueeze(0), size, fit=fit).squeeze(0))
     most = max(image.shape[0] for image in images)
     return torch.stack([to_channels(image, channels or most) for image in images])
@@ -174,9 +189,7 @@ def fit_images(images: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
         height, width = max(1, round(height * scale)), max(1, round(width * scale))
         images = _resize(images, (height, width))
         left, top = (size - width) // 2, (size - height) // 2
-        padded = torch.zeros(*images.shape[:-2], size, size, dtype=images.dtype, device=images.device)
-        padded[..., top : top + height, left : left + width] = images
-        return padded
+        return F.pad(images, (left, size - width - left, top, size - height - top))
     return _resize(images, (size, size))
 
 
@@ -196,17 +209,9 @@ def describe_fit(sizes: Collection[tuple[int, int]], size: int, *, fit: Fit = "r
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(images.shape[-2:]) == size:
         return images
-    highest = HIGHEST_PIXEL[images.dtype]
     # In slices, so that a large data set never stands in memory as floats all at once.
-    return torch.cat(
-        [
-            F.interpolate(part.float(), size=size, mode="bilinear", antialias=True)
-            .round()
-            .clamp(0, highest)
-            .to(images.dtype)
-            for part in images.split(_SLICE)
-        ]
-    )
+    resized = (F.interpolate(part.float(), size, mode="bilinear", antialias=True) for part in images.split(_SLICE))
+    return torch.cat([part.round().to(images.dtype) for part in resized])
 
 
 def class_folders(folder: Path) -> dict[str, list[Path]]:
@@ -230,3 +235,16 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     if empty:
         warnings.warn(f"{folder}: no images in {', '.join(empty)}: left out", stacklevel=2)
     return {name: paths for name, paths in files.items() if paths}
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """Convert an image ``(C, H, W)`` to Pillow's kind: colour if C is 3, else its first channel as grey."""
+    pixels = image.permute(1, 2, 0).contiguous() if image.shape[0] == 3 else image[0]
+    return Image.fromarray(pixels.numpy())
+
+
+def encode_png(picture: Image.Image) -> bytes:
+    """Encode a picture as the content of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()

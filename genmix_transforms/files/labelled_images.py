@@ -50,8 +50,7 @@ def images_from_npz(path: Path, *, size: int | None, fit: Fit) -> dict[str, Any]
         fit: "resize", "pad" or "crop".
 
     Returns:
-        Images, labels, classes and provenance, by the names that :class:`~genmix_transforms.bank.SyntheticBank` gives
-        them.
+        As :func:`images_from_folder`.
 
     Raises:
         InputError: no such file, arrays missing, Python objects in it, or arrays that make no bank.
@@ -77,7 +76,7 @@ def images_from_npz(path: Path, *, size: int | None, fit: Fit) -> dict[str, Any]
 def _npz_labels(
     path: Path, raw: NDArray[np.generic], label_names: NDArray[np.generic] | None
 ) -> tuple[Tensor, list[str]]:
-    """Labels of an ``.npz`` as a tensor, and the class names."""
+    """Read the labels of an ``.npz`` as a tensor, and the class names."""
     if raw.ndim == 2 and raw.shape[1] == 1:
         raw = raw[:, 0]
     if raw.ndim not in (1, 2) or raw.dtype.kind not in ("uif" if raw.ndim == 2 else "ui"):

@@ -1,10 +1,8 @@
 """Contact sheets: rows of images with their names, as one picture."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -12,6 +10,7 @@ from torch import Tensor
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.atomic import write_bytes
 from genmix_transforms.files.checks import check_output_folder
+from genmix_transforms.files.images import encode_png, to_picture
 
 _GAP = 2
 _BACKGROUND = 255
@@ -60,8 +59,7 @@ def draw_sheet(
         y = top + number * cell_height
         pen.text((4, y + cell_height // 2), title, font=font, fill=(_INK,) * 3, anchor="lm")
         for column, image in enumerate(to_eight_bits(row.detach().cpu())):
-            array = np.moveaxis(image.numpy(), 0, -1) if image.shape[0] == 3 else image[0].numpy()
-            patch = Image.fromarray(array).resize((width * magnify, height * magnify), Image.Resampling.NEAREST)
+            patch = to_picture(image).resize((width * magnify, height * magnify), Image.Resampling.NEAREST)
             sheet.paste(patch, (margin + column * cell_width, y))
     return sheet
 
@@ -71,7 +69,6 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     if path.suffix.lower() != ".png" or path.is_dir():
         raise InputError(f"{path}: a picture is a .png file; give such a name")
     check_output_folder(path.parent)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    content = encode_png(picture)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, content)

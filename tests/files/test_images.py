@@ -15,12 +15,14 @@ from genmix_transforms.files import images as module
 from genmix_transforms.files.images import (
     class_folders,
     describe_fit,
+    encode_png,
     fit_images,
     image_size,
     is_image_file,
     read_image,
     read_images,
     to_channels,
+    to_picture,
 )
 
 
@@ -515,3 +517,15 @@ def test_folders_that_cannot_be_class_folders(tmp_path):
     touch(tmp_path, "a/x.txt", "b/y.txt")
     with pytest.raises(InputError, match="no image files in a, b"):
         class_folders(tmp_path)
+
+
+# Pictures out
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((1, 3, 5), torch.uint8), ((3, 3, 5), torch.uint8), ((1, 3, 5), torch.uint16)]
+)
+def test_a_png_holds_the_pixels_it_was_made_of(tmp_path, shape, dtype):
+    image = torch.randint(0, 256 if dtype == torch.uint8 else 65536, shape, dtype=torch.int32).to(dtype)
+    (tmp_path / "a.png").write_bytes(encode_png(to_picture(image)))
+    assert torch.equal(read_image(tmp_path / "a.png"), image)

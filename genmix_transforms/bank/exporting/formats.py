@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from genmix_transforms.bank.exporting.new_folder import INFO, METADATA, flush_file, new_folder, write_info
-from genmix_transforms.bank.exporting.samples import COLUMNS, check_images, encoded_samples, export_bar, row_order
+from genmix_transforms.bank.exporting.new_folder import INFO, METADATA, flush_file, new_export
+from genmix_transforms.bank.exporting.samples import COLUMNS, check_images, encoded_samples, row_order
 from genmix_transforms.bank.synthetic_bank import SyntheticBank
 from genmix_transforms.errors import InputError, MissingExtraError
 from genmix_transforms.files.checks import whole_number
@@ -44,7 +44,6 @@ def export_png(bank: SyntheticBank, folder: str | Path, *, overwrite: bool = Fal
 
     Example:
         >>> import tempfile
-        >>> import torch
         >>> images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
         >>> bank = SyntheticBank(images, torch.tensor([1, 0, 1, 0, 1, 1]), classes=["cyst", "metastasis"])
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -60,23 +59,20 @@ def export_png(bank: SyntheticBank, folder: str | Path, *, overwrite: bool = Fal
                 f"export_png: a folder for the class {name!r} would be taken for something else, and not be read; "
                 "rename the class, or export otherwise"
             )
-    with new_folder(folder, "png", overwrite=overwrite) as making:
+    soft = ["probabilities"] if bank.labels.ndim == 2 else []
+    with new_export(bank, folder, "png", overwrite=overwrite) as (making, bar):
         for name, count in bank.class_counts.items():
             if count:
                 (making / name).mkdir()
         with open(making / METADATA, "w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
-            soft = ["probabilities"] if bank.labels.ndim == 2 else []
             table.writerow(["file_name", "label", *COLUMNS, *soft])
-            with export_bar(bank) as bar:
-                for sample in encoded_samples(bank, torch.arange(len(bank)), bar):
-                    name = f"{bank.classes[sample.label]}/{sample.row:08d}.png"
-                    (making / name).write_bytes(sample.png)
-                    facts = [sample.facts[column] for column in COLUMNS]  # csv writes None as nothing
-                    table.writerow(
-                        [name, bank.classes[sample.label], *facts, *(json.dumps(sample.facts[c]) for c in soft)]
-                    )
-        write_info(making, bank, "png")
+            for sample in encoded_samples(bank, torch.arange(len(bank)), bar):
+                label = bank.classes[sample.label]
+                name = f"{label}/{sample.row:08d}.png"
+                (making / name).write_bytes(sample.png)
+                facts = [sample.facts[column] for column in COLUMNS]  # csv writes None as nothing
+                table.writerow([name, label, *facts, *(json.dumps(sample.facts[column]) for column in soft)])
 
 
 def export_webdataset(
@@ -107,7 +103,6 @@ def export_webdataset(
 
     Example:
         >>> import tempfile
-        >>> import torch
         >>> images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
         >>> bank = SyntheticBank(images, torch.tensor([1, 0, 1, 0, 1, 1]), classes=["cyst", "metastasis"])
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -118,18 +113,16 @@ def export_webdataset(
     check_images(bank, "export_webdataset")
     images_per_shard = whole_number(images_per_shard, name="export_webdataset: images_per_shard", least=1)
     parts = row_order(bank, seed).split(images_per_shard)
-    with new_folder(folder, "webdataset", overwrite=overwrite) as making:
-        with export_bar(bank) as bar:
-            for number, part in enumerate(parts):
-                path = making / f"{number:06d}.tar"
-                with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as shard:
-                    for sample in encoded_samples(bank, part, bar):
-                        facts = {"label": bank.classes[sample.label], **sample.facts}
-                        _add_to_tar(shard, f"{sample.row:08d}.png", sample.png)
-                        _add_to_tar(shard, f"{sample.row:08d}.cls", str(sample.label).encode())
-                        _add_to_tar(shard, f"{sample.row:08d}.json", json.dumps(facts, ensure_ascii=False).encode())
-                flush_file(path)
-        write_info(making, bank, "webdataset")
+    with new_export(bank, folder, "webdataset", overwrite=overwrite) as (making, bar):
+        for number, part in enumerate(parts):
+            path = making / f"{number:06d}.tar"
+            with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as shard:
+                for sample in encoded_samples(bank, part, bar):
+                    facts = {"label": bank.classes[sample.label], **sample.facts}
+                    _add_to_tar(shard, f"{sample.row:08d}.png", sample.png)
+                    _add_to_tar(shard, f"{sample.row:08d}.cls", str(sample.label).encode())
+                    _add_to_tar(shard, f"{sample.row:08d}.json", json.dumps(facts, ensure_ascii=False).encode())
+            flush_file(path)
 
 
 def _add_to_tar(shard: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -166,7 +159,6 @@ def export_parquet(
 
     Example:
         >>> import tempfile
-        >>> import torch
         >>> images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
         >>> bank = SyntheticBank(images, torch.tensor([1, 0, 1, 0, 1, 1]), classes=["cyst", "metastasis"])
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -179,24 +171,18 @@ def export_parquet(
     images_per_file = whole_number(images_per_file, name="export_parquet: images_per_file", least=1)
     parts = row_order(bank, seed).split(images_per_file)
     schema = _schema(arrow, bank)
-    with new_folder(folder, "parquet", overwrite=overwrite) as making:
-        with export_bar(bank) as bar:
-            for number, part in enumerate(parts):
-                path = making / f"train-{number:05d}-of-{len(parts):05d}.parquet"
-                # No dictionaries: no two images are the same, and the attempt to find some costs memory.
-                with parquet.ParquetWriter(path, schema, use_dictionary=False) as writer:
-                    for group in part.split(_ROW_GROUP):
-                        rows = [
-                            {
-                                "image": {"bytes": sample.png, "path": f"{sample.row:08d}.png"},
-                                "label": sample.label,
-                                **sample.facts,
-                            }
-                            for sample in encoded_samples(bank, group, bar)
-                        ]
-                        writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
-                flush_file(path)
-        write_info(making, bank, "parquet")
+    with new_export(bank, folder, "parquet", overwrite=overwrite) as (making, bar):
+        for number, part in enumerate(parts):
+            path = making / f"train-{number:05d}-of-{len(parts):05d}.parquet"
+            # No dictionaries: no two images are the same, and the attempt to find some costs memory.
+            with parquet.ParquetWriter(path, schema, use_dictionary=False) as writer:
+                for group in part.split(_ROW_GROUP):
+                    rows = []
+                    for sample in encoded_samples(bank, group, bar):
+                        image = {"bytes": sample.png, "path": f"{sample.row:08d}.png"}
+                        rows.append({"image": image, "label": sample.label, **sample.facts})
+                    writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
+            flush_file(path)
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from genmix_transforms.bank.synthetic_bank import SyntheticBank
 from genmix_transforms.errors import OverwriteError
 from genmix_transforms.files.atomic import write_json
 from genmix_transforms.files.checks import check_output_folder
 from genmix_transforms.files.locking import locked
+from genmix_transforms.files.progress import progress_bar
 
 INFO = "dataset_info.json"
 """What the rows cannot say: classes, window, sources. Loaders of the datasets library pass over a file of this name."""
@@ -28,17 +30,17 @@ _FILES = {
 
 
 @contextmanager
-def new_folder(folder: str | Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
-    """A hidden folder to write in, which then becomes ``folder``; nothing is left of it if the work fails.
+def new_export(bank: SyntheticBank, folder: str | Path, kind: str, *, overwrite: bool) -> Iterator[tuple[Path, Any]]:
+    """Give the folder to export a bank into, see :func:`_new_folder`, and a progress bar over its images."""
+    with _new_folder(folder, kind, overwrite=overwrite) as making:
+        with progress_bar(total=len(bank), desc="exporting", unit="img", disable=len(bank) < 200) as bar:
+            yield making, bar
+        _write_info(making, bank, kind)
 
-    Args:
-        folder: to be.
-        kind: of the export: "png", "webdataset" or "parquet".
-        overwrite: replace an export of this kind.
 
-    Raises:
-        OverwriteError: not empty, and not to be replaced; or another process is at it.
-    """
+@contextmanager
+def _new_folder(folder: str | Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
+    """Give a hidden folder to write in, which then becomes ``folder``; nothing is left of it if the work fails."""
     given, folder = folder, Path(folder).resolve()  # a link stays, and the folder it leads to is replaced
     check_output_folder(folder)
     making, retired, lock = (folder.with_name(f".{folder.name}.export.{end}") for end in ("tmp", "old", "lock"))
@@ -48,8 +50,9 @@ def new_folder(folder: str | Path, kind: str, *, overwrite: bool) -> Iterator[Pa
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock, busy=f"{given}: another process is exporting there; wait for it, or stop it"):
         try:
-            making.mkdir(exist_ok=True)
-            _empty(making)  # what a killed process left
+            if making.exists():  # what a killed process left
+                shutil.rmtree(making)
+            making.mkdir()
             yield making
             if folder.exists() and any(folder.iterdir()):
                 shutil.rmtree(retired, ignore_errors=True)
@@ -66,7 +69,7 @@ def new_folder(folder: str | Path, kind: str, *, overwrite: bool) -> Iterator[Pa
         shutil.rmtree(retired, ignore_errors=True)
 
 
-def write_info(making: Path, bank: SyntheticBank, kind: str) -> None:
+def _write_info(making: Path, bank: SyntheticBank, kind: str) -> None:
     """Write what the rows cannot say, and what an export is known by when it is to be replaced."""
     write_json(
         making / INFO,
@@ -111,8 +114,3 @@ def _check_replaceable(folder: Path, given: str | Path, kind: str, *, overwrite:
             f"{given}: holds files that are not the export's ({', '.join(foreign[:3])}): move them away, "
             "or give another folder"
         )
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()

@@ -1,20 +1,18 @@
 """The images of a bank one after the other, encoded as PNG, with what is known of each."""
 
-import io
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from genmix_transforms.bank.rows import DESCRIPTIONS
 from genmix_transforms.bank.synthetic_bank import SyntheticBank
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_seed
-from genmix_transforms.files.progress import progress_bar
+from genmix_transforms.files.images import encode_png, to_picture
 
 COLUMNS = ("seed", "source", "distance", "flags")
 """What is known of every image."""
@@ -36,10 +34,9 @@ def encoded_samples(bank: SyntheticBank, order: Tensor, bar: Any) -> Iterator[Sa
     """The bank's rows in some order, encoded; a piece of them stands in memory at once."""
     image_bytes = bank.pixel_dtype.itemsize * math.prod(bank.image_shape)
     for index in order.split(max(1, _PIECE_BYTES // max(1, image_bytes))):
-        images = bank.rows(index.to(bank.device)).cpu().numpy()
-        labels = _column(bank.labels, index)
-        seeds, source = _column(bank.seeds, index), _column(bank.source, index)
-        distance, flags = _column(bank.distance, index), _column(bank.flags, index)
+        images = bank.rows(index.to(bank.device)).cpu()
+        labels = bank.labels[index.to(bank.labels.device)].cpu().numpy()
+        seeds, source, distance, flags = (bank.column(name)[index].numpy() for name in DESCRIPTIONS)
         for place, row in enumerate(index.tolist()):
             facts: dict[str, Any] = {
                 "seed": int(seeds[place]),
@@ -50,12 +47,8 @@ def encoded_samples(bank: SyntheticBank, order: Tensor, bar: Any) -> Iterator[Sa
             if labels.ndim == 2:
                 facts["probabilities"] = [_shortest(value) for value in labels[place]]
             label = labels[place] if labels.ndim == 1 else labels[place].argmax()
-            yield Sample(row, _png(images[place]), int(label), facts)
+            yield Sample(row, encode_png(to_picture(images[place])), int(label), facts)
             bar.update()
-
-
-def _column(tensor: Tensor, index: Tensor) -> NDArray[Any]:
-    return tensor[index.to(tensor.device)].cpu().numpy()
 
 
 def _shortest(value: np.float32) -> float:
@@ -63,24 +56,11 @@ def _shortest(value: np.float32) -> float:
     return float(str(value))
 
 
-def _png(pixels: NDArray[Any]) -> bytes:
-    """An image ``(C, H, W)`` as a PNG file."""
-    pixels = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def row_order(bank: SyntheticBank, seed: int | None) -> Tensor:
     """The rows in a random order, int64 ``(N,)``; in the bank's own for None."""
     if seed is None:
         return torch.arange(len(bank))
     return torch.from_numpy(np.random.default_rng(check_seed(seed)).permutation(len(bank)))
-
-
-def export_bar(bank: SyntheticBank) -> Any:
-    """A progress bar over the images; none for what takes a moment."""
-    return progress_bar(total=len(bank), desc="exporting", unit="img", disable=len(bank) < 200)
 
 
 def check_images(bank: SyntheticBank, name: str) -> None:
