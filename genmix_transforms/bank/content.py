@@ -68,7 +68,7 @@ class Content(KeepsDtypes):
     @property
     def device(self) -> torch.device:
         """Where the images are, or where they are brought."""
-        return self.labels.device
+        return self._buffers["labels"].device  # type: ignore[union-attr]
 
     @property
     def pixel_dtype(self) -> torch.dtype:
@@ -130,11 +130,19 @@ class Content(KeepsDtypes):
         return self
 
 
+# Read at every training step: past nn.Module's attribute access, which shows on a small batch.
+
+
 def of_content(name: str) -> Any:
     """An attribute of a bank that its content has."""
-    return property(lambda bank: getattr(bank.content, name), doc=f"``content.{name}``, see :class:`Content`.")
+    return property(lambda bank: getattr(bank._modules["content"], name), doc=f"``content.{name}``, see `Content`.")
+
+
+def buffer_of_content(name: str) -> Any:
+    """An attribute of a bank that is a buffer of its content."""
+    return property(lambda bank: bank._modules["content"]._buffers[name], doc=f"``content.{name}``, see `Content`.")
 
 
 def described(name: str) -> Any:
     """An attribute of a bank that is a column of its content."""
-    return property(lambda bank: bank.content.column(name), doc=f"The column ``{name}``, see :class:`Content`.")
+    return property(lambda bank: bank.content.column(name), doc=f"The column ``{name}``, see `Content`.")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genmix_transforms.bank import curation, hub, merge_rules
 from genmix_transforms.bank.blending import as_dataset
-from genmix_transforms.bank.content import Content, described, of_content
+from genmix_transforms.bank.content import Content, buffer_of_content, described, of_content
 from genmix_transforms.bank.manifest import Manifest, read_manifest
 from genmix_transforms.bank.opening import Opened, open_rows, should_bring, verify_bank
 from genmix_transforms.bank.reading import MappedRows
@@ -111,7 +111,7 @@ class SyntheticBank(nn.Module):
         return other.to(self.device)
 
     def __len__(self) -> int:
-        return len(self.content)
+        return len(self._modules["content"])  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         return f"SyntheticBank({self.extra_repr()})"
@@ -132,11 +132,11 @@ class SyntheticBank(nn.Module):
 
     images: Tensor = of_content("images")
     """``(N, C, *spatial)``, sorted by class. Of a bank on disk all are read, each time: see :meth:`rows`."""
-    labels: Tensor = of_content("labels")
+    labels: Tensor = buffer_of_content("labels")
     """int64 ``(N,)``; or float32 ``(N, K)`` of class probabilities."""
-    class_start: Tensor = of_content("class_start")
+    class_start: Tensor = buffer_of_content("class_start")
     """int64 ``(K,)``: where each class begins."""
-    class_count: Tensor = of_content("class_count")
+    class_count: Tensor = buffer_of_content("class_count")
     """int64 ``(K,)``: how many images each class has."""
     seeds: Tensor = described("seeds")
     """int64 ``(N,)``, on the CPU: the seed each image came from; -1: from none."""
