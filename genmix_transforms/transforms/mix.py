@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.transforms.drawing import Draw
+from genmix_transforms.transforms.functional import mix_images
 from genmix_transforms.transforms.mix_eager import mix_in_pieces, mix_plainly
 from genmix_transforms.transforms.sample import check_images
 
@@ -162,9 +163,22 @@ _numba_fails = False
 
 
 def _mix_on_cpu(images: Tensor, pixels: Tensor, draw: Draw, units: Units, out: Tensor) -> Tensor:
+    if draw.from_batch is None:
+        return _mix_with_rows(images, pixels, draw, units, out)
+    _check_rows(draw, images.shape[0], pixels.shape[0])
+    lam, index, from_batch = draw.lam, draw.index, draw.from_batch
+    own = from_batch.nonzero().flatten()
+    # Before anything is written: in place, a partner may be an image that has been mixed already.
+    mixed = mix_images(images[own], images[index[own]], lam[own])
+    _mix_with_rows(images, pixels, Draw(lam, torch.where(from_batch, 0, index), None), units, out)
+    bits = torch.int16 if out.dtype == torch.uint16 else out.dtype  # torch puts no uint16 in its place
+    out.view(bits)[own] = mixed.view(bits)
+    return out
+
+
+def _mix_with_rows(images: Tensor, pixels: Tensor, draw: Draw, units: Units, out: Tensor) -> Tensor:
+    """Mix with partners of the bank, all of them."""
     compiled = _compiled_mix() if _is_compiled_for(images, pixels, out) else None
-    if draw.from_batch is not None:  # partners of the batch are copied before anything compiled looks at them
-        _check_rows(draw, images.shape[0], pixels.shape[0])
     if compiled is not None:
         try:
             if compiled(images, pixels, draw, *units, out=out, threads=_threads_for(images.numel())):

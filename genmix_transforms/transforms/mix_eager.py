@@ -31,7 +31,7 @@ def mix_plainly(images: Tensor, pixels: Tensor, draw: Draw, scale: Tensor, shift
 
 
 def mix_in_pieces(images: Tensor, pixels: Tensor, draw: Draw, scale: Tensor, shift: Tensor, *, out: Tensor) -> Tensor:
-    """Mix on the CPU, a few images at a time; ``out`` may be ``images``.
+    """Mix on the CPU with partners of the bank, a few images at a time; ``out`` may be ``images``.
 
     A piece is gathered, dequantised and mixed while it is in the cache. Whole-batch passes go through memory five to
     nine times. Here the batch is read once, the bank's bytes once, and the output is written once; everything between
@@ -40,12 +40,9 @@ def mix_in_pieces(images: Tensor, pixels: Tensor, draw: Draw, scale: Tensor, shi
     count = len(images)
     if images.numel() == 0:
         return out
-    lam, index, from_batch = draw
+    lam, index, _ = draw
     compute = torch.float64 if images.dtype == torch.float64 else torch.float32
     affine = list(zip(scale.flatten().tolist(), shift.flatten().tolist(), strict=True))
-    # Before anything is written: in place, a partner may be an image that has been mixed already.
-    own = None if from_batch is None else images.index_select(0, index[from_batch])
-    own_taken = 0
     several = min(count, max(1, PIECE // images[0].numel()))
     weight = lam.to(compute).view(-1, *[1] * (images.ndim - 1))
     buffer = torch.empty_like(images[:several], dtype=compute)
@@ -53,16 +50,8 @@ def mix_in_pieces(images: Tensor, pixels: Tensor, draw: Draw, scale: Tensor, shi
     for start in range(0, count, several):
         piece = slice(start, min(count, start + several))
         real, partners = images[piece], buffer[: piece.stop - start]
-        if from_batch is None:
-            partners.copy_(pixels.index_select(0, index[piece]) if several > 1 else pixels[int(index[start])])
-        else:
-            chosen = from_batch[piece]
-            partners.copy_(pixels.index_select(0, torch.where(chosen, 0, index[piece])))
+        partners.copy_(pixels.index_select(0, index[piece]) if several > 1 else pixels[int(index[start])])
         _affine(partners, affine)
-        if own is not None:
-            taken = int(chosen.sum())
-            partners[chosen] = own[own_taken : own_taken + taken].to(compute)
-            own_taken += taken
         if direct:
             torch.lerp(real, partners, weight[piece], out=out[piece])
         else:

@@ -40,29 +40,26 @@ def mix_compiled(
     Args:
         images: contiguous; any of the dtypes but float16.
         pixels: contiguous.
-        draw: lambdas and partners.
+        draw: lambdas and partners, of the bank all of them.
         scale: of the bank's pixels.
         shift: likewise.
         out: contiguous; may be ``images``.
         threads: that may share the work.
 
     Returns:
-        Whether it was done. False: partners are outside the bank or the batch, and nothing was written.
+        Whether it was done. False: partners are outside the bank, and nothing was written.
     """
     if images.numel() == 0:
         return True
     shape = images.shape[0], images.shape[1], -1
     batch = _array(images).reshape(shape)
     in_place = out is images or out.data_ptr() == images.data_ptr()
-    own, own_row = _partners_of_the_batch(images, batch, draw)
     lam, scale, shift = (
         values.double() if images.dtype == torch.float64 else values for values in (draw.lam, scale, shift)
     )
     arguments = (
         batch,
         pixels.numpy().reshape(pixels.shape[0], *shape[1:]),
-        own,
-        own_row,
         np.ascontiguousarray(draw.index.numpy()),
         np.ascontiguousarray(lam.numpy()),
         scale.numpy().reshape(-1),
@@ -79,24 +76,6 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     if tensor.requires_grad:
         tensor = tensor.detach()
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def _partners_of_the_batch(images: Tensor, batch: NDArray[Any], draw: Draw) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Copy the partners that are of the batch, and say for each sample which of them is its own, or -1.
-
-    Before anything is written: in place, a partner may be an image that has been mixed already.
-    """
-    _, index, from_batch = draw
-    if from_batch is None:
-        return _NOBODY[np.float32 if images.dtype == torch.bfloat16 else batch.dtype.type], _NO_ROW
-    own = images.detach().index_select(0, index[from_batch])
-    own = own.float() if own.dtype == torch.bfloat16 else own
-    own_row = torch.where(from_batch, from_batch.cumsum(0) - 1, -1)
-    return own.numpy().reshape(own.shape[0], *batch.shape[1:]), own_row.numpy()
-
-
-_NOBODY = {dtype: np.empty((0, 1, 1), dtype) for dtype in (np.float32, np.float64, np.uint8, np.uint16)}
-_NO_ROW = np.empty(0, np.int64)
 
 
 # Several threads
@@ -203,9 +182,8 @@ def _mix_row_in_place(real, partner, weight, scale, shift):  # type: ignore[no-u
 
 
 @_compiled
-def _mix_values(here, end, batch, pixels, own, own_row, index, lam, scale, shift, out, in_place):  # type: ignore[no-untyped-def]
+def _mix_values(here, end, batch, pixels, index, lam, scale, shift, out, in_place):  # type: ignore[no-untyped-def]
     """Mix the values ``here`` to ``end`` of a batch, counted in the order of memory."""
-    one, zero = scale.dtype.type(1), scale.dtype.type(0)
     channels, values = batch.shape[1], batch.shape[2]
     while here < end:
         row, place = here // values, here % values
@@ -213,44 +191,32 @@ def _mix_values(here, end, batch, pixels, own, own_row, index, lam, scale, shift
         number, channel = row // channels, row % channels
         stop = place + count
         read, written = batch[number, channel, place:stop], out[number, channel, place:stop]
-        if own_row.size and own_row[number] >= 0:
-            partner = own[own_row[number], channel, place:stop]
-            if in_place:
-                _mix_row_in_place(read, partner, lam[number], one, zero)
-            else:
-                _mix_row(read, partner, lam[number], one, zero, written)
+        pixel = pixels[index[number], channel, place:stop]
+        if in_place:
+            _mix_row_in_place(read, pixel, lam[number], scale[channel], shift[channel])
         else:
-            pixel = pixels[index[number], channel, place:stop]
-            if in_place:
-                _mix_row_in_place(read, pixel, lam[number], scale[channel], shift[channel])
-            else:
-                _mix_row(read, pixel, lam[number], scale[channel], shift[channel], written)
+            _mix_row(read, pixel, lam[number], scale[channel], shift[channel], written)
         here += count
 
 
 @_compiled
-def _are_inside(batch, pixels, own_row, index):  # type: ignore[no-untyped-def]
-    """Return whether every partner is in the bank or in the batch."""
-    for number in range(index.size):
-        of_batch = own_row.size and own_row[number] >= 0
-        if not 0 <= index[number] < (batch.shape[0] if of_batch else pixels.shape[0]):
-            return False
-    return True
+def _are_inside(index, rows):  # type: ignore[no-untyped-def]
+    return index.min() >= 0 and index.max() < rows
 
 
-def _mix_alone(batch, pixels, own, own_row, index, lam, scale, shift, out, in_place):  # type: ignore[no-untyped-def]
-    inside = _are_inside(batch, pixels, own_row, index)
+def _mix_alone(batch, pixels, index, lam, scale, shift, out, in_place):  # type: ignore[no-untyped-def]
+    inside = _are_inside(index, pixels.shape[0])
     if inside:
-        _mix_values(0, batch.size, batch, pixels, own, own_row, index, lam, scale, shift, out, in_place)
+        _mix_values(0, batch.size, batch, pixels, index, lam, scale, shift, out, in_place)
     return inside
 
 
-def _mix_shared(batch, pixels, own, own_row, index, lam, scale, shift, out, in_place, shares):  # type: ignore[no-untyped-def]
-    inside = _are_inside(batch, pixels, own_row, index)
+def _mix_shared(batch, pixels, index, lam, scale, shift, out, in_place, shares):  # type: ignore[no-untyped-def]
+    inside = _are_inside(index, pixels.shape[0])
     if inside:
         for share in prange(shares):
             here, end = batch.size * share // shares, batch.size * (share + 1) // shares
-            _mix_values(here, end, batch, pixels, own, own_row, index, lam, scale, shift, out, in_place)
+            _mix_values(here, end, batch, pixels, index, lam, scale, shift, out, in_place)
     return inside
 
 
