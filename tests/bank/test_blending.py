@@ -602,6 +602,6 @@ def test_a_state_between_the_turns_of_more_processes():
 
 def test_the_former_module_says_where_it_is_now():
     with pytest.warns(DeprecationWarning, match=r"bank\.shares is now genmix_transforms\.bank\.blending"):
-        former = importlib.import_module("genmix_transforms.bank.shares")
+        former = importlib.reload(importlib.import_module("genmix_transforms.bank.shares"))
     assert former.ExactShares is ExactShares
     assert former.shares is shares
