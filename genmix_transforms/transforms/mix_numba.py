@@ -51,20 +51,22 @@ def mix_compiled(
     """
     if images.numel() == 0:
         return True
-    shape = images.shape[0], images.shape[1], -1
-    batch = _array(images).reshape(shape)
+    channels = images.shape[1]
+    batch = _array(images).reshape(-1)
     in_place = out is images or out.data_ptr() == images.data_ptr()
     lam, scale, shift = (
         values.double() if images.dtype == torch.float64 else values for values in (draw.lam, scale, shift)
     )
     arguments = (
         batch,
-        pixels.numpy().reshape(pixels.shape[0], *shape[1:]),
+        pixels.numpy().reshape(-1),
         np.ascontiguousarray(draw.index.numpy()),
         np.ascontiguousarray(lam.numpy()),
         scale.numpy().reshape(-1),
         shift.numpy().reshape(-1),
-        batch if in_place else _array(out).reshape(shape),
+        batch if in_place else _array(out).reshape(-1),
+        channels,
+        images.numel() // (images.shape[0] * channels),
         in_place,
     )
     inside = _mix_in_parallel(arguments, threads) if threads > 1 else None
@@ -182,16 +184,15 @@ def _mix_row_in_place(real, partner, weight, scale, shift):  # type: ignore[no-u
 
 
 @_compiled
-def _mix_values(here, end, batch, pixels, index, lam, scale, shift, out, in_place):  # type: ignore[no-untyped-def]
+def _mix_values(here, end, batch, pixels, index, lam, scale, shift, out, channels, values, in_place):  # type: ignore[no-untyped-def]
     """Mix the values ``here`` to ``end`` of a batch, counted in the order of memory."""
-    channels, values = batch.shape[1], batch.shape[2]
     while here < end:
         row, place = here // values, here % values
         count = min(values - place, end - here)
         number, channel = row // channels, row % channels
-        stop = place + count
-        read, written = batch[number, channel, place:stop], out[number, channel, place:stop]
-        pixel = pixels[index[number], channel, place:stop]
+        read, written = batch[here : here + count], out[here : here + count]
+        start = (index[number] * channels + channel) * values + place
+        pixel = pixels[start : start + count]
         if in_place:
             _mix_row_in_place(read, pixel, lam[number], scale[channel], shift[channel])
         else:
@@ -204,19 +205,19 @@ def _are_inside(index, rows):  # type: ignore[no-untyped-def]
     return index.min() >= 0 and index.max() < rows
 
 
-def _mix_alone(batch, pixels, index, lam, scale, shift, out, in_place):  # type: ignore[no-untyped-def]
-    inside = _are_inside(index, pixels.shape[0])
+def _mix_alone(batch, pixels, index, lam, scale, shift, out, channels, values, in_place):  # type: ignore[no-untyped-def]
+    inside = _are_inside(index, pixels.size // (channels * values))
     if inside:
-        _mix_values(0, batch.size, batch, pixels, index, lam, scale, shift, out, in_place)
+        _mix_values(0, batch.size, batch, pixels, index, lam, scale, shift, out, channels, values, in_place)
     return inside
 
 
-def _mix_shared(batch, pixels, index, lam, scale, shift, out, in_place, shares):  # type: ignore[no-untyped-def]
-    inside = _are_inside(index, pixels.shape[0])
+def _mix_shared(batch, pixels, index, lam, scale, shift, out, channels, values, in_place, shares):  # type: ignore[no-untyped-def]
+    inside = _are_inside(index, pixels.size // (channels * values))
     if inside:
         for share in prange(shares):
             here, end = batch.size * share // shares, batch.size * (share + 1) // shares
-            _mix_values(here, end, batch, pixels, index, lam, scale, shift, out, in_place)
+            _mix_values(here, end, batch, pixels, index, lam, scale, shift, out, channels, values, in_place)
     return inside
 
 
