@@ -3,6 +3,7 @@
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from fractions import Fraction
 from math import isclose, isfinite
 from typing import Any, Protocol
@@ -328,7 +329,7 @@ class ExactShares(Sampler[list[int]]):
             InputError: more ``done`` than the epoch has.
         """
         done = whole_number(self._drawn if done is None else done, name="ExactShares: done", least=0, most=len(self))
-        return {"epoch": self.epoch, "batches": done * self.processes, **self._identity}
+        return {"epoch": self.epoch, "batches": done * self.processes, **deepcopy(self._identity)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state: the next pass gives what is left of its epoch. The number of processes may be another.

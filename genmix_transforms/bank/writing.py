@@ -317,7 +317,7 @@ def only_writer(folder: Path, *, rank: int | None = None) -> Iterator[None]:
             if rank is not None or not has_bank:
                 with suppress(OSError):  # not every system removes a file that is open
                     own.unlink()
-            if made and not has_bank and not any(folder.iterdir()):
+            if made and not has_bank and folder.exists() and not any(folder.iterdir()):
                 folder.rmdir()
 
 

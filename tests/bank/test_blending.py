@@ -605,3 +605,10 @@ def test_the_former_module_says_where_it_is_now():
         former = importlib.reload(importlib.import_module("genmix_transforms.bank.shares"))
     assert former.ExactShares is ExactShares
     assert former.shares is shares
+
+
+def test_a_state_is_the_callers_own():
+    sampler = ExactShares(sizes=[6, 100], per_batch=[2, 1])
+    state = sampler.state_dict()
+    state["sizes"].append(3)
+    assert sampler.state_dict()["sizes"] == [6, 100]

@@ -3,6 +3,7 @@
 import errno
 import json
 import multiprocessing
+import shutil
 import signal
 import time
 
@@ -326,3 +327,9 @@ def test_images_are_added_to_an_open_writer_only(tmp_path, count):
     with pytest.raises(InputError, match=r"bank is not open for writing"):
         out.add(*some(count))
     assert {path.name: path.read_bytes() for path in (tmp_path / "bank").iterdir()} == before
+
+
+def test_a_folder_that_is_removed_meanwhile(tmp_path):
+    with only_writer(tmp_path / "bank"):
+        shutil.rmtree(tmp_path / "bank")
+    assert not (tmp_path / "bank").exists()
