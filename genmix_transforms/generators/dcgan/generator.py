@@ -225,6 +225,7 @@ class DCGAN(Generator):
             training,
             dataset,
             out=out,
+            snapshot=lambda: self.with_network(training.result()),
             steps=schedule.steps if steps is None else steps,
             batch_size=schedule.batch_size if batch_size is None else batch_size,
             seed=seed,
@@ -245,7 +246,6 @@ class DCGAN(Generator):
             started_from=started_from,
         )
         # What is sampled from is the average; the weights under training have done their work.
-        trained = training.snapshot()
-        self._network = trained.network
+        self._network = self.with_network(training.result()).network
         self.provenance = DCGAN.from_pretrained(out).provenance
         return self

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmix_transforms.generators.augmentation import diff_augment, draw_augmentation
@@ -106,9 +106,9 @@ class DCGANTraining:
         self.average.update(self.network, batch=len(images), images_seen=images_seen)
         return {"discriminator": discriminator_loss, "generator": generator_loss}
 
-    def snapshot(self) -> "DCGAN":
-        """The DCGAN with the averaged weights."""
-        return self.generator.with_network(self.average.average)
+    def result(self) -> nn.Module:
+        """The network with the averaged weights: what is sampled from."""
+        return self.average.average
 
     def _augmented(self, images: Tensor) -> Tensor:
         if not self.augment:
