@@ -169,7 +169,8 @@ def print_config(context: typer.Context, *, resolved: Mapping[str, object] | Non
     values |= {name: value for name, value in context.params.items() if value != ()} | {"dry_run": None}
     if unknown := [name for name in resolved or {} if name not in values]:
         raise ValueError(f"{context.command_path} has no option {unknown[0]!r}")
-    values |= resolved or {}
+    # What came out as None was given as a word for it, or was left out.
+    values |= {name: value for name, value in (resolved or {}).items() if value is not None}
     plain = {name: _as_plain(value) for name, value in values.items() if value is not None}
     text = yaml.safe_dump(plain, allow_unicode=True, default_flow_style=None, sort_keys=False, width=10_000)
     out = sys.stdout.plain if isinstance(sys.stdout, _Comments) else sys.stdout

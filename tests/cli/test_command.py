@@ -49,7 +49,7 @@ def command(seen: list[dict[str, Any]]) -> Any:
         seen.append({name: value for name, value in context.params.items() if name != "dry_run"})
         typer.echo("two files\n\nread")
         if dry_run:
-            print_config(context, resolved={"half_life": 4.5})
+            print_config(context, resolved={"half_life": 4.5, "classes": None})
 
     return typer.main.get_command(app)
 
@@ -251,6 +251,7 @@ def test_a_dry_run_prints_a_file_that_does_the_same(
     content = yaml.safe_load(out)
     assert content["half_life"] == 4.5  # as it was resolved
     assert content["files"] == ["a", "b"]
+    assert content["classes"] == "no,yes"
     assert "size" not in content
     assert "dry_run" not in content
     assert run("--config", written(tmp_path, out)) == given | {"half_life": 4.5}
