@@ -37,6 +37,7 @@ from genmix_transforms.generators.run_folder import (
     held,
     provenance_of,
 )
+from genmix_transforms.generators.settings import LARGEST_BATCH
 from genmix_transforms.generators.state import Stateful, all_finite, load_checkpoint, read_record, state_bytes
 from genmix_transforms.generators.steps import Steps, Trainee
 from genmix_transforms.generators.stopping import Stopping
@@ -48,9 +49,6 @@ log = logging.getLogger(__name__)
 
 MIXED_PRECISION = ("no", "bf16")
 """float16 is not offered: its narrow range turns GAN and diffusion losses into NaN after some thousand steps."""
-
-LARGEST_BATCH = 65_536
-"""Images. More than that is a slip, and would be hours of looking up which images they are."""
 
 SHEET_COLUMNS = 8
 LOG_STEPS = 50
