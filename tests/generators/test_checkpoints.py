@@ -31,7 +31,7 @@ def saved_value(folder: Path) -> float:
     record, model = read_record(folder), torch.nn.Linear(3, 2)
     assert record is not None
     load_checkpoint(folder, record, {"model": model})
-    return float(model.bias[0])
+    return float(model.bias[0].detach())
 
 
 class Gate:

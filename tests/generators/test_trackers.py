@@ -63,17 +63,20 @@ def test_sheets_are_shown_as_pictures(tmp_path: Path) -> None:
         assert (pictures[1].width, pictures[1].height) == sheet.size
 
 
-def test_a_run_that_goes_on_has_no_step_twice(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_has_no_step_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genmix_transforms.generators.training.LOG_STEPS", 2)
+
     def fail(images_seen: int) -> None:
-        if images_seen == 52:
+        if images_seen == 56:
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        run(Tiny(before_step=fail), tmp_path, report_to=("tensorboard",), steps=60, checkpoint_every=20)
-    (tmp_path / "training/checkpoint.json").replace(tmp_path / "index")
-    (tmp_path / "index").replace(tmp_path / "training/checkpoint.json")
-    run(Tiny(), tmp_path, report_to=("tensorboard",))
-    assert [step for step, _ in scalars(tmp_path, "loss/squared")] == [5, 10, 15, 20]
+        run(Tiny(before_step=fail), tmp_path, report_to=("tensorboard",))
+    assert [step for step, _ in scalars(tmp_path, "loss/squared")] == [2, 4, 5, 6, 8, 10, 12, 14]
+    again = Tiny()
+    run(again, tmp_path, report_to=("tensorboard",))
+    assert again.steps[0] == 40  # steps 11 to 14 happen again
+    assert [step for step, _ in scalars(tmp_path, "loss/squared")] == [2, 4, 5, 6, 8, 10, 12, 14, 15, 16, 18, 20]
 
 
 def test_a_restart_forgets_the_log(tmp_path: Path) -> None:
