@@ -21,9 +21,8 @@ from genmix_transforms.generators.adm.folder import (
     CLASSIFIER,
     NETWORK,
     SCHEDULER,
+    WEIGHTS,
     load_classifier,
-    load_network,
-    read_provenance,
     save_classifier,
     save_network,
     save_scheduler,
@@ -33,8 +32,9 @@ from genmix_transforms.generators.adm.sampler_settings import SamplerSettings
 from genmix_transforms.generators.adm.sampling import draw_images
 from genmix_transforms.generators.adm.schedule import NoiseSchedule
 from genmix_transforms.generators.adm.settings import TrainingSettings
-from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds, write_config
-from genmix_transforms.generators.folder import CONFIG
+from genmix_transforms.generators.arguments import check_labels_and_seeds
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import CONFIG, check_free, read_provenance, read_weights, write_config
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.state import weights_hash
 
@@ -303,7 +303,7 @@ class ADM(Generator):
             restart=restart, device=device, progress=progress,
         )  # fmt: skip
         self._take(network.to(self.device))
-        self.provenance = read_provenance(Path(out) / NETWORK)
+        self.provenance = read_provenance(Path(out) / NETWORK / WEIGHTS)
         return self
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -321,11 +321,11 @@ class ADM(Generator):
         save_network(folder / NETWORK, self._network, provenance=self.provenance)
         save_classifier(folder / CLASSIFIER, self.classifier)
         save_scheduler(folder / SCHEDULER, self.configuration)
-        write_config(folder, self)
+        write_config(folder, kind=self.kind, config=self.config)
 
     @classmethod
     def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "ADM":
-        weights, provenance = load_network(folder / NETWORK)
+        weights, provenance = read_weights(folder / NETWORK / WEIGHTS)
         # On no device: the weights come from the file, and none need be drawn.
         with torch.device("meta"):
             generator = cls(**config)
