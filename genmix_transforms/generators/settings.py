@@ -6,6 +6,8 @@ from typing import Any, Literal
 from genmix_transforms.settings import Settings, option
 
 LARGEST_BATCH = 65_536
+"""Images. More than that is a slip, and looking up which images they are would take hours."""
+
 LONGEST = 10**9
 """Steps. More than that is a slip."""
 
