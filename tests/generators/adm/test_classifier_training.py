@@ -96,6 +96,7 @@ def test_a_run_is_opened_by_what_guides(tiny_adm: TinyADM, tiny_patches: Patches
         "config.json",
         "diffusion_pytorch_model.safetensors",
         "training/checkpoint.json",
+        "training/lock",
         "training/losses.jsonl",
         "training/state-000000000032.safetensors",
     ]

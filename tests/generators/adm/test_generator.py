@@ -214,7 +214,7 @@ def test_what_draws_nothing_is_no_generator(reference: Make, tiny_flags: ADMConf
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": "abc"}, "classes must be different names, in a list; got 'abc'"),
+        ({"classes": "abc"}, "classes must be different names, in a list; got the text 'abc'"),
         ({"classes": ["a", "a"]}, "classes must be different names, at least one"),
         ({"classes": []}, "at least one, got"),
         ({"bits": 12}, "bits must be 8 or 16, got 12"),
@@ -297,6 +297,7 @@ def test_what_a_run_leaves(tiny_adm: TinyADM, discs: Patches, tmp_path: Path) ->
         *(f"samples/{seen:012d}.png" for seen in (8, 16, 24)),
         "scheduler/scheduler_config.json",
         "training/checkpoint.json",
+        "training/lock",
         "training/losses.jsonl",
         "training/state-000000000024.safetensors",
         "unet/config.json",
