@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from genmix_transforms.data import readers
+from genmix_transforms.data.identity import pixel_hashes
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.readers import open_dataset
 from genmix_transforms.errors import InputError, MissingPathError
@@ -78,13 +79,36 @@ def test_every_source_is_brought_to_size_alike(source, fit, channels):
     assert data.notes == (f"12x12 pixels {done[fit]} to 16x16",)
 
 
-def test_no_source_keeps_a_path_or_a_file_name(source, tmp_path):
-    """Names of files are often names of people."""
+def test_every_source_says_who_is_who_whatever_is_done_on_reading(source):
+    expected = sorted(pixel_hashes(torch.from_numpy(IMAGES).permute(0, 3, 1, 2)).tolist())
+    plain = open_dataset(source)
+    assert sorted(plain.origins.tolist()) == expected
+    for options in (
+        {"size": 16},
+        {"size": 10, "fit": "pad"},
+        {"channels": 1},
+        {"size": 8, "fit": "crop", "channels": 1},
+    ):
+        data = open_dataset(source, **options)
+        assert torch.equal(data.origins, plain.origins)
+        assert not set(pixel_hashes(data.images).tolist()) & set(expected)
+
+
+def test_paths_of_the_files_are_kept_in_one_place_and_below_the_source(source, tmp_path):
+    """Names of files are often names of people: only a split file has them."""
     data = open_dataset(source)
     assert data.name == source.name
-    words = repr([getattr(data, field) for field in data.__dataclass_fields__ if field not in ("images", "labels")])
+    elsewhere = [field for field in data.__dataclass_fields__ if field not in ("images", "labels", "paths")]
+    words = repr([getattr(data, field) for field in elsewhere]) + repr(data)
     assert str(tmp_path) not in words
     assert ".png" not in words
+    if source.suffix == ".npz":
+        assert data.paths is None
+    else:
+        folder = source if source.is_dir() else source.parent
+        assert [(folder / path).is_file() for path in data.paths] == [True] * 8
+        for path, image in zip(data.paths, data.images, strict=True):
+            assert np.array_equal(np.asarray(Image.open(folder / path)), image.permute(1, 2, 0).numpy())
 
 
 def test_name_of_the_folder_one_stands_in(tmp_path, monkeypatch):

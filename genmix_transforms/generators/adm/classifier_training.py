@@ -20,7 +20,7 @@ from genmix_transforms.generators.adm.loss import HybridLoss
 from genmix_transforms.generators.adm.network import initialise, save_network
 from genmix_transforms.generators.adm.settings import ClassifierSettings
 from genmix_transforms.generators.augmentation import diff_augment, draw_augmentation, mirrored
-from genmix_transforms.generators.base import check_free
+from genmix_transforms.generators.folder import check_free
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.state import Stateful, weights_hash
 from genmix_transforms.generators.training import train
@@ -143,11 +143,6 @@ def train_classifier(
     if len(generator.classes) < 2:
         raise InputError(f"a classifier needs at least two classes, the generator has {', '.join(generator.classes)}")
     generator.check_trainable_on(dataset)
-    if chosen.batch_size > len(dataset):
-        raise InputError(
-            f"train_classifier: {dataset.name} has {len(dataset)} images, fewer than a batch of {chosen.batch_size}; "
-            f"give a batch size (--batch-size) of at most {len(dataset)}"
-        )
     if classifier is None:
         classifier, started = _new_classifier(generator, configuration, seed=seed), {}
     else:
@@ -178,6 +173,7 @@ def train_classifier(
             **started,
         },
         settings=chosen.to_json(),
+        report_to=chosen.report_to,
         checkpoint_every=chosen.checkpoint_every,
         mixed_precision=chosen.mixed_precision,
         restart=restart,

@@ -14,8 +14,10 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.atomic import write_tensors
+from genmix_transforms.generators.arguments import check_labels_and_seeds
 from genmix_transforms.generators.augmentation import POLICIES
-from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import check_free
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.randomness import noise
 from genmix_transforms.generators.stylegan.checks import (
@@ -162,7 +164,8 @@ class StyleGAN(Generator):
 
         ``side`` is :attr:`network_resolution`.
         """
-        return self._network
+        network: StyleGANNetwork = self._network
+        return network
 
     @property
     def network_resolution(self) -> int:
@@ -178,7 +181,7 @@ class StyleGAN(Generator):
     def with_network(self, network: torch.nn.Module) -> "StyleGAN":
         """The same StyleGAN with other weights: it shares ``network``, and has a provenance of its own."""
         other = copy.copy(self)
-        other._network = network  # type: ignore[assignment]
+        other._network = network
         other.discriminator = None
         other.provenance = dict(self.provenance)
         return other

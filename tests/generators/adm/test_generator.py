@@ -434,7 +434,7 @@ def test_the_average_on_the_cpu_is_the_same(tiny_adm: TinyADM, discs: Patches, t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 25}, r"ADM.fit: discs has 24 images, fewer than a batch of 25"),
+        ({"batch_size": 4, "accumulate": 5}, "a batch of 4 cannot be shared into 5 parts in each of 1 processes"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"dropout": 0.1}, "ADM.fit: no such option: dropout; did you mean label_dropout"),
     ],

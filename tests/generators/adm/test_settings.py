@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.settings import ADMNetworkSettings, ADMSettings, ClassifierSettings, resolve
 
@@ -68,14 +67,9 @@ def test_values_that_cannot_work(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("null_class", "given", "dropout"), [(False, None, 0), (False, 0, 0), (True, None, 0.1), (True, 0.3, 0.3)]
 )
-def test_label_dropout_goes_with_the_row_for_no_class(
-    tiny_patches: Any, null_class: bool, given: float | None, dropout: float
-) -> None:
-    chosen = settings(label_dropout=given, batch_size=8)
-    assert (
-        resolve(chosen, null_class=null_class, dataset=tiny_patches(), warm_start=False, processes=1).label_dropout
-        == dropout
-    )
+def test_label_dropout_goes_with_the_row_for_no_class(null_class: bool, given: float | None, dropout: float) -> None:
+    resolved = resolve(settings(label_dropout=given), null_class=null_class, warm_start=False, processes=1)
+    assert resolved.label_dropout == dropout
 
 
 @pytest.mark.parametrize(
@@ -92,13 +86,11 @@ def test_label_dropout_goes_with_the_row_for_no_class(
         ({"label_dropout": 0.0}, True, "which label_dropout 0 would never teach"),
     ],
 )
-def test_settings_that_do_not_fit_network_data_or_processes(
-    tiny_patches: Any, options: dict[str, Any], null_class: bool, message: str
+def test_settings_that_do_not_fit_the_network_or_the_processes(
+    options: dict[str, Any], null_class: bool, message: str
 ) -> None:
-    patches: PatchDataset = tiny_patches()
-    chosen = settings(**{"batch_size": 8, **options})
     with pytest.raises(InputError, match=message):
-        resolve(chosen, null_class=null_class, dataset=patches, warm_start=False, processes=2)
+        resolve(settings(**{"batch_size": 8, **options}), null_class=null_class, warm_start=False, processes=2)
 
 
 def test_the_networks_options() -> None:

@@ -76,10 +76,8 @@ def test_fit_saves_what_it_returns(tiny_patches: Patches, tmp_path: Path) -> Non
     loaded = load_generator(tmp_path)
     assert loaded.weights_hash == generator.weights_hash
     assert loaded.provenance == generator.provenance
-    assert loaded.provenance["training_set"] == {
-        "fingerprint": tiny_patches().fingerprint,
-        "class_counts": {"cyst": 12, "metastasis": 12},
-    }
+    assert loaded.provenance["training_set"] == tiny_patches().training_set()
+    assert loaded.provenance["settings"]["learning_rate"] == 0.0002
     assert torch.equal(loaded.sample([0, 1], [5, 5]), generator.sample([0, 1], [5, 5]))
 
 
@@ -125,11 +123,12 @@ def test_few_images_are_warned_of_with_numbers(tiny_patches: Patches, tmp_path: 
         ({"classes": ["a", "a"]}, "classes must be different names"),
         ({"classes": "cyst"}, "classes must be different names"),
         ({"channels": 0}, "channels must be a whole number, at least 1, got 0"),
-        ({"base_width": 0}, "base_width must be a whole number, at least 1"),
-        ({"latent_size": 0}, "latent_size must be a whole number, at least 1"),
+        ({"base_width": 0}, "DCGAN: base_width must be a whole number, from 1 to 8192, got 0"),
+        ({"latent_size": 0}, "latent_size must be a whole number, from 1 to 65536, got 0"),
         ({"bits": 12}, "bits must be 8 or 16, got 12"),
         ({"resolution": "64"}, "resolution must be a whole number, at least 1, got '64'"),
         ({"base_width": 4.5}, "base_width must be a whole number"),
+        ({"base_widht": 4}, "DCGAN: no such option: base_widht; did you mean base_width"),
         ({"classes": [1, 2]}, r"classes must be names, got \(1, 2\)"),
     ],
 )
@@ -160,16 +159,18 @@ def test_samples_that_cannot_be(labels: list[Any], seeds: list[Any], message: st
     ("options", "message"),
     [
         ({"preset": "fast"}, "preset must be one of dcgan, paper, got 'fast'"),
-        ({"learning_rate": 0}, "learning_rate must be positive"),
+        ({"learning_rate": 0}, "DCGAN.fit: learning_rate must be above 0 and at most 10, got 0"),
+        ({"learning_rate": 1e9}, "learning_rate must be above 0 and at most 10, got 1000000000.0"),
+        ({"batch_size": 100_000_000}, "batch_size must be a whole number, from 1 to 65536, got 100000000"),
         ({"ema_half_life": 0}, "ema_half_life must be positive"),
         ({"ema_half_life": float("nan")}, "ema_half_life must be positive, got nan"),
-        ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0 and at most 10, got nan"),
         ({"seed": -1}, "seed must be a whole number, from 0 to"),
-        ({"steps": 1.5}, "steps must be a whole number, at least 1, got 1.5"),
+        ({"steps": 1.5}, "steps must be a whole number, from 1 to 1000000000, got 1.5"),
         ({"checkpoint_every": 0}, "checkpoint_every must be a whole number, at least 1, got 0"),
         ({"device": "gpu"}, "no device 'gpu' here"),
-        ({"augment": ("blur",)}, "expected any of color, translation, cutout"),
-        ({"stepz": 3}, "no such option: stepz"),
+        ({"augment": ("blur",)}, "augment must be one of color, translation, cutout, got 'blur'"),
+        ({"stepz": 3}, "DCGAN.fit: no such option: stepz; did you mean steps"),
     ],
 )
 def test_fits_that_cannot_be(options: dict[str, Any], message: str, tiny_patches: Patches, tmp_path: Path) -> None:
