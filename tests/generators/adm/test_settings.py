@@ -45,7 +45,7 @@ def test_what_defines_a_run_is_what_it_was_in_the_first_release() -> None:
         ({"timesteps": "importance"}, "timesteps must be one of uniform, loss-second-moment"),
         ({"tune": "heads"}, "tune must be one of all, attention, lora"),
         ({"mixed_precision": "fp16"}, "mixed_precision must be one of no, bf16"),
-        ({"steps": 0}, "steps must be a whole number, from 1 to 1e\\+09, got 0"),
+        ({"steps": 0}, "steps must be a whole number, from 1 to 1000000000, got 0"),
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
         ({"accumulate": 0}, "accumulate must be a whole number, at least 1"),
         ({"lora_rank": 0}, "lora_rank must be a whole number, from 1 to 4096, got 0"),
@@ -75,11 +75,6 @@ def test_label_dropout_goes_with_the_row_for_no_class(null_class: bool, given: f
 @pytest.mark.parametrize(
     ("options", "null_class", "message"),
     [
-        (
-            {"batch_size": 25},
-            False,
-            "discs has 24 images, fewer than a batch of 25; give .* of at most 24",
-        ),
         ({"accumulate": 5}, False, "a batch of 8 cannot be shared into 5 parts in each of 2 processes"),
         ({"tune": "attention"}, False, "adapts a network that knows images already: give warm_start=True"),
         ({"label_dropout": 0.1}, False, 'needs a network with a row for "no class": make it with null_class=True'),
