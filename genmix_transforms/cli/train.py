@@ -7,7 +7,7 @@ import typer
 import typer.core
 import typer.main
 
-from genmix_transforms.cli import train_adm, train_stylegan, train_textual_inversion
+from genmix_transforms.cli import train_stylegan, train_textual_inversion
 from genmix_transforms.cli.command import Command, DryRun, print_config
 from genmix_transforms.cli.options import (
     AllData,
@@ -29,6 +29,9 @@ from genmix_transforms.generators.per_class import PerClass
 from genmix_transforms.generators.processes import own_device
 from genmix_transforms.generators.registry import generator_class, trainable_kinds
 
+ADM_CLASSIFIER = "adm-classifier"
+"""The command that trains something other than a generator."""
+
 PANELS = {"network": "Network", "training": "Training"}
 
 HELP = """Train {article} {name}.
@@ -46,13 +49,17 @@ class Kinds(typer.core.TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The kinds by name, then the commands that are no kinds."""
-        return sorted({*trainable_kinds(), *super().list_commands(ctx)})
+        return sorted({*trainable_kinds(), *super().list_commands(ctx), ADM_CLASSIFIER})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a kind."""
         found = super().get_command(ctx, cmd_name)
         if found is None and cmd_name in trainable_kinds():
             found = train_command(generator_class(cmd_name))
+        if cmd_name == ADM_CLASSIFIER:
+            from genmix_transforms.cli.train_adm_classifier import adm_classifier
+
+            found = command_of(adm_classifier, name=cmd_name)
         return found
 
 
@@ -70,8 +77,6 @@ def kinds() -> None:
 
 # Until their settings are fields.
 app.command("stylegan")(train_stylegan.stylegan)
-app.command("adm")(train_adm.adm)
-app.command("adm-classifier")(train_adm.adm_classifier)
 app.command("textual-inversion")(train_textual_inversion.textual_inversion)
 
 
