@@ -27,9 +27,8 @@ from torch.nn import functional as F
 
 from genmix_transforms.generators import StyleGAN
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
-from genmix_transforms.generators.stylegan.growth import channels_at, doublings
 from genmix_transforms.generators.stylegan.layers import initialise
-from genmix_transforms.generators.stylegan.schedule import GrowingSchedule
+from genmix_transforms.generators.stylegan.schedule import GrowingSchedule, channels_at, doublings
 from genmix_transforms.generators.stylegan.training import StyleGANTraining
 
 LAZY = 16

@@ -24,8 +24,8 @@ from torch import Tensor
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.generator import StyleGAN
-from genmix_transforms.generators.stylegan.growth import doublings, resolution_at
 from genmix_transforms.generators.stylegan.layers import initialise
+from genmix_transforms.generators.stylegan.schedule import doublings, resolution_at
 
 LUMA = (0.299, 0.587, 0.114)
 

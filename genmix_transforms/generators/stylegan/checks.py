@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.stylegan.mapping import CONDITIONINGS
+from genmix_transforms.generators.stylegan.network import CONDITIONINGS
 
 RESOLUTIONS = (16, 32, 64, 128, 256, 512, 1024)
 """Of the networks; images of other sizes are padded to the next."""

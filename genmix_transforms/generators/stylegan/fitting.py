@@ -16,10 +16,9 @@ from genmix_transforms.generators.augmentation import check_policy
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.stylegan.checks import check_group, check_start, check_training
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
-from genmix_transforms.generators.stylegan.growth import doublings, resolution_at
 from genmix_transforms.generators.stylegan.layers import initialise
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
-from genmix_transforms.generators.stylegan.schedule import PRESETS, GrowingSchedule
+from genmix_transforms.generators.stylegan.schedule import GrowingSchedule, doublings, resolution_at
 from genmix_transforms.generators.stylegan.training import StyleGANTraining
 from genmix_transforms.generators.training import train
 
@@ -27,6 +26,25 @@ if TYPE_CHECKING:
     from genmix_transforms.generators.stylegan.generator import StyleGAN
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named budget."""
+
+    steps: int  # optimiser iterations, each of both networks
+    batch_size: int  # images, all processes together
+    learning_rate: float  # of Adam up to 64 pixels; see learning_rate_factor
+    gamma: float | None  # weight of R1; None: from resolution and batch, see r1_weight
+
+
+PRESETS = {
+    # Karras et al.'s learning rate; a budget and an R1 that suit a few hundred images.
+    "stylegan": Preset(steps=20_000, batch_size=32, learning_rate=0.001, gamma=None),
+    # Lee et al. (arXiv 2405.20650), section 3.1: 70,000 iterations, batch 8, learning rate 0.001. The rest is as
+    # Karras et al. published it.
+    "paper": Preset(steps=70_000, batch_size=8, learning_rate=0.001, gamma=10.0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

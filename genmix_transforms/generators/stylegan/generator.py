@@ -2,7 +2,9 @@
 
 import copy
 import logging
+import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +153,10 @@ class StyleGAN(Generator):
 
     @classmethod
     def from_checkpoint(cls, file: str | Path, **options: Any) -> "StyleGAN":
-        """Read weights trained elsewhere: :func:`genmix_transforms.generators.stylegan.convert_stylegan`."""
-        from genmix_transforms.generators.stylegan.checkpoint import convert_stylegan
-
-        return convert_stylegan(file, **options)
+        """Deprecated; use :func:`genmix_transforms.generators.stylegan.convert_stylegan`."""
+        warnings.warn("StyleGAN.from_checkpoint is now convert_stylegan", DeprecationWarning, stacklevel=2)
+        converted: StyleGAN = import_module(__package__).convert_stylegan(file, **options)
+        return converted
 
     @property
     def network(self) -> StyleGANNetwork:

@@ -12,11 +12,9 @@ from genmix_transforms.generators.augmentation import diff_augment, draw_augment
 from genmix_transforms.generators.ema import MovingAverage
 from genmix_transforms.generators.state import Stateful
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
-from genmix_transforms.generators.stylegan.growth import fade_at, level_at, resolution_at
 from genmix_transforms.generators.stylegan.layers import double, halve
-from genmix_transforms.generators.stylegan.losses import discriminator_loss, generator_loss, r1_penalty
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
-from genmix_transforms.generators.stylegan.schedule import GrowingSchedule, learning_rate_factor, r1_weight
+from genmix_transforms.generators.stylegan.schedule import GrowingSchedule, fade_at, level_at, resolution_at
 
 if TYPE_CHECKING:
     from genmix_transforms.generators.stylegan.generator import StyleGAN
@@ -213,3 +211,52 @@ class StyleGANTraining:
         if self.adaptive:
             draw = thin_out(draw, p=self.adaptive.p, size=images.shape[-1])
         return diff_augment(images, draw, policy=self.augment).contiguous(memory_format=torch.channels_last)
+
+
+def discriminator_loss(real: Tensor, synthetic: Tensor) -> Tensor:
+    """``softplus(-D(x)) + softplus(D(G(z)))``, means over the batch, from logits ``(N,)``."""
+    return F.softplus(-real.float()).mean() + F.softplus(synthetic.float()).mean()
+
+
+def generator_loss(synthetic: Tensor) -> Tensor:
+    """The non-saturating ``softplus(-D(G(z)))``, mean over the batch, from logits ``(N,)``."""
+    return F.softplus(-synthetic.float()).mean()
+
+
+def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """The squared norm of the discriminator's gradient at real images, mean over the batch; differentiable.
+
+    Args:
+        logits: ``(N,)``, of ``images``, each of its own image alone but for the minibatch deviation.
+        images: ``(N, C, H, W)``, what the discriminator was given; its gradient is on.
+
+    Source: Mescheder, Geiger, Nowozin (arXiv 1801.04406), eq. (9), without the factor gamma / 2.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+_FASTER = {128: 1.5, 256: 2.0, 512: 3.0, 1024: 3.0}
+
+
+def learning_rate_factor(resolution: int) -> float:
+    """What the learning rate is multiplied by at a resolution (Karras et al. 2019, appendix C).
+
+    Example:
+        >>> learning_rate_factor(64), learning_rate_factor(128)
+        (1.0, 1.5)
+    """
+    return _FASTER.get(resolution, 1.0)
+
+
+def r1_weight(resolution: int, batch_size: int) -> float:
+    """A weight gamma of R1 that fits a resolution and a batch: ``0.0002 * resolution ** 2 / batch_size``.
+
+    The gradient's squared norm sums over the pixels, so that the weight grows with them. Source: Karras et al.,
+    "Training Generative Adversarial Networks with Limited Data" (arXiv 2006.06676), appendix C.
+
+    Example:
+        >>> round(r1_weight(256, 8), 3)
+        1.638
+    """
+    return 0.0002 * resolution**2 / batch_size

@@ -13,6 +13,7 @@ import torch
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators import PerClass, StyleGAN, load_generator
+from genmix_transforms.generators.stylegan.fitting import PRESETS
 from genmix_transforms.generators.stylegan.training import StyleGANTraining
 
 Patches = Callable[..., PatchDataset]
@@ -174,3 +175,9 @@ def test_a_run_of_another_network_is_not_gone_on_with(
         fit(tiny_stylegan(fmap_max=4), tiny_patches(), tmp_path)
     with pytest.raises(InputError, match=r"options.growing_share: None there, 0.5 now"):
         fit(tiny_stylegan(), tiny_patches(), tmp_path, growing_share=0.5)
+
+
+def test_the_presets_are_the_papers() -> None:
+    paper = PRESETS["paper"]
+    assert (paper.steps, paper.batch_size, paper.learning_rate, paper.gamma) == (70_000, 8, 0.001, 10.0)
+    assert PRESETS["stylegan"].learning_rate == 0.001

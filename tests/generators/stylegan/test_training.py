@@ -1,4 +1,4 @@
-"""One StyleGAN step: losses, R1 and its lazy form, growth, mixing, augmentation, and that it learns."""
+"""One StyleGAN step: losses, R1 and its lazy form, rates, growth, mixing, augmentation, and that it learns."""
 
 import math
 import os
@@ -22,7 +22,14 @@ from genmix_transforms.generators.pixels import to_signed_unit
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.layers import initialise
 from genmix_transforms.generators.stylegan.schedule import GrowingSchedule
-from genmix_transforms.generators.stylegan.training import StyleGANTraining
+from genmix_transforms.generators.stylegan.training import (
+    StyleGANTraining,
+    discriminator_loss,
+    generator_loss,
+    learning_rate_factor,
+    r1_penalty,
+    r1_weight,
+)
 
 TinyStyleGAN = Callable[..., StyleGAN]
 
@@ -405,3 +412,59 @@ def test_two_processes_track_the_same_means(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_losses_are_the_non_saturating_ones() -> None:
+    real, fake = torch.randn(7), torch.randn(7)
+    expected = -(torch.sigmoid(real).log() + (1 - torch.sigmoid(fake)).log()).mean()
+    assert discriminator_loss(real, fake).item() == pytest.approx(expected.item(), abs=1e-6)
+    assert generator_loss(fake).item() == pytest.approx(-torch.sigmoid(fake).log().mean().item(), abs=1e-6)
+    assert discriminator_loss(torch.tensor([200.0]), torch.tensor([-200.0])) == 0  # no overflow
+
+
+def test_r1_of_a_plane_and_of_a_bowl() -> None:
+    images = torch.randn(4, 2, 3, 3, requires_grad=True)
+    slope = torch.randn(2, 3, 3)
+    assert r1_penalty((images * slope).sum(dim=(1, 2, 3)), images).item() == pytest.approx(
+        slope.square().sum().item(), rel=1e-5
+    )
+    bowl = images.square().sum(dim=(1, 2, 3))  # gradient 2 x
+    penalty = r1_penalty(bowl, images)
+    assert penalty.item() == pytest.approx(4 * images.square().sum(dim=(1, 2, 3)).mean().item(), rel=1e-5)
+    penalty.backward()
+    assert images.grad is not None
+    assert torch.allclose(images.grad, 8 * images / len(images), atol=1e-5)
+
+
+def test_the_discriminators_weights_feel_r1() -> None:
+    """The derivative of the penalty in a weight, beside the difference of penalties."""
+    judge = StyleGANDiscriminator(resolution=8, fmap_base=16, fmap_max=4, minibatch_group=2).double()
+    initialise(judge, seed=0)
+    images, labels = torch.randn(4, 1, 8, 8, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
+
+    def penalty() -> Tensor:
+        own = images.clone().requires_grad_(True)
+        return r1_penalty(judge(own, labels), own)
+
+    penalty().backward()
+    for parameter in (judge.blocks[0].conv.weight, judge.blocks[0].conv_down.weight, judge.last.dense.weight):
+        assert parameter.grad is not None
+        direction = torch.randn_like(parameter)
+        with torch.no_grad():
+            parameter.add_(direction, alpha=1e-6)
+        above = penalty().item()
+        with torch.no_grad():
+            parameter.add_(direction, alpha=-2e-6)
+        below = penalty().item()
+        with torch.no_grad():
+            parameter.add_(direction, alpha=1e-6)
+        assert (parameter.grad * direction).sum().item() == pytest.approx((above - below) / 2e-6, rel=1e-3)
+
+
+def test_larger_images_learn_faster() -> None:
+    assert [learning_rate_factor(side) for side in (8, 64, 128, 256, 512, 1024)] == [1, 1, 1.5, 2, 3, 3]
+
+
+def test_r1_weighs_more_for_larger_images() -> None:
+    assert r1_weight(256, 32) == pytest.approx(0.4096)
+    assert r1_weight(64, 8) == pytest.approx(0.1024)
