@@ -21,9 +21,6 @@ from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_at
 LR_MULTIPLIER = 0.01
 """The mapping network learns at a hundredth of the others' rate (section C of the paper's appendix)."""
 
-CONDITIONINGS = ("multiply", "concatenate")
-"""How the class reaches the mapping network: multiplied into the latent, or beside it as in NVIDIA's network."""
-
 
 class MappingNetwork(nn.Module):
     """Latents ``(N, latent_size)`` and labels int64 ``(N,)`` to w ``(N, latent_size)``.
@@ -35,7 +32,7 @@ class MappingNetwork(nn.Module):
         latent_size: numbers in z and in w.
         layers: how many dense layers.
         classes: number of classes; with one there is no class vector.
-        conditioning: one of :data:`CONDITIONINGS`.
+        conditioning: how the class reaches it: "multiply" the latent, or "concatenate" it, as in NVIDIA's network.
     """
 
     def __init__(

@@ -10,14 +10,13 @@ from torch import Tensor
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.hashing import file_hash
-from genmix_transforms.generators.stylegan.adapting import adapt_stylegan
-from genmix_transforms.generators.stylegan.checks import RESOLUTIONS
 from genmix_transforms.generators.stylegan.convert.nvidia import ForeignWeights, read_nvidia
 from genmix_transforms.generators.stylegan.convert.ports import read_port
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
-from genmix_transforms.generators.stylegan.generator import StyleGAN
+from genmix_transforms.generators.stylegan.generator import StyleGAN, adapt_stylegan
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
 from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_at, doublings, resolution_at
+from genmix_transforms.generators.stylegan.settings import RESOLUTIONS
 from genmix_transforms.generators.weights_file import flatten, is_weights_file, read_weights
 
 log = logging.getLogger(__name__)
