@@ -21,8 +21,8 @@ import genmix_transforms
 from genmix_transforms import data, evaluation, generators
 from genmix_transforms.cli.main import app
 from genmix_transforms.generators.dcgan.training import PRESETS
-from genmix_transforms.generators.stylegan.fitting import PRESETS as STYLEGAN_PRESETS
 from genmix_transforms.generators.stylegan.schedule import GrowingSchedule, doublings
+from genmix_transforms.generators.stylegan.settings import StyleGANSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -294,7 +294,8 @@ def test_the_table_of_presets():
 
 def test_the_table_of_stylegans_presets():
     text = (DOCS / "how-to/train-a-generator.md").read_text(encoding="utf-8")
-    for name, preset in STYLEGAN_PRESETS.items():
+    for name in StyleGANSettings.PRESETS:
+        preset = StyleGANSettings.of({"preset": name}, name="docs")
         row = f"| `{name}` | {preset.steps:,} | {preset.batch_size} | {preset.learning_rate:g} | weight "
         assert row + ("from" if preset.gamma is None else f"{preset.gamma:g}") in text
 

@@ -8,7 +8,7 @@ import typer
 import typer.core
 import typer.main
 
-from genmix_transforms.cli import train_adm, train_stylegan, train_textual_inversion
+from genmix_transforms.cli import train_adm, train_textual_inversion
 from genmix_transforms.cli.options import (
     AllData,
     Channels,
@@ -74,7 +74,6 @@ def kinds() -> None:
 
 
 # Until their settings are fields.
-app.command("stylegan")(train_stylegan.stylegan)
 app.command("adm")(train_adm.adm)
 app.command("adm-classifier")(train_adm.adm_classifier)
 app.command("textual-inversion")(train_textual_inversion.textual_inversion)

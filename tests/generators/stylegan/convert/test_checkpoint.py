@@ -71,7 +71,7 @@ def test_sizes_are_recognised(official: Path) -> None:
         "latent_size": 8,
         "mapping_layers": 2,
         "conditioning": "multiply",
-        "psi": 0.7,
+        "psi": 1.0,
         "cutoff": 8,
         "bits": 8,
         "blurred_bias": False,
@@ -131,7 +131,7 @@ def test_state_dicts_however_they_are_wrapped(how: str, tmp_path: Path) -> None:
         torch.save(state, file, _use_new_zipfile_serialization=how != "legacy")
     generator = convert_stylegan(file)
     assert generator.provenance["converted"] == "huangzh13/StyleGAN.pytorch"
-    assert generator.norm_epsilon == 1e-5
+    assert generator.settings.norm_epsilon == 1e-5
     assert torch.equal(generator.network.synthesis.constant, state["g_synthesis.init_block.const"])
 
 
@@ -172,7 +172,7 @@ def test_what_a_user_should_know_is_said(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         generator = convert_stylegan(tmp_path / "g.model")
     assert generator.image_shape == (3, 16, 16)
-    assert generator.blurred_bias
+    assert generator.settings.blurred_bias
     assert "g.model: trained up to 16 pixels" in caplog.text
     assert generator.provenance["notes"] == [
         "trained up to 16 pixels; the blocks above were never used, and are left out"

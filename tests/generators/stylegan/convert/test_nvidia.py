@@ -72,7 +72,7 @@ def test_labels(nvidia: SimpleNamespace, tmp_path: Path) -> None:
     file = write(tmp_path / "a.pkl", nvidia.dump(nvidia.as_networks(arrays, judge, label_size=3)))
     generator = convert_stylegan(file)
     assert generator.classes == ("class-0", "class-1", "class-2")
-    assert generator.conditioning == "concatenate"
+    assert generator.settings.conditioning == "concatenate"
     latents, noise, labels = torch.randn(3, 8), noise_maps(3, 32), torch.tensor([2, 0, 1])
     with torch.no_grad():
         expected = nvidia.draw_images(arrays, latents, noise, labels=labels)
