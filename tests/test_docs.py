@@ -21,8 +21,8 @@ import genmix_transforms
 from genmix_transforms import data, evaluation, generators
 from genmix_transforms.cli.main import app
 from genmix_transforms.generators.dcgan.settings import DCGANSettings
-from genmix_transforms.generators.stylegan import schedule as stylegan_schedule
-from genmix_transforms.generators.stylegan.growth import doublings
+from genmix_transforms.generators.stylegan.schedule import GrowingSchedule, doublings
+from genmix_transforms.generators.stylegan.settings import StyleGANSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -304,7 +304,8 @@ def test_the_table_of_presets():
 
 def test_the_table_of_stylegans_presets():
     text = (DOCS / "how-to/train-a-generator.md").read_text(encoding="utf-8")
-    for name, preset in stylegan_schedule.PRESETS.items():
+    for name in StyleGANSettings.PRESETS:
+        preset = StyleGANSettings.of({"preset": name}, name="docs")
         row = f"| `{name}` | {preset.steps:,} | {preset.batch_size} | {preset.learning_rate:g} | weight "
         assert row + ("from" if preset.gamma is None else f"{preset.gamma:g}") in text
 
@@ -314,7 +315,7 @@ def test_the_table_of_stylegans_growth():
     rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$", text, flags=re.MULTILINE)
     assert [int(side) for side, *_ in rows] == [16, 32, 64, 128, 256, 512, 1024]
     for side, *rest in rows:
-        growing = stylegan_schedule.GrowingSchedule(start=1, full=doublings(int(side)), images=560_000)
+        growing = GrowingSchedule(start=1, full=doublings(int(side)), images=560_000)
         table = growing.table()
         assert rest == [str(len(table)), f"{growing.phase_images:,.0f}", f"{table[-1][0]:,}"]
 

@@ -7,7 +7,7 @@ import typer
 import typer.core
 import typer.main
 
-from genmix_transforms.cli import train_stylegan, train_textual_inversion
+from genmix_transforms.cli import train_textual_inversion
 from genmix_transforms.cli.command import Command, DryRun, print_config
 from genmix_transforms.cli.options import (
     AllData,
@@ -76,7 +76,6 @@ def kinds() -> None:
 
 
 # Until their settings are fields.
-app.command("stylegan")(train_stylegan.stylegan)
 app.command("textual-inversion")(train_textual_inversion.textual_inversion)
 
 

@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators import StyleGAN, fill_bank, load_generator
 from genmix_transforms.generators.stylegan import convert_stylegan
+from genmix_transforms.generators.stylegan.convert.checkpoint import widths_to_fmap
+from genmix_transforms.generators.stylegan.schedule import channels_at
 
 BLUR = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])[None, None] / 16
 
@@ -67,7 +71,7 @@ def test_sizes_are_recognised(official: Path) -> None:
         "latent_size": 8,
         "mapping_layers": 2,
         "conditioning": "multiply",
-        "psi": 0.7,
+        "psi": 1.0,
         "cutoff": 8,
         "bits": 8,
         "blurred_bias": False,
@@ -78,7 +82,8 @@ def test_sizes_are_recognised(official: Path) -> None:
 
 
 def test_the_converted_folder_is_the_same_generator_and_fills_a_bank(official: Path, tmp_path: Path) -> None:
-    generator = StyleGAN.from_checkpoint(official, classes=["cyst"])
+    with pytest.warns(DeprecationWarning, match="is now convert_stylegan"):
+        generator = StyleGAN.from_checkpoint(official, classes=["cyst"])
     generator.save_pretrained(tmp_path / "run")
     loaded = load_generator(tmp_path / "run")
     assert isinstance(loaded, StyleGAN)
@@ -126,7 +131,7 @@ def test_state_dicts_however_they_are_wrapped(how: str, tmp_path: Path) -> None:
         torch.save(state, file, _use_new_zipfile_serialization=how != "legacy")
     generator = convert_stylegan(file)
     assert generator.provenance["converted"] == "huangzh13/StyleGAN.pytorch"
-    assert generator.norm_epsilon == 1e-5
+    assert generator.settings.norm_epsilon == 1e-5
     assert torch.equal(generator.network.synthesis.constant, state["g_synthesis.init_block.const"])
 
 
@@ -167,7 +172,7 @@ def test_what_a_user_should_know_is_said(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         generator = convert_stylegan(tmp_path / "g.model")
     assert generator.image_shape == (3, 16, 16)
-    assert generator.blurred_bias
+    assert generator.settings.blurred_bias
     assert "g.model: trained up to 16 pixels" in caplog.text
     assert generator.provenance["notes"] == [
         "trained up to 16 pixels; the blocks above were never used, and are left out"
@@ -299,3 +304,21 @@ def test_a_checkpoint_of_other_images_does_not_train_on_these(
     generator = convert_stylegan(official, classes=["cyst", "metastasis"])
     with pytest.raises(InputError, match=r"made for 3 x 32 x 32 .* the data has 1 x 16 x 16"):
         generator.fit(tiny_patches(), out=tmp_path / "run", warm_start=True)
+
+
+@given(base=st.integers(1, 20_000), most=st.integers(1, 600), levels=st.integers(3, 9))
+def test_every_network_is_recognised_by_its_widths(base: int, most: int, levels: int) -> None:
+    widths = [channels_at(level, fmap_base=base, fmap_max=most) for level in range(levels)]
+    found_base, found_most = widths_to_fmap(widths)
+    assert [channels_at(level, fmap_base=found_base, fmap_max=found_most) for level in range(levels)] == widths
+
+
+def test_the_published_widths() -> None:
+    assert widths_to_fmap([512, 512, 512, 512, 256, 128, 64, 32, 16]) == (8192, 512)
+    assert widths_to_fmap([512, 512, 512, 512]) == (8192, 512)
+
+
+@pytest.mark.parametrize("widths", [[8, 16], [16, 8, 6], [8, 8, 2], [4, 4, 4, 1, 1, 4]])
+def test_widths_that_do_not_halve(widths: list[int]) -> None:
+    with pytest.raises(InputError, match="do not halve as StyleGAN's do"):
+        widths_to_fmap(widths)

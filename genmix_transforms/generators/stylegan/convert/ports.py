@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.stylegan.foreign import ForeignWeights, check_tensor
-from genmix_transforms.generators.stylegan.growth import SMALLEST, resolution_at
+from genmix_transforms.generators.stylegan.convert.nvidia import FIRST_FUSED, LARGEST, ForeignWeights, check_tensor
 from genmix_transforms.generators.stylegan.layers import HE_GAIN
-from genmix_transforms.generators.stylegan.mapping import LR_MULTIPLIER
-from genmix_transforms.generators.stylegan.nvidia import FIRST_FUSED, LARGEST
+from genmix_transforms.generators.stylegan.network import LR_MULTIPLIER
+from genmix_transforms.generators.stylegan.schedule import SMALLEST, resolution_at
 
 ROSINALITY = "rosinality/style-based-gan-pytorch"
 HUANGZH13 = "huangzh13/StyleGAN.pytorch"

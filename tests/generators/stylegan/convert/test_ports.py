@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators.stylegan.convert.ports import HUANGZH13, LERNAPPARAT, ROSINALITY, read_port
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
-from genmix_transforms.generators.stylegan.ports import HUANGZH13, LERNAPPARAT, ROSINALITY, read_port
 
 State = dict[str, Tensor]
 BLUR = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16

@@ -1,40 +1,28 @@
 """Weights of StyleGANs trained elsewhere: NVIDIA's pickles, PyTorch ports' state dicts; no object is unpickled."""
 
 import logging
-import pickle
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.errors import InputError
 from genmix_transforms.files.hashing import file_hash
-from genmix_transforms.generators.stylegan.adapting import adapt_stylegan
-from genmix_transforms.generators.stylegan.checks import RESOLUTIONS
+from genmix_transforms.generators.stylegan.convert.nvidia import ForeignWeights, read_nvidia
+from genmix_transforms.generators.stylegan.convert.ports import read_port
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
-from genmix_transforms.generators.stylegan.foreign import ForeignWeights, widths_to_fmap
-from genmix_transforms.generators.stylegan.generator import StyleGAN
-from genmix_transforms.generators.stylegan.growth import SMALLEST, doublings, resolution_at
+from genmix_transforms.generators.stylegan.generator import StyleGAN, adapt_stylegan
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
-from genmix_transforms.generators.stylegan.nvidia import read_nvidia
-from genmix_transforms.generators.stylegan.ports import read_port
+from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_at, doublings, resolution_at
+from genmix_transforms.generators.stylegan.settings import RESOLUTIONS
+from genmix_transforms.generators.weights_file import flatten, is_weights_file, read_weights
 
 log = logging.getLogger(__name__)
 
-TORCH_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How torch.save began its files before they were zip archives: a pickle of one large number."""
-
 LATENTS = 10_000
 """Drawn for the mean w of a file that has none: of all classes together, but at least a hundred of each."""
-
-
-LONGEST_NAME = 1000
-"""Characters; what is deeper in nested dicts is not looked at."""
 
 
 def convert_stylegan(
@@ -69,14 +57,13 @@ def convert_stylegan(
     file = Path(file)
     if isinstance(classes, str):
         raise InputError(f"convert stylegan: classes must be names in a list, got the text {classes!r}")
-    if not file.is_file():
-        raise MissingPathError(f"{file}: no such file")
-    with open(file, "rb") as content:
-        start = content.read(len(TORCH_MAGIC))
-    of_torch = start.startswith(b"PK") or start == TORCH_MAGIC or file.suffix == ".safetensors"
+    of_torch = is_weights_file(file)
+    content = flatten(read_weights(file, mmap=True)) if of_torch else []
     weights = None if of_torch else read_nvidia(file)
     try:
-        weights = weights or read_port(_tensors(file), size=file.stat().st_size)
+        if weights is None:
+            tensors = {name: value for name, value in content if isinstance(value, Tensor)}
+            weights = read_port(tensors, size=file.stat().st_size)
         generator = _built(weights, classes)
         generator.provenance = {"converted": weights.source, "file": f"sha256:{file_hash(file)}"}
         if weights.notes:
@@ -90,6 +77,25 @@ def convert_stylegan(
     for note in weights.notes:
         log.warning("%s: %s", file, note)
     return generator
+
+
+def widths_to_fmap(widths: Sequence[int]) -> tuple[int, int]:
+    """``fmap_base`` and ``fmap_max`` of a network, from the channels at 4, 8, ... pixels.
+
+    Raises:
+        InputError: channels that do not halve as StyleGAN's do.
+
+    Example:
+        >>> widths_to_fmap([512, 512, 512, 512, 256])
+        (8192, 512)
+    """
+    most = max(widths)
+    # A block's width is the base halved so often, rounded down, but one at least.
+    base = max((width << (level + 1) for level, width in enumerate(widths) if width > 1), default=1)
+    expected = [channels_at(level, fmap_base=base, fmap_max=most) for level in range(len(widths))]
+    if expected != list(widths):
+        raise InputError(f"its channels ({', '.join(map(str, widths))} from 4 pixels on) do not halve as StyleGAN's do")
+    return base, most
 
 
 def _built(weights: ForeignWeights, classes: Sequence[str] | None) -> StyleGAN:
@@ -165,48 +171,3 @@ def _set_mean_w(generator: StyleGAN) -> None:
     latents = torch.randn(count, network.latent_size, generator=torch.Generator().manual_seed(0))
     for label in range(len(generator.classes)):
         network.mean_w[label] = network.mapping(latents, torch.full((count,), label)).mean(dim=0)
-
-
-def _tensors(file: Path) -> dict[str, Tensor]:
-    """Every tensor of a file of PyTorch's, by name."""
-    return {name: value for name, value in _flatten(_content(file)) if isinstance(value, Tensor)}
-
-
-def _content(file: Path) -> Any:
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        zipped = zipfile.is_zipfile(file)
-        if zipped:
-            with zipfile.ZipFile(file) as archive:
-                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                    raise InputError("a compressed archive, which torch.save does not write")
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
-    except safetensors.SafetensorError as error:
-        raise InputError(f"not a whole safetensors file ({error})") from error
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            "holds more than tensors, and unpickling objects can run code: nothing in it was run. "
-            "Save its state_dict() alone, where you trust it, and convert that"
-        ) from error
-    except InputError:
-        raise
-    except Exception as error:  # whatever PyTorch says to a damaged file
-        raise InputError(f"not a readable PyTorch file ({type(error).__name__}: {str(error)[:200]})") from error
-
-
-def _flatten(content: Any) -> Iterator[tuple[str, Any]]:
-    """What is in nested dicts, by names joined with dots. A dict that is in there twice counts once.
-
-    Otherwise a small file whose dicts hold each other many times over would keep us busy for years.
-    """
-    seen: set[int] = set()
-    todo = [("", content)]
-    while todo:
-        name, value = todo.pop()
-        if not isinstance(value, Mapping):
-            yield name, value
-        elif id(value) not in seen:
-            seen.add(id(value))
-            keys = [key for key in value if isinstance(key, str) and len(name) + len(key) < LONGEST_NAME]
-            todo.extend((f"{name}.{key}" if name else key, value[key]) for key in reversed(keys))

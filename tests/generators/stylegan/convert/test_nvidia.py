@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.stylegan import convert_stylegan
-from genmix_transforms.generators.stylegan.nvidia import read_nvidia
+from genmix_transforms.generators.stylegan.convert.nvidia import ForeignWeights, check_tensor, read_nvidia
+from genmix_transforms.generators.stylegan.network import StyleGANNetwork
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -71,7 +72,7 @@ def test_labels(nvidia: SimpleNamespace, tmp_path: Path) -> None:
     file = write(tmp_path / "a.pkl", nvidia.dump(nvidia.as_networks(arrays, judge, label_size=3)))
     generator = convert_stylegan(file)
     assert generator.classes == ("class-0", "class-1", "class-2")
-    assert generator.conditioning == "concatenate"
+    assert generator.settings.conditioning == "concatenate"
     latents, noise, labels = torch.randn(3, 8), noise_maps(3, 32), torch.tensor([2, 0, 1])
     with torch.no_grad():
         expected = nvidia.draw_images(arrays, latents, noise, labels=labels)
@@ -182,3 +183,24 @@ def test_a_damaged_file_raises_nothing_but_an_input_error(
         nothing_runs(read_nvidia, write(tmp_path / "a.pkl", bytes(content)))
     with contextlib.suppress(InputError):
         convert_stylegan(tmp_path / "a.pkl")
+
+
+def test_growth_and_heads() -> None:
+    state = StyleGANNetwork(resolution=32, latent_size=4, fmap_base=32, mapping_layers=1).state_dict()
+    assert ForeignWeights("a", state).full_growth == 3
+    assert ForeignWeights("a", state).levels_without_rgb == []
+    del state["synthesis.to_rgb.1.weight"]
+    assert ForeignWeights("a", state).levels_without_rgb == [1]
+
+
+def test_tensors_are_copied_and_checked() -> None:
+    tensor = torch.ones(2, dtype=torch.float16)
+    copy = check_tensor(tensor, name="a")
+    assert copy.dtype == torch.float32
+    same = torch.ones(2)
+    check_tensor(same, name="a").zero_()
+    assert same.sum() == 2
+    with pytest.raises(InputError, match=r"a: expected weights, got torch\.int64"):
+        check_tensor(torch.ones(2, dtype=torch.int64), name="a")
+    with pytest.raises(InputError, match="a: holds values that are not finite"):
+        check_tensor(torch.tensor([1.0, float("inf")]), name="a")

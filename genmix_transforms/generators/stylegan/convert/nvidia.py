@@ -2,11 +2,11 @@
 
 A file is a pickle of three networks: the generator, the discriminator, and the generator with averaged weights. A
 network is a dict: the variables by name, the networks it is made of (mapping and synthesis), the options it was made
-with, and its program text, which is not looked at. :mod:`genmix_transforms.generators.stylegan.restricted_pickle` reads
-them.
+with, and its program text, which is not looked at.
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.stylegan.foreign import ForeignWeights, check_tensor
-from genmix_transforms.generators.stylegan.growth import SMALLEST
-from genmix_transforms.generators.stylegan.restricted_pickle import Stored, StoredArray, read_pickle
+from genmix_transforms.generators.stylegan.convert.restricted_pickle import Stored, StoredArray, read_pickle
+from genmix_transforms.generators.stylegan.layers import EPSILON
+from genmix_transforms.generators.stylegan.schedule import SMALLEST
 
 SOURCE = "NVIDIA's StyleGAN"
 
@@ -47,6 +47,53 @@ PUBLISHED = {
     "blur_filter": [1, 2, 1],
 }
 """Options of the generator that change what its weights mean."""
+
+
+@dataclass
+class ForeignWeights:
+    """What a file of somebody else's holds.
+
+    Attributes:
+        source: whose layout it was.
+        network: tensors by the names of :class:`StyleGANNetwork`; without ``mean_w``, ``growth`` or the ``to_rgb`` of
+            lower resolutions where the file has none.
+        discriminator: tensors by the names of :class:`StyleGANDiscriminator`; None where the file has none that fits.
+        norm_epsilon: of its instance norms.
+        notes: what a user should know of the file.
+    """
+
+    source: str
+    network: dict[str, Tensor]
+    discriminator: dict[str, Tensor] | None = None
+    norm_epsilon: float = EPSILON
+    notes: tuple[str, ...] = ()
+
+    @property
+    def full_growth(self) -> int:
+        """Doublings beyond 4 pixels."""
+        return (
+            sum(re.fullmatch(r"synthesis\.layers\.\d+\.style\.bias", name) is not None for name in self.network) // 2
+            - 1
+        )
+
+    @property
+    def levels_without_rgb(self) -> list[int]:
+        """Resolutions, as doublings, at which the network cannot make an image."""
+        return [level for level in range(self.full_growth) if f"synthesis.to_rgb.{level}.weight" not in self.network]
+
+
+def check_tensor(tensor: Tensor, *, name: str) -> Tensor:
+    """A weight as float32, in memory of its own.
+
+    Raises:
+        InputError: values that are no finite numbers.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        raise InputError(f"{name}: expected weights, got {tensor.dtype} of shape {tuple(tensor.shape)}")
+    tensor = tensor.to(torch.float32, copy=True).contiguous()
+    if not torch.isfinite(tensor).all():
+        raise InputError(f"{name}: holds values that are not finite")
+    return tensor
 
 
 def read_nvidia(path: str | Path) -> ForeignWeights:

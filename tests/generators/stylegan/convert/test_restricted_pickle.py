@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.stylegan.restricted_pickle import (
+from genmix_transforms.generators.stylegan.convert.restricted_pickle import (
     KNOWN,
     LONGEST_TEXT,
     MOST_STEPS,
