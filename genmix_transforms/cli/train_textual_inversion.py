@@ -157,8 +157,7 @@ def textual_inversion(
     from genmix_transforms.generators.processes import own_device
     from genmix_transforms.generators.textual_inversion.base_model import find_base_model
     from genmix_transforms.generators.textual_inversion.prompts import choose_templates
-    from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
-    from genmix_transforms.generators.textual_inversion.settings import TrainingSettings
+    from genmix_transforms.generators.textual_inversion.settings import SamplerSettings, TrainingSettings
 
     check_output_folder(out)
     own_device(device)

@@ -2,9 +2,8 @@
 
 from genmix_transforms.generators.textual_inversion.base_model import BaseSource, find_base_model, open_base_model
 from genmix_transforms.generators.textual_inversion.generator import TextualInversion
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
-from genmix_transforms.generators.textual_inversion.settings import TrainingSettings
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.settings import SamplerSettings, TrainingSettings
 from genmix_transforms.generators.textual_inversion.start_images import StartImages
 
 __all__ = [

@@ -19,7 +19,7 @@ from genmix_transforms.generators.training import train
 
 if TYPE_CHECKING:
     from genmix_transforms.generators.textual_inversion.generator import TextualInversion
-    from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
+    from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 
 
 def fit_textual_inversion(

@@ -20,6 +20,8 @@ from genmix_transforms.generators.base import (
     resolve_source,
     write_config,
 )
+from genmix_transforms.generators.folder import CONFIG
+from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.state import weights_hash
 from genmix_transforms.generators.textual_inversion.base_model import (
     PAPER_MODEL,
@@ -27,26 +29,24 @@ from genmix_transforms.generators.textual_inversion.base_model import (
     find_base_model,
     open_base_model,
 )
-from genmix_transforms.generators.textual_inversion.checkpoint import from_embeddings
-from genmix_transforms.generators.textual_inversion.class_rows import check_embeddings
-from genmix_transforms.generators.textual_inversion.drawing import draw_pixels
+from genmix_transforms.generators.textual_inversion.embeddings_file import read_class_embeddings
 from genmix_transforms.generators.textual_inversion.fitting import fit_textual_inversion
 from genmix_transforms.generators.textual_inversion.folder import (
     check_reserved,
+    load_learned,
+    open_recorded,
     read_provenance,
+    record_of,
     save_learned,
     save_place,
 )
-from genmix_transforms.generators.textual_inversion.grey import ChannelSpread
-from genmix_transforms.generators.textual_inversion.initial_rows import check_initial_words, initial_rows
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.loading import load_folder
-from genmix_transforms.generators.textual_inversion.lora import adapter_state
+from genmix_transforms.generators.textual_inversion.images import ChannelSpread, to_grey, to_patch_size
+from genmix_transforms.generators.textual_inversion.lora import adapter_state, load_adapter_state
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.prompts import check_template, choose_templates
-from genmix_transforms.generators.textual_inversion.recorded_base import record_of
-from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
-from genmix_transforms.generators.textual_inversion.sampling import make_scheduler
-from genmix_transforms.generators.textual_inversion.settings import TrainingSettings
+from genmix_transforms.generators.textual_inversion.rows import check_embeddings, check_initial_words, initial_rows
+from genmix_transforms.generators.textual_inversion.sampling import draw_images, make_scheduler
+from genmix_transforms.generators.textual_inversion.settings import SamplerSettings, TrainingSettings
 from genmix_transforms.generators.textual_inversion.start_images import StartImages
 from genmix_transforms.generators.textual_inversion.tokens import (
     PlaceholderTokens,
@@ -269,7 +269,24 @@ class TextualInversion(Generator):
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images with :attr:`sampler`; see :meth:`Generator.sample`. A batch may be of several classes."""
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
-        return draw_pixels(self, labels, seeds)
+        real = self.start_images
+        images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
+        batches = draw_images(
+            self.model,
+            contexts=self.contexts(),
+            which=labels,
+            negative=self.negative_context(),
+            seeds=seeds,
+            settings=self.sampler,
+            start=real and (lambda places: real.latents(self.model, labels[places], seeds[places])),
+        )
+        for here, values in batches:
+            values = values.float().clamp(-1, 1)
+            if self.image_shape[0] == 1:
+                values, spread = to_grey(values)
+                self.channel_spread.add(spread.cpu())
+            images[here] = to_pixels(to_patch_size(values, self.image_shape[1]), self.pixel_dtype).cpu()
+        return images
 
     def fit(
         self,
@@ -356,7 +373,29 @@ class TextualInversion(Generator):
         config = read_config(folder)
         if config["kind"] != cls.kind:
             raise InputError(f"{source}: a {config['kind']} generator, not a {cls.kind}; load_generator takes any kind")
-        return load_folder(cls, folder, config["config"], base=base).to(device)
+        return cls._from_folder(folder, config["config"], base=base).to(device)
+
+    @classmethod
+    def _from_folder(
+        cls, folder: Path, config: dict[str, Any], *, base: str | Path | LatentDiffusion | None = None
+    ) -> "TextualInversion":
+        config = dict(config)
+        tokens, record = config.pop("tokens", None), config.pop("base", {})
+        config.pop("start_images", None)  # they do not travel with it
+        embeddings, adapters, provenance = load_learned(folder)
+        model, source = open_recorded(folder, record, given=base)
+        generator = cls(**config, base=model)
+        if tokens != generator.config["tokens"]:
+            raise InputError(f"{folder / CONFIG}: the tokens are {tokens}, and the classes {list(generator.classes)}")
+        if adapters:
+            # A base model that was lent keeps its U-Net as it is.
+            unet = copy.deepcopy(model.unet) if isinstance(base, LatentDiffusion) else model.unet
+            generator.model = model.with_unet(unet)
+            load_adapter_state(unet, adapters, name=str(folder))
+        generator.base = source  # by the recorded name, whatever the folder is called here
+        generator = generator.with_embeddings(embeddings)
+        generator.provenance = provenance
+        return generator
 
     @classmethod
     def from_embeddings(
@@ -367,8 +406,33 @@ class TextualInversion(Generator):
         revision: str | None = None,
         **options: Any,
     ) -> "TextualInversion":
-        """See :func:`from_embeddings`."""
-        return from_embeddings(files, base=base, revision=revision, **options)
+        """A generator of embeddings that others learned; their files are those that :func:`read_embeddings` reads.
+
+        A class's token is ours, ``<cyst>``, whatever the file calls it; what the file called it is kept in the
+        provenance.
+
+        Args:
+            files: for each class a file, or a folder with one, of one token.
+            base: the base model that they were learned for: a folder, a hub id, or an opened one.
+            revision: branch, tag or commit on the hub.
+            **options: others of :class:`TextualInversion`: resolution, channels, templates, modality, prompt, sampler,
+                bits.
+
+        Raises:
+            InputError: no files, files of something else or of several tokens, or embeddings of another width than the
+                base model's. The files are checked before the base model is opened.
+
+        Example:
+            >>> generator = TextualInversion.from_embeddings(
+            ...     {"cyst": "embeddings_gs-6099.pt"}, base="CompVis/ldm-text2im-large-256", prompt="a photo of {}"
+            ... )  # doctest: +SKIP
+        """
+        embeddings, provenance = read_class_embeddings(files)
+        vectors = {name: len(rows) for name, rows in embeddings.items()}
+        generator = cls(classes=tuple(files), base=base, revision=revision, vectors=vectors, **options)
+        generator = generator.with_embeddings(embeddings)
+        generator.provenance = provenance
+        return generator
 
     def initial_embeddings(self, seed: int) -> dict[str, Tensor]:
         """The vectors that a training with this seed begins with: see :func:`initial_rows`."""

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.pixels import to_signed_unit
-from genmix_transforms.generators.textual_inversion.grey import to_colour
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.resizing import to_native_size
+from genmix_transforms.generators.textual_inversion.images import to_colour, to_native_size
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 
 log = logging.getLogger(__name__)
 

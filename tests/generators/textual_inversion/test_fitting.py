@@ -17,8 +17,8 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Protocol, evaluate
 from genmix_transforms.generators import TextualInversion, fill_bank, load_generator
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.lora import adapter_parameters
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.training import TextualInversionTraining
 from tests.generators.textual_inversion.tiny_generators import make_ti
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from genmix_transforms.generators.textual_inversion import latents
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.latents import CachedPosteriors, Posteriors
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 
 IMAGES = torch.randint(0, 256, (11, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 INDEX = torch.tensor([3, 3, 10, 0])

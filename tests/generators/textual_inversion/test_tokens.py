@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.textual_inversion.embeddings_file import save_embeddings
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.tokens import (
     MAX_TOKENS,
     PlaceholderTokens,
