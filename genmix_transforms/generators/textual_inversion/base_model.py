@@ -14,9 +14,7 @@ from safetensors import SafetensorError
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.generators.textual_inversion.network import BaseSource, LatentDiffusion
-
-PAPER_MODEL = "CompVis/ldm-text2im-large-256"
-"""The model of Lee et al.: latent diffusion, trained on LAION-400M (Rombach et al., arXiv 2112.10752)."""
+from genmix_transforms.generators.textual_inversion.settings import PAPER_MODEL
 
 FAMILIES = {"LDMTextToImagePipeline": "ldm", "StableDiffusionPipeline": "stable-diffusion"}
 """The pipelines that embeddings can be learned for, as ``model_index.json`` names them."""

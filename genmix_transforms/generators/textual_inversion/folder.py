@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.atomic import write_json, write_tensors
 from genmix_transforms.files.checks import name_fault
-from genmix_transforms.generators.folder import CONFIG, TRAINING, WEIGHTS
+from genmix_transforms.generators.folder import CONFIG, TRAINING, WEIGHTS, read_weights, write_weights
+from genmix_transforms.generators.lora import ADAPTERS
 from genmix_transforms.generators.textual_inversion.base_model import find_base_model, open_base_model
 from genmix_transforms.generators.textual_inversion.embeddings_file import EMBEDDINGS, save_embeddings
-from genmix_transforms.generators.textual_inversion.lora import ADAPTERS
 from genmix_transforms.generators.textual_inversion.network import BaseSource, LatentDiffusion
 from genmix_transforms.generators.textual_inversion.tokens import placeholder
 
@@ -62,8 +61,7 @@ def save_learned(
     """
     earlier = _classes_of(folder / WEIGHTS)
     tensors = {f"{_EMBEDDING}{name}": rows for name, rows in embeddings.items()} | dict(adapters)
-    metadata = {"genmix_provenance": json.dumps(provenance)}
-    write_tensors(folder / WEIGHTS, tensors, metadata=metadata)
+    write_weights(folder / WEIGHTS, tensors, provenance=provenance)
     for name, rows in embeddings.items():
         save_embeddings(folder / name, placeholder(name), rows)
     for name in earlier - set(embeddings):  # of a generator that was here before; other people's files stay
@@ -99,33 +97,14 @@ def load_learned(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], di
     Raises:
         MissingPathError: there are none.
         InputError: not a whole file.
+        CorruptFileError: damaged.
     """
-    file = folder / WEIGHTS
-    if not file.exists():
-        raise MissingPathError(f"{file}: no such file; {folder} has a {CONFIG} but no weights")
-    try:
-        with safetensors.safe_open(file, framework="pt") as content:
-            provenance = json.loads((content.metadata() or {}).get("genmix_provenance", "{}"))
-        tensors = safetensors.torch.load_file(file)
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(f"{file}: not a whole safetensors file ({error})") from error
+    tensors, provenance = read_weights(folder / WEIGHTS)
     embeddings = {
         name.removeprefix(_EMBEDDING): tensor for name, tensor in tensors.items() if name.startswith(_EMBEDDING)
     }
-    return (
-        embeddings,
-        {name: tensor for name, tensor in tensors.items() if not name.startswith(_EMBEDDING)},
-        provenance,
-    )
-
-
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """The provenance alone; nothing where there is none."""
-    if not (folder / WEIGHTS).exists():
-        return {}
-    with safetensors.safe_open(folder / WEIGHTS, framework="pt") as content:
-        provenance: dict[str, Any] = json.loads((content.metadata() or {}).get("genmix_provenance", "{}"))
-    return provenance
+    adapters = {name: tensor for name, tensor in tensors.items() if not name.startswith(_EMBEDDING)}
+    return embeddings, adapters, provenance
 
 
 def save_place(folder: Path, source: BaseSource) -> None:

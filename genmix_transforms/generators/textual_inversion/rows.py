@@ -104,18 +104,13 @@ def check_initial_words(words: Mapping[str, str] | None, classes: Sequence[str],
         InputError: words for other classes, none at all, or such that the tokenizer does not know.
     """
     words = {} if words is None else words
-    if not isinstance(words, Mapping):
-        raise InputError(
-            "TextualInversion: initial_words must be {class: words}, such as {'cyst': 'dark cyst'}, "
-            f"got {words!r}; None: the classes' names"
-        )
     unknown = [str(name) for name in words if name not in classes]
     if unknown:
         raise InputError(
             f"TextualInversion: initial_words for {', '.join(unknown)}, and the classes are {', '.join(classes)}"
         )
     for name, text in words.items():
-        if not isinstance(text, str) or not text.strip():
+        if not text.strip():
             raise InputError(f"TextualInversion: initial_words of {name!r} must be a word or several, got {text!r}")
         if not token_ids(tokenizer, text):
             raise InputError(

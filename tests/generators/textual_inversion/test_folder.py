@@ -10,11 +10,12 @@ import safetensors.torch
 import torch
 from diffusers import StableDiffusionPipeline
 
-from genmix_transforms.errors import InputError, MissingPathError, OverwriteError
+from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError, OverwriteError
 from genmix_transforms.generators import TextualInversion, load_generator
+from genmix_transforms.generators.folder import WEIGHTS, read_provenance
 from genmix_transforms.generators.textual_inversion import folder as folder_module
 from genmix_transforms.generators.textual_inversion.base_model import BaseSource, find_base_model
-from genmix_transforms.generators.textual_inversion.folder import load_learned, read_provenance, save_learned
+from genmix_transforms.generators.textual_inversion.folder import load_learned, save_learned
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from tests.generators.textual_inversion.tiny_generators import make_ti
 from tests.generators.textual_inversion.tiny_pipelines import save_ldm
@@ -72,7 +73,7 @@ def test_adapters_stand_beside_and_go_with_the_generator(ldm: LatentDiffusion, t
     embeddings, found, provenance = load_learned(tmp_path)
     assert all(torch.equal(embeddings[name], rows[name]) for name in rows)
     assert found.keys() == adapters.keys()
-    assert provenance == read_provenance(tmp_path) == {"a": 1}
+    assert provenance == read_provenance(tmp_path / WEIGHTS) == {"a": 1}
     (file,) = (tmp_path / "unet_lora").iterdir()
     assert file.name == "pytorch_lora_weights.safetensors"
     assert torch.equal(safetensors.torch.load_file(file)["unet.x.lora_A.weight"], adapters["unet.x.lora_A.weight"])
@@ -102,7 +103,7 @@ def test_a_save_that_is_killed_leaves_vectors_and_provenance_of_one_moment(
     second = second.with_embeddings({name: rows + 1 for name, rows in second.embeddings.items()})
     moments = {1: first.embeddings, 2: second.embeddings}
     first.save_pretrained(tmp_path)
-    write = folder_module.write_tensors
+    write = folder_module.write_weights
     for kill_before in (1, 0):  # the copies for diffusers, then the file itself
         calls: list[Path] = []
 
@@ -113,7 +114,7 @@ def test_a_save_that_is_killed_leaves_vectors_and_provenance_of_one_moment(
             write(path, *args, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(folder_module, "write_tensors", kill)
+            patch.setattr(folder_module, "write_weights", kill)
             patch.setattr(folder_module, "save_embeddings", kill)
             with pytest.raises(KeyboardInterrupt):
                 (second if kill_before else first).save_pretrained(tmp_path, overwrite=True)
@@ -131,8 +132,12 @@ def test_folders_that_are_not_whole(ldm: LatentDiffusion, tmp_path: Path) -> Non
     weights.write_bytes(whole[:50])
     with pytest.raises(InputError, match=r"model\.safetensors: not a whole safetensors file"):
         load_generator(tmp_path)
+    damaged = bytearray(whole)
+    damaged[-3] ^= 1  # one bit of the last vector
+    weights.write_bytes(damaged)
+    with pytest.raises(CorruptFileError, match=r"model\.safetensors: damaged: .*do not match the checksum"):
+        load_generator(tmp_path)
     weights.unlink()
-    assert read_provenance(tmp_path) == {}
     with pytest.raises(MissingPathError, match=r"no such file; .* has a config\.json but no weights"):
         load_generator(tmp_path)
     weights.write_bytes(whole)

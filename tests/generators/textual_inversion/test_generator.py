@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators import TextualInversion, fill_bank, load_generator
-from genmix_transforms.generators.textual_inversion.lora import adapter_parameters, add_adapters
+from genmix_transforms.generators.lora import adapter_parameters, add_adapters
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from tests.generators.textual_inversion.tiny_generators import make_ti
 
@@ -124,7 +124,7 @@ def test_other_embeddings(generator: TextualInversion) -> None:
     assert other.sample([0, 1], [1, 2]).shape == (2, 1, 16, 16)
     with pytest.raises(InputError, match=r"of 'cyst' are of shape \(1, 8\); the base model tiny-ldm .* width 16"):
         generator.with_embeddings({**longer, "cyst": torch.zeros(1, 8)})
-    with pytest.raises(InputError, match="with the 80 vectors of class 'cyst' is .* tokens long"):
+    with pytest.raises(InputError, match="80 vectors of class 'cyst', and a prompt has room for 75"):
         generator.with_embeddings({**longer, "cyst": torch.zeros(80, 16)})
 
 
@@ -142,13 +142,19 @@ def test_other_embeddings(generator: TextualInversion) -> None:
         ({"modality": "<cyst>"}, "has a class's own token in it"),
         ({"sampler": {"negative_prompt": "cyst " * 90}}, "a prompt of 92 tokens, and the text encoder reads 77"),
         ({"sampler": {"steps": 2000}}, "2000 steps of ddim do not fit a diffusion of 1000 timesteps"),
-        ({"resolution": 0}, "resolution must be a whole number, at least 1"),
+        ({"resolution": 0}, "resolution must be a whole number, from 1 to 16384"),
         ({"channels": 2}, r"channels must be 1 \(grey\) or 3 \(colour\), got 2"),
         ({"bits": 12}, "bits must be 8 or 16, got 12"),
-        ({"vectors": 0}, "vectors .cyst. must be a whole number, at least 1"),
+        ({"vectors": 0}, "TextualInversion: vectors must be a whole number, from 1 to 75, got 0"),
+        ({"vectors": 1_000_000}, "vectors must be a whole number, from 1 to 75, got 1000000"),
+        ({"vectors": 1.5}, "vectors must be a whole number"),
+        ({"vectors": {"cyst": 1, "metastasis": 0}}, "vectors of metastasis must be a whole number"),
         ({"vectors": 74}, "with the 74 vectors of class '.*' is .* tokens long, .*give at most .* vectors, or shorter"),
         ({"vectors": 70, "prompt": "a long way to go to a scan of {}"}, "'a long way to go to a scan of {}' with"),
         ({"initial_words": {"b": "cyst"}}, "initial_words for b"),
+        ({"initial_words": "cyst"}, "initial_words must be a mapping from names to values, got 'cyst'"),
+        ({"initial_words": {"cyst": 3}}, "initial_words of cyst must be a text, got 3"),
+        ({"vector": 3}, "TextualInversion: no such option: vector; did you mean vectors?"),
         ({"templates": ["cyst"]}, r"a template needs exactly one \{\}"),
         ({"prompt": "cyst"}, r"a template needs exactly one \{\}"),
         ({"templates": ["{}"], "modality": "CT"}, "templates or a modality, not both"),

@@ -144,10 +144,8 @@ def test_words_that_are_given(ldm: LatentDiffusion) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("cyst", r"initial_words must be \{class: words\}.*got 'cyst'"),
         ({"c": "cyst"}, "initial_words for c, and the classes are a, b"),
         ({"a": " "}, "initial_words of 'a' must be a word or several, got ' '"),
-        ({"a": 3}, "must be a word or several, got 3"),
         ({"a": "cyst 囊肿"}, "does not know all of 'cyst 囊肿', the initial words of 'a'; give others"),
     ],
 )

@@ -353,5 +353,5 @@ def test_too_many_steps(ldm: LatentDiffusion, method: str, steps: int) -> None:
 
 
 def test_a_strength_needs_real_images(ldm: LatentDiffusion) -> None:
-    with pytest.raises(InputError, match="starts from real images .strength 0.5., and there are none: give the training set"):
+    with pytest.raises(InputError, match="real images .strength 0.5., and there are none: give the training set"):
         sample(ldm, [0], [1], strength=0.5)
