@@ -95,8 +95,8 @@ def adm(
     classifiers draw nothing by themselves, and their folder is diffusers' alone.
     """
     from genmix_transforms.generators.adm import ADM
-    from genmix_transforms.generators.adm.checkpoint import read_checkpoint
-    from genmix_transforms.generators.adm.folder import save_network
+    from genmix_transforms.generators.adm.convert import read_checkpoint
+    from genmix_transforms.generators.adm.network import save_network
     from genmix_transforms.generators.base import check_free
 
     check_free(out, overwrite=overwrite)
@@ -106,7 +106,7 @@ def adm(
         where = type(checkpoint.network).__name__
         typer.echo(f"{out}: an ADM {checkpoint.kind}, which {where}.from_pretrained opens")
         return
-    generator = ADM.of_checkpoint(checkpoint, classes=comma_separated(classes) or None)
+    generator = ADM.from_checkpoint(checkpoint, classes=comma_separated(classes) or None)
     generator.save_pretrained(out, overwrite=overwrite)
     _announce(generator, out)
 

@@ -125,7 +125,7 @@ def train_command(kind: type[Generator]) -> click.Command:
         if init is not None and kind.fine_tuning_preset is not None:
             training = {"preset": kind.fine_tuning_preset, **training}
         kind.training_settings.of(training, name=kind.kind)
-        network = kind.prepare_options(network, init=init)
+        network = kind.prepare_options(network, training=training, init=init)
         patches = open_training_set(
             data,
             size=size,

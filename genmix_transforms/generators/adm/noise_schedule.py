@@ -3,11 +3,15 @@
 import math
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.atomic import write_text
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.generators.adm.configuration import NOISE_SCHEDULES, ADMConfiguration
 
@@ -120,6 +124,18 @@ class NoiseSchedule:
         return (1 - self.alphas_cumprod_before) * (1 - self.betas).sqrt() / (1 - self.alphas_cumprod)
 
 
+def save_scheduler(folder: Path, configuration: ADMConfiguration) -> None:
+    """Write the noise schedule as diffusers' ancestral sampler with the same steps as ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scheduler: Any = DDPMScheduler(
+        num_train_timesteps=configuration.diffusion_steps,
+        trained_betas=NoiseSchedule.of(configuration).betas.tolist(),
+        variance_type="learned_range" if configuration.learn_sigma else "fixed_large",
+        timestep_spacing="linspace",
+    )
+    write_text(folder / "scheduler_config.json", scheduler.to_json_string())
+
+
 def spaced_timesteps(count: int, steps: int, *, spacing: str = "linspace") -> Tensor:
     """Which of ``count`` timesteps to keep: int64 ``(steps,)``, ascending.
 
@@ -136,6 +152,11 @@ def spaced_timesteps(count: int, steps: int, *, spacing: str = "linspace") -> Te
     if spacing == "leading":
         return torch.tensor([number * count // steps for number in range(steps)])
     raise InputError(f"spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}")
+
+
+def widest_float(device: str | torch.device) -> torch.dtype:
+    """float64, or float32 on the devices that have nothing wider (Apple's GPUs)."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
 
 
 def _shifted(left: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """The noise schedules, against the papers' formulas, and which timesteps are kept."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.adm import NoiseSchedule
-from genmix_transforms.generators.adm.schedule import spaced_timesteps
+from genmix_transforms.generators.adm import ADMConfiguration, NoiseSchedule
+from genmix_transforms.generators.adm.noise_schedule import save_scheduler, spaced_timesteps, widest_float
 
 LINEAR, COSINE = NoiseSchedule.named("linear"), NoiseSchedule.named("cosine")
 
@@ -103,3 +105,16 @@ def test_a_single_step_has_finite_numbers() -> None:
 def test_bad_input(call, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("learn_sigma", "variance"), [(True, "learned_range"), (False, "fixed_large")])
+def test_the_scheduler_says_what_ours_does(learn_sigma: bool, variance: str, tmp_path: Path) -> None:
+    save_scheduler(tmp_path / "scheduler", ADMConfiguration(learn_sigma=learn_sigma, diffusion_steps=500))
+    config = json.loads((tmp_path / "scheduler" / "scheduler_config.json").read_text())
+    assert (config["variance_type"], config["timestep_spacing"], config["clip_sample"]) == (variance, "linspace", True)
+    assert config["num_train_timesteps"] == len(config["trained_betas"]) == 500
+
+
+def test_tables_are_in_float32_where_a_device_has_nothing_wider() -> None:
+    assert widest_float("mps") == torch.float32
+    assert widest_float("cpu") == widest_float(torch.device("cuda", 1)) == torch.float64
