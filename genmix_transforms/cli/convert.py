@@ -148,9 +148,8 @@ def textual_inversion(
     from genmix_transforms.files.checks import check_output_folder
     from genmix_transforms.generators.base import check_free
     from genmix_transforms.generators.textual_inversion import TextualInversion
-    from genmix_transforms.generators.textual_inversion.base_model import PAPER_MODEL
     from genmix_transforms.generators.textual_inversion.embeddings_file import one_file_a_class
-    from genmix_transforms.generators.textual_inversion.settings import SamplerSettings
+    from genmix_transforms.generators.textual_inversion.settings import PAPER_MODEL, SamplerSettings
 
     check_output_folder(out)
     check_free(out, overwrite=overwrite)

@@ -151,14 +151,16 @@ class TextualInversion(Generator):
         self._check_sampler()
 
     @classmethod
-    def prepare_options(cls, options: Mapping[str, Any], *, init: str | Path | None = None) -> dict[str, Any]:
-        """Look for the base model, and with ``init`` refuse what that brings along; see :meth:`Generator.fit`."""
-        options = super().prepare_options(options)
+    def prepare_options(
+        cls, options: Mapping[str, Any], *, training: Mapping[str, Any] | None = None, init: str | Path | None = None
+    ) -> dict[str, Any]:
+        """Look for the base model before the data is read; with ``init``, refuse what that brings along."""
+        options = super().prepare_options(options, training=training, init=init)
         if init is None:
             base = find_base_model(options.get("base", PAPER_MODEL), revision=options.pop("revision", None))
             return {**options, "base": base}
-        if own := [name for name in options if name not in ("base", "sampler")]:
-            raise InputError(f"TextualInversion: {init} brings its own {', '.join(own)}; leave {', '.join(own)} out")
+        if own := ", ".join(name for name in options if name not in ("base", "sampler")):
+            raise InputError(f"TextualInversion: {init} brings its own {own}; leave {own} out")
         return options
 
     @classmethod
