@@ -7,7 +7,6 @@ import typer
 import typer.core
 import typer.main
 
-from genmix_transforms.cli import train_textual_inversion
 from genmix_transforms.cli.command import Command, DryRun, print_config
 from genmix_transforms.cli.options import (
     AllData,
@@ -73,10 +72,6 @@ app = typer.Typer(
 @app.callback()
 def kinds() -> None:
     """Train a generator on the training part of real patches. Run again, it goes on where it stopped."""
-
-
-# Until their settings are fields.
-app.command("textual-inversion")(train_textual_inversion.textual_inversion)
 
 
 def train_command(kind: type[Generator]) -> Any:

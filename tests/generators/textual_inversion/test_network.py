@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, LDMTextToImagePipeline, StableDiffusionPipeline, VQModel
 
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 
 
 @pytest.fixture(params=["ldm", "stable_diffusion"])

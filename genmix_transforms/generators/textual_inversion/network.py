@@ -7,17 +7,31 @@ likes (``StableDiffusionPipeline``, CLIP tokens). Both condition a U-Net on the 
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from genmix_transforms.generators.state import weights_hash
-from genmix_transforms.generators.textual_inversion.learned_rows import LearnedRows
+from genmix_transforms.generators.textual_inversion.rows import LearnedRows
 
-if TYPE_CHECKING:
-    from genmix_transforms.generators.textual_inversion.base_model import BaseSource
+
+@dataclass(frozen=True, kw_only=True)
+class BaseSource:
+    """Where a base model comes from.
+
+    Args:
+        name: the hub's id, or the folder's own name: never a path, which would tell of somebody's machine.
+        revision: the hub's commit; None for a folder.
+        folder: where it lies on this machine.
+    """
+
+    name: str
+    revision: str | None
+    folder: Path
 
 
 class LatentDiffusion(nn.Module):
