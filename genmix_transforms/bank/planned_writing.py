@@ -6,17 +6,20 @@ that is there has been done. The manifest lists the shards that are whole, and t
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from genmix_transforms.bank.kept_rows import KeptRows
 from genmix_transforms.bank.manifest import (
     INDEX,
     MAX_SHARDS,
     Fill,
     Manifest,
     ShardEntry,
-    is_shard_name,
+    holds_rows,
+    is_kept_name,
     now,
     read_manifest,
     refuse_unfinished,
@@ -34,8 +37,20 @@ from genmix_transforms.files.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-Advance = Callable[[int], object]
-"""Called with a number of images that are ready, to move the bar."""
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What one process is to make.
+
+    Args:
+        shards: their numbers, in order.
+        kept: rows that are made and in no shard yet; work that ignores them makes a stopped shard again.
+        advance: called with a number of images that are ready, to move the bar.
+    """
+
+    shards: Sequence[int]
+    kept: KeptRows
+    advance: Callable[[int], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +60,14 @@ class ShardPlan:
     Args:
         identity: a hash of all that determines the shards' bytes: work of the same identity goes on, where it stopped.
         counts: images in each shard, by its number, from 0.
-        make: makes the rows of a shard: of its number, and of a function to call as images become ready. Their
-            ``source`` is an index into the sources of the kind of bank that is written.
+        make: yields the rows of one shard after the other. A shard has been written when the next one is asked for.
+            The rows' ``source`` is an index into the sources of the kind of bank that is written.
         other: what a bank of another identity is, for messages: "of another seed".
     """
 
     identity: str
     counts: Sequence[int]
-    make: Callable[[int, Advance], Rows]
+    make: Callable[[Task], Generator[Rows, None, None]]
     other: str
 
 
@@ -105,12 +120,17 @@ def write_planned(
             desc=str(folder),
             disable=not progress or rank > 0,
         )
-        with bar:
-            for number in missing:
-                work.write(number, plan.make(number, bar.update))
+        kept = KeptRows(folder, identity=plan.identity, classes=kind.classes, share=(rank, processes))
+        task = Task(shards=missing, kept=kept, advance=bar.update)
+        # Closed, for what is made and not written to be kept, whatever has happened.
+        with bar, closing(plan.make(task)) as made:
+            for number, rows in zip(missing, made, strict=True):
+                work.write(number, rows)
                 if rank == 0:
                     work.publish_now_and_then()
-        if waiting := work.publish(partly=False):
+        waiting = work.publish(partly=False)
+        kept.remove(everyones=not waiting)
+        if waiting:
             raise UnfinishedBankError(
                 f"{folder}: this process's share is done; {waiting} of {len(plan.counts)} shards are still to come "
                 "from others. The last to finish completes the bank. If there are no others, take all shards: "
@@ -182,8 +202,8 @@ class _Work:
         """Shards that nobody has listed must be this work's; what a killed writer has left is removed."""
         has_bank = (self._folder / INDEX).exists()
         listed = {shard.file for shard in self._base.shards}
-        for name in sorted(file.name for file in self._folder.iterdir() if is_shard_name(file.name)):
-            own = shard_number(name) in self._fill.numbers
+        for name in sorted(file.name for file in self._folder.iterdir() if holds_rows(file.name)):
+            own = is_kept_name(name) or shard_number(name) in self._fill.numbers
             if name in listed or (own and fill_of(self._folder / name) == self._fill.identity):
                 listed.add(name)
             elif not (alone and has_bank):

@@ -37,6 +37,7 @@ class Generator(ABC):
 
     Attributes:
         kind: the name it goes by in ``config.json`` and on the command line.
+        mixes_classes: whether a batch may hold images of several classes; False: each class has its own network.
         classes: class names; a label is an index into them.
         image_shape: ``(C, H, W)`` of what it draws.
         pixel_dtype: uint8 or uint16.
@@ -44,6 +45,7 @@ class Generator(ABC):
     """
 
     kind: ClassVar[str]
+    mixes_classes: ClassVar[bool] = True
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     pixel_dtype: torch.dtype = torch.uint8
@@ -70,6 +72,11 @@ class Generator(ABC):
         Returns:
             ``(n, C, H, W)``, uint8 (uint16 for networks trained on 16 bits), on the CPU.
         """
+
+    @property
+    def sample_batch(self) -> int:
+        """How many images :meth:`sample` computes together; asked for a multiple, it computes none to throw away."""
+        return 64
 
     @abstractmethod
     def fit(self, dataset: PatchDataset, *, out: str | Path, **options: Any) -> "Generator":

@@ -123,6 +123,11 @@ class DCGAN(Generator):
         other.provenance = dict(self.provenance)
         return other
 
+    @property
+    def sample_batch(self) -> int:
+        """Images in one pass through the network."""
+        return CHUNK
+
     @torch.no_grad()
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`."""
