@@ -137,7 +137,8 @@ def fill_bank(
     def make(task: Task) -> Yields[Rows, None, None]:
         def drawn(count: int) -> None:
             task.advance(count)
-            task.kept.save_now_and_then(lambda: _rows(drawing.ready))
+            if drawing.ready:
+                task.kept.save_now_and_then(lambda: _rows(drawing.ready))
 
         drawing = ShardDrawing(generator, task.shards, plan.shard, ready=_kept(task, plan), drawn=drawn)
         try:
