@@ -213,6 +213,11 @@ class StyleGAN(Generator):
         other.settings = StyleGANNetworkSettings.of(changed, name="StyleGAN")
         return other
 
+    @property
+    def sample_batch(self) -> int:
+        """Images in one pass through the network."""
+        return self._chunk
+
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`. Latent and noise of an image both follow from its seed."""
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
