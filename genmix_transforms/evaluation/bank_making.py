@@ -184,12 +184,7 @@ def resized_bank(bank: SyntheticBank, size: int) -> SyntheticBank:
     _, height, width = bank.image_shape
     if (height, width) == (size, size):
         return bank
-    return SyntheticBank(
-        fit_images(bank.images, size),
-        bank.labels,
-        classes=bank.classes,
-        seeds=bank.seeds,
-        source=bank.source,
-        window=bank.window,
+    return bank.replace(
+        images=fit_images(bank.images, size),
         provenance=[{RESIZED_FROM: max(height, width), **source} for source in bank.sources],
     )

@@ -78,15 +78,7 @@ def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.devi
         )
     if bank.device == device:
         return bank
-    return SyntheticBank(
-        bank.images.to(device),
-        bank.labels.to(device),
-        classes=bank.classes,
-        seeds=bank.seeds,
-        source=bank.source,
-        window=bank.window,
-        provenance=bank.sources,
-    )
+    return bank.replace(images=bank.images.to(device), labels=bank.labels.to(device))
 
 
 def prepare(
