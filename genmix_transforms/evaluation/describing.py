@@ -15,7 +15,7 @@ from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import SPLITS, PatchDataset
 from genmix_transforms.evaluation.arms import Setting
 from genmix_transforms.evaluation.checks import Splits, bank_fingerprint, foreign
-from genmix_transforms.evaluation.pretrained import IMAGENET
+from genmix_transforms.evaluation.classifiers import IMAGENET
 from genmix_transforms.evaluation.protocol import Protocol
 
 _PART = re.compile(r" \((fold \d+, )?train\)$")

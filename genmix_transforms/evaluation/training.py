@@ -15,10 +15,9 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arms import ONLY_BANK, Setting, build_arm
 from genmix_transforms.evaluation.checks import Splits, prepare
-from genmix_transforms.evaluation.classifiers import build_classifier
+from genmix_transforms.evaluation.classifiers import build_classifier, last_layer
 from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.normalisation import Normalisation
-from genmix_transforms.evaluation.pretrained import last_layer
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.runs import Run, kept_probabilities
 from genmix_transforms.generators.processes import own_device
