@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from genmix_transforms.evaluation.arms import ARMS
     from genmix_transforms.evaluation.bank_making import Recipe, make_banks
+    from genmix_transforms.evaluation.checks import Fold
     from genmix_transforms.evaluation.comparison import evaluate, evaluate_folds
     from genmix_transforms.evaluation.figures import (
         confusion_figure,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         scores_figure,
         tsne_figure,
     )
-    from genmix_transforms.evaluation.folds import Fold
     from genmix_transforms.evaluation.memorisation import Nearness, measure_nearness
     from genmix_transforms.evaluation.presets import preset
     from genmix_transforms.evaluation.protocol import Protocol
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _HOME = {
     "ARMS": "genmix_transforms.evaluation.arms",
     "Nearness": "genmix_transforms.evaluation.memorisation",
-    "Fold": "genmix_transforms.evaluation.folds",
+    "Fold": "genmix_transforms.evaluation.checks",
     "Protocol": "genmix_transforms.evaluation.protocol",
     "Recipe": "genmix_transforms.evaluation.bank_making",
     "Results": "genmix_transforms.evaluation.results",

@@ -20,16 +20,15 @@ from genmix_transforms.evaluation.arms import (
     expand_arms,
     split_arm_name,
 )
-from genmix_transforms.evaluation.checks import Splits, check_arms, doubts, prepare, used_banks
-from genmix_transforms.evaluation.describing import (
+from genmix_transforms.evaluation.checks import Fold, Splits, check_arms, check_folds, doubts, prepare, used_banks
+from genmix_transforms.evaluation.protocol import Protocol
+from genmix_transforms.evaluation.provenance import (
     content_hash,
     describe_bank,
     describe_data,
     describe_protocol,
     versions,
 )
-from genmix_transforms.evaluation.folds import Fold, check_folds
-from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.results import Results
 from genmix_transforms.evaluation.runs import Run, RunCache, run_key
 from genmix_transforms.evaluation.sharing import take_turns
