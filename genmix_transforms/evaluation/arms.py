@@ -5,7 +5,8 @@ after a colon the name of the bank that it draws from, where there are several: 
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -280,3 +281,50 @@ ARMS = tuple(KINDS)
 
 DEFAULT_ARMS = ("baseline", "mixup", "blend", "genmix")
 """What is compared unless somebody says otherwise."""
+
+
+# Tuning: an arm that is searched beside one that is not wins by the search.
+
+TUNING_SEED = 2**31 - 1
+"""Of the trials' weights, data order and draws: none of the seeds whose scores are reported."""
+
+
+def trial_values(arm: str, count: int) -> tuple[float, ...]:
+    """The values that an arm tries: so many of its grid, its ends among them; none for a count of 0.
+
+    Example:
+        >>> trial_values("blend", 3), trial_values("genmix", 0)
+        ((0.1, 0.3, 0.5), ())
+    """
+    if not count:
+        return ()
+    grid = arm_kind(arm).grid
+    return tuple(grid[round(number * (GRID - 1) / (count - 1))] for number in range(count))
+
+
+def with_value(protocol: Protocol, arm: str, value: float | None) -> Protocol:
+    """The protocol of a run that is not tuned further: with that value of the arm's option, or, for None, its own.
+
+    Example:
+        >>> with_value(Protocol(tune=3), "blend", 0.1).blend_share
+        0.1
+    """
+    if value is None:
+        return replace(protocol, tune=0)
+    knob = arm_kind(arm).knob
+    whole = next(field.type for field in fields(protocol) if field.name == knob) is int
+    changes: dict[str, Any] = {knob: int(value) if whole else value}
+    return replace(protocol, tune=0, **changes)
+
+
+def choose(trials: Mapping[float, float]) -> float:
+    """The value with the best validation score; of several, the one that changes the images least.
+
+    Args:
+        trials: the macro F1 on the validation part, by value.
+
+    Example:
+        >>> choose({0.5: 0.7, 0.1: 0.6, 0.3: 0.7})
+        0.3
+    """
+    return min(trials, key=lambda value: (-trials[value], value))

@@ -1,4 +1,4 @@
-"""The classifiers that the arms train: a small network, EfficientNet-Lite0, or one of torchvision's; pre-trained too."""
+"""The classifiers that the arms train: a small one, EfficientNet-Lite0, or one of torchvision's; pre-trained too."""
 
 import importlib
 from collections.abc import Mapping

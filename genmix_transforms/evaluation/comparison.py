@@ -15,10 +15,14 @@ from genmix_transforms.evaluation.arms import (
     DEFAULT_ARMS,
     KINDS,
     ONLY_BANK,
+    TUNING_SEED,
     Setting,
     arm_kind,
+    choose,
     expand_arms,
     split_arm_name,
+    trial_values,
+    with_value,
 )
 from genmix_transforms.evaluation.checks import Fold, Splits, check_arms, check_folds, doubts, prepare, used_banks
 from genmix_transforms.evaluation.protocol import Protocol
@@ -30,10 +34,9 @@ from genmix_transforms.evaluation.provenance import (
     versions,
 )
 from genmix_transforms.evaluation.results import Results
-from genmix_transforms.evaluation.runs import Run, RunCache, run_key
+from genmix_transforms.evaluation.runs import Run, RunCache, TrialCache, run_key
 from genmix_transforms.evaluation.sharing import take_turns
 from genmix_transforms.evaluation.training import train_and_test, train_network
-from genmix_transforms.evaluation.tuning import TUNING_SEED, TrialCache, choose, trial_values, with_value
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.processes import own_device
 

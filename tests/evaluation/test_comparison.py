@@ -13,9 +13,9 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Fold, Protocol, comparison, evaluate, evaluate_folds, training
 from genmix_transforms.evaluation.arms import ARMS as EVERY_ARM
 from genmix_transforms.evaluation.arms import DEFAULT_ARMS as ARMS
+from genmix_transforms.evaluation.arms import TUNING_SEED, trial_values
 from genmix_transforms.evaluation.runs import RunCache
 from genmix_transforms.evaluation.training import run_arm
-from genmix_transforms.evaluation.tuning import TUNING_SEED, trial_values
 
 
 @pytest.fixture
