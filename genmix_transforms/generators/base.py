@@ -1,5 +1,6 @@
 """What every generator is: drawn from by label and seed, saved as a folder, loaded from a folder or the hub."""
 
+import copy
 import json
 import os
 import re
@@ -7,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
 import safetensors
 import safetensors.torch
@@ -17,26 +18,36 @@ from torch import Tensor, nn
 from genmix_transforms.data.patches import PatchDataset, describe_counts
 from genmix_transforms.errors import InputError, MissingPathError, OverwriteError
 from genmix_transforms.files.atomic import write_json, write_tensors
+from genmix_transforms.files.checks import check_seed
+from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.folder import CONFIG, WEIGHTS
+from genmix_transforms.generators.processes import Processes
+from genmix_transforms.generators.settings import TrainingSettings
 from genmix_transforms.generators.state import weights_hash
+from genmix_transforms.generators.training import Trainee, train
+from genmix_transforms.settings import Settings
 
 FORMAT_VERSION = 1
 
 FEW_IMAGES = 100
 """Below this many images of a class, generators are known to copy or collapse; peers refuse such sets."""
 
-Self = TypeVar("Self", bound="Generator")
-
 
 class Generator(ABC):
     """A source of synthetic patches: the image of a (weights, label, seed) is always the same.
 
-    A subclass gives :attr:`kind`, :attr:`config`, :attr:`network`, :meth:`fit` and :meth:`sample`. It is found by its
-    kind: a module ``genmix_transforms.generators.<kind>`` with the hyphens as underscores, or an entry point of that
-    name in the group ``genmix_transforms.generators``.
+    A subclass gives :attr:`kind`, :attr:`config`, :attr:`network`, :meth:`sample`, and for :meth:`fit` its settings and
+    :meth:`make_trainee`. It is found by its kind: a module ``genmix_transforms.generators.<kind>`` with the hyphens as
+    underscores, or an entry point of that name in the group ``genmix_transforms.generators``.
 
     Attributes:
         kind: the name it goes by in ``config.json`` and on the command line.
+        network_settings: options of the constructor, beside ``classes``, ``resolution``, ``channels`` and ``bits``.
+        training_settings: options of :meth:`fit`.
+        fine_tuning_preset: the preset of a warm start, where it is not the first.
+        trains_per_class: whether a network for each class is offered (:class:`PerClass`).
+        command_help: what ``genmix train KIND --help`` begins with; None: the same as for every kind.
+        shows_evolution: whether a training keeps a figure of how the images of fixed seeds change.
         classes: class names; a label is an index into them.
         image_shape: ``(C, H, W)`` of what it draws.
         pixel_dtype: uint8 or uint16.
@@ -44,10 +55,17 @@ class Generator(ABC):
     """
 
     kind: ClassVar[str]
+    network_settings: ClassVar[type[Settings]] = Settings
+    training_settings: ClassVar[type[TrainingSettings]] = TrainingSettings
+    fine_tuning_preset: ClassVar[str | None] = None
+    trains_per_class: ClassVar[bool] = False
+    shows_evolution: ClassVar[bool] = False
+    command_help: ClassVar[str | None] = None
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     pixel_dtype: torch.dtype = torch.uint8
     provenance: dict[str, Any]
+    _network: Any
 
     @property
     @abstractmethod
@@ -71,16 +89,196 @@ class Generator(ABC):
             ``(n, C, H, W)``, uint8 (uint16 for networks trained on 16 bits), on the CPU.
         """
 
-    @abstractmethod
-    def fit(self, dataset: PatchDataset, *, out: str | Path, **options: Any) -> "Generator":
-        """Train on real patches; run again, it goes on where it stopped. Returns itself."""
+    @classmethod
+    def for_patches(cls, patches: PatchDataset, **options: Any) -> Self:
+        """Make a generator for a dataset: of its classes, size, channels and bits.
+
+        Args:
+            patches: what it will be trained on.
+            **options: of the constructor.
+
+        Raises:
+            InputError: patches that are not square, or options that make no network.
+
+        Example:
+            >>> from genmix_transforms.generators import DCGAN
+            >>> patches = PatchDataset(
+            ...     images=torch.zeros(2, 1, 16, 16, dtype=torch.uint8), labels=torch.tensor([0, 1]), classes=("a", "b")
+            ... )
+            >>> DCGAN.for_patches(patches, base_width=4).image_shape
+            (1, 16, 16)
+        """
+        return cls(classes=patches.classes, **shape_of(patches, painter=cls.__name__), **options)  # type: ignore[call-arg]
+
+    @classmethod
+    def prepare_options(cls, options: Mapping[str, Any], *, init: str | Path | None = None) -> dict[str, Any]:
+        """Check options of the constructor before the data is read, and look up what they name.
+
+        Args:
+            options: of the constructor; those that are left out keep their defaults.
+            init: what :meth:`adapted_to` will start from; None: new weights.
+
+        Returns:
+            The options to give to :meth:`for_patches` or :meth:`adapted_to`.
+
+        Raises:
+            InputError: options that cannot be.
+        """
+        cls.network_settings.of(options, name=cls.__name__)
+        return dict(options)
+
+    @classmethod
+    def adapted_to(cls, source: str | Path, patches: PatchDataset, **options: Any) -> Self:
+        """Load a trained generator to fine-tune it on a dataset.
+
+        Args:
+            source: a folder, or the id of a model repository on the hub.
+            patches: what it will be trained on.
+            **options: of the constructor; those that the weights fix must have the values that they fix.
+
+        Raises:
+            InputError: weights that cannot be adapted to the patches, or that fix an option otherwise.
+        """
+        generator = cls.from_pretrained(source)
+        refuse_fixed(source, options, generator.config)
+        generator.check_trainable_on(patches)
+        return generator
+
+    def fit(
+        self,
+        dataset: PatchDataset,
+        *,
+        out: str | Path,
+        seed: int = 0,
+        warm_start: bool = False,
+        restart: bool = False,
+        device: str | torch.device | None = None,
+        progress: bool = True,
+        **settings: Any,
+    ) -> Self:
+        """Train on real patches. Run it again with the same arguments to go on where it stopped: on the CPU, exactly.
+
+        The weights are drawn with ``seed``, unless ``warm_start`` says to go on from those it has. Afterward the
+        generator is on the device that it was trained on.
+
+        Args:
+            dataset: the training set; its classes, size and channels are this generator's.
+            out: the run's folder; ``load_generator`` takes it, during the training too.
+            seed: of the weights, the data order and the noise.
+            warm_start: start from the weights that it has: fine-tuning.
+            restart: throw away an earlier run in ``out``.
+            device: where to train; None: CUDA where there is one. Several processes each get their own.
+            progress: show a bar.
+            **settings: fields of :attr:`training_settings`; ``print(DCGAN.training_settings.table())`` lists a kind's.
+
+        Returns:
+            Itself.
+
+        Raises:
+            InputError: data or settings that do not fit, or a setting that does not exist; before any work.
+            FloatingPointError: the training diverged.
+        """
+        name = f"{type(self).__name__}.fit"
+        if warm_start and self.fine_tuning_preset is not None:
+            settings = {"preset": self.fine_tuning_preset, **settings}
+        chosen = self.training_settings.of(settings, name=name)
+        seed = check_seed(seed)
+        self.check_trainable_on(dataset)
+        processes = Processes.join(device)
+        chosen = self.resolve(chosen, dataset, warm_start=warm_start, processes=processes)
+        started_from = self.origin() if warm_start else None
+        trainee = self.make_trainee(chosen, dataset, seed=seed, warm_start=warm_start, processes=processes)
+        self.provenance = train(
+            trainee,
+            dataset,
+            out=out,
+            snapshot=lambda: self.with_result(trainee),
+            steps=chosen.steps,
+            batch_size=chosen.batch_size,
+            seed=seed,
+            options={
+                "kind": self.kind,
+                **self.training_identity(),
+                **chosen.identity(),
+                **({"started_from": started_from["weights"]} if started_from else {}),
+            },
+            settings=chosen.to_json(),
+            checkpoint_every=chosen.checkpoint_every,
+            mixed_precision=chosen.mixed_precision,
+            restart=restart,
+            progress=progress,
+            processes=processes,
+            started_from=started_from,
+            evolution=Evolution(self.classes, batch_size=chosen.batch_size) if self.shows_evolution else None,
+            inputs=getattr(trainee, "inputs", None),
+        )
+        self.take_up(self.with_result(trainee))
+        return self.to(processes.device)
+
+    def resolve(self, settings: Any, dataset: PatchDataset, *, warm_start: bool, processes: Processes) -> Any:
+        """Check the settings against data, network and processes, and fill in what follows from those.
+
+        Args:
+            settings: of this kind's :attr:`training_settings`.
+            dataset: the training set.
+            warm_start: whether the training starts from the weights that there are.
+            processes: who trains together.
+
+        Returns:
+            The settings to train with.
+
+        Raises:
+            InputError: settings that do not fit.
+        """
+        return settings
+
+    def make_trainee(
+        self, settings: Any, dataset: PatchDataset, *, seed: int, warm_start: bool, processes: Processes
+    ) -> Trainee:
+        """Put together what the loop trains, on the device of ``processes``.
+
+        Args:
+            settings: as :meth:`resolve` returned them.
+            dataset: the training set.
+            seed: of the weights.
+            warm_start: start from the weights that there are, instead of drawing new ones.
+            processes: who trains together.
+
+        Returns:
+            What the loop trains. It has a method ``result()``, for :meth:`with_result`; with an attribute ``inputs`` it
+            is shown what that makes of indices into the training set, in place of the pixels.
+        """
+        raise NotImplementedError(f"a {self.kind} generator cannot be trained")
+
+    def with_result(self, trainee: Any) -> Self:
+        """What a trainee has made so far, as a generator; it shares the weights."""
+        return self.with_network(trainee.result())
+
+    def take_up(self, trained: Self) -> None:
+        """Draw from now on as ``trained`` does."""
+        self._network = trained._network
+
+    def with_network(self, network: nn.Module) -> Self:
+        """The same generator with other weights: it shares ``network``, and has a provenance of its own."""
+        other = copy.copy(self)
+        other._network = network
+        other.provenance = copy.deepcopy(self.provenance)
+        return other
+
+    def training_identity(self) -> dict[str, Any]:
+        """What, besides the settings, a run must have in common with the run that it resumes."""
+        return {"config": self.config}
+
+    def origin(self) -> dict[str, Any]:
+        """What is recorded of the weights that a training starts from."""
+        return {"weights": self.weights_hash, **self.provenance}
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
 
-    def to(self: Self, device: str | torch.device) -> Self:
+    def to(self, device: str | torch.device) -> Self:
         """Move the network, and return the generator."""
         self.network.to(device)
         return self
@@ -120,7 +318,7 @@ class Generator(ABC):
 
     @classmethod
     def from_pretrained(
-        cls: type[Self], source: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu"
+        cls, source: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu"
     ) -> Self:
         """Load what :meth:`save_pretrained` saved.
 
@@ -139,7 +337,7 @@ class Generator(ABC):
         return cls._from_folder(folder, config["config"]).to(device)
 
     @classmethod
-    def _from_folder(cls: type[Self], folder: Path, config: dict[str, Any]) -> Self:
+    def _from_folder(cls, folder: Path, config: dict[str, Any]) -> Self:
         generator = cls(**config)
         weights = folder / WEIGHTS
         if not weights.exists():
@@ -176,6 +374,66 @@ class Generator(ABC):
                 f"very few images to train a generator on: {describe_counts(few)} (fewer than {FEW_IMAGES}): expect "
                 "copies of the training images and little variety; look at the sheets, and keep any augmentation on",
                 stacklevel=3,
+            )
+
+
+def check_class_names(classes: Sequence[str], *, name: str) -> tuple[str, ...]:
+    """Class names as a tuple.
+
+    Raises:
+        InputError: a text, something other than names, none at all, or one name twice.
+    """
+    if isinstance(classes, str):
+        raise InputError(f"{name}: classes must be different names, in a list; got the text {classes!r}")
+    classes = tuple(classes)
+    if not all(isinstance(word, str) for word in classes):
+        raise InputError(f"{name}: classes must be names, got {classes!r}")
+    if not classes or len(set(classes)) != len(classes):
+        raise InputError(f"{name}: classes must be different names, at least one, got {classes!r}")
+    return classes
+
+
+def check_bits(bits: int, *, name: str) -> torch.dtype:
+    """The pixel type of 8 or 16 bits.
+
+    Raises:
+        InputError: another number.
+    """
+    if bits not in (8, 16):
+        raise InputError(f"{name}: bits must be 8 or 16, got {bits}")
+    return torch.uint8 if bits == 8 else torch.uint16
+
+
+def shape_of(patches: PatchDataset, *, painter: str) -> dict[str, int]:
+    """The resolution, channels and bits of a dataset, as constructors take them.
+
+    Raises:
+        InputError: patches that are not square.
+    """
+    _, channels, height, width = patches.images.shape
+    if height != width:
+        raise InputError(
+            f"the patches are {height}x{width}, and a {painter} draws squares: give --size (with --fit crop or pad)"
+        )
+    return {"resolution": height, "channels": channels, "bits": 8 * patches.images.dtype.itemsize}
+
+
+def refuse_fixed(source: str | Path, asked: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Refuse options that given weights fix otherwise.
+
+    Args:
+        source: where the weights are, for the message.
+        asked: options by name; None is one that was left out.
+        fixed: the values that the weights have.
+
+    Raises:
+        InputError: another value.
+    """
+    for name, value in asked.items():
+        if value is not None and name in fixed and value != fixed[name]:
+            raise InputError(
+                f"{source}: its weights have {name} {fixed[name]!r}, and {value!r} was asked for; leave {name} out, or "
+                "train from scratch"
             )
 
 

@@ -48,6 +48,14 @@ def kinds() -> list[str]:
     return sorted(found)
 
 
+def trainable_kinds() -> list[str]:
+    """The kinds that ``genmix train`` has a command for; nothing is imported to know them."""
+    import genmix_transforms.generators as rooms
+
+    own = {info.name.replace("_", "-") for info in pkgutil.iter_modules(rooms.__path__) if info.ispkg}
+    return sorted(own | {entry.name for entry in entry_points(group=ENTRY_POINTS)})
+
+
 def load_generator(
     source: str | Path,
     *,

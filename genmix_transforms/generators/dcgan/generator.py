@@ -1,8 +1,6 @@
 """The DCGAN generator: any power-of-two size from 16 to 256, one class or several in one network."""
 
-import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,15 +8,14 @@ from torch import Tensor
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.checks import check_seed, whole_number
-from genmix_transforms.generators.augmentation import POLICIES, check_policy
-from genmix_transforms.generators.base import Generator, check_labels_and_seeds
+from genmix_transforms.files.checks import whole_number
+from genmix_transforms.generators.base import Generator, check_bits, check_class_names, check_labels_and_seeds
 from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork, initialise
-from genmix_transforms.generators.dcgan.training import PRESETS, DCGANTraining
+from genmix_transforms.generators.dcgan.settings import DCGANNetworkSettings, DCGANSettings
+from genmix_transforms.generators.dcgan.training import DCGANTraining
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import noise
-from genmix_transforms.generators.training import train
 
 RESOLUTIONS = (16, 32, 64, 128, 256)
 
@@ -39,9 +36,8 @@ class DCGAN(Generator):
         classes: the class names.
         resolution: side of the images in pixels: 16, 32, 64, 128 or 256.
         channels: of the images: 1 for grey, 3 for colour, any other number for stacks.
-        base_width: channels of the networks at half resolution; 64 in the paper, less for small machines.
-        latent_size: numbers in a latent; 100 in the paper.
         bits: 8 or 16 a pixel.
+        **network: fields of :class:`DCGANNetworkSettings`: ``base_width`` and ``latent_size``.
 
     Raises:
         InputError: a size that is not a power of two from 16 to 256, or other values that make no network.
@@ -55,6 +51,9 @@ class DCGAN(Generator):
     """
 
     kind = "dcgan"
+    network_settings = DCGANNetworkSettings
+    training_settings = DCGANSettings
+    trains_per_class = True
 
     def __init__(
         self,
@@ -62,9 +61,8 @@ class DCGAN(Generator):
         classes: Sequence[str],
         resolution: int = 64,
         channels: int = 1,
-        base_width: int = 64,
-        latent_size: int = 100,
         bits: int = 8,
+        **network: Any,
     ) -> None:
         if resolution not in RESOLUTIONS:
             whole_number(resolution, name="DCGAN: resolution", least=1)
@@ -73,29 +71,19 @@ class DCGAN(Generator):
                 f"DCGAN: the size must be a power of two from {RESOLUTIONS[0]} to {RESOLUTIONS[-1]}, got {resolution}; "
                 f"bring the images to {larger} pixels (--size {larger}, with --fit pad to pad them instead of resizing)"
             )
-        if isinstance(classes, str):
-            raise InputError(f"DCGAN: classes must be different names, in a list; got the text {classes!r}")
-        classes = tuple(classes)
-        if not all(isinstance(name, str) for name in classes):
-            raise InputError(f"DCGAN: classes must be names, got {classes!r}")
-        if not classes or len(set(classes)) != len(classes):
-            raise InputError(f"DCGAN: classes must be different names, at least one, got {classes!r}")
-        for name, value in (("channels", channels), ("base_width", base_width), ("latent_size", latent_size)):
-            whole_number(value, name=f"DCGAN: {name}", least=1)
-        if bits not in (8, 16):
-            raise InputError(f"DCGAN: bits must be 8 or 16, got {bits}")
-        self.classes = classes
+        settings = DCGANNetworkSettings.of(network, name="DCGAN")
+        whole_number(channels, name="DCGAN: channels", least=1)
+        self.classes = check_class_names(classes, name="DCGAN")
         self.image_shape = (channels, resolution, resolution)
-        self.pixel_dtype = torch.uint8 if bits == 8 else torch.uint16
-        self.base_width = base_width
-        self.latent_size = latent_size
+        self.pixel_dtype = check_bits(bits, name="DCGAN")
+        self.base_width = settings.base_width
+        self.latent_size = settings.latent_size
         self.provenance: dict[str, Any] = {}
         self._network = DCGANNetwork(
             resolution=resolution,
             channels=channels,
             classes=len(classes),
-            latent_size=latent_size,
-            base_width=base_width,
+            **settings.to_json(),
         ).eval()
         initialise(self._network, seed=0)
 
@@ -116,13 +104,6 @@ class DCGAN(Generator):
         """Latents ``(N, latent_size)`` and labels ``(N,)`` to images ``(N, C, H, W)`` in [-1, 1]."""
         return self._network
 
-    def with_network(self, network: torch.nn.Module) -> "DCGAN":
-        """The same DCGAN with other weights: it shares ``network``, and has a provenance of its own."""
-        other = copy.copy(self)
-        other._network = network  # type: ignore[assignment]
-        other.provenance = dict(self.provenance)
-        return other
-
     @torch.no_grad()
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`."""
@@ -140,68 +121,10 @@ class DCGAN(Generator):
             images[some] = to_pixels(values, self.pixel_dtype).cpu()
         return images
 
-    def fit(
-        self,
-        dataset: PatchDataset,
-        *,
-        out: str | Path,
-        preset: str = "dcgan",
-        steps: int | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        betas: tuple[float, float] = (0.5, 0.999),
-        augment: Sequence[str] = POLICIES,
-        ema_half_life: float = 10_000,
-        checkpoint_every: int = 20_000,
-        mixed_precision: str = "no",
-        seed: int = 0,
-        warm_start: bool = False,
-        restart: bool = False,
-        device: str | torch.device | None = None,
-        progress: bool = True,
-        **unknown: Any,
-    ) -> "DCGAN":
-        """Train on real patches. Run again with the same arguments, it goes on where it stopped: on the CPU, exactly.
-
-        The weights are drawn with ``seed``, unless ``warm_start`` says to go on from those it has.
-
-        Args:
-            dataset: the training set; its classes, size and channels are this DCGAN's.
-            out: the run's folder; ``load_generator`` takes it, during the training too.
-            preset: "dcgan" (Radford et al.'s learning rate) or "paper" (Lee et al.: 70,000 steps of 8 at 0.001).
-            steps: optimiser steps; None: the preset's.
-            batch_size: images in a step, all processes together; None: the preset's.
-            learning_rate: of Adam; None: the preset's.
-            betas: of Adam.
-            augment: the DiffAugment policy; () turns it off, which small sets do not survive.
-            ema_half_life: of the averaged weights, in images.
-            checkpoint_every: images between checkpoints and sample sheets.
-            mixed_precision: "no" or "bf16".
-            seed: of the weights, the data order and the noise.
-            warm_start: start from the weights that this DCGAN has: fine-tuning. The discriminator is new all the same.
-            restart: throw away an earlier run in ``out``.
-            device: where to train; None: CUDA where there is one. Several processes each get their own.
-            progress: show a bar.
-            **unknown: nothing; an unknown option is an error that names it.
-
-        Raises:
-            InputError: data or options that do not fit; before any work.
-            FloatingPointError: the training diverged.
-        """
-        if unknown:
-            raise InputError(f"DCGAN.fit: no such option: {', '.join(unknown)}")
-        if preset not in PRESETS:
-            raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-        schedule = PRESETS[preset]
-        learning_rate = schedule.learning_rate if learning_rate is None else learning_rate
-        for name, value in (("learning_rate", learning_rate), ("ema_half_life", ema_half_life)):
-            if not 0 < value < float("inf"):
-                raise InputError(f"{name} must be positive, got {value}")
-        seed = check_seed(seed)
-        augment = check_policy(augment)
-        self.check_trainable_on(dataset)
-        processes = Processes.join(device)
-
+    def make_trainee(
+        self, settings: DCGANSettings, dataset: PatchDataset, *, seed: int, warm_start: bool, processes: Processes
+    ) -> DCGANTraining:
+        """Put the networks and their optimizers together. The discriminator is always new."""
         discriminator = DCGANDiscriminator(
             resolution=self.image_shape[1],
             channels=self.image_shape[0],
@@ -209,43 +132,7 @@ class DCGAN(Generator):
             base_width=self.base_width,
         )
         initialise(discriminator, seed=seed + 1)
-        started_from = {"weights": self.weights_hash, **self.provenance} if warm_start else None
         if not warm_start:
             initialise(self._network, seed=seed)
         self.to(processes.device)
-        training = DCGANTraining(
-            self,
-            discriminator.to(processes.device),
-            learning_rate=learning_rate,
-            betas=betas,
-            augment=augment,
-            ema_half_life=ema_half_life,
-        )
-        train(
-            training,
-            dataset,
-            out=out,
-            steps=schedule.steps if steps is None else steps,
-            batch_size=schedule.batch_size if batch_size is None else batch_size,
-            seed=seed,
-            options={
-                "kind": self.kind,
-                "config": self.config,
-                "learning_rate": learning_rate,
-                "betas": list(betas),
-                "augment": list(augment),
-                "ema_half_life": ema_half_life,
-                **({"started_from": started_from["weights"]} if started_from else {}),
-            },
-            checkpoint_every=checkpoint_every,
-            mixed_precision=mixed_precision,
-            restart=restart,
-            progress=progress,
-            processes=processes,
-            started_from=started_from,
-        )
-        # What is sampled from is the average; the weights under training have done their work.
-        trained = training.snapshot()
-        self._network = trained.network
-        self.provenance = DCGAN.from_pretrained(out).provenance
-        return self
+        return DCGANTraining(self._network, discriminator.to(processes.device), settings=settings)

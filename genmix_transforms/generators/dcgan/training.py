@@ -1,74 +1,40 @@
 """One training step of a DCGAN: non-saturating loss on logits, augmented discriminator, averaged generator."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmix_transforms.generators.augmentation import diff_augment, draw_augmentation
-from genmix_transforms.generators.dcgan.network import DCGANDiscriminator
+from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork
+from genmix_transforms.generators.dcgan.settings import DCGANSettings
 from genmix_transforms.generators.ema import MovingAverage
 from genmix_transforms.generators.state import Stateful
-
-if TYPE_CHECKING:
-    from genmix_transforms.generators.dcgan.generator import DCGAN
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A named training schedule."""
-
-    steps: int  # optimiser iterations
-    batch_size: int  # images, all processes together
-    learning_rate: float  # of Adam, both networks
-
-
-PRESETS = {
-    # Radford et al., section 4: learning rate 0.0002 ("0.001, we found, was too high"), betas 0.5 and 0.999. The batch
-    # is not theirs (128) but one that suits a few hundred images.
-    "dcgan": Schedule(steps=20_000, batch_size=32, learning_rate=0.0002),
-    # Lee et al. (arXiv 2405.20650), section 3.1: 70,000 iterations, batch 8, learning rate 0.001.
-    "paper": Schedule(steps=70_000, batch_size=8, learning_rate=0.001),
-}
 
 
 class DCGANTraining:
     """The networks, optimisers and average of one DCGAN in training.
 
     Args:
-        generator: what is trained; its network's weights are where the training starts.
+        network: what is trained; its weights are where the training starts.
         discriminator: trained with it, on the same device.
-        learning_rate: of Adam, for both networks.
-        betas: of Adam.
-        augment: the DiffAugment policy of what the discriminator sees; empty for none.
-        ema_half_life: images after which a weight counts for half in the average that is sampled from.
+        settings: how they are trained.
     """
 
-    def __init__(
-        self,
-        generator: "DCGAN",
-        discriminator: DCGANDiscriminator,
-        *,
-        learning_rate: float,
-        betas: tuple[float, float],
-        augment: Sequence[str],
-        ema_half_life: float,
-    ) -> None:
-        self.generator = generator
-        self.average = MovingAverage(generator.network, half_life=ema_half_life)
-        self.network = generator.network
+    def __init__(self, network: DCGANNetwork, discriminator: DCGANDiscriminator, *, settings: DCGANSettings) -> None:
+        self.network = network
         self.discriminator = discriminator
-        for network in (self.network, self.discriminator):
-            network.train().requires_grad_(True)
-            network.to(memory_format=torch.channels_last)
+        self.settings = settings
+        for each in (self.network, self.discriminator):
+            each.train().requires_grad_(True)
+            each.to(memory_format=torch.channels_last)
+        # After the change of layout: an average of the same strides takes the fast path of a step.
+        self.average = MovingAverage(network, half_life=settings.ema_half_life)
         self.optimiser, self.discriminator_optimiser = (
-            torch.optim.Adam(network.parameters(), lr=learning_rate, betas=betas, fused=True)
-            for network in (self.network, self.discriminator)
+            torch.optim.Adam(each.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=True)
+            for each in (self.network, self.discriminator)
         )
-        self.augment = tuple(augment)
 
     def state_objects(self) -> Mapping[str, Stateful]:
         """Both networks, both optimisers, and the average."""
@@ -106,11 +72,11 @@ class DCGANTraining:
         self.average.update(self.network, batch=len(images), images_seen=images_seen)
         return {"discriminator": discriminator_loss, "generator": generator_loss}
 
-    def snapshot(self) -> "DCGAN":
-        """The DCGAN with the averaged weights."""
-        return self.generator.with_network(self.average.average)
+    def result(self) -> nn.Module:
+        """The averaged network, which is what images are drawn from."""
+        return self.average.average
 
     def _augmented(self, images: Tensor) -> Tensor:
-        if not self.augment:
+        if not self.settings.augment:
             return images
-        return diff_augment(images, draw_augmentation(images), policy=self.augment)
+        return diff_augment(images, draw_augmentation(images), policy=self.settings.augment)

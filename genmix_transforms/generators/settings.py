@@ -1,0 +1,36 @@
+"""The settings that every training of a generator has."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from genmix_transforms.settings import Settings, option
+
+LARGEST_BATCH = 65_536
+LONGEST = 10**9
+"""Steps. More than that is a slip."""
+
+_RECORDED_APART = ("preset", "steps", "batch_size", "mixed_precision")
+"""What a run's record has under names of its own: a preset is what it sets, and the steps may be raised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(Settings):
+    """How a generator is trained; each kind adds its own.
+
+    Adding a field here or in a kind's settings is all that a new option takes: ``fit`` checks it, the command line and
+    configuration files offer it, the tables of the documentation list it, and the run's provenance records it.
+    """
+
+    preset: str = option("", help="Values by name, for whatever is left out.")
+    steps: int = option(help="Optimizer steps.", least=1, most=LONGEST)
+    batch_size: int = option(help="Images in a step, all processes together.", least=1, most=LARGEST_BATCH)
+    checkpoint_every: int = option(20_000, help="Images between checkpoints and sample sheets.", least=1, runtime=True)
+    mixed_precision: Literal["no", "bf16"] = option("no", help="bf16 for processors that have it.")
+
+    def identity(self) -> dict[str, Any]:
+        """What defines a run, besides its data, its seed and its batch: a resumed run must have the same."""
+        return {
+            setting.name: self.to_json()[setting.name]
+            for setting in self.options()
+            if not setting.runtime and setting.name not in _RECORDED_APART
+        }
