@@ -38,7 +38,6 @@ from genmix_transforms.evaluation import Fold, Recipe, evaluate_folds, make_bank
 from genmix_transforms.evaluation.arms import KINDS, Arm, ArmKind, Setting
 from genmix_transforms.evaluation.bank_making import resized_bank
 from genmix_transforms.evaluation.figures import forest_figure, save_figure
-from genmix_transforms.evaluation.protocol import PRECISIONS
 from genmix_transforms.evaluation.sharing import take_turns
 from genmix_transforms.evaluation.statistics import Difference
 from genmix_transforms.evaluation.tables import aligned, difference_rows
@@ -136,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     add_precision_option(options)
     options.add_argument("--only", help=f"of {', '.join([*GROUPS, *BANKS, ONLY, PLAIN])}; left out, all")
     options.add_argument("--steps", type=int, help="of every classifier; left out, the preset's")
-    options.add_argument("--classifier-precision", choices=PRECISIONS, help="left out, the preset's")
+    options.add_argument("--classifier-precision", choices=("float32", "bf16"), help="left out, the preset's")
     options.add_argument("--out", type=Path, help="left out, ablations-BANK in the folder of the table")
     add_work_options(options, figures="the differences")
     return options

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
         tsne_figure,
     )
     from genmix_transforms.evaluation.memorisation import Nearness, measure_nearness
-    from genmix_transforms.evaluation.presets import preset
-    from genmix_transforms.evaluation.protocol import Protocol
+    from genmix_transforms.evaluation.protocol import Protocol, preset
     from genmix_transforms.evaluation.results import Results
 
 _HOME = {
@@ -47,7 +46,7 @@ _HOME = {
     "save_figures": "genmix_transforms.evaluation.figures",
     "scores_figure": "genmix_transforms.evaluation.figures",
     "tsne_figure": "genmix_transforms.evaluation.figures",
-    "preset": "genmix_transforms.evaluation.presets",
+    "preset": "genmix_transforms.evaluation.protocol",
 }
 
 __all__ = [
