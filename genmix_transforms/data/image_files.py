@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genmix_transforms.data.identity import pixel_hashes
 from genmix_transforms.data.labelling import GROUP_KEYS, SPLIT_NAMES, read_groups, refuse_single_class, sorted_names
 from genmix_transforms.data.patches import SPLITS, PatchDataset
 from genmix_transforms.errors import InputError, MissingPathError
@@ -41,9 +42,10 @@ def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: in
         for name, paths in files.items()
         for path in paths
     ]
-    images, notes = _read_files([path for path, _, _ in listed], size=size, fit=fit, channels=channels)
+    images, hashes, notes = _read_files([path for path, _, _ in listed], size=size, fit=fit, channels=channels)
     return PatchDataset(
         images=images,
+        source_hashes=hashes,
         labels=torch.tensor([label for _, label, _ in listed]),
         classes=classes,
         official=torch.tensor([number for _, _, number in listed]) if split_folders else None,
@@ -107,10 +109,11 @@ def read_manifest(
     group_notes: tuple[str, ...] = ()
     if group_column is not None:
         groups, group_notes = read_groups(path, group_column, np.array(columns[group_column]), len(files), official)
-    images, notes = _read_files(files, size=size, fit=fit, channels=channels)
+    images, hashes, notes = _read_files(files, size=size, fit=fit, channels=channels)
     index = {name: number for number, name in enumerate(classes)}
     return PatchDataset(
         images=images,
+        source_hashes=hashes,
         labels=torch.tensor([index[label] for label in columns["label"]]),
         classes=classes,
         groups=groups,
@@ -174,10 +177,14 @@ def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str]) -> lis
 
 def _read_files(
     files: Sequence[Path], *, size: int | None, fit: Fit, channels: int | None
-) -> tuple[Tensor, tuple[str, ...]]:
-    """The images ``(N, C, H, W)``, and a note if any was brought to another size."""
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """The images ``(N, C, H, W)``, their hashes ``(N,)`` as the files have them, and a note if any was resized."""
     note = "" if size is None else describe_fit({image_size(file) for file in files}, size, fit=fit)
-    return read_images(files, size=size, fit=fit, channels=channels), (note,) if note else ()
+    hashes: list[Tensor] = []
+    images = read_images(
+        files, size=size, fit=fit, channels=channels, when_read=lambda image: hashes.append(pixel_hashes(image[None]))
+    )
+    return images, torch.cat(hashes), (note,) if note else ()
 
 
 def _bare_name(folder: Path) -> str:

@@ -3,17 +3,20 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genmix_transforms.data.identity import pixel_hashes, record_images
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.arrays import write_npz
 from genmix_transforms.files.checks import check_output_folder, check_seed, whole_number
-from genmix_transforms.files.images import Fit, describe_fit, fit_images
+from genmix_transforms.files.images import Fit, describe_fit, fit_images, to_channels
 
 SPLITS = ("train", "val", "test")
 
@@ -40,6 +43,8 @@ class PatchDataset:
         official: ``(N,)``, int64, indices into ``("train", "val", "test")`` where the source came split, else None.
         name: what to call the data in messages; the file's or folder's name without its path.
         notes: what was done on reading that a user should know (resized, group key found), one sentence each.
+        source_hashes: ``(N,)``, int64, not negative: the identity of each patch in its source, where ``images`` are no
+            longer what the source has. None: ``images`` are the source. Read it through :attr:`origins`.
 
     Raises:
         InputError: shapes, dtypes or labels do not fit together.
@@ -59,6 +64,7 @@ class PatchDataset:
     official: Tensor | None = None
     name: str = "patches"
     notes: tuple[str, ...] = field(default=())
+    source_hashes: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -68,7 +74,7 @@ class PatchDataset:
                 f"got {self.images.dtype} of shape {tuple(self.images.shape)}"
             )
         count = self.images.shape[0]
-        for key in ("labels", "groups", "official"):
+        for key in ("labels", "groups", "official", "source_hashes"):
             tensor = getattr(self, key)
             if tensor is not None and (tensor.shape != (count,) or tensor.dtype != torch.int64):
                 raise InputError(
@@ -77,6 +83,8 @@ class PatchDataset:
                 )
         if self.official is not None and not set(self.official.unique().tolist()) <= set(range(len(SPLITS))):
             raise InputError(f"{self.name}: official must hold 0 (train), 1 (val) or 2 (test), nothing else")
+        if self.source_hashes is not None and count and int(self.source_hashes.min()) < 0:
+            raise InputError(f"{self.name}: source_hashes must be 0 or more, got {int(self.source_hashes.min())}")
         if len(set(self.classes)) != len(self.classes):
             raise InputError(f"{self.name}: class names must differ, got {', '.join(self.classes)}")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
@@ -109,6 +117,28 @@ class PatchDataset:
         digest.update(self.images.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def origins(self) -> Tensor:
+        """The identity of each patch, int64 ``(N,)``: 63 bits of the sha256 of its pixels as the source has them.
+
+        It stays the same through subsets, splits, other sizes and channels, and being saved. It is computed when it is
+        first asked for. Equal images have equal origins, whatever file they come from.
+        """
+        return pixel_hashes(self.images) if self.source_hashes is None else self.source_hashes
+
+    def training_set(self) -> dict[str, Any]:
+        """What is kept in generators and banks of the set they were trained on.
+
+        Returns:
+            ``fingerprint`` and ``class_counts``; and ``images``, from which
+            :func:`genmix_transforms.data.identity.find_recorded` tells whether a patch was among them (left out for
+            more than 100,000 patches). It tells that to somebody who has the very image, and nobody anything else.
+        """
+        record: dict[str, Any] = {"fingerprint": self.fingerprint, "class_counts": self.class_counts}
+        if (images := record_images(self.origins)) is not None:
+            record["images"] = images
+        return record
+
     def subset(self, index: Tensor | NDArray[np.int64], *, name: str | None = None) -> "PatchDataset":
         """The patches at ``index`` ``(n,)``, in that order; the classes stay as they are."""
         index = torch.as_tensor(index)
@@ -121,6 +151,7 @@ class PatchDataset:
             labels=self.labels[index],
             groups=None if self.groups is None else self.groups[index],
             official=None if self.official is None else self.official[index],
+            source_hashes=None if self.source_hashes is None else self.source_hashes[index],
             name=name or self.name,
         )
 
@@ -136,13 +167,19 @@ class PatchDataset:
         """The same patches at ``size`` x ``size`` pixels (see :func:`genmix_transforms.files.images.fit_images`)."""
         images = fit_images(self.images, size, fit=fit)
         note = describe_fit([(self.images.shape[-2], self.images.shape[-1])], size, fit=fit)
-        return replace(self, images=images, notes=(*self.notes, note)) if note else self
+        return replace(self, images=images, source_hashes=self.origins, notes=(*self.notes, note)) if note else self
+
+    def with_channels(self, channels: int) -> "PatchDataset":
+        """The same patches, grey (1) or in colour (3), see :func:`genmix_transforms.files.images.to_channels`."""
+        images = to_channels(self.images, channels)
+        return self if images is self.images else replace(self, images=images, source_hashes=self.origins)
 
     def save_npz(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Save as an ``.npz`` that :func:`genmix_transforms.data.open_dataset` reads, groups and official split too.
 
         Its arrays are ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, ``labels``, ``label_names``, and where there are
-        any ``group`` and ``split`` (names). Written whole or not at all; the same patches make the same bytes.
+        any ``group`` and ``split`` (names), and ``origin`` where the images are no longer what the source had. Written
+        whole or not at all; the same patches make the same bytes.
 
         Args:
             path: the file; its folder is made if need be.
@@ -183,6 +220,8 @@ class PatchDataset:
             arrays["group"] = self.groups.numpy()
         if self.official is not None:
             arrays["split"] = np.array(SPLITS)[self.official.numpy()]
+        if self.source_hashes is not None and not torch.equal(self.source_hashes, pixel_hashes(self.images)):
+            arrays["origin"] = self.source_hashes.numpy()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_npz(path, arrays)
 
@@ -260,7 +299,7 @@ class PatchDataset:
         if not 0 < validation < 1:
             raise InputError(f"validation must be a share between 0 and 1, got {validation}")
         labels = self.labels.numpy()
-        groups = _copies(self.images) if self.groups is None else self.groups.numpy()
+        groups = _copies(self.origins) if self.groups is None else self.groups.numpy()
         tested_in = assign_groups(labels, groups, fractions=(1 / count,) * count, seed=seed)
         whole = replace(self, official=None)
         found = []
@@ -282,10 +321,9 @@ class PatchDataset:
         return tuple(found)
 
 
-def _copies(images: Tensor) -> NDArray[np.int64]:
+def _copies(origins: Tensor) -> NDArray[np.int64]:
     """A group for each different image, ``(N,)``: copies of one image share theirs."""
-    digests = [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images.contiguous()]
-    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
+    _, first, group = np.unique(origins.numpy(), return_index=True, return_inverse=True)
     # Numbered by where they first occur, so that without copies every patch is the group of its own number.
     return np.argsort(np.argsort(first)).astype(np.int64)[group]
 

@@ -1,6 +1,5 @@
 """Labelled patches in, from wherever they are: class folders, ``.npz`` files, CSV manifests, the phantom."""
 
-from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import get_args
@@ -9,7 +8,7 @@ from genmix_transforms.data.archives import read_archive
 from genmix_transforms.data.image_files import read_class_folders, read_manifest
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, MissingPathError
-from genmix_transforms.files.images import Fit, to_channels
+from genmix_transforms.files.images import Fit
 
 MIN_SIZE = 8
 """The smallest patch side, in pixels."""
@@ -96,7 +95,7 @@ def open_dataset(
 def _brought_to(patches: PatchDataset, *, size: int | None, fit: Fit, channels: int | None) -> PatchDataset:
     """Patches from memory at the size and channel count that were asked for."""
     if channels == 1:  # before resizing and, below, after it: whichever handles fewer pixels
-        patches = replace(patches, images=to_channels(patches.images, 1))
+        patches = patches.with_channels(1)
     if size is not None:
         patches = patches.resized(size, fit=fit)
-    return patches if channels is None else replace(patches, images=to_channels(patches.images, channels))
+    return patches if channels is None else patches.with_channels(channels)

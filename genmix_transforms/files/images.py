@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
@@ -91,7 +91,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def read_images(
-    paths: Sequence[Path], *, size: int | None = None, fit: Fit = "resize", channels: int | None = None
+    paths: Sequence[Path],
+    *,
+    size: int | None = None,
+    fit: Fit = "resize",
+    channels: int | None = None,
+    when_read: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
     """Read many image files into one tensor.
 
@@ -100,6 +105,7 @@ def read_images(
         size: side of the square patches in pixels; None keeps the files' size, which must then be one and the same.
         fit: how a size is reached, see :func:`fit_images`.
         channels: 1 for grey, 3 for colour; None: grey when every file is grey, else colour.
+        when_read: called with each image ``(C, H, W)`` as its file has it, in the order of ``paths``.
 
     Returns:
         ``(N, C, H, W)``, uint8 or uint16.
@@ -118,14 +124,24 @@ def read_images(
                     f"images of different sizes: {paths[0]} is {height}x{width}, {path} is "
                     f"{found[0]}x{found[1]}; give a size to bring them to (--size 64)"
                 )
-    return stack_images(paths, len(paths), size=size, fit=fit, channels=channels)
+    return stack_images(paths, len(paths), size=size, fit=fit, channels=channels, when_read=when_read)
 
 
-def stack_images(paths: Iterable[Path], count: int, *, size: int | None, fit: Fit, channels: int | None) -> Tensor:
+def stack_images(
+    paths: Iterable[Path],
+    count: int,
+    *,
+    size: int | None,
+    fit: Fit,
+    channels: int | None,
+    when_read: Callable[[Tensor], object] | None = None,
+) -> Tensor:
     """Stack ``count`` image files as :func:`read_images` does, opening each when its turn has come."""
     images: list[Tensor] = []
     for path in progress_bar(paths, total=count, desc="reading images", unit="img", disable=count < 200):
         image = read_image(path)
+        if when_read is not None:
+            when_read(image)
         image = image if channels is None else to_channels(image, channels)
         if not images:
             first, (height, width) = path, image.shape[1:]

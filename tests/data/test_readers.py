@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from genmix_transforms.data import readers
+from genmix_transforms.data.identity import pixel_hashes
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.readers import open_dataset
 from genmix_transforms.errors import InputError, MissingPathError
@@ -76,6 +77,21 @@ def test_every_source_is_brought_to_size_alike(source, fit, channels):
     assert by_pixels(data) == by_pixels(whole)
     done = {"resize": "resized (bilinear, antialiased)", "pad": "padded with zeros", "crop": "cropped and resized"}
     assert data.notes == (f"12x12 pixels {done[fit]} to 16x16",)
+
+
+def test_every_source_says_who_is_who_whatever_is_done_on_reading(source):
+    expected = sorted(pixel_hashes(torch.from_numpy(IMAGES).permute(0, 3, 1, 2)).tolist())
+    plain = open_dataset(source)
+    assert sorted(plain.origins.tolist()) == expected
+    for options in (
+        {"size": 16},
+        {"size": 10, "fit": "pad"},
+        {"channels": 1},
+        {"size": 8, "fit": "crop", "channels": 1},
+    ):
+        data = open_dataset(source, **options)
+        assert torch.equal(data.origins, plain.origins)
+        assert not set(pixel_hashes(data.images).tolist()) & set(expected)
 
 
 def test_no_source_keeps_a_path_or_a_file_name(source, tmp_path):
