@@ -24,7 +24,17 @@ from genmix_transforms.evaluation.arms import (
     trial_values,
     with_value,
 )
-from genmix_transforms.evaluation.checks import Fold, Splits, check_arms, check_folds, doubts, prepare, used_banks
+from genmix_transforms.evaluation.checks import (
+    Fold,
+    Splits,
+    check_arms,
+    check_folds,
+    check_seeds,
+    doubts,
+    few_seeds,
+    prepare,
+    used_banks,
+)
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.provenance import (
     content_hash,
@@ -82,7 +92,7 @@ def evaluate(
         The scores of every run, and over the seeds their means, intervals and differences.
 
     Raises:
-        InputError: anything that cannot work, before the first run.
+        InputError: anything that cannot work, before the first run; a bank whose generator was trained on test images.
 
     Warns:
         UserWarning: what is doubtful about the comparison, such as a bank whose generator was trained on other images
@@ -143,15 +153,15 @@ def evaluate_folds(
         seeds: runs of each arm on each fold.
         protocol: how to train.
         missing: banks that could not be made, by name, and why.
-        foreign_banks: allow banks whose generator was trained on something else than the fold's training part; the
-            results say so.
+        foreign_banks: allow banks whose generator was trained on something else than the fold's training part, even
+            on test images; the results say so.
         out: a folder for the results.
         device: None: the GPU where there is one.
         progress: show a bar.
 
     Raises:
-        InputError: anything that cannot work, before the first run; with several folds also a bank that records another
-            training set than its fold's, and groups that two parts of a fold share.
+        InputError: anything that cannot work, before the first run; a bank whose generator was trained on images that
+            its fold tests; with several folds also groups that two parts of a fold share.
 
     Example:
         >>> from genmix_transforms.data import PatchDataset
@@ -163,14 +173,13 @@ def evaluate_folds(
         (3, (1, 60))
     """
     protocol = protocol or Protocol()
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise InputError(f"seeds must be a whole number, at least 1, got {seeds!r}")
+    check_seeds(seeds)
     where = own_device(device)
     check_folds(folds, foreign_banks=foreign_banks)
     order, empty = _order(arms, folds[0].banks, missing or {})
     present = tuple(arm for arm in order if arm not in empty)
     settings = [prepare(present, fold.splits, fold.banks, protocol, device=where) for fold in folds]
-    found = _doubts(present, folds, settings)
+    found = (*_doubts(present, folds, settings), *few_seeds(seeds))
     for doubt in found:
         warnings.warn(doubt, stacklevel=3 if len(folds) == 1 else 2)
     folder = None if out is None else _folder(Path(out))

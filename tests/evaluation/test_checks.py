@@ -15,9 +15,11 @@ from genmix_transforms.evaluation.checks import (
     check_folds,
     check_splits,
     doubts,
+    few_seeds,
     foreign,
     prepare,
     prepare_bank,
+    seen_images,
 )
 from genmix_transforms.evaluation.protocol import Protocol
 
@@ -250,3 +252,78 @@ def test_folds_that_differ(whole, shapes):
 def test_no_folds():
     with pytest.raises(InputError, match="no folds"):
         check_folds([])
+
+
+# What the generator of a bank was trained on
+
+
+def test_a_bank_whose_generator_saw_test_images_is_refused(splits, shapes):
+    whole = torch.cat([part.images for part in splits])
+    everything = replace(splits[0], images=whole, labels=torch.cat([part.labels for part in splits]))
+    bank = shapes.bank(provenance={"training_set": everything.training_set()})
+    assert seen_images(bank, splits) == {"val": 45, "test": 60}
+    with pytest.raises(InputError, match=r"the bank: its generator was trained on 60 of the 60 test images.*--split"):
+        check_folds([Fold(splits=splits, banks={"": bank})])
+    check_folds([Fold(splits=splits, banks={"": bank})], foreign_banks=True)
+    found = doubts(("genmix",), splits, {"": bank}, Protocol())
+    assert [text.split(":")[1] for text in found] == [
+        " its generator was trained on 45 of the val images",
+        " its generator was trained on 60 of the test images",
+    ]
+
+
+def test_one_test_image_at_another_size_is_enough(splits, shapes):
+    train, _, test = splits
+    one = replace(
+        train, images=torch.cat([train.images, test.images[7:8]]), labels=torch.cat([train.labels, test.labels[7:8]])
+    )
+    bank = shapes.bank(provenance={"training_set": one.resized(32).training_set()})
+    with pytest.raises(InputError, match="trained on 1 of the 60 test images"):
+        check_folds([Fold(splits=tuple(part.resized(24) for part in splits), banks={"a": bank})])
+
+
+def test_a_bank_of_the_training_part_at_any_size_is_sound(splits, shapes):
+    for record in (splits[0].training_set(), splits[0].resized(32).training_set()):
+        bank = shapes.bank(provenance={"training_set": record})
+        assert seen_images(bank, splits) == {"val": 0, "test": 0}
+        assert not foreign(bank, splits[0])
+        assert doubts(("genmix",), splits, {"": bank}, Protocol()) == ()
+    part = shapes.bank(provenance={"training_set": splits[0].subset(torch.arange(50)).training_set()})
+    assert foreign(part, splits[0])
+    assert doubts(("genmix",), splits, {"": part}, Protocol()) == ()
+
+
+def test_an_image_that_the_data_has_twice_is_not_the_generators_fault(splits, shapes):
+    train, val, test = splits
+    twice = replace(test, images=torch.cat([train.images[:1], test.images[1:]]))
+    bank = shapes.bank(provenance={"training_set": train.training_set()})
+    check_folds([Fold(splits=(train, val, twice), banks={"": bank})])
+
+
+def test_several_sources_each_with_their_training_set(splits, shapes):
+    sets = [{"training_set": part.training_set()} for part in (splits[0], splits[2])]
+    bank = shapes.bank(provenance=[*sets, {}], source=torch.arange(60, dtype=torch.int32) % 3)
+    assert seen_images(bank, splits) == {"val": 0, "test": 60}
+    assert foreign(bank, splits[0])
+
+
+def test_records_without_images_keep_the_doubt(splits, shapes):
+    bank = shapes.bank(provenance={"training_set": {"fingerprint": splits[2].fingerprint}})
+    assert seen_images(bank, splits) is None
+    check_folds([Fold(splits=splits, banks={"": bank})])
+    (doubt,) = doubts(("genmix",), splits, {"": bank}, Protocol())
+    assert "trained on another set than this training set" in doubt
+
+
+def test_a_batch_larger_than_the_training_set(splits):
+    (doubt,) = doubts(("baseline",), splits, {}, Protocol(batch_size=128))
+    assert "a batch of 128 is larger than the training set of 90 images" in doubt
+    assert doubts(("baseline",), splits, {}, Protocol(batch_size=90)) == ()
+
+
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_too_few_seeds(seeds):
+    (doubt,) = few_seeds(seeds)
+    assert f"{seeds} seeds are too few" in doubt
+    assert "--seeds 5" in doubt
+    assert few_seeds(1) == few_seeds(5) == ()

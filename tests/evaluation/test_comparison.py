@@ -57,7 +57,10 @@ def test_every_arm_with_every_seed(splits, matched, quick):
     assert [(run.arm, run.seed) for run in results.runs] == [(arm, seed) for arm in ARMS for seed in (0, 1)]
     assert results.arms == ARMS
     assert results.classes == splits[0].classes
-    assert results.warnings == ()
+    (doubt,) = results.warnings
+    assert "2 seeds are too few" in doubt
+    assert doubt in " ".join(results.table().split())
+    assert doubt in results.to_markdown()
     alone = run_arm("genmix", splits, matched, quick, 1, device="cpu")
     assert outcomes(results)["genmix", 1] == (alone.predictions, alone.best_step, alone.validation_macro_f1)
 
@@ -155,6 +158,14 @@ def test_a_bank_from_another_training_set_is_said_aloud_and_written_down(splits,
     assert "leaked" in results.table()
 
 
+def test_a_bank_whose_generator_saw_test_images_stops_it_before_any_work(splits, shapes, quick, tmp_path, trained):
+    bank = shapes.bank(90, provenance={"training_set": splits[2].training_set()})
+    with pytest.raises(InputError, match="trained on 60 of the 60 test images"):
+        compare(splits, bank, quick, out=tmp_path / "results")
+    assert trained == []
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_sound_comparison_warns_of_nothing(splits, shapes, quick, known):
     provenance = {"training_set": {"fingerprint": splits[0].fingerprint}} if known else {}
@@ -190,9 +201,9 @@ def test_arms_without_a_bank_describe_none(splits, matched, quick):
     assert compare(splits, matched, quick, arms=("baseline",), seeds=1).bank is None
 
 
-@pytest.mark.parametrize("seeds", [0, -1, 1.5, True, "5"])
+@pytest.mark.parametrize("seeds", [0, -1, 1.5, True, "5", 10**9])
 def test_seeds_that_are_none(splits, quick, trained, seeds):
-    with pytest.raises(InputError, match="seeds must be a whole number, at least 1"):
+    with pytest.raises(InputError, match="seeds must be a whole number, from 1 to 10000"):
         compare(splits, None, quick, arms=("baseline",), seeds=seeds)
     assert trained == []
 
@@ -285,7 +296,7 @@ def test_every_image_is_tested_once_a_seed(folds, quick, tmp_path):
     assert results.outcomes["genmix:a"].predictions.shape == (2, 60)
     assert results.data["counts"] == {"3 folds": {"cyst": 20, "hemangioma": 20, "metastasis": 20}}
     assert results.banks["a"]["trained_on"] == "each fold's training set"
-    assert results.warnings == ()
+    assert [warning[:7] for warning in results.warnings] == ["2 seeds"]
     # A fold is a split like any other.
     alone = evaluate(folds[1].splits, banks=folds[1].banks, arms=("genmix",), **{**options, "out": None})
     of_fold = [run for run in results.runs if run.fold == 1 and run.arm == "genmix:a"]
