@@ -121,6 +121,15 @@ def expand_arms(arms: Iterable[str], banks: Collection[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def check_bank_given(name: str, banks: Collection[str]) -> None:
+    """Raise an InputError if the arm draws from a bank that is not among these."""
+    _, bank = split_arm_name(name)
+    if arm_kind(name).needs_bank and bank not in banks:
+        raise InputError(
+            f"the arm {name!r} needs a bank of synthetic images: give one (--bank), or leave the arm out (--arms)"
+        )
+
+
 def build_arm(name: str, setting: Setting) -> Arm:
     """Make an arm.
 
@@ -142,10 +151,7 @@ def build_arm(name: str, setting: Setting) -> Arm:
     if not kind.needs_bank:
         return kind.build(setting, None)
     _, bank = split_arm_name(name)
-    if bank not in setting.banks:
-        raise InputError(
-            f"the arm {name!r} needs a bank of synthetic images: give one (--bank), or leave the arm out (--arms)"
-        )
+    check_bank_given(name, setting.banks)
     if not len(setting.banks[bank]):
         raise InputError(f"the arm {name!r}: the bank is empty")
     return kind.build(setting, setting.banks[bank])

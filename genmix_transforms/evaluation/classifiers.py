@@ -90,6 +90,29 @@ class Enlarged(nn.Module):
         return logits
 
 
+def check_classifier(name: str, *, weights: str | None = None) -> None:
+    """Check a classifier's name, and that weights are where they are said to be; before any data is read.
+
+    Raises:
+        InputError: no such network, or weights that it has not.
+        MissingPathError: no such file of weights.
+    """
+    from torchvision import models
+
+    names = [known for known in models.list_models(module=models) if known not in _SEVERAL_OUTPUTS]
+    if name not in (SMALL, LITE0, *names):
+        raise InputError(
+            f"no classifier {name!r}; there is '{SMALL}', '{LITE0}', and of torchvision's classification models "
+            f"resnet18, vgg16, efficientnet_b0 and {len(names) - 3} others"
+        )
+    if name == SMALL and weights is not None:
+        raise InputError(f"the classifier '{SMALL}' has no pre-trained weights, got {weights!r}: leave them out")
+    if name == LITE0 and weights is None:
+        raise InputError(f"the classifier {LITE0!r} is only for fine-tuning: give weights (--weights imagenet)")
+    if weights not in (None, IMAGENET) and not Path(str(weights)).is_file():
+        raise MissingPathError(f"{weights}: no such file of weights; give one, or the word {IMAGENET}")
+
+
 def build_classifier(
     name: str,
     *,
@@ -124,20 +147,19 @@ def build_classifier(
     """
     if classes < 2:
         raise InputError(f"a classifier needs at least 2 classes, got {classes}")
+    check_classifier(name, weights=weights)
     seen = size if input_size is None else (input_size, input_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == SMALL:
-            network = _small_network(channels=channels, classes=classes, size=seen, weights=weights)
+            network = _small_network(channels=channels, classes=classes, size=seen)
         else:
             network = _colour_network(name, channels=channels, classes=classes, weights=weights)
             _try_out(name, network, shape=(channels, *seen))
     return network if input_size is None else Enlarged(network, side=input_size)
 
 
-def _small_network(*, channels: int, classes: int, size: tuple[int, int], weights: str | None) -> nn.Module:
-    if weights is not None:
-        raise InputError(f"the classifier 'small' has no pre-trained weights, got {weights!r}: leave them out")
+def _small_network(*, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
     if min(size) < SMALLEST_SIZE:
         raise InputError(
             f"the classifier 'small' takes patches of at least {SMALLEST_SIZE} pixels, got "
@@ -149,12 +171,6 @@ def _small_network(*, channels: int, classes: int, size: tuple[int, int], weight
 def _colour_network(name: str, *, channels: int, classes: int, weights: str | None) -> nn.Module:
     from torchvision import models
 
-    names = [known for known in models.list_models(module=models) if known not in _SEVERAL_OUTPUTS]
-    if name not in (LITE0, *names):
-        raise InputError(
-            f"no classifier {name!r}; there is 'small', '{LITE0}', and of torchvision's classification models "
-            f"resnet18, vgg16, efficientnet_b0 and {len(names) - 3} others"
-        )
     if channels not in (1, 3):
         raise InputError(
             f"the classifier {name!r} takes images of 1 or 3 channels, got {channels}; 'small' takes any number"
@@ -162,8 +178,6 @@ def _colour_network(name: str, *, channels: int, classes: int, weights: str | No
     network: nn.Module
     if weights is not None:
         network = pretrained_network(name, classes=classes, weights=weights)
-    elif name == LITE0:
-        raise InputError(f"the classifier {LITE0!r} is only for fine-tuning: give weights (--weights imagenet)")
     else:
         network = models.get_model(name, weights=None, num_classes=classes)
     return GreyAsColour(network) if channels == 1 else network
@@ -278,8 +292,6 @@ def _last_layer(network: nn.Module) -> str:
 
 def _state_dict(file: str | Path) -> Mapping[str, Tensor]:
     """Tensors by name from a file, without running any code that it may hold."""
-    if not Path(file).is_file():
-        raise MissingPathError(f"{file}: no such file of weights; give one, or the word {IMAGENET}")
     content = read_weights(file)
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{file}: expected a state dict, tensors by name; save network.state_dict()")

@@ -1,7 +1,7 @@
 """The comparison: every arm with every seed on every fold, each run kept as soon as it is done."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from genmix_transforms.evaluation.arms import (
     TUNING_SEED,
     Setting,
     arm_kind,
+    check_bank_given,
     choose,
     expand_arms,
     split_arm_name,
@@ -176,7 +177,7 @@ def evaluate_folds(
     check_seeds(seeds)
     where = own_device(device)
     check_folds(folds, foreign_banks=foreign_banks)
-    order, empty = _order(arms, folds[0].banks, missing or {})
+    order, empty = order_arms(arms, folds[0].banks, missing or {})
     present = tuple(arm for arm in order if arm not in empty)
     settings = [prepare(present, fold.splits, fold.banks, protocol, device=where) for fold in folds]
     found = (*_doubts(present, folds, settings), *few_seeds(seeds))
@@ -213,16 +214,27 @@ def evaluate_folds(
     return results
 
 
-def _order(
-    arms: Sequence[str], banks: Mapping[str, SyntheticBank], missing: Mapping[str, str]
+def order_arms(
+    arms: Sequence[str], banks: Collection[str], missing: Mapping[str, str]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """All arms in the order of the table, and those of them that stay empty, with the reason."""
+    """All arms in the order of the table, and those of them that stay empty, with the reason.
+
+    Args:
+        arms: names of arms or kinds.
+        banks: names of the banks that are there.
+        missing: names of those that are not, and why.
+
+    Raises:
+        InputError: arms that are unknown, there twice, or draw from a bank that nobody gave.
+    """
     both = sorted(set(banks) & set(missing))
     if both:
         raise InputError(f"{', '.join(both)}: a bank is there or missing, not both")
     if missing and ONLY_BANK in banks:
         raise InputError("missing names banks: give those that are there by name too (banks=)")
     order = check_arms(expand_arms(check_arms(arms), [*banks, *missing]))
+    for arm in order:
+        check_bank_given(arm, [*banks, *missing])
     empty = {arm: missing[name] for arm in order if (name := split_arm_name(arm)[1]) in missing}
     if len(empty) == len(order):
         raise InputError(f"no arm is left to compare: {', '.join(order)} are all missing")

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.settings import LARGEST_BATCH, LONGEST
 from genmix_transforms.settings import Settings, option
+
+Pairing = Literal["any", "balanced", "same", "other", "inverse"]
 
 SMALLEST_INPUT, LARGEST_INPUT = 16, 4096
 GRID = 5
@@ -126,10 +128,8 @@ class Protocol(Settings):
         panel=_ARMS,
     )
     alpha: float = option(0.3, help="genmix: lambda ~ Beta(alpha, 1).", above=0, panel=_ARMS)
-    pairing: Any = option(  # noqa: RUF009
-        "any",
-        help="genmix: which classes partner which: any, balanced, same, other or inverse; in Python also a matrix.",
-        panel=_ARMS,
+    pairing: Pairing | Any = option(  # noqa: RUF009
+        "any", help="genmix: which classes partner which; in Python also a matrix.", panel=_ARMS
     )
     real_partner: float = option(
         0.0, help="genmix: share of samples mixed with another real image.", least=0, most=1, panel=_ARMS
@@ -153,7 +153,10 @@ class Protocol(Settings):
         """Check the tuning, and make plain numbers of a pairing matrix."""
         if self.tune == 1:
             raise InputError("tune must be 0 (nothing is tuned) or at least 2 values to choose from, got 1")
-        if not isinstance(self.pairing, str):
+        if isinstance(self.pairing, str):
+            if self.pairing not in get_args(Pairing):
+                raise InputError(f"pairing must be one of {', '.join(get_args(Pairing))}, got {self.pairing!r}")
+        else:
             object.__setattr__(self, "pairing", _as_tuples(self.pairing))
 
     @classmethod

@@ -15,6 +15,7 @@ from genmix_transforms.evaluation.classifiers import (
     GreyAsColour,
     Pretrained,
     build_classifier,
+    check_classifier,
     last_layer,
     pretrained_network,
 )
@@ -218,7 +219,7 @@ class _Attack:
 
 def test_files_that_are_no_weights(tmp_path, squeezed):
     with pytest.raises(MissingPathError, match="no such file of weights; give one, or the word imagenet"):
-        pretrained_network("resnet18", classes=3, weights=tmp_path / "none.pth")
+        check_classifier("resnet18", weights=str(tmp_path / "none.pth"))
     for name, content in (("bad.pth", b"no zip"), ("bad.safetensors", b"\x00" * 4), ("a.pth", pickle.dumps(_Attack()))):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=f"{name}: (not a|holds more than tensors)"):
