@@ -18,6 +18,18 @@ class OverwriteError(InputError, FileExistsError):
     __str__ = InputError.__str__
 
 
+class UnwritableError(InputError, PermissionError):
+    """A file or folder cannot be written: it is read-only, or belongs to somebody else."""
+
+    __str__ = InputError.__str__
+
+
+class DiskFullError(OSError):
+    """A write failed because the disk is full. What was there before is as it was."""
+
+    __str__ = InputError.__str__
+
+
 class CorruptFileError(RuntimeError):
     """A file of ours does not hold what its manifest says."""
 

@@ -11,10 +11,10 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,7 +25,6 @@ from genmix_transforms.files.atomic import remove_leftovers, write_text
 from genmix_transforms.files.checks import check_output_folder, check_seed, whole_number
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.files.sheet import draw_sheet, save_picture
-from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.folder import CONFIG, TRAINING, WEIGHTS
 from genmix_transforms.generators.pixels import to_signed_unit
@@ -53,6 +52,17 @@ class Saveable(Protocol):
         ...
 
 
+@runtime_checkable
+class Drawable(Protocol):
+    """What sheets are drawn from: a generator. This file does not import the generators' base, which imports it."""
+
+    classes: tuple[str, ...]
+
+    def sample(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """Draw an image ``(C, H, W)`` for each label and seed."""
+        ...
+
+
 class Trainee(Protocol):
     """What is trained: the loop knows no more of a generator than this."""
 
@@ -74,16 +84,13 @@ class Trainee(Protocol):
         """
         ...
 
-    def snapshot(self) -> Saveable:
-        """What is trained as it stands now, to save and, if it is a :class:`Generator`, to draw sheets from."""
-        ...
-
 
 def train(
     trainee: Trainee,
     dataset: PatchDataset,
     *,
     out: str | Path,
+    snapshot: Callable[[], Saveable],
     steps: int,
     batch_size: int,
     seed: int,
@@ -104,6 +111,7 @@ def train(
         dataset: the training set; it sits on the device as integers.
         out: the run's folder: the generator (``config.json``, ``model.safetensors``), ``samples/`` with a sheet at
             every checkpoint, ``training/`` with the last checkpoint and the losses.
+        snapshot: gives what is trained as it stands now, to save and, if it is :class:`Drawable`, to draw sheets from.
         steps: optimiser steps in all. A finished run goes on if they are raised.
         batch_size: images in a step, all processes together.
         seed: of the data order and of every step's randomness.
@@ -189,17 +197,17 @@ def train(
             )
 
     def save_snapshot() -> Saveable:
-        snapshot = trainee.snapshot()
-        snapshot.provenance = {**provenance, "images_seen": images_seen, "steps": images_seen // batch_size}
-        snapshot.save_pretrained(out, overwrite=True)
-        return snapshot
+        saved = snapshot()
+        saved.provenance = {**provenance, "images_seen": images_seen, "steps": images_seen // batch_size}
+        saved.save_pretrained(out, overwrite=True)
+        return saved
 
     def checkpoint() -> None:
         if processes.is_main:
-            snapshot = save_snapshot()
-            if isinstance(snapshot, Generator):
-                drawn = _draw(snapshot)
-                save_picture(draw_sheet(drawn, snapshot.classes), out / "samples" / f"{images_seen:012d}.png")
+            saved = save_snapshot()
+            if isinstance(saved, Drawable):
+                drawn = _draw(saved)
+                save_picture(draw_sheet(drawn, saved.classes), out / "samples" / f"{images_seen:012d}.png")
                 if evolution is not None:
                     evolution.add(images_seen, drawn)
                     save_picture(evolution.picture(), out / EVOLUTION)
@@ -209,8 +217,8 @@ def train(
     if processes.is_main and images_seen >= total:
         save_snapshot()  # nothing is left to train, and somebody may have removed it
     if evolution is not None and processes.is_main and images_seen == 0:
-        before = trainee.snapshot()
-        if isinstance(before, Generator):
+        before = snapshot()
+        if isinstance(before, Drawable):
             evolution.add(0, _draw(before))
     bar = progress_bar(
         total=total, initial=images_seen, unit="img", desc=str(out), disable=not (progress and processes.is_main)
@@ -296,11 +304,11 @@ def _stop_after_step() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _draw(generator: Generator) -> list[Tensor]:
+def _draw(generator: Drawable) -> list[Tensor]:
     """Images of the same seeds each time, for each class ``(SHEET_COLUMNS, C, H, W)``."""
     classes = len(generator.classes)
-    labels = torch.arange(classes).repeat_interleave(SHEET_COLUMNS)
-    seeds = torch.arange(SHEET_COLUMNS).repeat(classes)
+    labels = [label for label in range(classes) for _ in range(SHEET_COLUMNS)]
+    seeds = [*range(SHEET_COLUMNS)] * classes
     return list(generator.sample(labels, seeds).split(SHEET_COLUMNS))
 
 

@@ -45,13 +45,10 @@ class Recorder:
         self.last_images = images
         return {"value": torch.tensor(self.loss)}
 
-    def snapshot(self) -> DCGAN:
-        return self.generator
-
 
 def run(trainee: Recorder, patches: PatchDataset, out: Path, **options: Any) -> None:
     defaults = {"steps": 10, "batch_size": 4, "seed": 0, "options": {}, "checkpoint_every": 12, "progress": False}
-    train(trainee, patches, out=out, **{**defaults, **options})
+    train(trainee, patches, out=out, **{"snapshot": lambda: trainee.generator, **defaults, **options})
 
 
 def test_images_labels_and_order(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
@@ -387,11 +384,9 @@ class Scale:
 
 
 def test_what_draws_nothing_is_trained_without_sheets(
-    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
 ) -> None:
-    recorder = Recorder(tiny_dcgan())
-    monkeypatch.setattr(recorder, "snapshot", Scale)
-    run(recorder, tiny_patches(), tmp_path)
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path, snapshot=Scale)
     assert (tmp_path / "scale.json").read_text() == "10"
     assert not (tmp_path / "samples").exists()
     assert (tmp_path / "training/checkpoint.json").exists()

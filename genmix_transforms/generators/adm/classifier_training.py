@@ -97,9 +97,9 @@ class ClassifierTraining:
                 values[f"accuracy_{number + 1}"] = quarter.mean()
         return values
 
-    def snapshot(self) -> "TrainedClassifier":
+    def result(self) -> NoisyClassifier:
         """The classifier as it stands."""
-        return TrainedClassifier(self.classifier)
+        return self.classifier
 
 
 @dataclass
@@ -200,6 +200,7 @@ def train_classifier(
         training,
         dataset,
         out=out,
+        snapshot=lambda: TrainedClassifier(training.result()),
         steps=steps,
         batch_size=batch_size,
         seed=seed,

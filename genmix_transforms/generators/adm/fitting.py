@@ -74,6 +74,7 @@ def fit_adm(
         training,
         dataset,
         out=out,
+        snapshot=lambda: generator.with_network(training.result()),
         steps=schedule.steps,
         batch_size=schedule.batch_size,
         seed=seed,
@@ -99,7 +100,7 @@ def fit_adm(
         started_from=started_from,
         evolution=Evolution(generator.classes, batch_size=schedule.batch_size),
     )
-    return training.snapshot().network
+    return generator.with_network(training.result()).network
 
 
 def _started_from(generator: "ADM") -> dict[str, Any]:

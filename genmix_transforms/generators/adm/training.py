@@ -105,9 +105,9 @@ class ADMTraining:
         # L_vlb is the sum of all terms: one of them stands for as many as there are timesteps.
         return squared if bits is None else squared + BOUND_WEIGHT * self.loss.count * bits
 
-    def snapshot(self) -> "ADM":
-        """The ADM with the averaged weights: a copy, for which the gradients have left room."""
-        return self.generator.with_network(with_weights(self.network, list(self.average.average.parameters())))
+    def result(self) -> nn.Module:
+        """The network with the averaged weights: a copy, for which the gradients have left room."""
+        return with_weights(self.network, list(self.average.average.parameters()))
 
 
 def parts(count: int, number: int) -> Iterator[slice]:

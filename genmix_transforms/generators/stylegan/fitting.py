@@ -176,6 +176,7 @@ def fit_stylegan(
         training,
         dataset,
         out=out,
+        snapshot=lambda: generator.with_network(training.result()),
         steps=settings.steps,
         batch_size=settings.batch_size,
         seed=seed,
@@ -192,7 +193,7 @@ def fit_stylegan(
         processes=processes,
         started_from=started_from,
     )
-    return training.snapshot().network
+    return training.result()
 
 
 def _first_discriminator(

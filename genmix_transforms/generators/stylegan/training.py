@@ -164,9 +164,9 @@ class StyleGANTraining:
             values["augment_p"] = self.adaptive.p.clone()
         return values
 
-    def snapshot(self) -> "StyleGAN":
-        """The StyleGAN with the averaged weights."""
-        return self.generator.with_network(self.average.average)
+    def result(self) -> StyleGANNetwork:
+        """The network with the averaged weights: what is sampled from."""
+        return cast(StyleGANNetwork, self.average.average)
 
     def _begin_phase(self, phase: int) -> None:
         """Set the learning rates, and forget Adam's moments: they belong to other images than those now shown."""

@@ -68,6 +68,7 @@ def fit_textual_inversion(
             training,
             dataset,
             out=out,
+            snapshot=lambda: learner.with_embeddings(training.result(), model=model),
             steps=schedule.steps,
             batch_size=schedule.batch_size,
             seed=seed,
@@ -91,7 +92,7 @@ def fit_textual_inversion(
             evolution=Evolution(generator.classes, batch_size=schedule.batch_size),
             inputs=lambda index: index,  # the training looks latents up, and has no use for pixels
         )
-        return training.snapshot()
+        return learner.with_embeddings(training.result(), model=model)
     finally:
         if settings.gradient_checkpointing:
             model.unet.disable_gradient_checkpointing()

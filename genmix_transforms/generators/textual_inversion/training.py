@@ -132,11 +132,9 @@ class TextualInversionTraining:
             here = everyone.any(0)
         return [bool(value) for value in here.tolist()]
 
-    def snapshot(self) -> "TextualInversion":
-        """The generator with the rows as they stand now; it shares the base model, adapters included."""
-        return self.generator.with_embeddings(
-            dict(zip(self.generator.classes, self.rows.values(), strict=True)), model=self.model
-        )
+    def result(self) -> dict[str, Tensor]:
+        """Each class's rows as they stand now."""
+        return dict(zip(self.generator.classes, self.rows.values(), strict=True))
 
 
 class Adapters:

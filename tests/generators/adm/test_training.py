@@ -147,7 +147,7 @@ def test_the_snapshot_is_the_average_and_a_copy(tiny_adm: TinyADM) -> None:
     training = make(tiny_adm(), learning_rate=0.01)
     for step in range(3):
         training.training_step(IMAGES, LABELS, 8 * step)
-    snapshot = training.snapshot()
+    snapshot = training.generator.with_network(training.result())
     values = list(training.average.average.parameters())
     for parameter, value in zip(snapshot.network.parameters(), values, strict=True):
         assert torch.equal(parameter, value)

@@ -98,7 +98,7 @@ def test_the_snapshot_is_the_average(tiny_dcgan: TinyDCGAN) -> None:
     training = make(tiny_dcgan(), learning_rate=0.01)
     for step in range(3):
         training.training_step(torch.rand(8, 1, 16, 16), torch.arange(8) % 2, step * 8)
-    snapshot = training.snapshot()
+    snapshot = training.generator.with_network(training.result())
     assert snapshot.network is training.average.average
     assert not torch.equal(snapshot.network.main[0].weight, training.network.main[0].weight)
     assert snapshot.classes == training.generator.classes
@@ -137,7 +137,7 @@ def test_it_learns_what_tells_the_classes_apart(
         torch.manual_seed(step)
         index = torch.randint(0, len(patches), (16,))
         training.training_step(images[index], patches.labels[index], step * 16)
-    drawn = training.snapshot().sample([0] * 32 + [1] * 32, list(range(64))).float()
+    drawn = training.generator.with_network(training.result()).sample([0] * 32 + [1] * 32, list(range(64))).float()
     real = [
         patches.images[patches.labels == label].float().mean() for label in (0, 1)
     ]  # discs are dark, their reverse bright

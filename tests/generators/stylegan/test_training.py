@@ -274,7 +274,7 @@ def test_the_snapshot_is_the_average_at_the_present_growth(tiny_stylegan: TinySt
     training = make(tiny_stylegan(), start=1, images=90, learning_rate=0.01)
     for step in range(5):
         training.training_step(*batch(), step * 8)
-    snapshot = training.snapshot()
+    snapshot = training.generator.with_network(training.result())
     assert snapshot.network is training.average.average
     assert not torch.equal(snapshot.network.synthesis.constant, training.network.synthesis.constant)
     assert snapshot.network.growth.item() == pytest.approx(1 + 2 / 30, abs=1e-6)
@@ -361,7 +361,7 @@ def test_it_learns_what_tells_the_classes_apart(
         torch.manual_seed(step)
         index = torch.randint(0, len(patches), (16,))
         training.training_step(images[index], patches.labels[index], step * 16)
-    drawn = training.snapshot().sample([0] * 32 + [1] * 32, list(range(64))).float()
+    drawn = training.generator.with_network(training.result()).sample([0] * 32 + [1] * 32, list(range(64))).float()
     # Discs are dark, their reverse bright.
     real = [patches.images[patches.labels == label].float().mean() for label in (0, 1)]
     means = [drawn[:32].mean(), drawn[32:].mean()]
