@@ -75,9 +75,7 @@ def _paper(side: int) -> dict[str, Recipe]:
             per_class=True,
             training={"preset": "paper", "steps": 70_000, **bf16},
         ),
-        "stylegan": Recipe(
-            kind="stylegan", per_class=True, training={"preset": "paper", "steps": 70_000, "r1_interval": 16, **bf16}
-        ),
+        "stylegan": Recipe(kind="stylegan", per_class=True, training={"preset": "paper", "steps": 70_000, **bf16}),
         "adm-scratch": Recipe(kind="adm", training={"preset": "adm", "steps": 50_000, **bf16}),
         "adm": Recipe(kind="adm", training={"preset": "fine-tune", "steps": 20_000, **bf16}),
         "textual-inversion": Recipe(kind="textual-inversion", training={"steps": 5_000}),
