@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from genmix_transforms.generators import DCGAN
 from genmix_transforms.generators.augmentation import POLICIES
 from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, initialise
+from genmix_transforms.generators.dcgan.settings import DCGANSettings
 from genmix_transforms.generators.dcgan.training import DCGANTraining
 
 
@@ -27,7 +28,7 @@ def ours(channels: int, *, augment: tuple[str, ...], device: torch.device) -> Ca
     discriminator = DCGANDiscriminator(channels=channels).to(device)
     initialise(discriminator, seed=1)
     training = DCGANTraining(
-        generator, discriminator, learning_rate=2e-4, betas=(0.5, 0.999), augment=augment, ema_half_life=10_000
+        generator.network, discriminator, settings=DCGANSettings.of({"augment": augment}, name="benchmark")
     )
     seen = 0
 

@@ -168,21 +168,26 @@ class Option:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     def default_text(self) -> str:
-        """The default in words: the value, or what each preset gives."""
-        if self.presets:
-            return ", ".join(f"{self.write(value)} ({preset})" for preset, value in self.presets.items())
-        return "" if self.default in (None, dataclasses.MISSING) else self.write(self.default)
+        """The default in words: the value, or the first preset's and those of the presets that have another."""
+        if self.name == "preset":
+            return self.choices[0] if self.choices else ""
+        if not self.presets:
+            return "" if self.default in (None, dataclasses.MISSING) else self.write(self.default)
+        texts = {preset: self.write(value) for preset, value in self.presets.items()}
+        first, *others = texts.values()
+        named = [f"{preset} {text}" for preset, text in texts.items() if text != first]
+        return "; ".join([first, *named]) if others else first
 
     def range_text(self) -> str:
         """The allowed numbers in words; empty if any number is allowed."""
         if self.above == 0 and self.most is None and self.below is None:
             return "positive"
-        lower = f"at least {self.least:g}" if self.least is not None else ""
-        lower = f"above {self.above:g}" if self.above is not None else lower
-        upper = f"at most {self.most:g}" if self.most is not None else ""
-        upper = f"below {self.below:g}" if self.below is not None else upper
+        lower = f"at least {self.least}" if self.least is not None else ""
+        lower = f"above {self.above}" if self.above is not None else lower
+        upper = f"at most {self.most}" if self.most is not None else ""
+        upper = f"below {self.below}" if self.below is not None else upper
         if self.least is not None and self.most is not None:
-            return f"from {self.least:g} to {self.most:g}"
+            return f"from {self.least} to {self.most}"
         return " and ".join(part for part in (lower, upper) if part)
 
     def _one(self, value: Any, *, name: str) -> Any:

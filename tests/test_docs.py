@@ -20,7 +20,7 @@ import yaml
 import genmix_transforms
 from genmix_transforms import data, evaluation, generators
 from genmix_transforms.cli.main import app
-from genmix_transforms.generators.dcgan.training import PRESETS
+from genmix_transforms.generators.dcgan.settings import DCGANSettings
 from genmix_transforms.generators.stylegan import schedule as stylegan_schedule
 from genmix_transforms.generators.stylegan.growth import doublings
 
@@ -288,7 +288,8 @@ def test_the_reference_lists_the_options_before_every_command():
 
 def test_the_table_of_presets():
     text = (DOCS / "how-to/train-a-generator.md").read_text(encoding="utf-8")
-    for name, preset in PRESETS.items():
+    for name in DCGANSettings.PRESETS:
+        preset = DCGANSettings.of({"preset": name}, name="test")
         assert f"| `{name}` | {preset.steps:,} | {preset.batch_size} | {preset.learning_rate:g} |" in text
 
 

@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import Annotated, Any, cast
 
-import click
 import typer
 
 from genmix_transforms.errors import InputError
@@ -46,7 +46,7 @@ def with_settings(
             picked: dict[str, dict[str, Any]] = {where: {} for where in settings}
             for name, (where, setting) in fields.items():
                 value = given.pop(name, None)
-                if value is not None:
+                if value is not None and value != []:
                     picked[where][name] = _read(setting, value)
             function(**given, **picked)
 
@@ -71,9 +71,11 @@ def flag(name: str) -> str:
 
 def describe(setting: Option) -> str:
     """What the help says of a setting: what it is, the words it may be, its default."""
-    words = f" One of {', '.join(setting.choices)}." if setting.choices else ""
-    default = f" [default: {setting.default_text()}]" if setting.default_text() and setting.type is not bool else ""
-    return f"{setting.help}{words}{default}"
+    text = setting.help
+    if setting.choices and (setting.items is not None or setting.name == "preset"):
+        text += f" {'Any' if setting.items == 0 else 'One'} of {', '.join(setting.choices)}."
+    default = setting.default_text()
+    return f"{text} (default: {default})" if default and setting.type is not bool else text
 
 
 def _parameter(setting: Option, panel: str | None) -> inspect.Parameter:
@@ -86,9 +88,11 @@ def _parameter(setting: Option, panel: str | None) -> inspect.Parameter:
             kind = bool
             names = [f"{flag(setting.name)}/--no-{setting.name.replace('_', '-')}"]
         elif setting.choices and setting.name != "preset":
-            options["click_type"] = click.Choice(setting.choices)
+            kind = _words(setting)
         elif setting.type in (int, float):
             kind = setting.type
+    elif setting.items == 0 and setting.type is str and not setting.choices:
+        kind = list[str]  # texts may hold commas: each is an option of its own
     said = typer.Option(*names, help=describe(setting), rich_help_panel=setting.panel or panel, **options)
     return inspect.Parameter(
         setting.name,
@@ -98,8 +102,16 @@ def _parameter(setting: Option, panel: str | None) -> inspect.Parameter:
     )
 
 
+def _words(setting: Option) -> type[StrEnum]:
+    """The words that a setting may be, as Typer takes them."""
+    make: Any = StrEnum
+    return cast(type[StrEnum], make(setting.name, {word: word for word in setting.choices}))
+
+
 def _read(setting: Option, value: Any) -> Any:
     try:
-        return setting.parse(value) if isinstance(value, str) else value
+        if isinstance(value, list):
+            return tuple(value)
+        return setting.parse(str(value)) if isinstance(value, str) else value
     except InputError as error:
         raise InputError(f"{flag(setting.name)}: {str(error).removeprefix(f'{setting.name}: ')}") from error

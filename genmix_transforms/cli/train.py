@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import click
 import typer
 import typer.core
 import typer.main
@@ -49,11 +48,11 @@ HELP = """Train {article} {name}.
 class Kinds(typer.core.TyperGroup):
     """A command for each kind of generator; it is made, and its kind imported, when it is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """The kinds by name, then the commands that are no kinds."""
         return sorted({*trainable_kinds(), *super().list_commands(ctx)})
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a kind."""
         found = super().get_command(ctx, cmd_name)
         if found is None and cmd_name in trainable_kinds():
@@ -80,8 +79,8 @@ app.command("adm-classifier")(train_adm.adm_classifier)
 app.command("textual-inversion")(train_textual_inversion.textual_inversion)
 
 
-def train_command(kind: type[Generator]) -> click.Command:
-    """The command that trains a kind of generator, with an option for each of its settings."""
+def train_command(kind: type[Generator]) -> Any:
+    """Make the command that trains a kind of generator, with an option for each of its settings."""
 
     @with_settings(PANELS, network=kind.network_settings, training=kind.training_settings)
     def train(
@@ -163,7 +162,7 @@ def train_command(kind: type[Generator]) -> click.Command:
     return command_of(train, name=kind.kind)
 
 
-def command_of(function: Callable[..., None], *, name: str) -> click.Command:
+def command_of(function: Callable[..., None], *, name: str) -> Any:
     """A function with Typer's annotations as a command."""
     single = typer.Typer(add_completion=False)
     single.command(name)(function)

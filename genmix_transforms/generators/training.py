@@ -103,7 +103,8 @@ def train(
     started_from: Mapping[str, Any] | None = None,
     evolution: Evolution | None = None,
     inputs: Callable[[Tensor], Tensor] | None = None,
-) -> None:
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Train, or go on where an earlier run with the same arguments stopped.
 
     Args:
@@ -125,6 +126,11 @@ def train(
         evolution: the figure of fixed seeds to keep up to date in ``out``, from before the first step on; None: none.
         inputs: from indices into the training set, int64 ``(n,)`` on the device, to what the trainee is shown in place
             of the pixels; None: the images in [-1, 1].
+        settings: all of the run's settings, for its provenance; a resume may have others, as far as ``options`` are
+            the same.
+
+    Returns:
+        The provenance of what was trained.
 
     Raises:
         InputError: arguments that cannot work, or a folder that holds another run.
@@ -147,7 +153,7 @@ def train(
         "training_set": {"fingerprint": dataset.fingerprint, "class_counts": dataset.class_counts},
         "processes": processes.count,
     }
-    provenance = _provenance(record, started_from)
+    provenance = {**_provenance(record, started_from), **({"settings": dict(settings)} if settings else {})}
     if processes.is_main:
         if restart:
             _forget(out)
@@ -196,9 +202,14 @@ def train(
                 )
             )
 
+    def current_provenance() -> dict[str, Any]:
+        # As JSON holds it: what is returned is what a loaded generator will say.
+        now = {**provenance, "images_seen": images_seen, "steps": images_seen // batch_size}
+        return dict(json.loads(json.dumps(now)))
+
     def save_snapshot() -> Saveable:
         saved = snapshot()
-        saved.provenance = {**provenance, "images_seen": images_seen, "steps": images_seen // batch_size}
+        saved.provenance = current_provenance()
         saved.save_pretrained(out, overwrite=True)
         return saved
 
@@ -247,6 +258,7 @@ def train(
                     log.warning("%s: stopped at %s of %s images", out, f"{images_seen:,}", f"{total:,}")
                     raise KeyboardInterrupt
     processes.wait()
+    return current_provenance()
 
 
 class _LossLog:

@@ -99,7 +99,8 @@ class ClassifierTraining:
 
     def result(self) -> NoisyClassifier:
         """The classifier as it stands."""
-        return self.classifier
+        classifier: NoisyClassifier = self.classifier
+        return classifier
 
 
 @dataclass

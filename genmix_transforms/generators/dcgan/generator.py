@@ -54,6 +54,7 @@ class DCGAN(Generator):
     network_settings = DCGANNetworkSettings
     training_settings = DCGANSettings
     trains_per_class = True
+    _network: DCGANNetwork
 
     def __init__(
         self,

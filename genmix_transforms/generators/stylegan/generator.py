@@ -162,7 +162,8 @@ class StyleGAN(Generator):
 
         ``side`` is :attr:`network_resolution`.
         """
-        return self._network
+        network: StyleGANNetwork = self._network
+        return network
 
     @property
     def network_resolution(self) -> int:
@@ -178,7 +179,7 @@ class StyleGAN(Generator):
     def with_network(self, network: torch.nn.Module) -> "StyleGAN":
         """The same StyleGAN with other weights: it shares ``network``, and has a provenance of its own."""
         other = copy.copy(self)
-        other._network = network  # type: ignore[assignment]
+        other._network = network
         other.discriminator = None
         other.provenance = dict(self.provenance)
         return other
