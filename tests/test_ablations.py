@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from genmix_transforms import SyntheticBank
-from genmix_transforms.data import PatchDataset
+from genmix_transforms.data import LesionPhantom, PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation import Protocol
+from genmix_transforms.evaluation import Protocol, Recipe
 from genmix_transforms.evaluation.arms import Setting, build_arm
 from genmix_transforms.evaluation.normalisation import Normalisation
 
