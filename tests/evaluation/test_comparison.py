@@ -14,8 +14,9 @@ from genmix_transforms.evaluation import Fold, Protocol, comparison, evaluate, e
 from genmix_transforms.evaluation.arms import ARMS as EVERY_ARM
 from genmix_transforms.evaluation.arms import DEFAULT_ARMS as ARMS
 from genmix_transforms.evaluation.arms import TUNING_SEED, trial_values
+from genmix_transforms.evaluation.checks import prepare
 from genmix_transforms.evaluation.runs import RunCache
-from genmix_transforms.evaluation.training import run_arm
+from genmix_transforms.evaluation.training import train_and_test
 
 
 @pytest.fixture
@@ -61,7 +62,9 @@ def test_every_arm_with_every_seed(splits, matched, quick):
     assert "2 seeds are too few" in doubt
     assert doubt in " ".join(results.table().split())
     assert doubt in results.to_markdown()
-    alone = run_arm("genmix", splits, matched, quick, 1, device="cpu")
+    cpu = torch.device("cpu")
+    setting = prepare(("genmix",), splits, {"": matched}, quick, device=cpu)
+    alone = train_and_test("genmix", splits, setting, 1, device=cpu)
     assert outcomes(results)["genmix", 1] == (alone.predictions, alone.best_step, alone.validation_macro_f1)
 
 

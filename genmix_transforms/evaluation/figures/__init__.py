@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from genmix_transforms.evaluation.figures.examples import examples_figure
     from genmix_transforms.evaluation.figures.forest import forest_figure
     from genmix_transforms.evaluation.figures.mixing import mixing_figure
-    from genmix_transforms.evaluation.figures.penultimate import features
-    from genmix_transforms.evaluation.figures.points import FeaturePoints, feature_points
+    from genmix_transforms.evaluation.figures.points import FeaturePoints, feature_points, features
     from genmix_transforms.evaluation.figures.saving import save_figures
     from genmix_transforms.evaluation.figures.scores import scores_figure
     from genmix_transforms.evaluation.figures.style import save_figure
@@ -22,7 +21,7 @@ _HOME = {
     "evolution_figure": "evolution",
     "examples_figure": "examples",
     "feature_points": "points",
-    "features": "penultimate",
+    "features": "points",
     "forest_figure": "forest",
     "mixing_figure": "mixing",
     "save_figure": "style",
