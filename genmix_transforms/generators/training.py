@@ -1,18 +1,15 @@
 """The one training loop. It owns time: data position, randomness, checkpoints and sheets follow from the images seen.
 
-A generator hands it named state objects and one method, ``training_step``; an exact resume is a property of this file,
-not of any generator.
+A generator hands it named state objects and one method, ``training_step``; an exact resume is a property of this file
+and of those that it calls, not of any generator.
 """
 
 import json
 import logging
 import math
-import shutil
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,25 +18,42 @@ from torch import Tensor
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.atomic import remove_leftovers, write_text
 from genmix_transforms.files.checks import check_output_folder, check_seed, whole_number
+from genmix_transforms.files.disk import check_free_space
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.files.sheet import draw_sheet, save_picture
+from genmix_transforms.generators.checkpoints import Checkpoints
+from genmix_transforms.generators.estimate import Pace
 from genmix_transforms.generators.evolution import Evolution
-from genmix_transforms.generators.folder import CONFIG, TRAINING, WEIGHTS
-from genmix_transforms.generators.pixels import to_signed_unit
+from genmix_transforms.generators.folder import TRAINING
+from genmix_transforms.generators.losses import Losses
 from genmix_transforms.generators.processes import Processes
-from genmix_transforms.generators.randomness import DataOrder, reseed, step_seed
-from genmix_transforms.generators.state import Stateful, clear, load_checkpoint, read_record, save_checkpoint
+from genmix_transforms.generators.run_folder import (
+    EVOLUTION,
+    LOSSES,
+    SAMPLES,
+    TRACKED,
+    check_same_run,
+    held,
+    provenance_of,
+)
+from genmix_transforms.generators.state import Stateful, all_finite, load_checkpoint, read_record, state_bytes
+from genmix_transforms.generators.steps import Steps, Trainee
+from genmix_transforms.generators.stopping import Stopping
+from genmix_transforms.generators.trackers import Trackers, check_trackers
+
+__all__ = ["MIXED_PRECISION", "Drawable", "Saveable", "Trainee", "train"]
 
 log = logging.getLogger(__name__)
 
 MIXED_PRECISION = ("no", "bf16")
 """float16 is not offered: its narrow range turns GAN and diffusion losses into NaN after some thousand steps."""
 
+LARGEST_BATCH = 65_536
+"""Images. More than that is a slip, and would be hours of looking up which images they are."""
+
 SHEET_COLUMNS = 8
 LOG_STEPS = 50
-EVOLUTION = "evolution.png"
 
 
 class Saveable(Protocol):
@@ -63,28 +77,6 @@ class Drawable(Protocol):
         ...
 
 
-class Trainee(Protocol):
-    """What is trained: the loop knows no more of a generator than this."""
-
-    def state_objects(self) -> Mapping[str, Stateful]:
-        """Everything that must survive a kill, by name: networks, optimisers, averages, controllers."""
-        ...
-
-    def training_step(self, images: Tensor, labels: Tensor, images_seen: int) -> Mapping[str, Tensor]:
-        """One optimiser step.
-
-        Args:
-            images: this process's part of the batch, float32 ``(n, C, H, W)`` in [-1, 1], or as ``inputs`` gives it.
-            labels: int64 ``(n,)``.
-            images_seen: by all processes together, before this step.
-
-        Returns:
-            The losses by name, scalars still on the device. Random numbers come from torch's global generators, which
-            the loop has seeded for this step.
-        """
-        ...
-
-
 def train(
     trainee: Trainee,
     dataset: PatchDataset,
@@ -104,6 +96,7 @@ def train(
     evolution: Evolution | None = None,
     inputs: Callable[[Tensor], Tensor] | None = None,
     settings: Mapping[str, Any] | None = None,
+    report_to: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train, or go on where an earlier run with the same arguments stopped.
 
@@ -128,14 +121,17 @@ def train(
             of the pixels; None: the images in [-1, 1].
         settings: all of the run's settings, for its provenance; a resume may have others, as far as ``options`` are
             the same.
+        report_to: trackers to tell of losses, learning rates, speed and sheets: "tensorboard", "wandb", "mlflow".
 
     Returns:
         The provenance of what was trained.
 
     Raises:
-        InputError: arguments that cannot work, or a folder that holds another run.
-        FloatingPointError: a loss is no longer finite.
-        KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
+        InputError: arguments that cannot work, a folder that holds another run or that another training works in, or
+            too little free space there.
+        FloatingPointError: a loss or a weight is no longer finite; the last checkpoint is kept.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, in every process, once a checkpoint is written.
+        OSError: a checkpoint cannot be written; the one before is whole.
     """
     out = Path(out)
     processes = processes or Processes.join()
@@ -143,8 +139,8 @@ def train(
     for name, value in (("steps", steps), ("batch_size", batch_size), ("checkpoint_every", checkpoint_every)):
         whole_number(value, name=name, least=1)
     _check(dataset, batch_size=batch_size, mixed_precision=mixed_precision, processes=processes.count)
+    report_to = check_trackers(report_to)
     check_output_folder(out)
-    folder = out / TRAINING
     record = {
         "seed": seed,
         "batch_size": batch_size,
@@ -153,167 +149,203 @@ def train(
         "training_set": {"fingerprint": dataset.fingerprint, "class_counts": dataset.class_counts},
         "processes": processes.count,
     }
-    provenance = {**_provenance(record, started_from), **({"settings": dict(settings)} if settings else {})}
-    if processes.is_main:
-        if restart:
-            _forget(out)
-        elif folder.exists():
-            remove_leftovers(folder)
-    processes.wait()
-    objects = dict(trainee.state_objects())
-    if evolution is not None:
-        objects["evolution"] = evolution
-    earlier = read_record(folder)
-    if earlier is not None:
-        _check_same_run(out, earlier, record)
-        images_seen = load_checkpoint(folder, earlier, objects)
-        if images_seen > steps * batch_size:
-            done = images_seen // batch_size
-            raise InputError(
-                f"{out}: has taken {done:,} steps already, and {steps:,} were asked for; "
-                f"give --steps {done} or more, another folder, or --restart"
-            )
-        log.info("%s: going on at %s of %s images", out, f"{images_seen:,}", f"{steps * batch_size:,}")
-    else:
-        if processes.is_main and (out / CONFIG).exists() and not (folder.exists() or restart):
-            raise InputError(
-                f"{out}: holds a generator but no training to go on with; give another folder or --restart"
-            )
-        images_seen = 0
-    losses = _LossLog(folder / "losses.jsonl", images_seen=images_seen, writes=processes.is_main)
+    with ExitStack() as hold:
+        processes.on_main(
+            lambda: hold.enter_context(held(out, restart=restart)), failure=f"{out}: the training cannot begin"
+        )
+        objects = dict(trainee.state_objects())
+        if evolution is not None:
+            objects["evolution"] = evolution
+        images_seen = _resume(out, record, objects, steps=steps)
+        processes.on_main(lambda: _check_space(out, objects), failure=f"{out}: the training cannot begin")
+        run = _Run(
+            out,
+            snapshot=snapshot,
+            objects=objects,
+            taker=Steps(
+                trainee, dataset, objects=objects, batch_size=batch_size, seed=seed,
+                mixed_precision=mixed_precision, processes=processes, inputs=inputs,
+            ),
+            batch_size=batch_size,
+            total=steps * batch_size,
+            images_seen=images_seen,
+            checkpoint_steps=max(1, math.ceil(checkpoint_every / batch_size)),
+            record=record,
+            provenance={**provenance_of(record, started_from), **({"settings": dict(settings)} if settings else {})},
+            processes=processes,
+            evolution=evolution,
+            progress=progress,
+            report_to=report_to,
+        )  # fmt: skip
+        run.go()
+        return run.provenance()
 
-    device = processes.device
-    labels = dataset.labels.to(device)
-    if inputs is None:
-        images = dataset.images.to(device)
 
-        def inputs(index: Tensor) -> Tensor:
-            return to_signed_unit(images.index_select(0, index))
+class _Run:
+    """A run under way, from ``images_seen`` to ``total`` images."""
 
-    order = DataOrder(len(dataset), seed=seed)
-    share = batch_size // processes.count
-    total = steps * batch_size
-    checkpoint_steps = max(1, math.ceil(checkpoint_every / batch_size))
-    for optimiser in objects.values():
-        if isinstance(optimiser, torch.optim.Optimizer) and processes.count > 1:
-            optimiser.register_step_pre_hook(
-                lambda optimiser, *_: processes.average_gradients(
-                    parameter for group in optimiser.param_groups for parameter in group["params"]
-                )
-            )
+    def __init__(
+        self,
+        out: Path,
+        *,
+        snapshot: Callable[[], Saveable],
+        objects: Mapping[str, Stateful],
+        taker: Steps,
+        batch_size: int,
+        total: int,
+        images_seen: int,
+        checkpoint_steps: int,
+        record: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        processes: Processes,
+        evolution: Evolution | None,
+        progress: bool,
+        report_to: Sequence[str],
+    ) -> None:
+        self.out = out
+        self.snapshot = snapshot
+        self.objects = objects
+        self.taker = taker
+        self.batch_size = batch_size
+        self.total = total
+        self.images_seen = images_seen
+        self.checkpoint_steps = checkpoint_steps
+        self.origin = dict(provenance)
+        self.processes = processes
+        self.evolution = evolution
+        main, steps = processes.is_main, total // batch_size
+        self.losses = Losses(out / TRAINING / LOSSES, images_seen=images_seen, processes=processes)
+        self.checkpoints = Checkpoints(out / TRAINING, record)
+        self.trackers = Trackers(
+            report_to, folder=out / TRAINING / TRACKED, title=out.name, settings=self.origin, step=self.step,
+            processes=processes,
+        )  # fmt: skip
+        say = (lambda text: log.info("%s: %s", out, text)) if main else None
+        self.pace = Pace(steps=steps, done=self.step, device=processes.device, say=say)
+        self.bar = progress_bar(
+            total=steps, initial=self.step, unit="step", desc=str(out), disable=not (progress and main)
+        )
 
-    def current_provenance() -> dict[str, Any]:
-        # As JSON holds it: what is returned is what a loaded generator will say.
-        now = {**provenance, "images_seen": images_seen, "steps": images_seen // batch_size}
+    @property
+    def step(self) -> int:
+        return self.images_seen // self.batch_size
+
+    def provenance(self) -> dict[str, Any]:
+        """As JSON holds it: what is returned is what a loaded generator will say."""
+        now = {**self.origin, "images_seen": self.images_seen, "steps": self.step}
         return dict(json.loads(json.dumps(now)))
 
-    def save_snapshot() -> Saveable:
-        saved = snapshot()
-        saved.provenance = current_provenance()
-        saved.save_pretrained(out, overwrite=True)
+    def go(self) -> None:
+        """Take all steps that are left."""
+        if self.processes.is_main and self.images_seen >= self.total:
+            self._save()  # nothing is left to train, and somebody may have removed it
+        if self.evolution is not None and self.processes.is_main and self.images_seen == 0:
+            before = self.snapshot()
+            if isinstance(before, Drawable):
+                self.evolution.add(0, _draw(before))
+        device = self.processes.device
+        random_devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=random_devices), self.bar, Stopping(self.processes) as stopping:
+            try:
+                with self.checkpoints:
+                    stopped = self._take_steps(stopping)
+                    self.processes.on_main(self.checkpoints.finish, failure=f"{self.out}: no checkpoint")
+            finally:
+                self.trackers.finish()
+            if stopping.at_end() or stopped:
+                log.warning("%s: stopped at step %s of %s", self.out, f"{self.step:,}", f"{self.bar.total:,}")
+                raise KeyboardInterrupt
+
+    def _take_steps(self, stopping: Stopping) -> bool:
+        """Until the end or a stop; returns whether it was a stop."""
+        self._show()
+        while self.images_seen < self.total:
+            # The indices of all steps up to the next log point go to the device in one copy.
+            until = min(self.total, self.images_seen + self.batch_size * (LOG_STEPS - self.step % LOG_STEPS))
+            for batch in self.taker.batches(self.images_seen, until):
+                self.losses.add(self.taker.take(batch, self.images_seen))
+                self.images_seen += self.batch_size
+                self.bar.update(1)
+                self.pace.after_step(self.step)
+                stop = stopping.after_step()
+                last = stop or self.images_seen >= self.total
+                due = last or self.step % self.checkpoint_steps == 0
+                if due or self.step % LOG_STEPS == 0:
+                    self._log()
+                if due:
+                    self._checkpoint()
+                if stop:
+                    return True
+        return False
+
+    def _log(self) -> None:
+        means = self.losses.take(self.images_seen)
+        pace = self.pace.lap(self.step)
+        self._show(means)
+        if self.trackers:
+            rates = {
+                f"learning_rate/{name}" + (f".{number}" if number else ""): group["lr"]
+                for name, item in self.objects.items()
+                if isinstance(item, torch.optim.Optimizer)
+                for number, group in enumerate(item.param_groups)
+            }
+            speed = {} if not pace else {"images_per_second": self.batch_size / pace}
+            losses = {f"loss/{name}": mean for name, mean in means.items()}
+            self.trackers.log({**losses, **rates, **speed}, step=self.step)
+
+    def _show(self, losses: Mapping[str, float] | None = None) -> None:
+        """Say on the bar when the next checkpoint is due, and the losses."""
+        due = min(self.bar.total, (self.step // self.checkpoint_steps + 1) * self.checkpoint_steps)
+        told = [f"checkpoint at {due:,}", *(f"{name}={mean:.3f}" for name, mean in (losses or {}).items())]
+        self.bar.set_postfix_str(", ".join(told))
+
+    def _checkpoint(self) -> None:
+        if self.processes.any(not all_finite(self.objects)):
+            raise FloatingPointError(
+                f"a weight is no longer finite at {self.images_seen:,} images; "
+                "the last checkpoint is kept: start anew with a lower learning rate"
+            )
+        self.processes.on_main(self._write, failure=f"{self.out}: no checkpoint")
+        self.pace.skip(self.step)
+
+    def _write(self) -> None:
+        saved = self._save()
+        if isinstance(saved, Drawable):
+            drawn = _draw(saved)
+            self._save_picture("samples", draw_sheet(drawn, saved.classes), f"{SAMPLES}/{self.images_seen:012d}.png")
+            if self.evolution is not None:
+                self.evolution.add(self.images_seen, drawn)
+                self._save_picture("evolution", self.evolution.picture(), EVOLUTION)
+        # Last, so that a kill before it is written repeats the steps since the one before, and all of the above.
+        self.checkpoints.save(self.objects, images_seen=self.images_seen)
+
+    def _save(self) -> Saveable:
+        saved = self.snapshot()
+        saved.provenance = self.provenance()
+        saved.save_pretrained(self.out, overwrite=True)
         return saved
 
-    def checkpoint() -> None:
-        if processes.is_main:
-            saved = save_snapshot()
-            if isinstance(saved, Drawable):
-                drawn = _draw(saved)
-                save_picture(draw_sheet(drawn, saved.classes), out / "samples" / f"{images_seen:012d}.png")
-                if evolution is not None:
-                    evolution.add(images_seen, drawn)
-                    save_picture(evolution.picture(), out / EVOLUTION)
-            # Last, so that a kill before this line repeats the steps since the checkpoint before, and all of the above.
-            save_checkpoint(folder, objects, images_seen=images_seen, record=record)
-
-    if processes.is_main and images_seen >= total:
-        save_snapshot()  # nothing is left to train, and somebody may have removed it
-    if evolution is not None and processes.is_main and images_seen == 0:
-        before = snapshot()
-        if isinstance(before, Drawable):
-            evolution.add(0, _draw(before))
-    bar = progress_bar(
-        total=total, initial=images_seen, unit="img", desc=str(out), disable=not (progress and processes.is_main)
-    )
-    random_devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=random_devices), _stop_after_step() as stop, bar:
-        while images_seen < total:
-            # The indices of all steps up to the next log point go to the device in one copy.
-            until = min(total, images_seen + batch_size * (LOG_STEPS - (images_seen // batch_size) % LOG_STEPS))
-            index = order(images_seen, until).to(device, non_blocking=True)
-            for batch in index.split(batch_size):
-                mine = batch[processes.rank * share : (processes.rank + 1) * share]
-                reseed(step_seed(seed, rank=processes.rank, images_seen=images_seen), device)
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision == "bf16"):
-                    values = trainee.training_step(inputs(mine), labels.index_select(0, mine), images_seen)
-                losses.add(values)
-                images_seen += batch_size
-                bar.update(batch_size)
-                step = images_seen // batch_size
-                last = images_seen >= total or stop.is_set()
-                if step % LOG_STEPS == 0 or step % checkpoint_steps == 0 or last:
-                    bar.set_postfix(losses.flush(images_seen))
-                if step % checkpoint_steps == 0 or last:
-                    checkpoint()
-                if stop.is_set():
-                    log.warning("%s: stopped at %s of %s images", out, f"{images_seen:,}", f"{total:,}")
-                    raise KeyboardInterrupt
-    processes.wait()
-    return current_provenance()
+    def _save_picture(self, name: str, picture: Any, file: str) -> None:
+        save_picture(picture, self.out / file)
+        self.trackers.show(name, picture, self.out / file, step=self.step)
 
 
-class _LossLog:
-    """Losses summed on the device, read at log points only, and appended to a file."""
-
-    def __init__(self, path: Path, *, images_seen: int, writes: bool) -> None:
-        self.path = path if writes else None
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-        if writes:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # What a killed run wrote after its last checkpoint happens again: forget it.
-            lines = path.read_text().splitlines() if path.exists() else []
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["images_seen"] <= images_seen]
-            write_text(path, "".join(f"{line}\n" for line in kept))
-
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._count += 1
-
-    def flush(self, images_seen: int) -> dict[str, str]:
-        means = {name: float(total) / self._count for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise FloatingPointError(
-                    f"the {name} loss is {mean} at {images_seen:,} images; "
-                    "the last checkpoint is kept: start anew with a lower learning rate"
-                )
-        if self.path is not None:
-            with open(self.path, "a") as file:
-                file.write(json.dumps({"images_seen": images_seen, **means}) + "\n")
-        return {name: f"{mean:.3f}" for name, mean in means.items()}
-
-
-@contextmanager
-def _stop_after_step() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event: the step under way is finished and a checkpoint written. A second one stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(number: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _resume(out: Path, record: Mapping[str, Any], objects: Mapping[str, Stateful], *, steps: int) -> int:
+    """Take up the last checkpoint, if there is one, and return the images seen."""
+    batch_size = record["batch_size"]
+    earlier = read_record(out / TRAINING)
+    if earlier is None:
+        return 0
+    check_same_run(out, earlier, record)
+    images_seen = load_checkpoint(out / TRAINING, earlier, objects)
+    if images_seen > steps * batch_size:
+        done = images_seen // batch_size
+        raise InputError(
+            f"{out}: has taken {done:,} steps already, and {steps:,} were asked for; "
+            f"give --steps {done} or more, another folder, or --restart"
+        )
+    log.info("%s: going on at step %s of %s", out, f"{images_seen // batch_size:,}", f"{steps:,}")
+    return images_seen
 
 
 def _draw(generator: Drawable) -> list[Tensor]:
@@ -324,27 +356,9 @@ def _draw(generator: Drawable) -> list[Tensor]:
     return list(generator.sample(labels, seeds).split(SHEET_COLUMNS))
 
 
-def _forget(out: Path) -> None:
-    """Throw an earlier run away: its generator too, which would otherwise be taken for the new run's."""
-    for name in (CONFIG, WEIGHTS, EVOLUTION):
-        (out / name).unlink(missing_ok=True)
-    clear(out / TRAINING)
-    shutil.rmtree(out / "samples", ignore_errors=True)
-
-
-def _provenance(record: Mapping[str, Any], started_from: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Where the weights come from, those they started from included: they too saw their training set."""
-    provenance = dict(record)
-    if started_from is not None:
-        provenance["started_from"] = dict(started_from)
-        first = started_from.get("training_set", {}).get("fingerprint")
-        now = record["training_set"]["fingerprint"]
-        if first not in (None, now):
-            provenance["training_set"] = {**record["training_set"], "fingerprint": f"{first}+{now}"}
-    return provenance
-
-
 def _check(dataset: PatchDataset, *, batch_size: int, mixed_precision: str, processes: int) -> None:
+    if batch_size > LARGEST_BATCH:
+        raise InputError(f"batch_size must be at most {LARGEST_BATCH:,}, got {batch_size:,}")
     if batch_size % processes:
         raise InputError(
             f"a batch of {batch_size} cannot be shared by {processes} processes: give a multiple of {processes}"
@@ -353,34 +367,16 @@ def _check(dataset: PatchDataset, *, batch_size: int, mixed_precision: str, proc
         raise InputError(f"mixed_precision must be one of {', '.join(MIXED_PRECISION)}, got {mixed_precision!r}")
     if not len(dataset):
         raise InputError(f"{dataset.name}: no images to train on")
-
-
-def _check_same_run(out: Path, earlier: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    """Refuse to go on with another run's checkpoint; name what differs."""
-    differing = [
-        f"{key}: {was!r} there, {now!r} now"
-        for key, was, now in _differences(earlier, json.loads(json.dumps(record)))
-        if key != "processes"
-    ]
-    if differing:
-        raise InputError(
-            f"{out}: holds a run with other settings ({'; '.join(differing)}); "
-            "give the same settings, another folder, or --restart"
-        )
-    if earlier["processes"] != record["processes"]:
+    if batch_size > len(dataset):
         warnings.warn(
-            f"{out}: begun with {earlier['processes']} processes, going on with {record['processes']}: "
-            "the result will not be bit for bit that of an unbroken run",
+            f"{dataset.name}: has {len(dataset)} images, fewer than a batch of {batch_size}: every step shows some of "
+            f"them twice; a batch of at most {len(dataset)} (--batch-size) takes less time for the same",
             stacklevel=3,
         )
 
 
-def _differences(
-    earlier: Mapping[str, Any], now: Mapping[str, Any], *, prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    for key, value in now.items():
-        was = earlier.get(key)
-        if isinstance(value, dict) and isinstance(was, dict):
-            yield from _differences(was, value, prefix=f"{prefix}{key}.")
-        elif was != value:
-            yield f"{prefix}{key}", was, value
+def _check_space(out: Path, objects: Mapping[str, Stateful]) -> None:
+    """Refuse a disk too full for two checkpoints, which are there while one replaces the other, and for the weights."""
+    weights = max((state_bytes({name: item}) for name, item in objects.items()), default=0)
+    there = sum(file.stat().st_size for file in (out / TRAINING).glob("state-*.safetensors"))
+    check_free_space(out, 2 * state_bytes(objects) + weights - there, what="the training (two checkpoints and weights)")

@@ -114,6 +114,7 @@ def test_what_a_run_leaves(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_pat
         "model.safetensors",
         *(f"samples/{seen:012d}.png" for seen in (12, 24, 36, 40)),
         "training/checkpoint.json",
+        "training/lock",
         "training/losses.jsonl",
         "training/state-000000000040.safetensors",
     ]

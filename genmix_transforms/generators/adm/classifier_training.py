@@ -18,7 +18,7 @@ from genmix_transforms.generators.adm.configuration import ADMConfiguration
 from genmix_transforms.generators.adm.folder import save_network
 from genmix_transforms.generators.adm.loss import HybridLoss
 from genmix_transforms.generators.adm.network import initialise
-from genmix_transforms.generators.augmentation import check_policy, diff_augment, draw_augmentation
+from genmix_transforms.generators.augmentation import check_policy, diff_augment, draw_augmentation, mirrored
 from genmix_transforms.generators.base import check_free
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.state import Stateful, weights_hash
@@ -77,8 +77,7 @@ class ClassifierTraining:
         """
         count = len(images)
         if self.mirror:
-            turned = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
-            images = torch.where(turned, images.flip(-1), images)
+            images = mirrored(images)
         if self.augment:
             images = diff_augment(images, draw_augmentation(images), policy=self.augment)
         spread = (torch.arange(count, device=images.device) + torch.rand(count, device=images.device)) / count

@@ -1,21 +1,18 @@
 """An ADM's weights in its folder, as diffusers' pipelines keep theirs: ``unet/``, ``scheduler/``, ``classifier/``."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 from diffusers import DDPMScheduler
-from torch import Tensor
 
-from genmix_transforms.errors import InputError, MissingPathError
-from genmix_transforms.files.atomic import write_tensors, write_text
+from genmix_transforms.errors import InputError
+from genmix_transforms.files.atomic import write_text
 from genmix_transforms.generators.adm.classifier import NoisyClassifier
 from genmix_transforms.generators.adm.configuration import ADMConfiguration
 from genmix_transforms.generators.adm.schedule import NoiseSchedule
-from genmix_transforms.generators.folder import CONFIG
+from genmix_transforms.generators.folder import CONFIG, write_weights
 
 NETWORK = "unet"
 SCHEDULER = "scheduler"
@@ -34,36 +31,8 @@ def save_network(folder: Path, network: Any, *, provenance: dict[str, Any] | Non
         provenance: travels inside the weights' file: one rename replaces both.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = None if provenance is None else {"genmix_provenance": json.dumps(provenance)}
-    write_tensors(folder / WEIGHTS, network.state_dict(), metadata=metadata)
+    write_weights(folder / WEIGHTS, network.state_dict(), provenance=provenance or {})
     write_text(folder / CONFIG, network.to_json_string())
-
-
-def load_network(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights that :func:`save_network` wrote, and their provenance.
-
-    Raises:
-        MissingPathError: there are none.
-        InputError: not a whole file.
-    """
-    file = folder / WEIGHTS
-    if not file.exists():
-        raise MissingPathError(f"{file}: no such file; {folder.parent} has a {CONFIG} but no weights")
-    try:
-        with safetensors.safe_open(file, framework="pt") as content:
-            provenance = json.loads((content.metadata() or {}).get("genmix_provenance", "{}"))
-        return safetensors.torch.load_file(file), provenance
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(f"{file}: not a whole safetensors file ({error})") from error
-
-
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """What :func:`save_network` was given, without reading the weights; nothing where there are none."""
-    if not (folder / WEIGHTS).exists():
-        return {}
-    with safetensors.safe_open(folder / WEIGHTS, framework="pt") as content:
-        provenance: dict[str, Any] = json.loads((content.metadata() or {}).get("genmix_provenance", "{}"))
-    return provenance
 
 
 def save_scheduler(folder: Path, configuration: ADMConfiguration) -> None:

@@ -21,9 +21,8 @@ from genmix_transforms.generators.adm.folder import (
     CLASSIFIER,
     NETWORK,
     SCHEDULER,
+    WEIGHTS,
     load_classifier,
-    load_network,
-    read_provenance,
     save_classifier,
     save_network,
     save_scheduler,
@@ -34,7 +33,7 @@ from genmix_transforms.generators.adm.sampling import draw_images
 from genmix_transforms.generators.adm.schedule import NoiseSchedule
 from genmix_transforms.generators.adm.settings import TrainingSettings
 from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds, write_config
-from genmix_transforms.generators.folder import CONFIG
+from genmix_transforms.generators.folder import CONFIG, read_provenance, read_weights
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.state import weights_hash
 
@@ -303,7 +302,7 @@ class ADM(Generator):
             restart=restart, device=device, progress=progress,
         )  # fmt: skip
         self._take(network.to(self.device))
-        self.provenance = read_provenance(Path(out) / NETWORK)
+        self.provenance = read_provenance(Path(out) / NETWORK / WEIGHTS)
         return self
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -325,7 +324,7 @@ class ADM(Generator):
 
     @classmethod
     def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "ADM":
-        weights, provenance = load_network(folder / NETWORK)
+        weights, provenance = read_weights(folder / NETWORK / WEIGHTS)
         # On no device: the weights come from the file, and none need be drawn.
         with torch.device("meta"):
             generator = cls(**config)

@@ -10,6 +10,7 @@ from genmix_transforms.generators.adm.loss import BOUND_WEIGHT, HybridLoss
 from genmix_transforms.generators.adm.settings import TrainingSettings, label_dropout
 from genmix_transforms.generators.adm.timesteps import TimestepSampler
 from genmix_transforms.generators.adm.tuning import trained, with_weights
+from genmix_transforms.generators.augmentation import mirrored
 from genmix_transforms.generators.ema import MovingAverage, half_life_of
 from genmix_transforms.generators.state import Stateful
 
@@ -74,8 +75,7 @@ class ADMTraining:
         """
         count = len(images)
         if self.settings.mirror:
-            turned = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
-            images = torch.where(turned, images.flip(-1), images)
+            images = mirrored(images)
         if self.label_dropout:
             hidden = torch.rand(count, device=labels.device) < self.label_dropout
             labels = torch.where(hidden, torch.full_like(labels, self.generator.configuration.num_classes), labels)

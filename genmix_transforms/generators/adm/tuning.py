@@ -7,13 +7,12 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators.lora import add_adapters, merge_adapters
 
 TUNE = ("all", "attention", "lora")
 
 _ENDS = ("class_embedding", "conv_in", "conv_norm_out", "conv_out")
 """What new classes and channels change: trained whole, whatever else is."""
-
-_PROJECTIONS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 def prepare_for_tuning(network: nn.Module, tune: str, *, lora_rank: int = 8, seed: int = 0) -> None:
@@ -28,7 +27,7 @@ def prepare_for_tuning(network: nn.Module, tune: str, *, lora_rank: int = 8, see
 
     Raises:
         InputError: no such way, or a rank below 1.
-        ImportError: "lora" without peft.
+        MissingExtraError: "lora" without peft.
 
     Source: LoRA, Hu et al. (arXiv 2106.09685).
     """
@@ -38,9 +37,7 @@ def prepare_for_tuning(network: nn.Module, tune: str, *, lora_rank: int = 8, see
     if tune == "all":
         return
     if tune == "lora":
-        _add_adapters(network, rank=lora_rank, seed=seed)
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_("lora_" in name)
+        add_adapters(network, rank=lora_rank, seed=seed, name="default")  # as checkpoints of earlier releases call them
     else:
         for module in network.modules():
             if isinstance(module, Attention):
@@ -62,29 +59,10 @@ def with_weights(network: nn.Module, values: list[torch.Tensor]) -> nn.Module:
     with torch.no_grad():
         for parameter, value in zip(trained(other), values, strict=True):
             parameter.copy_(value)
-    for name, module in list(other.named_modules()):
-        if hasattr(module, "get_base_layer") and hasattr(module, "merge"):
-            module.merge()
-            other.set_submodule(name, module.get_base_layer())
-    for name in ("peft_config", "_hf_peft_config_loaded"):
-        if name in vars(other):
-            delattr(other, name)
+    merge_adapters(other)
     return other.eval().requires_grad_(False)
 
 
 def trained(network: nn.Module) -> list[nn.Parameter]:
     """The parameters that are trained."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-def _add_adapters(network: nn.Module, *, rank: int, seed: int) -> None:
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ImportError(
-            "ADM.fit: tune 'lora' needs peft: install it with pip install 'genmix-transforms[lora]', "
-            "or tune 'attention'"
-        ) from error
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=_PROJECTIONS), network)

@@ -12,12 +12,13 @@ from diffusers import UNet2DModel
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm import ADMConfiguration, NoisyClassifier
 from genmix_transforms.generators.adm.folder import (
+    WEIGHTS,
     load_classifier,
-    load_network,
     save_classifier,
     save_network,
     save_scheduler,
 )
+from genmix_transforms.generators.folder import read_weights
 
 Make = Callable[..., Any]
 
@@ -25,7 +26,7 @@ Make = Callable[..., Any]
 def test_weights_and_provenance_come_back(tiny_adm: Make, tmp_path: Path) -> None:
     network = tiny_adm().network
     save_network(tmp_path / "unet", network, provenance={"seen": 3})
-    weights, provenance = load_network(tmp_path / "unet")
+    weights, provenance = read_weights(tmp_path / "unet" / WEIGHTS)
     assert provenance == {"seen": 3}
     assert weights.keys() == network.state_dict().keys()
     assert all(torch.equal(weights[name], value) for name, value in network.state_dict().items())
@@ -35,7 +36,7 @@ def test_weights_and_provenance_come_back(tiny_adm: Make, tmp_path: Path) -> Non
 def test_what_diffusers_saved_is_read_too(tiny_adm: Make, tmp_path: Path) -> None:
     network = tiny_adm().network
     network.save_pretrained(tmp_path / "unet")
-    weights, provenance = load_network(tmp_path / "unet")
+    weights, provenance = read_weights(tmp_path / "unet" / WEIGHTS)
     assert provenance == {}
     assert torch.equal(weights["conv_in.weight"], network.conv_in.weight)
 
@@ -78,11 +79,11 @@ def test_the_scheduler_says_what_ours_does(learn_sigma: bool, variance: str, tmp
 
 def test_broken_folders(tiny_flags: ADMConfiguration, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file; .* has a config\.json but no weights"):
-        load_network(tmp_path / "unet")
+        read_weights(tmp_path / "unet" / WEIGHTS)
     save_classifier(tmp_path / "unet", NoisyClassifier.of(tiny_flags))
     file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(InputError, match="not a whole safetensors file"):
-        load_network(tmp_path / "unet")
+        read_weights(tmp_path / "unet" / WEIGHTS)
     with pytest.raises(InputError, match="not a classifier that can be read"):
         load_classifier(tmp_path / "unet")

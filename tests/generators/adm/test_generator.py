@@ -260,5 +260,5 @@ def test_folders_that_are_not_whole(generator: ADM, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a whole safetensors file"):
         load_generator(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "unet")
-    with pytest.raises(InputError, match=r"no such file; .*run has a config\.json but no weights"):
+    with pytest.raises(InputError, match=r"no such file; .*the folder has a config\.json but no weights"):
         load_generator(tmp_path / "run")

@@ -101,7 +101,7 @@ def test_merged_adapters_say_the_same_in_a_plain_network(tiny_adm: TinyADM) -> N
 
 def test_without_peft_the_error_names_the_extra(tiny_adm: TinyADM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match=r"needs peft: install it with pip install 'genmix-transforms\[lora\]'"):
+    with pytest.raises(ImportError, match=r"need peft: install it with pip install 'genmix-transforms\[lora\]'"):
         prepare_for_tuning(network_of(tiny_adm), "lora")
 
 
