@@ -94,13 +94,21 @@ def test_every_source_says_who_is_who_whatever_is_done_on_reading(source):
         assert not set(pixel_hashes(data.images).tolist()) & set(expected)
 
 
-def test_no_source_keeps_a_path_or_a_file_name(source, tmp_path):
-    """Names of files are often names of people."""
+def test_paths_of_the_files_are_kept_in_one_place_and_below_the_source(source, tmp_path):
+    """Names of files are often names of people: only a split file has them."""
     data = open_dataset(source)
     assert data.name == source.name
-    words = repr([getattr(data, field) for field in data.__dataclass_fields__ if field not in ("images", "labels")])
+    elsewhere = [field for field in data.__dataclass_fields__ if field not in ("images", "labels", "paths")]
+    words = repr([getattr(data, field) for field in elsewhere]) + repr(data)
     assert str(tmp_path) not in words
     assert ".png" not in words
+    if source.suffix == ".npz":
+        assert data.paths is None
+    else:
+        folder = source if source.is_dir() else source.parent
+        assert [(folder / path).is_file() for path in data.paths] == [True] * 8
+        for path, image in zip(data.paths, data.images, strict=True):
+            assert np.array_equal(np.asarray(Image.open(folder / path)), image.permute(1, 2, 0).numpy())
 
 
 def test_name_of_the_folder_one_stands_in(tmp_path, monkeypatch):
