@@ -8,22 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
+from genmix_transforms.cli.command import DryRun, print_config
 from genmix_transforms.cli.options import (
     DATA_PANEL,
-    Channels,
+    FOLD,
     Data,
+    DataOptions,
     Device,
-    Fit,
-    FitOption,
-    GroupKey,
-    Official,
     Out,
-    Size,
-    SplitSeed,
     comma_separated,
-    fold_patches,
-    open_patches,
-    split_patches,
+    takes_data_options,
 )
 from genmix_transforms.cli.parameters import with_settings
 from genmix_transforms.errors import InputError
@@ -33,8 +27,6 @@ from genmix_transforms.files.checks import check_output_folder, whole_number
 ARMS_PANEL = "Arms"
 TRAINING_PANEL = "Training of the classifiers, the same in every arm"
 MOST_FOLDS = 1000
-
-FOLD = "{fold}"
 
 
 @contextmanager
@@ -52,11 +44,13 @@ def stopped_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@takes_data_options
 @with_settings({"protocol": TRAINING_PANEL}, protocol=Protocol)
 @stopped_by_signals()
 def evaluate(
     context: typer.Context,
     protocol: dict[str, Any],
+    options: DataOptions,
     data: Data,
     out: Out,
     bank: Annotated[
@@ -67,12 +61,6 @@ def evaluate(
             rich_help_panel=ARMS_PANEL,
         ),
     ] = None,
-    size: Size = None,
-    fit: FitOption = Fit.RESIZE,
-    channels: Channels = None,
-    group_key: GroupKey = None,
-    split_seed: SplitSeed = 0,
-    official: Official = True,
     folds: Annotated[
         int, typer.Option(help="Cross-validate: every patch is tested once a seed.", rich_help_panel=DATA_PANEL)
     ] = 1,
@@ -87,6 +75,7 @@ def evaluate(
     ] = "baseline,mixup,blend,genmix",
     seeds: Annotated[int, typer.Option(help="Runs of each arm; 5 or more.", rich_help_panel=TRAINING_PANEL)] = 5,
     device: Device = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train classifiers with and without synthetic images, and compare them: tables, CSV, JSON and LaTeX.
 
@@ -95,9 +84,10 @@ def evaluate(
     """
     from genmix_transforms.bank import SyntheticBank
     from genmix_transforms.evaluation import Fold, evaluate_folds
+    from genmix_transforms.evaluation.arms import order_arms
     from genmix_transforms.evaluation.checks import check_seeds
     from genmix_transforms.evaluation.classifiers import check_classifier
-    from genmix_transforms.evaluation.comparison import order_arms
+    from genmix_transforms.evaluation.comparison import Plan
     from genmix_transforms.generators.processes import own_device
 
     # Reading the data may take minutes: whatever the options alone can have wrong comes first.
@@ -113,20 +103,18 @@ def evaluate(
         {name: SyntheticBank.load(folder.replace(FOLD, str(number))) for name, folder in folders.items()}
         for number in range(folds)
     ]
-    patches = open_patches(data, size=size, fit=fit, channels=channels, group_key=group_key)
-    if folds > 1:
-        splits = fold_patches(patches, folds=folds, split_seed=split_seed)
-    else:
-        splits = (split_patches(patches, split_seed=split_seed, official=official),)
-    results = evaluate_folds(
-        [Fold(splits=parts, banks=found) for parts, found in zip(splits, banks, strict=True)],
-        arms=comma_separated(arms),
-        seeds=seeds,
-        protocol=chosen,
-        out=out,
-        device=device,
-        progress=bool(context.obj),
-    )
+    patches = options.open(data)
+    splits = options.fold_patches(patches, folds) if folds > 1 else (options.split_patches(patches),)
+    parts = [Fold(splits=of_fold, banks=found) for of_fold, found in zip(splits, banks, strict=True)]
+    asked: dict[str, Any] = {
+        "arms": comma_separated(arms), "seeds": seeds, "protocol": chosen, "out": out, "device": device
+    }  # fmt: skip
+    if dry_run:
+        plan = Plan.of(parts, **asked)
+        typer.echo("\n".join([*(f"note: {doubt}" for doubt in plan.doubts), plan.estimate()]))
+        print_config(context, resolved=chosen.to_json())
+        return
+    results = evaluate_folds(parts, **asked, progress=bool(context.obj))
     typer.echo(f"\n{results.table()}\n\n{out}: results.md, .tex, .csv and .json, summary.csv, differences.csv")
 
 

@@ -4,7 +4,7 @@ A new arm is a function and a line in ``KINDS``; nothing else knows how many the
 after a colon the name of the bank that it draws from, where there are several: ``genmix:dcgan``.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -119,6 +119,47 @@ def expand_arms(arms: Iterable[str], banks: Collection[str]) -> tuple[str, ...]:
         else:
             found.append(arm)
     return tuple(found)
+
+
+def check_arms(arms: Sequence[str]) -> tuple[str, ...]:
+    """The arms' names, each known and there once."""
+    if isinstance(arms, str):
+        raise InputError(f"arms must be a list of names, got the text {arms!r}; give ({arms!r},)")
+    arms = tuple(arms)
+    if not arms:
+        raise InputError("no arms to compare")
+    for arm in arms:
+        arm_kind(arm)
+    if len(set(arms)) != len(arms):
+        raise InputError(f"every arm once, got {', '.join(arms)}")
+    return arms
+
+
+def order_arms(
+    arms: Sequence[str], banks: Collection[str], missing: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """All arms in the order of the table, and those of them that stay empty, with the reason.
+
+    Args:
+        arms: names of arms or kinds.
+        banks: names of the banks that are there.
+        missing: names of those that are not, and why.
+
+    Raises:
+        InputError: arms that are unknown, there twice, or draw from a bank that nobody gave.
+    """
+    both = sorted(set(banks) & set(missing))
+    if both:
+        raise InputError(f"{', '.join(both)}: a bank is there or missing, not both")
+    if missing and ONLY_BANK in banks:
+        raise InputError("missing names banks: give those that are there by name too (banks=)")
+    order = check_arms(expand_arms(check_arms(arms), [*banks, *missing]))
+    for arm in order:
+        check_bank_given(arm, [*banks, *missing])
+    empty = {arm: missing[name] for arm in order if (name := split_arm_name(arm)[1]) in missing}
+    if len(empty) == len(order):
+        raise InputError(f"no arm is left to compare: {', '.join(order)} are all missing")
+    return order, empty
 
 
 def check_bank_given(name: str, banks: Collection[str]) -> None:

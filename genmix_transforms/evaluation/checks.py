@@ -10,7 +10,7 @@ from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.identity import find_recorded, record_images
 from genmix_transforms.data.patches import SPLITS, PatchDataset, describe_counts
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.arms import Setting, arm_kind, build_arm, split_arm_name
+from genmix_transforms.evaluation.arms import Setting, arm_kind, build_arm, check_arms, split_arm_name
 from genmix_transforms.evaluation.bank_making import RESIZED_FROM
 from genmix_transforms.evaluation.classifiers import build_classifier
 from genmix_transforms.evaluation.normalisation import Normalisation
@@ -38,20 +38,6 @@ class Fold:
 
     splits: Splits
     banks: Mapping[str, SyntheticBank] = field(default_factory=dict)
-
-
-def check_arms(arms: Sequence[str]) -> tuple[str, ...]:
-    """The arms' names, each known and there once."""
-    if isinstance(arms, str):
-        raise InputError(f"arms must be a list of names, got the text {arms!r}; give ({arms!r},)")
-    arms = tuple(arms)
-    if not arms:
-        raise InputError("no arms to compare")
-    for arm in arms:
-        arm_kind(arm)
-    if len(set(arms)) != len(arms):
-        raise InputError(f"every arm once, got {', '.join(arms)}")
-    return arms
 
 
 def check_seeds(seeds: int) -> int:
@@ -288,6 +274,18 @@ def doubts(
                     "they are repeated"
                 )
     return tuple(found)
+
+
+def doubts_of_folds(arms: Sequence[str], folds: Sequence[Fold], settings: Sequence[Setting]) -> tuple[str, ...]:
+    """The doubts of every fold, each once; with several folds, which it is of."""
+    found: dict[str, list[int]] = {}
+    for number, (fold, setting) in enumerate(zip(folds, settings, strict=True)):
+        for doubt in doubts(arms, fold.splits, setting.banks, setting.protocol):
+            found.setdefault(doubt, []).append(number)
+    return tuple(
+        doubt if len(numbers) == len(folds) else f"fold {', '.join(map(str, numbers))}: {doubt}"
+        for doubt, numbers in found.items()
+    )
 
 
 def few_seeds(seeds: int) -> tuple[str, ...]:

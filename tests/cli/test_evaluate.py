@@ -251,3 +251,34 @@ def test_in_the_background_it_can_be_stopped_and_gone_on_with(
     kept = list(out.glob("runs/*.json"))
     assert 0 < len(kept) < 400
     assert all(json.loads(path.read_text())["arm"] == "baseline" for path in kept)
+
+
+def test_a_dry_run_checks_and_estimates_and_leaves_nothing(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
+    bank = save_bank(tmp_path / "bank")
+    asked = ["evaluate", "--data", discs, "--bank", bank, "--out", tmp_path / "results", "--preset", "small"]
+    asked += ["--classifier", "small", "--weights", "none", "--batch-size", 8, "--seeds", 3, "--device", "cpu"]
+    outcome = genmix("-q", *asked, "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert "24 trainings of 150 steps, 12 of them to tune: about" in outcome.out
+    assert "3 seeds are too few" in outcome.out
+    assert not (tmp_path / "results").exists()
+    for line in ("preset: small", "classifier: small", "weights: none", "learning_rate: 0.0003", "batch_size: 8"):
+        assert line in outcome.out.splitlines()
+
+
+def test_a_dry_run_refuses_what_the_run_would(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
+    bank = save_bank(tmp_path / "bank", size=16)
+    outcome = genmix("evaluate", "--data", discs, "--bank", bank, "--out", tmp_path / "results", "--dry-run")
+    assert outcome.code == 2
+    assert "resize one to the other" in outcome.err
+
+
+def test_the_split_comes_from_a_file(genmix: Genmix, tmp_path: Path) -> None:
+    data = save_patches(tmp_path / "patches.npz")
+    genmix("-q", "split", data, "--out", tmp_path / "split.csv", "--seed", 3)
+    asked = ["-q", "evaluate", "--data", data, "--arms", "baseline", *SHORT]
+    for name, how in (("file", ["--split", tmp_path / "split.csv"]), ("seed", ["--split-seed", 3])):
+        outcome = genmix(*asked, "--out", tmp_path / name, *how)
+        assert outcome.code == 0, outcome.err
+    one, other = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("file", "seed"))
+    assert one["data"]["fingerprints"] == other["data"]["fingerprints"]

@@ -19,6 +19,7 @@ from genmix_transforms.evaluation.arms import (
     arm_kind,
     arm_name,
     build_arm,
+    check_arms,
     choose,
     expand_arms,
     split_arm_name,
@@ -270,6 +271,24 @@ def test_a_class_that_the_pairing_needs_and_the_bank_lacks():
     build_arm("genmix", setting(bank, pairing="any"))
     with pytest.raises(InputError, match="no images of it"):
         build_arm("genmix", setting(bank, pairing="same"))
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ("genmix", r"arms must be a list of names, got the text 'genmix'; give \('genmix',\)"),
+        ((), "no arms to compare"),
+        (("baseline", "genmixx"), "no arm 'genmixx'; there are baseline, mixup, .*genmix"),
+        (("baseline", "mixup", "baseline"), "every arm once, got baseline, mixup, baseline"),
+    ],
+)
+def test_arms_that_are_none(arms, message):
+    with pytest.raises(InputError, match=message):
+        check_arms(arms)
+
+
+def test_arms_may_come_from_anything():
+    assert check_arms(name for name in ("genmix", "baseline")) == ("genmix", "baseline")
 
 
 # Tuning: the same number of values for every arm, and the best of them

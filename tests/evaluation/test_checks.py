@@ -11,7 +11,6 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arms import ARMS
 from genmix_transforms.evaluation.checks import (
     Fold,
-    check_arms,
     check_folds,
     check_splits,
     doubts,
@@ -24,24 +23,6 @@ from genmix_transforms.evaluation.checks import (
 from genmix_transforms.evaluation.protocol import Protocol
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("arms", "message"),
-    [
-        ("genmix", r"arms must be a list of names, got the text 'genmix'; give \('genmix',\)"),
-        ((), "no arms to compare"),
-        (("baseline", "genmixx"), "no arm 'genmixx'; there are baseline, mixup, .*genmix"),
-        (("baseline", "mixup", "baseline"), "every arm once, got baseline, mixup, baseline"),
-    ],
-)
-def test_arms_that_are_none(arms, message):
-    with pytest.raises(InputError, match=message):
-        check_arms(arms)
-
-
-def test_arms_may_come_from_anything():
-    assert check_arms(name for name in ("genmix", "baseline")) == ("genmix", "baseline")
 
 
 def test_splits_that_do_not_fit_together(splits, shapes):

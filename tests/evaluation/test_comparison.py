@@ -227,10 +227,10 @@ def test_nothing_starts_before_everything_is_checked(splits, shapes, quick, tmp_
 
 def test_a_file_where_the_results_belong(splits, quick, tmp_path, trained):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(InputError, match="taken: the results need a folder, and a file stands there"):
+    with pytest.raises(InputError, match="taken: cannot be a folder, for .*taken is a file"):
         compare(splits, None, quick, arms=("baseline",), out=tmp_path / "taken")
     (tmp_path / "runs").write_text("")
-    with pytest.raises(InputError, match="runs: the results need a folder"):
+    with pytest.raises(InputError, match="runs: cannot be a folder, for .*runs is a file"):
         compare(splits, None, quick, arms=("baseline",), out=tmp_path)
     assert trained == []
 
