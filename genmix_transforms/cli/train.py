@@ -28,7 +28,8 @@ from genmix_transforms.cli.options import (
 from genmix_transforms.cli.parameters import with_settings
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_output_folder, check_seed
-from genmix_transforms.generators.base import Generator, shape_of
+from genmix_transforms.generators.arguments import shape_of
+from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.per_class import PerClass
 from genmix_transforms.generators.processes import own_device
 from genmix_transforms.generators.registry import generator_class, trainable_kinds

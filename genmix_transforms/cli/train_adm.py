@@ -242,7 +242,7 @@ def adm_classifier(
     from genmix_transforms.generators import ADM
     from genmix_transforms.generators.adm import ADMConfiguration
     from genmix_transforms.generators.adm.classifier_training import train_classifier
-    from genmix_transforms.generators.base import check_free
+    from genmix_transforms.generators.folder import check_free
     from genmix_transforms.generators.processes import own_device
 
     check_output_folder(out)

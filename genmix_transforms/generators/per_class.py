@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.checks import check_output_folder
-from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds, read_config, write_config
-from genmix_transforms.generators.folder import CONFIG, TRAINING
+from genmix_transforms.generators.arguments import check_labels_and_seeds
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import CONFIG, TRAINING, check_free, read_config, write_config
 
 FOLDER = "classes"
 
@@ -120,7 +121,7 @@ class PerClass(Generator):
                 warnings.filterwarnings("ignore", message="very few images")  # said above, of all classes together
                 member.fit(own, out=out / self._member_folder(number), **options)
         self.training_set = {"fingerprint": dataset.fingerprint, "class_counts": dataset.class_counts}
-        write_config(out, self)
+        write_config(out, kind=self.kind, config=self.config)
         return self
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -129,7 +130,7 @@ class PerClass(Generator):
         check_free(folder, overwrite=overwrite)
         for number, member in enumerate(self.members):
             member.save_pretrained(folder / self._member_folder(number), overwrite=overwrite)
-        write_config(folder, self)
+        write_config(folder, kind=self.kind, config=self.config)
 
     @classmethod
     def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "PerClass":

@@ -26,6 +26,9 @@ class TrainingSettings(Settings):
     batch_size: int = option(help="Images in a step, all processes together.", least=1, most=LARGEST_BATCH)
     checkpoint_every: int = option(20_000, help="Images between checkpoints and sample sheets.", least=1, runtime=True)
     mixed_precision: Literal["no", "bf16"] = option("no", help="bf16 for processors that have it.")
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = option(
+        (), help="Trackers that are told of losses, learning rates, speed and sheets.", runtime=True
+    )
 
     def identity(self) -> dict[str, Any]:
         """What defines a run, besides its data, its seed and its batch: a resumed run must have the same."""

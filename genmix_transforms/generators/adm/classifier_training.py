@@ -19,7 +19,7 @@ from genmix_transforms.generators.adm.folder import save_network
 from genmix_transforms.generators.adm.loss import HybridLoss
 from genmix_transforms.generators.adm.network import initialise
 from genmix_transforms.generators.augmentation import check_policy, diff_augment, draw_augmentation, mirrored
-from genmix_transforms.generators.base import check_free
+from genmix_transforms.generators.folder import check_free
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.state import Stateful, weights_hash
 from genmix_transforms.generators.training import train

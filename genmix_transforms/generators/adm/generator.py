@@ -32,8 +32,9 @@ from genmix_transforms.generators.adm.sampler_settings import SamplerSettings
 from genmix_transforms.generators.adm.sampling import draw_images
 from genmix_transforms.generators.adm.schedule import NoiseSchedule
 from genmix_transforms.generators.adm.settings import TrainingSettings
-from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds, write_config
-from genmix_transforms.generators.folder import CONFIG, read_provenance, read_weights
+from genmix_transforms.generators.arguments import check_labels_and_seeds
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import CONFIG, check_free, read_provenance, read_weights, write_config
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.state import weights_hash
 
@@ -320,7 +321,7 @@ class ADM(Generator):
         save_network(folder / NETWORK, self._network, provenance=self.provenance)
         save_classifier(folder / CLASSIFIER, self.classifier)
         save_scheduler(folder / SCHEDULER, self.configuration)
-        write_config(folder, self)
+        write_config(folder, kind=self.kind, config=self.config)
 
     @classmethod
     def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "ADM":

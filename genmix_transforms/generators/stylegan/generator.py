@@ -14,8 +14,10 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.atomic import write_tensors
+from genmix_transforms.generators.arguments import check_labels_and_seeds
 from genmix_transforms.generators.augmentation import POLICIES
-from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import check_free
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.randomness import noise
 from genmix_transforms.generators.stylegan.checks import (

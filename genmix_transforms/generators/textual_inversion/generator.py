@@ -12,14 +12,9 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.base import (
-    Generator,
-    check_free,
-    check_labels_and_seeds,
-    read_config,
-    resolve_source,
-    write_config,
-)
+from genmix_transforms.generators.arguments import check_labels_and_seeds
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import check_free, read_config, resolve_source, write_config
 from genmix_transforms.generators.state import weights_hash
 from genmix_transforms.generators.textual_inversion.base_model import (
     PAPER_MODEL,
@@ -329,7 +324,7 @@ class TextualInversion(Generator):
         folder.mkdir(parents=True, exist_ok=True)
         save_place(folder, self.base)
         save_learned(folder, self._embeddings, adapter_state(self.model.unet), provenance=self.provenance)
-        write_config(folder, self)
+        write_config(folder, kind=self.kind, config=self.config)
 
     @classmethod
     def from_pretrained(
