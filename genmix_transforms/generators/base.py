@@ -261,6 +261,7 @@ class Generator(ABC):
             "batch_size": chosen.batch_size,
             "seed": seed,
             "options": options,
+            "assumed": chosen.assumed(),
             "mixed_precision": chosen.mixed_precision,
             "processes": processes,
             "inputs": getattr(trainee, "inputs", None),
