@@ -10,20 +10,14 @@ import typer.main
 from genmix_transforms.cli import train_adm, train_stylegan, train_textual_inversion
 from genmix_transforms.cli.options import (
     AllData,
-    Channels,
     Data,
+    DataOptions,
     Device,
-    Fit,
-    FitOption,
-    GroupKey,
-    Official,
     Out,
     Restart,
     Seed,
-    Size,
-    SplitSeed,
-    open_training_set,
     propose_fill,
+    takes_data_options,
 )
 from genmix_transforms.cli.parameters import with_settings
 from genmix_transforms.errors import InputError
@@ -83,18 +77,14 @@ def train_command(kind: type[Generator]) -> Any:
     """Make the command that trains a kind of generator, with an option for each of its settings."""
 
     @with_settings(PANELS, network=kind.network_settings, training=kind.training_settings)
+    @takes_data_options
     def train(
         context: typer.Context,
         network: dict[str, Any],
         training: dict[str, Any],
         data: Data,
         out: Out,
-        size: Size = None,
-        fit: FitOption = Fit.RESIZE,
-        channels: Channels = None,
-        group_key: GroupKey = None,
-        split_seed: SplitSeed = 0,
-        official: Official = True,
+        options: DataOptions,
         all_data: AllData = False,
         init: Annotated[
             str | None,
@@ -125,17 +115,7 @@ def train_command(kind: type[Generator]) -> Any:
             training = {"preset": kind.fine_tuning_preset, **training}
         kind.training_settings.of(training, name=kind.kind)
         network = kind.prepare_options(network, init=init)
-        patches = open_training_set(
-            data,
-            size=size,
-            fit=fit,
-            channels=channels,
-            group_key=group_key,
-            split_seed=split_seed,
-            official=official,
-            all_data=all_data,
-            painter=kind.__name__,
-        )
+        patches = options.open_training_set(data, all_data=all_data, painter=kind.__name__)
         generator: Generator
         if init is not None:
             generator = kind.adapted_to(init, patches, **network)
