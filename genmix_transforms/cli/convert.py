@@ -60,7 +60,7 @@ def stylegan(
     NVIDIA's files have the discriminator too: it comes along, and genmix train stylegan --init goes on with both.
     """
     from genmix_transforms.files.checks import check_output_folder, check_seed
-    from genmix_transforms.generators.base import check_free
+    from genmix_transforms.generators.folder import check_free
     from genmix_transforms.generators.stylegan import convert_stylegan
 
     check_output_folder(out)
@@ -97,7 +97,7 @@ def adm(
     from genmix_transforms.generators.adm import ADM
     from genmix_transforms.generators.adm.convert import read_checkpoint
     from genmix_transforms.generators.adm.network import save_network
-    from genmix_transforms.generators.base import check_free
+    from genmix_transforms.generators.folder import check_free
 
     check_free(out, overwrite=overwrite)
     checkpoint = read_checkpoint(file, configuration=config)
@@ -146,7 +146,7 @@ def textual_inversion(
 ) -> None:
     """Make a Textual Inversion of embeddings that were learned elsewhere. The base model stays where it is."""
     from genmix_transforms.files.checks import check_output_folder
-    from genmix_transforms.generators.base import check_free
+    from genmix_transforms.generators.folder import check_free
     from genmix_transforms.generators.textual_inversion import TextualInversion
     from genmix_transforms.generators.textual_inversion.embeddings_file import one_file_a_class
     from genmix_transforms.generators.textual_inversion.settings import PAPER_MODEL, SamplerSettings

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from genmix_transforms.cli import bank, convert, demo, evaluate, fill, styles, train
+from genmix_transforms.cli import bank, convert, demo, evaluate, fill, split, styles, train
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.progress import show_progress_bars
 
@@ -19,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("split")(split.split)
 app.add_typer(train.app, name="train")
 app.command("fill")(fill.fill)
 app.add_typer(bank.app, name="bank")

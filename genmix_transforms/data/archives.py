@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genmix_transforms.data.labelling import GROUP_KEYS, SPLIT_NAMES, read_groups, refuse_single_class, sorted_names
-from genmix_transforms.data.patches import MOST_CHANNELS, SPLITS, PatchDataset
+from genmix_transforms.data.labelling import GROUP_KEYS, read_groups, refuse_single_class, sorted_names
+from genmix_transforms.data.patches import MOST_CHANNELS, PatchDataset
+from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.arrays import read_npz
 

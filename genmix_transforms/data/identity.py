@@ -44,7 +44,7 @@ def pixel_hashes(images: Tensor) -> Tensor:
     hashes = np.empty(len(rows), dtype=np.int64)
     for number, row in enumerate(rows):
         digest = kind.copy()
-        digest.update(row)
+        digest.update(row.data)
         hashes[number] = int.from_bytes(digest.digest()[:8], "big") >> 1
     return torch.from_numpy(hashes)
 

@@ -77,7 +77,7 @@ def file_pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> I
     names = sorted(held, key=lambda name: (-held[name].itemsize, name))
     places = {name: (SPELLED[held[name].dtype], tuple(held[name].shape)) for name in names}
     header = header_bytes(places, {**metadata, CHECKSUM: _NONE_YET})
-    pieces = [memoryview(held[name].reshape(-1).view(torch.uint8).numpy()) for name in names if held[name].numel()]
+    pieces = [held[name].reshape(-1).view(torch.uint8).numpy().data for name in names if held[name].numel()]
     digest = xxhash.xxh3_64(header)
     for piece in pieces:
         digest.update(piece)

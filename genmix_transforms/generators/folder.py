@@ -1,29 +1,30 @@
-"""A generator's folder: its files by name, and weights that carry where they come from.
+"""A generator's folder: its files by name, its configuration, and weights that carry where they come from.
 
 The provenance travels inside the file of the weights, so that one rename replaces both: whoever opens the folder during
 a training finds weights and provenance of one moment.
 """
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
-import torch
-import xxhash
 from torch import Tensor
 
-from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError
-from genmix_transforms.files.atomic import write_tensors
+from genmix_transforms.errors import InputError, MissingPathError, OverwriteError
+from genmix_transforms.files.atomic import write_json, write_tensors
+from genmix_transforms.files.tensors import read_tensors
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 TRAINING = "training"
 
+FORMAT_VERSION = 1
+
 _PROVENANCE = "genmix_provenance"
-_CHECKSUM = "xxh3"
 
 
 def write_weights(file: Path, tensors: Mapping[str, Tensor], *, provenance: Mapping[str, Any]) -> None:
@@ -34,10 +35,7 @@ def write_weights(file: Path, tensors: Mapping[str, Tensor], *, provenance: Mapp
         tensors: the weights by name.
         provenance: JSON can hold it.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # One key only: safetensors writes several in random order, and the same weights should make the same file.
-    metadata = {_PROVENANCE: json.dumps({**provenance, _CHECKSUM: _checksum(tensors)})}
-    write_tensors(file, tensors, metadata=metadata)
+    write_tensors(file, tensors, metadata={_PROVENANCE: json.dumps(provenance)})
 
 
 def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -45,52 +43,84 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         MissingPathError: there is no such file.
-        InputError: not a whole safetensors file.
-        CorruptFileError: the weights are not those that were written.
+        InputError: not a whole safetensors file, or a provenance that is no JSON.
+        CorruptFileError: the file is not the one that was written.
     """
     if not file.exists():
         raise MissingPathError(f"{file}: no such file; the folder has a {CONFIG} but no weights")
-    try:
-        provenance = _read_metadata(file)
-        tensors = safetensors.torch.load_file(file)
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(f"{file}: not a whole safetensors file ({error})") from error
-    checksum = provenance.pop(_CHECKSUM, None)  # earlier releases wrote none
-    if checksum not in (None, _checksum(tensors)):
-        raise CorruptFileError(
-            f"{file}: damaged: the weights do not match the checksum that was saved with them; copy the file again, "
-            "or train the generator again"
-        )
-    return tensors, provenance
+    tensors, metadata = read_tensors(file)
+    return tensors, _parse(file, metadata)
 
 
 def read_provenance(file: Path) -> dict[str, Any]:
     """Read the provenance alone, without the weights; an empty one if there is no such file.
 
     Raises:
-        InputError: not a whole safetensors file.
+        InputError: not a whole safetensors file, or a provenance that is no JSON.
     """
     if not file.exists():
         return {}
     try:
-        provenance = _read_metadata(file)
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        with safetensors.safe_open(file, framework="pt") as content:
+            return _parse(file, content.metadata() or {})
+    except safetensors.SafetensorError as error:
         raise InputError(f"{file}: not a whole safetensors file ({error})") from error
-    provenance.pop(_CHECKSUM, None)
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds a generator, unless told to overwrite it."""
+    if (folder / CONFIG).exists() and not overwrite:
+        raise OverwriteError(f"{folder}: holds a generator already; give another folder, or overwrite=True")
+
+
+def write_config(folder: Path, *, kind: str, config: Mapping[str, Any]) -> None:
+    """Write ``config.json``: kind, format version and the constructor's arguments."""
+    write_json(folder / CONFIG, {"kind": kind, "format_version": FORMAT_VERSION, "config": config})
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read and check ``config.json``."""
+    file = folder / CONFIG
+    if not file.exists():
+        raise MissingPathError(
+            f"{folder}: no {CONFIG}: not a generator, or one whose training has not reached its first checkpoint"
+        )
+    try:
+        config = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not readable JSON ({error})") from error
+    if not isinstance(config, Mapping) or not isinstance(config.get("kind"), str) or "config" not in config:
+        raise InputError(f"{file}: expected the keys 'kind' and 'config', as save_pretrained writes them")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{file}: format version {config.get('format_version')!r}; this release reads {FORMAT_VERSION}: upgrade it"
+        )
+    return dict(config)
+
+
+def resolve_source(source: str | Path, *, revision: str | None = None) -> Path:
+    """The folder of a generator: the path itself, or the hub's snapshot of a repository."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith((".", os.sep)):
+        raise MissingPathError(f"{source}: no such folder, and not a hub id (owner/name)")
+    if folder.parent != Path() and folder.parent.is_dir():  # "runs/mien" is a slip, not somebody's repository
+        raise MissingPathError(f"{source}: no such folder (in {folder.parent} there is no {folder.name})")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise MissingPathError(
+            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__})"
+        ) from error
+
+
+def _parse(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        provenance: dict[str, Any] = json.loads(metadata.get(_PROVENANCE, "{}"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}: its provenance is not readable JSON ({error})") from error
     return provenance
-
-
-def _read_metadata(file: Path) -> dict[str, Any]:
-    with safetensors.safe_open(file, framework="pt") as content:
-        provenance: dict[str, Any] = json.loads((content.metadata() or {}).get(_PROVENANCE, "{}"))
-    return provenance
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    """The xxh3 of all tensors, in the order of their names."""
-    digest = xxhash.xxh3_64()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

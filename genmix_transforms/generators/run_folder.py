@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from genmix_transforms.data.identity import join_training_sets
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.atomic import remove_leftovers
 from genmix_transforms.files.locking import locked
@@ -20,6 +21,9 @@ SAMPLES = "samples"
 TRACKED = "tracked"
 LOCK = "lock"
 HOLDER = "lock.json"
+
+_MAY_DIFFER = ("processes", "training_set.images")
+"""Of a run's record. The images follow from the fingerprint; earlier releases did not record them."""
 
 
 @contextmanager
@@ -67,28 +71,29 @@ def provenance_of(record: Mapping[str, Any], started_from: Mapping[str, Any] | N
     provenance = dict(record)
     if started_from is not None:
         provenance["started_from"] = dict(started_from)
-        first = started_from.get("training_set", {}).get("fingerprint")
-        now = record["training_set"]["fingerprint"]
-        if first not in (None, now):
-            provenance["training_set"] = {**record["training_set"], "fingerprint": f"{first}+{now}"}
+        provenance["training_set"] = join_training_sets(started_from.get("training_set", {}), record["training_set"])
     return provenance
 
 
-def check_same_run(out: Path, earlier: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+def check_same_run(
+    out: Path, earlier: Mapping[str, Any], record: Mapping[str, Any], *, assumed: Mapping[str, Any] | None = None
+) -> None:
     """Refuse to go on with another run's checkpoint; name what differs.
 
     Args:
         out: the run's folder.
         earlier: the record of its checkpoint.
         record: what defines the run now.
+        assumed: options that a release may not have recorded yet, with the values that they then had.
 
     Raises:
         InputError: they differ in more than the number of processes.
     """
+    earlier = {**earlier, "options": {**(assumed or {}), **earlier["options"]}}
     differing = [
         f"{key}: {was!r} there, {now!r} now"
         for key, was, now in _differences(earlier, json.loads(json.dumps(record)))
-        if key != "processes"
+        if key not in _MAY_DIFFER
     ]
     if differing:
         raise InputError(

@@ -180,7 +180,7 @@ def _write_hashed(path: Path, tensors: Mapping[str, Tensor]) -> str:
             digest.update(piece)
             file.write(piece)
         for name in names:
-            content = memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy())
+            content = tensors[name].reshape(-1).view(torch.uint8).numpy().data
             for start in range(0, len(content), _PIECE):
                 digest.update(content[start : start + _PIECE])
                 file.write(content[start : start + _PIECE])

@@ -91,7 +91,8 @@ class Steps:
     def batches(self, images_seen: int, until: int) -> tuple[Tensor, ...]:
         """The indices of the images of some whole steps, sent to the device in one copy."""
         index = self._order(images_seen, until).to(self._processes.device, non_blocking=True)
-        return index.split(self._batch_size)
+        batches: tuple[Tensor, ...] = index.split(self._batch_size)
+        return batches
 
     def take(self, batch: Tensor, images_seen: int) -> Mapping[str, Tensor]:
         """Take one step, and return its losses.

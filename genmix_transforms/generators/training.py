@@ -23,7 +23,7 @@ from genmix_transforms.files.disk import check_free_space
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.files.sheet import draw_sheet, save_picture
 from genmix_transforms.generators.checkpoints import Checkpoints
-from genmix_transforms.generators.estimate import Pace
+from genmix_transforms.generators.estimate import Estimate, Pace, measure
 from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.folder import TRAINING
 from genmix_transforms.generators.losses import Losses
@@ -95,6 +95,7 @@ def train(
     started_from: Mapping[str, Any] | None = None,
     evolution: Evolution | None = None,
     inputs: Callable[[Tensor], Tensor] | None = None,
+    assumed: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     report_to: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -119,6 +120,7 @@ def train(
         evolution: the figure of fixed seeds to keep up to date in ``out``, from before the first step on; None: none.
         inputs: from indices into the training set, int64 ``(n,)`` on the device, to what the trainee is shown in place
             of the pixels; None: the images in [-1, 1].
+        assumed: options that an earlier release may not have recorded, with the values that they then had.
         settings: all of the run's settings, for its provenance; a resume may have others, as far as ``options`` are
             the same.
         report_to: trackers to tell of losses, learning rates, speed and sheets: "tensorboard", "wandb", "mlflow".
@@ -135,20 +137,12 @@ def train(
     """
     out = Path(out)
     processes = processes or Processes.join()
-    check_seed(seed)
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("checkpoint_every", checkpoint_every)):
-        whole_number(value, name=name, least=1)
-    _check(dataset, batch_size=batch_size, mixed_precision=mixed_precision, processes=processes.count)
+    whole_number(checkpoint_every, name="checkpoint_every", least=1)
     report_to = check_trackers(report_to)
-    check_output_folder(out)
-    record = {
-        "seed": seed,
-        "batch_size": batch_size,
-        "options": dict(options),
-        "mixed_precision": mixed_precision,
-        "training_set": {"fingerprint": dataset.fingerprint, "class_counts": dataset.class_counts},
-        "processes": processes.count,
-    }
+    record = _record(
+        out, dataset, steps=steps, batch_size=batch_size, seed=seed, options=options,
+        mixed_precision=mixed_precision, processes=processes,
+    )  # fmt: skip
     with ExitStack() as hold:
         processes.on_main(
             lambda: hold.enter_context(held(out, restart=restart)), failure=f"{out}: the training cannot begin"
@@ -156,7 +150,7 @@ def train(
         objects = dict(trainee.state_objects())
         if evolution is not None:
             objects["evolution"] = evolution
-        images_seen = _resume(out, record, objects, steps=steps)
+        images_seen = _resume(out, record, objects, steps=steps, assumed=assumed)
         processes.on_main(lambda: _check_space(out, objects), failure=f"{out}: the training cannot begin")
         run = _Run(
             out,
@@ -179,6 +173,84 @@ def train(
         )  # fmt: skip
         run.go()
         return run.provenance()
+
+
+def rehearse(
+    trainee: Trainee,
+    dataset: PatchDataset,
+    *,
+    out: str | Path,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    options: Mapping[str, Any],
+    mixed_precision: str = "no",
+    processes: Processes | None = None,
+    inputs: Callable[[Tensor], Tensor] | None = None,
+    assumed: Mapping[str, Any] | None = None,
+) -> Estimate:
+    """Check all that :func:`train` checks before its first step, and time a few steps; nothing is written.
+
+    Args:
+        trainee: as for :func:`train`, as are the other arguments. The steps change it.
+        dataset: the training set.
+        out: the run's folder.
+        steps: optimizer steps in all.
+        batch_size: images in a step, all processes together.
+        seed: of the data order.
+        options: what else defines the run.
+        mixed_precision: "no" or "bf16".
+        processes: who trains together.
+        inputs: what the trainee is shown.
+        assumed: options that an earlier release may not have recorded.
+
+    Returns:
+        How long the training would take here, and how much memory and disk.
+
+    Raises:
+        InputError: what :func:`train` would raise.
+    """
+    out = Path(out)
+    processes = processes or Processes.join()
+    record = _record(
+        out, dataset, steps=steps, batch_size=batch_size, seed=seed, options=options,
+        mixed_precision=mixed_precision, processes=processes,
+    )  # fmt: skip
+    earlier = read_record(out / TRAINING)
+    if earlier is not None:
+        check_same_run(out, earlier, record, assumed=assumed)
+    _check_space(out, dict(trainee.state_objects()))
+    return measure(
+        trainee, dataset, steps=steps, batch_size=batch_size, seed=seed, mixed_precision=mixed_precision,
+        processes=processes, inputs=inputs,
+    )  # fmt: skip
+
+
+def _record(
+    out: Path,
+    dataset: PatchDataset,
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    options: Mapping[str, Any],
+    mixed_precision: str,
+    processes: Processes,
+) -> dict[str, Any]:
+    """Check what was given, and return what defines the run."""
+    check_seed(seed)
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        whole_number(value, name=name, least=1)
+    _check(dataset, batch_size=batch_size, mixed_precision=mixed_precision, processes=processes.count)
+    check_output_folder(out)
+    return {
+        "seed": seed,
+        "batch_size": batch_size,
+        "options": dict(options),
+        "mixed_precision": mixed_precision,
+        "training_set": dataset.training_set(),
+        "processes": processes.count,
+    }
 
 
 class _Run:
@@ -330,13 +402,20 @@ class _Run:
         self.trackers.show(name, picture, self.out / file, step=self.step)
 
 
-def _resume(out: Path, record: Mapping[str, Any], objects: Mapping[str, Stateful], *, steps: int) -> int:
+def _resume(
+    out: Path,
+    record: Mapping[str, Any],
+    objects: Mapping[str, Stateful],
+    *,
+    steps: int,
+    assumed: Mapping[str, Any] | None,
+) -> int:
     """Take up the last checkpoint, if there is one, and return the images seen."""
     batch_size = record["batch_size"]
     earlier = read_record(out / TRAINING)
     if earlier is None:
         return 0
-    check_same_run(out, earlier, record)
+    check_same_run(out, earlier, record, assumed=assumed)
     images_seen = load_checkpoint(out / TRAINING, earlier, objects)
     if images_seen > steps * batch_size:
         done = images_seen // batch_size

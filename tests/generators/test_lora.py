@@ -241,7 +241,5 @@ def test_without_peft_the_error_names_the_extra(unet: Any, monkeypatch: pytest.M
     state = adapter_state(moved(copy.deepcopy(unet)))
     monkeypatch.setitem(sys.modules, "peft", None)
     for call in (lambda: add_adapters(unet, rank=2), lambda: load_adapter_state(unet, state)):
-        with pytest.raises(
-            MissingExtraError, match=r"need peft: .* 'genmix-transforms\[lora\]'"
-        ):
+        with pytest.raises(MissingExtraError, match=r"need peft: .* 'genmix-transforms\[lora\]'"):
             call()

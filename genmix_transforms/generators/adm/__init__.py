@@ -8,8 +8,8 @@ from genmix_transforms.generators.adm.classifier_training import train_classifie
 from genmix_transforms.generators.adm.configuration import ADMConfiguration
 from genmix_transforms.generators.adm.generator import ADM
 from genmix_transforms.generators.adm.network import ADMUNet
-from genmix_transforms.generators.adm.sampling import SamplerSettings
 from genmix_transforms.generators.adm.noise_schedule import NoiseSchedule
+from genmix_transforms.generators.adm.sampling import SamplerSettings
 from genmix_transforms.generators.adm.settings import ADMNetworkSettings, ADMSettings, ClassifierSettings
 
 __all__ = [

@@ -20,10 +20,11 @@ from genmix_transforms.generators.adm.loss import HybridLoss
 from genmix_transforms.generators.adm.network import initialise, save_network
 from genmix_transforms.generators.adm.settings import ClassifierSettings
 from genmix_transforms.generators.augmentation import diff_augment, draw_augmentation, mirrored
-from genmix_transforms.generators.base import check_free
+from genmix_transforms.generators.estimate import Estimate
+from genmix_transforms.generators.folder import check_free
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.state import Stateful, weights_hash
-from genmix_transforms.generators.training import train
+from genmix_transforms.generators.training import rehearse, train
 
 QUARTERS = 4
 """Of the timesteps, for which the accuracy is logged apart: a class shows in little noise, and not in much."""
@@ -138,16 +139,62 @@ def train_classifier(
 
     Source: Dhariwal, Nichol (arXiv 2105.05233), section 4 and appendix H.
     """
-    chosen = ClassifierSettings.of(settings, name="train_classifier")
+    run, chosen = _prepare(
+        dataset, generator, configuration, classifier, out=out, seed=seed, device=device, given=settings
+    )
+    training = run["trainee"]
+    train(
+        **run,
+        snapshot=lambda: TrainedClassifier(training.classifier),
+        settings=chosen.to_json(),
+        report_to=chosen.report_to,
+        checkpoint_every=chosen.checkpoint_every,
+        restart=restart,
+        progress=progress,
+    )
+    trained: NoisyClassifier = training.classifier.eval().requires_grad_(False).to("cpu")
+    return trained
+
+
+def estimate_classifier(
+    dataset: PatchDataset,
+    *,
+    generator: ADM,
+    out: str | Path,
+    configuration: ADMConfiguration | None = None,
+    classifier: NoisyClassifier | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    **settings: Any,
+) -> Estimate:
+    """Say how long :func:`train_classifier` would take here, and how much memory and disk: a few real steps are timed.
+
+    The arguments are those of :func:`train_classifier`; all that it checks is checked, and nothing is written.
+
+    Raises:
+        InputError: what :func:`train_classifier` would raise.
+    """
+    run, _ = _prepare(dataset, generator, configuration, classifier, out=out, seed=seed, device=device, given=settings)
+    return rehearse(**run)
+
+
+def _prepare(
+    dataset: PatchDataset,
+    generator: ADM,
+    configuration: ADMConfiguration | None,
+    classifier: NoisyClassifier | None,
+    *,
+    out: str | Path,
+    seed: int,
+    device: str | torch.device | None,
+    given: Mapping[str, Any],
+) -> tuple[dict[str, Any], ClassifierSettings]:
+    """Check and put together a training: what the loop is told, and its settings."""
+    settings = ClassifierSettings.of(given, name="train_classifier")
     seed = check_seed(seed)
     if len(generator.classes) < 2:
         raise InputError(f"a classifier needs at least two classes, the generator has {', '.join(generator.classes)}")
     generator.check_trainable_on(dataset)
-    if chosen.batch_size > len(dataset):
-        raise InputError(
-            f"train_classifier: {dataset.name} has {len(dataset)} images, fewer than a batch of {chosen.batch_size}; "
-            f"give a batch size (--batch-size) of at most {len(dataset)}"
-        )
     if classifier is None:
         classifier, started = _new_classifier(generator, configuration, seed=seed), {}
     else:
@@ -155,37 +202,27 @@ def train_classifier(
         started = {"started_from": weights_hash(classifier.state_dict())}
     generator.with_classifier(classifier)  # says what does not fit
     processes = Processes.join(device)
-    training = ClassifierTraining(
-        classifier.to(processes.device),
-        loss=HybridLoss(generator.schedule, device=processes.device),
-        settings=chosen,
-    )
-    train(
-        training,
-        dataset,
-        out=out,
-        snapshot=lambda: TrainedClassifier(training.classifier),
-        steps=chosen.steps,
-        batch_size=chosen.batch_size,
-        seed=seed,
-        options={
+    loss = HybridLoss(generator.schedule, device=processes.device)
+    run = {
+        "trainee": ClassifierTraining(classifier.to(processes.device), loss=loss, settings=settings),
+        "dataset": dataset,
+        "out": out,
+        "steps": settings.steps,
+        "batch_size": settings.batch_size,
+        "seed": seed,
+        "options": {
             "kind": "adm-classifier",
             "classes": list(generator.classes),
             "flags": {name: _plain(value) for name, value in classifier.config.items() if not name.startswith("_")},
             "noise_schedule": generator.configuration.noise_schedule,
             "diffusion_steps": generator.configuration.diffusion_steps,
-            **chosen.identity(),
+            **settings.identity(),
             **started,
         },
-        settings=chosen.to_json(),
-        checkpoint_every=chosen.checkpoint_every,
-        mixed_precision=chosen.mixed_precision,
-        restart=restart,
-        progress=progress,
-        processes=processes,
-    )
-    trained: NoisyClassifier = classifier.eval().requires_grad_(False).to("cpu")
-    return trained
+        "mixed_precision": settings.mixed_precision,
+        "processes": processes,
+    }
+    return run, settings
 
 
 def _new_classifier(generator: ADM, configuration: ADMConfiguration | None, *, seed: int) -> NoisyClassifier:

@@ -22,16 +22,9 @@ from genmix_transforms.generators.adm.sampling import SamplerSettings, draw_imag
 from genmix_transforms.generators.adm.settings import ADMNetworkSettings, ADMSettings, resolve
 from genmix_transforms.generators.adm.timesteps import make_timesteps
 from genmix_transforms.generators.adm.training import ADMTraining, prepare_for_tuning
-from genmix_transforms.generators.base import (
-    Generator,
-    check_bits,
-    check_class_names,
-    check_free,
-    check_labels_and_seeds,
-    shape_of,
-    write_config,
-)
-from genmix_transforms.generators.folder import CONFIG, read_weights
+from genmix_transforms.generators.arguments import check_bits, check_class_names, check_labels_and_seeds, shape_of
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import CONFIG, check_free, read_weights, write_config
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.state import weights_hash
@@ -304,11 +297,9 @@ class ADM(Generator):
     def resolve(
         self, settings: ADMSettings, dataset: PatchDataset, *, warm_start: bool, processes: Processes
     ) -> ADMSettings:
-        """Check the settings against the network and the data, and fill in the share of dropped labels."""
+        """Check the settings against the network, and fill in the share of dropped labels."""
         null_class = self.configuration.null_class
-        return resolve(
-            settings, null_class=null_class, dataset=dataset, warm_start=warm_start, processes=processes.count
-        )
+        return resolve(settings, null_class=null_class, warm_start=warm_start, processes=processes.count)
 
     def make_trainee(
         self, settings: ADMSettings, dataset: PatchDataset, *, seed: int, warm_start: bool, processes: Processes
@@ -353,7 +344,7 @@ class ADM(Generator):
         save_network(folder / NETWORK, self._network, provenance=self.provenance)
         save_classifier(folder / CLASSIFIER, self.classifier)
         save_scheduler(folder / SCHEDULER, self.configuration)
-        write_config(folder, self)
+        write_config(folder, kind=self.kind, config=self.config)
 
     @classmethod
     def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "ADM":

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.processes import own_device
 from genmix_transforms.generators.settings import TrainingSettings
@@ -119,27 +118,19 @@ class ClassifierSettings(TrainingSettings):
     )
 
 
-def resolve(
-    settings: ADMSettings, *, null_class: bool, dataset: PatchDataset, warm_start: bool, processes: int
-) -> ADMSettings:
-    """Check the settings against the network, the data and the processes; ``label_dropout`` becomes a number.
+def resolve(settings: ADMSettings, *, null_class: bool, warm_start: bool, processes: int) -> ADMSettings:
+    """Check the settings against the network and the processes; ``label_dropout`` becomes a number.
 
     Args:
         settings: of the training.
         null_class: whether the network has a row for "no class".
-        dataset: the training set.
         warm_start: whether the network knows images already.
         processes: how many train together.
 
     Raises:
-        InputError: a batch that cannot be drawn or shared, a part of a new network to tune, dropped labels that the
+        InputError: a batch that cannot be shared, a part of a new network to tune, dropped labels that the
             network has no row for, or a row that nothing would teach.
     """
-    if settings.batch_size > len(dataset):
-        raise InputError(
-            f"ADM.fit: {dataset.name} has {len(dataset)} images, fewer than a batch of {settings.batch_size}; give a "
-            f"batch size (--batch-size) of at most {len(dataset)}"
-        )
     if settings.accumulate > max(1, settings.batch_size // processes):
         raise InputError(
             f"ADM.fit: a batch of {settings.batch_size} cannot be shared into {settings.accumulate} parts in each of "

@@ -9,7 +9,8 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.base import Generator, check_bits, check_class_names, check_labels_and_seeds
+from genmix_transforms.generators.arguments import check_bits, check_class_names, check_labels_and_seeds
+from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork, initialise
 from genmix_transforms.generators.dcgan.settings import DCGANNetworkSettings, DCGANSettings
 from genmix_transforms.generators.dcgan.training import DCGANTraining

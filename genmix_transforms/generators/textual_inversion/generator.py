@@ -12,16 +12,9 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.base import (
-    Generator,
-    check_bits,
-    check_free,
-    check_labels_and_seeds,
-    read_config,
-    resolve_source,
-    write_config,
-)
-from genmix_transforms.generators.folder import CONFIG
+from genmix_transforms.generators.arguments import check_bits, check_labels_and_seeds
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import CONFIG, check_free, read_config, resolve_source, write_config
 from genmix_transforms.generators.lora import adapter_state, load_adapter_state
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
@@ -381,7 +374,7 @@ class TextualInversion(Generator):
         folder.mkdir(parents=True, exist_ok=True)
         save_place(folder, self.base)
         save_learned(folder, self._embeddings, adapter_state(self.model.unet), provenance=self.provenance)
-        write_config(folder, self)
+        write_config(folder, kind=self.kind, config=self.config)
 
     @classmethod
     def from_pretrained(

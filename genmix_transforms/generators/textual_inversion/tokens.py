@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import name_fault
-from genmix_transforms.generators.base import check_class_names
+from genmix_transforms.generators.arguments import check_class_names
 from genmix_transforms.generators.textual_inversion.prompts import MAX_TOKENS, MOST_VECTORS
 
 

@@ -96,6 +96,7 @@ def test_a_run_is_opened_by_what_guides(tiny_adm: TinyADM, tiny_patches: Patches
         "config.json",
         "diffusion_pytorch_model.safetensors",
         "training/checkpoint.json",
+        "training/lock",
         "training/losses.jsonl",
         "training/state-000000000032.safetensors",
     ]
@@ -141,8 +142,6 @@ def test_training_goes_on_from_another_classifier(tiny_adm: TinyADM, tiny_patche
 
 def test_what_does_not_fit_is_refused(tiny_adm: TinyADM, tiny_patches: Patches, tmp_path: Path) -> None:
     generator, patches = adm(tiny_adm), tiny_patches(size=8)
-    with pytest.raises(InputError, match="has 24 images, fewer than a batch of 32"):
-        fit(generator, patches, tmp_path / "run", batch_size=32)
     with pytest.raises(InputError, match="made for the classes cyst, metastasis, the data has a, b"):
         fit(generator, tiny_patches(size=8, classes=("a", "b")), tmp_path / "run")
     with pytest.raises(InputError, match="train_classifier: learning_rate must be above 0"):

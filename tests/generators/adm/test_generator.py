@@ -214,7 +214,7 @@ def test_what_draws_nothing_is_no_generator(reference: Make, tiny_flags: ADMConf
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": "abc"}, "classes must be different names, in a list; got 'abc'"),
+        ({"classes": "abc"}, "classes must be different names, in a list; got the text 'abc'"),
         ({"classes": ["a", "a"]}, "classes must be different names, at least one"),
         ({"classes": []}, "at least one, got"),
         ({"bits": 12}, "bits must be 8 or 16, got 12"),
@@ -297,6 +297,7 @@ def test_what_a_run_leaves(tiny_adm: TinyADM, discs: Patches, tmp_path: Path) ->
         *(f"samples/{seen:012d}.png" for seen in (8, 16, 24)),
         "scheduler/scheduler_config.json",
         "training/checkpoint.json",
+        "training/lock",
         "training/losses.jsonl",
         "training/state-000000000024.safetensors",
         "unet/config.json",
@@ -433,7 +434,7 @@ def test_the_average_on_the_cpu_is_the_same(tiny_adm: TinyADM, discs: Patches, t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 25}, r"ADM.fit: discs has 24 images, fewer than a batch of 25"),
+        ({"batch_size": 4, "accumulate": 5}, "a batch of 4 cannot be shared into 5 parts in each of 1 processes"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"dropout": 0.1}, "ADM.fit: no such option: dropout; did you mean label_dropout"),
     ],

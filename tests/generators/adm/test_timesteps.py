@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.adm.timesteps import LossSecondMomentTimesteps, UniformTimesteps, make_timesteps
+from genmix_transforms.generators.adm.timesteps import LossSecondMomentTimesteps, UniformTimesteps
 from genmix_transforms.generators.state import pack, unpack
 
 
