@@ -8,6 +8,7 @@ import typer.core
 import typer.main
 
 from genmix_transforms.cli import train_adm, train_stylegan, train_textual_inversion
+from genmix_transforms.cli.command import Command
 from genmix_transforms.cli.options import (
     AllData,
     Channels,
@@ -74,10 +75,10 @@ def kinds() -> None:
 
 
 # Until their settings are fields.
-app.command("stylegan")(train_stylegan.stylegan)
-app.command("adm")(train_adm.adm)
-app.command("adm-classifier")(train_adm.adm_classifier)
-app.command("textual-inversion")(train_textual_inversion.textual_inversion)
+app.command("stylegan", cls=Command)(train_stylegan.stylegan)
+app.command("adm", cls=Command)(train_adm.adm)
+app.command("adm-classifier", cls=Command)(train_adm.adm_classifier)
+app.command("textual-inversion", cls=Command)(train_textual_inversion.textual_inversion)
 
 
 def train_command(kind: type[Generator]) -> Any:
@@ -166,5 +167,5 @@ def train_command(kind: type[Generator]) -> Any:
 def command_of(function: Callable[..., None], *, name: str) -> Any:
     """A function with Typer's annotations as a command."""
     single = typer.Typer(add_completion=False)
-    single.command(name)(function)
+    single.command(name, cls=Command)(function)
     return typer.main.get_command(single)
