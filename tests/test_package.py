@@ -31,8 +31,8 @@ MODULES = sorted(
 # What an import loads
 
 
-HEAVY = {"torch", "torchvision", "numpy", "PIL", "torchmetrics", "accelerate", "diffusers", "transformers", "matplotlib",
-         "sklearn", "pandas", "filelock", "numba", "yaml"}  # fmt: skip
+HEAVY = {"torch", "torchvision", "numpy", "PIL", "torchmetrics", "accelerate", "diffusers", "transformers", 
+         "matplotlib", "sklearn", "pandas", "filelock", "numba", "yaml"}  # fmt: skip
 
 STAGES = {
     "import genmix_transforms, genmix_transforms.cli.main": set(),

@@ -122,8 +122,8 @@ def adm(
     """
     from genmix_transforms.files.checks import check_output_folder
     from genmix_transforms.generators.adm import ADM
-    from genmix_transforms.generators.adm.checkpoint import read_checkpoint
-    from genmix_transforms.generators.adm.folder import save_network
+    from genmix_transforms.generators.adm.convert import read_checkpoint
+    from genmix_transforms.generators.adm.network import save_network
     from genmix_transforms.generators.folder import check_free
 
     check_output_folder(out)
@@ -137,7 +137,7 @@ def adm(
         else:
             save_network(out, checkpoint.network)
         return
-    generator = ADM.of_checkpoint(checkpoint, classes=comma_separated(classes) or None)
+    generator = ADM.from_checkpoint(checkpoint, classes=comma_separated(classes) or None)
     _finish(context, generator, out, overwrite=overwrite, dry_run=dry_run)
 
 
@@ -179,13 +179,13 @@ def textual_inversion(
     """Make a Textual Inversion of embeddings that were learned elsewhere. The base model stays where it is."""
     from genmix_transforms.files.checks import check_output_folder
     from genmix_transforms.generators.folder import check_free
-    from genmix_transforms.generators.textual_inversion.base_model import PAPER_MODEL
-    from genmix_transforms.generators.textual_inversion.checkpoint import from_embeddings, one_file_a_class
-    from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
+    from genmix_transforms.generators.textual_inversion import TextualInversion
+    from genmix_transforms.generators.textual_inversion.embeddings_file import one_file_a_class
+    from genmix_transforms.generators.textual_inversion.settings import PAPER_MODEL, SamplerSettings
 
     check_output_folder(out)
     check_free(out, overwrite=overwrite)
-    generator = from_embeddings(
+    generator = TextualInversion.from_embeddings(
         one_file_a_class(files, comma_separated(classes)), base=base or PAPER_MODEL, revision=revision,
         resolution=resolution, channels=channels, prompt=prompt, sampler=SamplerSettings.of(sampler),
     )  # fmt: skip

@@ -262,4 +262,4 @@ def test_check_for_programs(genmix: Genmix, tmp_path: Path) -> None:
     outcome = genmix("bank", "check", tmp_path / "bank", "--data", "phantom", "--json")
     found = json.loads(outcome.out)
     assert (found["images"], found["near_copies"]) == (2, 2)
-    assert "split with seed 0" in outcome.err
+    assert "as the source is split" in outcome.err
