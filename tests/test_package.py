@@ -31,7 +31,7 @@ MODULES = sorted(
 # What an import loads
 
 
-HEAVY = {"torch", "torchvision", "numpy", "PIL", "torchmetrics", "accelerate", "diffusers", "transformers", 
+HEAVY = {"torch", "torchvision", "numpy", "PIL", "torchmetrics", "accelerate", "diffusers", "transformers",
          "matplotlib", "sklearn", "pandas", "filelock", "numba", "yaml"}  # fmt: skip
 
 STAGES = {

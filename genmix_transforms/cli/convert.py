@@ -89,10 +89,8 @@ class _TakesFlags(Command):
 
     def read_config(self, file: Path) -> dict[str, Any]:
         """What the file holds, or the file itself as the one of the flags."""
-        from genmix_transforms.generators.adm import ADMConfiguration
-
         content = super().read_config(file)
-        if not content.keys() & vars(ADMConfiguration)["__dataclass_fields__"].keys():
+        if not content.keys() & {"image_size", "large_size", "num_channels", "classifier_width"}:
             return content
         warnings.warn(f"--config {file}: write --flags {file} for the original's flags", FutureWarning, stacklevel=2)
         return {"flags": str(file)}
