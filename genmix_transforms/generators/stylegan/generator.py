@@ -214,7 +214,7 @@ class StyleGAN(Generator):
     @property
     def sample_batch(self) -> int:
         """Images in one pass through the network."""
-        return self._chunk
+        return chunk_size(self._network)
 
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`. Latent and noise of an image both follow from its seed."""
