@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from genmix_transforms.cli import bank, convert, demo, evaluate, fill, split, styles, train
+from genmix_transforms.cli.command import Command
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.progress import show_progress_bars
 
@@ -21,7 +22,7 @@ app = typer.Typer(
 )
 app.command("split")(split.split)
 app.add_typer(train.app, name="train")
-app.command("fill")(fill.fill)
+app.command("fill", cls=Command)(fill.fill)
 app.add_typer(bank.app, name="bank")
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(convert.app, name="convert")
