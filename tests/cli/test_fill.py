@@ -133,15 +133,15 @@ def test_a_dry_run_can_be_fed_back(genmix: Genmix, tmp_path: Path) -> None:
 def test_a_dry_run_finds_what_cannot_be(genmix: Genmix, run: Path, tmp_path: Path) -> None:
     command = ["-q", "fill", run, "--out", tmp_path / "bank", "--device", "cpu", "--dry-run"]
     assert "it cannot draw cyst" in genmix(*command, "--counts", "cyst=3").err
-    assert "the bank needs" in genmix(*command, "--counts", f"bright={10**15}").err
+    assert "1,000,000,000,000,000 images would be" in genmix(*command, "--counts", f"bright={10**15}").err
+    assert "the bank needs" in genmix(*command, "--counts", f"bright={4 * 10**11}").err
 
 
 def test_counts_of_a_split_file(genmix: Genmix, run: Path, discs: Path, tmp_path: Path) -> None:
     split = tmp_path / "split.csv"
     assert genmix("split", discs, "--out", split, "--seed", 4).code == 0
-    filled = genmix(
-        "-q", "fill", run, "--out", tmp_path / "bank", "--device", "cpu", "--match", discs, "--split", split
-    )
+    command = ["-q", "fill", run, "--out", tmp_path / "bank", "--device", "cpu"]
+    filled = genmix(*command, "--match", discs, "--split", split)
     assert filled.code == 0, filled.err
     assert f"split as {split} says" in filled.out
     assert len(SyntheticBank.load(tmp_path / "bank")) == 24
