@@ -18,6 +18,18 @@ class OverwriteError(InputError, FileExistsError):
     __str__ = InputError.__str__
 
 
+class UnwritableError(InputError, PermissionError):
+    """A file or folder cannot be written: it is read-only, or belongs to somebody else."""
+
+    __str__ = InputError.__str__
+
+
+class DiskFullError(OSError):
+    """A write failed because the disk is full. What was there before is as it was."""
+
+    __str__ = InputError.__str__
+
+
 class CorruptFileError(RuntimeError):
     """A file of ours does not hold what its manifest says."""
 
@@ -28,3 +40,7 @@ class UnfinishedBankError(RuntimeError):
 
 class MissingExtraError(ImportError):
     """An optional library is needed: the message names the extra to install."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was told to end (SIGTERM): it stops as for Ctrl-C."""

@@ -6,14 +6,25 @@ import pytest
 
 from genmix_transforms.errors import (
     CorruptFileError,
+    DiskFullError,
     InputError,
     MissingExtraError,
     MissingPathError,
     OverwriteError,
     UnfinishedBankError,
+    UnwritableError,
 )
 
-ALL = (InputError, MissingPathError, OverwriteError, CorruptFileError, MissingExtraError, UnfinishedBankError)
+ALL = (
+    InputError,
+    MissingPathError,
+    OverwriteError,
+    UnwritableError,
+    DiskFullError,
+    CorruptFileError,
+    MissingExtraError,
+    UnfinishedBankError,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +35,9 @@ ALL = (InputError, MissingPathError, OverwriteError, CorruptFileError, MissingEx
         (MissingPathError, FileNotFoundError),
         (OverwriteError, ValueError),
         (OverwriteError, FileExistsError),
+        (UnwritableError, ValueError),
+        (UnwritableError, PermissionError),
+        (DiskFullError, OSError),
         (CorruptFileError, RuntimeError),
         (MissingExtraError, ImportError),
         (UnfinishedBankError, RuntimeError),
@@ -34,7 +48,7 @@ def test_is_caught_as_the_standard_error_it_stands_for(error, standard):
         raise error("scan.png: gone")
 
 
-@pytest.mark.parametrize("error", [MissingPathError, OverwriteError])
+@pytest.mark.parametrize("error", [MissingPathError, OverwriteError, UnwritableError])
 def test_bad_paths_are_bad_input(error):
     assert issubclass(error, InputError)
 

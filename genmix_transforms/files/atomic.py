@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import safetensors.torch
 from torch import Tensor
+
+from genmix_transforms.files.disk import write_error
+from genmix_transforms.files.tensors import file_pieces
 
 
 @contextmanager
@@ -24,6 +26,10 @@ def new_file(path: Path, *, shared: bool = False) -> Iterator[BinaryIO]:
         shared: several processes may write this same file at once (each then uses a temporary name of its own:
             a random one, for process numbers repeat from machine to machine and from container to container).
             Otherwise the temporary name is fixed, so that a run that goes on after a kill replaces what was left.
+
+    Raises:
+        DiskFullError: the disk is full.
+        UnwritableError: the folder is read-only, or not the user's.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp" if shared else f".{path.name}.tmp")
     try:
@@ -32,9 +38,12 @@ def new_file(path: Path, *, shared: bool = False) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        told = write_error(error, path, temporary=temporary) if isinstance(error, OSError) else error
         temporary.unlink(missing_ok=True)
-        raise
+        if told is error:
+            raise
+        raise told from error
     _flush_folder(path.parent)
 
 
@@ -55,9 +64,13 @@ def write_json(path: Path, content: Any, *, shared: bool = False) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors as a safetensors file, whole or not at all."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, safetensors.torch.save(contiguous, dict(metadata) if metadata else None))
+    """Write named tensors as a safetensors file with a checksum, whole or not at all.
+
+    :func:`~genmix_transforms.files.tensors.read_tensors` reads it, and compares the checksum.
+    """
+    with new_file(path) as file:
+        for piece in file_pieces(tensors, metadata or {}):
+            file.write(piece)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,10 +1,11 @@
 """What users give, checked before any work starts: seeds, whole numbers, and folders to write."""
 
 import operator
+import os
 from pathlib import Path
 from typing import Any
 
-from genmix_transforms.errors import InputError, OverwriteError
+from genmix_transforms.errors import InputError, OverwriteError, UnwritableError
 
 HIGHEST_SEED = 2**63 - 1
 
@@ -44,9 +45,11 @@ def name_fault(name: Any) -> str | None:
 
 
 def check_output_folder(folder: Path) -> None:
-    """Refuse a folder to write that is a file, or lies below one."""
+    """Refuse a folder to write that is a file, lies below one, or cannot be written to."""
     for path in (folder, *folder.parents):
         if path.exists():
             if not path.is_dir():
                 raise OverwriteError(f"{folder}: cannot be a folder, for {path} is a file; give another")
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise UnwritableError(f"{folder}: {path} is read-only for you; give a folder that you may write to")
             return

@@ -1,12 +1,13 @@
 """What users give, checked."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from genmix_transforms.errors import InputError, OverwriteError
+from genmix_transforms.errors import InputError, OverwriteError, UnwritableError
 from genmix_transforms.files.checks import check_output_folder, check_seed, whole_number
 
 
@@ -34,4 +35,12 @@ def test_folders_to_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file/below/it"):
         with pytest.raises(OverwriteError, match="cannot be a folder, for .*file is a file; give another"):
+            check_output_folder(folder)
+
+
+def test_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The tests may run as root, who may write everywhere: the system's answer is put in its mouth.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    for folder in (tmp_path, tmp_path / "new/deep"):
+        with pytest.raises(UnwritableError, match=f"{folder}: {tmp_path} is read-only for you; give a folder that you"):
             check_output_folder(folder)

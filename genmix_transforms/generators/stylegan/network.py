@@ -1,14 +1,153 @@
-"""The StyleGAN network that images are drawn from: mapping, truncation, synthesis, and how far it has grown."""
+"""The generator network: latents to styles w (mapping), truncation, and w to images (synthesis), at any growth."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from genmix_transforms.generators.stylegan.growth import SMALLEST, doublings, level_at
-from genmix_transforms.generators.stylegan.layers import EPSILON, double
-from genmix_transforms.generators.stylegan.mapping import MappingNetwork
-from genmix_transforms.generators.stylegan.synthesis import SynthesisNetwork
+from genmix_transforms.generators.stylegan.layers import (
+    EqualisedConv,
+    EqualisedLinear,
+    activate,
+    blur,
+    double,
+    paint_over,
+    pixel_norm,
+)
+from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_up_to, doublings, fade_at, level_at
+from genmix_transforms.generators.stylegan.settings import StyleGANNetworkSettings
+
+LR_MULTIPLIER = 0.01
+"""The mapping network learns at a hundredth of the others' rate (section C of the paper's appendix)."""
+
+
+class MappingNetwork(nn.Module):
+    """Latents ``(N, latent_size)`` and labels int64 ``(N,)`` to w ``(N, latent_size)``.
+
+    Pixel norm, then dense layers with leaky ReLU. With more than one class a learned vector of the class joins the
+    latent before the norm.
+
+    Args:
+        settings: how wide and deep it is, and how the class reaches it.
+        classes: number of classes; with one there is no class vector.
+    """
+
+    def __init__(self, settings: StyleGANNetworkSettings, *, classes: int = 1) -> None:
+        super().__init__()
+        size = settings.latent_size
+        self.latent_size: int = size
+        self.conditioning: str = settings.conditioning
+        self.embedding = nn.Embedding(classes, size) if classes > 1 else None
+        joined = 2 * size if classes > 1 and self.conditioning == "concatenate" else size
+        self.layers = nn.ModuleList(
+            EqualisedLinear(joined if number == 0 else size, size, lr_multiplier=LR_MULTIPLIER)
+            for number in range(settings.mapping_layers)
+        )
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Latents, N(0, 1), and labels to w."""
+        if self.embedding is not None:
+            vectors = self.embedding(labels)
+            together = self.conditioning == "multiply"
+            latents = latents * vectors if together else torch.cat([latents, vectors], dim=1)
+        values = pixel_norm(latents)
+        for layer in self.layers:
+            values = activate(layer(values))
+        return values
+
+
+class StyledLayer(nn.Module):
+    """Convolution, (blur,) noise, bias, leaky ReLU, instance norm, style: in this order.
+
+    Args:
+        inputs: channels in; None for the first layer, which has no convolution.
+        outputs: channels out.
+        settings: of the network. With ``blurred_bias``, as in a port whose weights we read, doubling layers have one
+            more bias, before the blur: which sees zeros beyond the border, and wears that bias down there.
+        up: whether the image is doubled first; then it is blurred after the convolution.
+    """
+
+    def __init__(
+        self, inputs: int | None, outputs: int, settings: StyleGANNetworkSettings, *, up: bool = False
+    ) -> None:
+        super().__init__()
+        self.up = up
+        self.norm_epsilon: float = settings.norm_epsilon
+        self.conv = None
+        if inputs is not None:
+            resample = "up" if up else None
+            self.conv = EqualisedConv(inputs, outputs, 3, resample=resample, bias=up and settings.blurred_bias)
+        self.noise_strength = nn.Parameter(torch.zeros(outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.style = EqualisedLinear(settings.latent_size, 2 * outputs, gain=1.0)
+
+    def forward(self, values: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        """Values ``(N, inputs, H, W)``, w ``(N, latent_size)`` and noise ``(N, 1, H', W')`` to the next values."""
+        if self.conv is not None:
+            values = self.conv(values)
+            if self.up:
+                values = blur(values)
+        scale, shift = self.style(w).chunk(2, dim=1)
+        return paint_over(values, noise, self.noise_strength, self.bias, scale, shift, epsilon=self.norm_epsilon)
+
+
+class SynthesisNetwork(nn.Module):
+    """w of every layer ``(N, layers, latent_size)`` and noise to images ``(N, channels, side, side)``.
+
+    Two layers for every resolution: ``layers[2 * level]`` doubles (at 4 pixels it is the constant's), and
+    ``layers[2 * level + 1]`` does not. Each resolution has its own ``to_rgb``.
+
+    Args:
+        settings: how wide it is, and its norms.
+        resolution: side of the images in pixels, a power of two from 8.
+        channels: of the images.
+    """
+
+    def __init__(self, settings: StyleGANNetworkSettings, *, resolution: int = 64, channels: int = 1) -> None:
+        super().__init__()
+        self.full_growth: int = doublings(resolution)
+        widths = channels_up_to(self.full_growth, fmap_base=settings.fmap_base, fmap_max=settings.fmap_max)
+        self.constant = nn.Parameter(torch.ones(1, widths[0], SMALLEST, SMALLEST))
+        self.layers = nn.ModuleList()
+        for level, width in enumerate(widths):
+            before = widths[level - 1] if level else None
+            self.layers.append(StyledLayer(before, width, settings, up=level > 0))
+            self.layers.append(StyledLayer(width, width, settings))
+        self.to_rgb = nn.ModuleList(EqualisedConv(width, channels, 1, gain=1.0) for width in widths)
+
+    def forward(
+        self,
+        w: Tensor,
+        noise: Sequence[Tensor],
+        *,
+        growth: float | None = None,
+        fade: Tensor | float | None = None,
+    ) -> Tensor:
+        """Paint.
+
+        Args:
+            w: ``(N, layers, latent_size)``, layers as many as are active at this growth, or more.
+            noise: a map ``(N, 1, side, side)`` for each active layer.
+            growth: see :mod:`genmix_transforms.generators.stylegan.schedule`; None: fully grown.
+            fade: how much the newest block counts; None: as ``growth`` says.
+
+        Returns:
+            ``(N, channels, side, side)``; side is the resolution at this growth.
+        """
+        growth = float(self.full_growth) if growth is None else growth
+        level = level_at(growth)
+        fade = fade_at(growth) if fade is None else fade
+        values = self.constant.expand(len(w), -1, -1, -1)
+        before = values
+        for number, layer in enumerate(self.layers[: 2 * level + 2]):
+            if number == 2 * level:
+                before = values
+            values = layer(values, w[:, number], noise[number])
+        images: Tensor = self.to_rgb[level](values)
+        if level and growth != level:
+            images = torch.lerp(double(self.to_rgb[level - 1](before)), images, fade)
+        return images
+
 
 MEAN_DECAY = 0.995
 """Of the tracked mean w, for each batch."""
@@ -25,50 +164,23 @@ class StyleGANNetwork(nn.Module):
         growth: scalar, how far the weights have grown; at other sizes than the full one, images are doubled up to it.
 
     Args:
+        settings: widths, depths, norms and conditioning.
         resolution: side of the images in pixels, a power of two from 8 to 1024.
         channels: of the images.
         classes: number of classes.
-        latent_size: numbers in z and in w; 512 in the paper.
-        mapping_layers: dense layers of the mapping network; 8 in the paper.
-        fmap_base: channels at a resolution are ``2 * fmap_base / side``; 8192 in the paper.
-        fmap_max: the most channels; 512 in the paper.
-        conditioning: how the class reaches the mapping network, "multiply" or "concatenate".
-        blurred_bias: see :class:`SynthesisNetwork`.
-        norm_epsilon: of the instance norms.
     """
 
     mean_w: Tensor
     growth: Tensor
 
     def __init__(
-        self,
-        *,
-        resolution: int = 64,
-        channels: int = 1,
-        classes: int = 1,
-        latent_size: int = 512,
-        mapping_layers: int = 8,
-        fmap_base: int = 8192,
-        fmap_max: int = 512,
-        conditioning: str = "multiply",
-        blurred_bias: bool = False,
-        norm_epsilon: float = EPSILON,
+        self, settings: StyleGANNetworkSettings, *, resolution: int = 64, channels: int = 1, classes: int = 1
     ) -> None:
         super().__init__()
         self.full_growth: int = doublings(resolution)
-        self.mapping = MappingNetwork(
-            latent_size=latent_size, layers=mapping_layers, classes=classes, conditioning=conditioning
-        )
-        self.synthesis = SynthesisNetwork(
-            resolution=resolution,
-            channels=channels,
-            latent_size=latent_size,
-            fmap_base=fmap_base,
-            fmap_max=fmap_max,
-            blurred_bias=blurred_bias,
-            norm_epsilon=norm_epsilon,
-        )
-        self.register_buffer("mean_w", torch.zeros(classes, latent_size))
+        self.mapping = MappingNetwork(settings, classes=classes)
+        self.synthesis = SynthesisNetwork(settings, resolution=resolution, channels=channels)
+        self.register_buffer("mean_w", torch.zeros(classes, settings.latent_size))
         self.register_buffer("growth", torch.tensor(float(self.full_growth)))
 
     @property
