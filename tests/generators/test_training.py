@@ -1,6 +1,7 @@
 """The training loop: exact resume after a real kill, refusals, sheets, losses, several processes."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -291,7 +292,7 @@ def test_what_a_trainings_caller_gets(tiny_patches: Patches, tiny_dcgan: TinyDCG
     assert found == DCGAN.from_pretrained(tmp_path).provenance
 
 
-# From here on, the command itself in processes of its own.
+# From here on, in processes of their own.
 
 
 def save_npz(patches: PatchDataset, path: Path) -> Path:
@@ -319,50 +320,79 @@ def state(out: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(out / "training" / record["file"])
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, tiny_patches: Patches) -> tuple[Path, Path]:
-    """A data set and a run on it that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    data = save_npz(tiny_patches(48), folder / "discs.npz")
-    finish(command(data, folder / "run"))
-    return data, folder / "run"
+def wait_for(out: Path, images_seen: int, at_work: Callable[[], bool]) -> None:
+    """Until there is a checkpoint of so many images."""
+    index = out / "training/checkpoint.json"
+    deadline = time.monotonic() + 120
+    while at_work() and time.monotonic() < deadline:
+        if index.exists() and json.loads(index.read_text())["images_seen"] >= images_seen:
+            break
+        time.sleep(0.01)
+    assert at_work(), "the run was over before it could be stopped: make it longer"
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def fit_tiny(patches: PatchDataset, generator: DCGAN, out: Path) -> None:
+    """Two hundred steps with everything that a training has: two networks, optimisers, an average, sheets."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    generator.fit(patches, out=out, steps=200, batch_size=8, checkpoint_every=160, device="cpu", progress=False)
+
+
 def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(
-    sign: signal.Signals, unbroken: tuple[Path, Path], tmp_path: Path
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
 ) -> None:
-    data, whole = unbroken
-    out = tmp_path / "run"
-    kills = ((160, 0.0), (480, 0.1)) if sign == signal.SIGKILL else ((320, 0.05),)
-    for checkpoint, delay in kills:
-        process = subprocess.Popen(command(data, out), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-        index = out / "training/checkpoint.json"
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if index.exists() and json.loads(index.read_text())["images_seen"] >= checkpoint:
-                break
-            time.sleep(0.01)
+    context = multiprocessing.get_context("fork")  # an interpreter's start takes longer than the training
+    patches, out, whole = tiny_patches(48), tmp_path / "run", tmp_path / "whole"
+
+    def start(folder: Path) -> multiprocessing.process.BaseProcess:
+        process = context.Process(target=fit_tiny, args=(patches, tiny_dcgan(), folder))
+        process.start()
+        return process
+
+    undisturbed = start(whole)
+    for checkpoint, delay in ((160, 0.0), (480, 0.1)):
+        process = start(out)
+        wait_for(out, checkpoint, process.is_alive)
         time.sleep(delay)
-        assert process.poll() is None, "the run was over before it could be killed: make it longer"
-        process.send_signal(sign)
-        process.wait(timeout=60)
-        assert process.returncode != 0
-    assert json.loads(index.read_text())["images_seen"] < 1600
-    finish(command(data, out))
+        process.kill()
+        process.join()
+    assert json.loads((out / "training/checkpoint.json").read_text())["images_seen"] < 1600
+    last = start(out)
+    for process in (last, undisturbed):
+        process.join(timeout=120)
+        assert process.exitcode == 0
     ours, theirs = state(out), state(whole)
     assert ours.keys() == theirs.keys()
-    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
-    assert different == []
-    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    if sign == signal.SIGKILL:  # Ctrl-C adds a checkpoint where it stopped, and so a line to the losses
-        assert (out / "training/losses.jsonl").read_bytes() == (whole / "training/losses.jsonl").read_bytes()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    for name in ("model.safetensors", "training/losses.jsonl"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
     assert list(out.rglob(".*")) == []  # nothing half-written is left
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, tiny_patches: Patches) -> Path:
+    return save_npz(tiny_patches(48), tmp_path_factory.mktemp("data") / "discs.npz")
+
+
+def test_a_scheduler_stops_the_command_as_ctrl_c_does(data: Path, tmp_path: Path) -> None:
+    """SIGTERM, and SIGINT ignored, as a script's ``&`` leaves it."""
+    arguments = command(data, tmp_path / "run", steps=100_000)
+    process = subprocess.Popen(
+        arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    wait_for(tmp_path / "run", 160, lambda: process.poll() is None)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; run the same command again to go on" in said
+    seen = json.loads((tmp_path / "run/training/checkpoint.json").read_text())["images_seen"]
+    assert f"stopped at step {seen // 8:,} of 100,000" in said
+    assert list((tmp_path / "run").rglob(".*")) == []
+
+
 @pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
-def test_two_processes_train_one_network(launcher: str, unbroken: tuple[Path, Path], tmp_path: Path) -> None:
-    data, _ = unbroken
+def test_two_processes_train_one_network(launcher: str, data: Path, tmp_path: Path) -> None:
     launch = {
         "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
         "accelerate": [
