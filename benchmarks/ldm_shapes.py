@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertTokenizer
 
 from genmix_transforms.generators.textual_inversion.base_model import BaseSource
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 
 TOKENS = 77
 LEVELS = (1, 2, 4, 4)

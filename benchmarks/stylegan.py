@@ -26,10 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmix_transforms.generators import StyleGAN
-from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
-from genmix_transforms.generators.stylegan.growth import channels_at, doublings
 from genmix_transforms.generators.stylegan.layers import initialise
-from genmix_transforms.generators.stylegan.schedule import GrowingSchedule
+from genmix_transforms.generators.stylegan.schedule import channels_at, doublings
+from genmix_transforms.generators.stylegan.settings import StyleGANSettings
 from genmix_transforms.generators.stylegan.training import StyleGANTraining
 
 LAZY = 16
@@ -49,20 +48,21 @@ def ours(
 ) -> Callable[[Tensor], None]:
     generator = StyleGAN(classes=["any"], channels=3, resolution=resolution, fmap_base=fmap_base, fmap_max=fmap_max)
     generator.to(device)
-    discriminator = StyleGANDiscriminator(resolution=resolution, channels=3, fmap_base=fmap_base, fmap_max=fmap_max).to(
-        device
+    settings = StyleGANSettings.of(
+        {
+            "steps": NEVER,
+            "batch_size": batch,
+            "gamma": 10.0,
+            "r1_interval": 1 if r1 else NEVER,
+            "start_resolution": resolution,
+            "augment": (),
+            "compiled": compiled,
+        },
+        name="benchmark",
     )
+    discriminator = generator.new_discriminator().to(device)
     initialise(discriminator, seed=1)
-    full = doublings(resolution)
-    training = StyleGANTraining(
-        generator,
-        discriminator,
-        schedule=GrowingSchedule(start=full, full=full, images=NEVER),
-        batch_size=batch,
-        gamma=10.0,
-        r1_interval=1 if r1 else NEVER,
-        compiled=compiled,
-    )
+    training = StyleGANTraining(generator.network, discriminator, settings=settings)
     seen = 0 if r1 else batch  # without R1: never the step that is due
 
     def step(images: Tensor) -> None:

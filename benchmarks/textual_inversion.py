@@ -38,8 +38,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genmix_transforms.generators import TextualInversion
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.latents import CachedPosteriors, Posteriors
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.settings import TrainingSettings
 from genmix_transforms.generators.textual_inversion.training import TextualInversionTraining
 

@@ -21,8 +21,8 @@ import genmix_transforms
 from genmix_transforms import data, evaluation, generators
 from genmix_transforms.cli.main import app
 from genmix_transforms.generators.dcgan.settings import DCGANSettings
-from genmix_transforms.generators.stylegan import schedule as stylegan_schedule
-from genmix_transforms.generators.stylegan.growth import doublings
+from genmix_transforms.generators.stylegan.schedule import GrowingSchedule, doublings
+from genmix_transforms.generators.stylegan.settings import StyleGANSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -84,8 +84,20 @@ def navigation(entries: list[Any]) -> Iterator[str]:
 def commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command and group of the command line: its words, and itself."""
     yield path, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from commands(below, *path, name)
+    for name in command.list_commands(None) if is_group(command) else ():
+        yield from commands(command.get_command(None, name), *path, name)
+
+
+def is_group(command: Any) -> bool:
+    return hasattr(command, "list_commands")
+
+
+def extension(name: str) -> Any:
+    """A file of docs/extensions."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"extensions/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 CLI = typer.main.get_command(app)
@@ -229,10 +241,10 @@ def test_command_lines_parse(page):
         words, path, command = shlex.split(line), [], CLI
         while words and words[0] in ("-v", "-q", "--verbose", "--quiet"):
             words.pop(0)
-        while hasattr(command, "commands"):
+        while is_group(command):
             path.append(words.pop(0) if words else "(nothing)")
-            assert path[-1] in command.commands, f"genmix {line}"
-            command = command.commands[path[-1]]
+            command = command.get_command(None, path[-1])
+            assert command is not None, f"genmix {line}"
         command.make_context(" ".join(path), words)  # raises what a user would be told
 
 
@@ -248,35 +260,32 @@ def sections(page: Path) -> dict[str, str]:
     return {heading.strip("`"): text for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-@pytest.mark.parametrize("path", [path for path in COMMANDS if not hasattr(COMMANDS[path], "commands")], ids=" ".join)
-def test_the_reference_lists_every_option(path):
-    text = sections(DOCS / "reference/cli.md")[" ".join(("genmix", *path))]
-    rows = re.findall(r"^\| (`.+?`(?:, `.+?`)*) \|", text, flags=re.MULTILINE)
-    listed = {name.partition(" ")[0] for row in rows for name in re.findall(r"`(.+?)`", row)}
-    wanted = {
-        option
-        for parameter in COMMANDS[path].params
-        if parameter.name != "help"
-        for option in (
-            [*parameter.opts, *parameter.secondary_opts]
-            if parameter.param_type_name == "option"
-            else [parameter.name.upper()]
-        )
-    }
-    assert listed == wanted
-
-
-@pytest.mark.parametrize("path", [path for path in COMMANDS if not hasattr(COMMANDS[path], "commands")], ids=" ".join)
-def test_the_reference_gives_every_default(path):
-    text = sections(DOCS / "reference/cli.md")[" ".join(("genmix", *path))]
+@pytest.mark.parametrize("path", [path for path in COMMANDS if not is_group(COMMANDS[path])], ids=" ".join)
+def test_the_reference_has_the_options_of_every_command(path):
+    name = " ".join(("genmix", *path))
+    text = sections(DOCS / "reference/cli.md")[name]
+    assert f"<!-- options: {name} -->" in text
+    table = extension("options").on_page_markdown(text)
+    assert "<!--" not in table
     for parameter in COMMANDS[path].params:
-        if parameter.name == "help" or parameter.param_type_name != "option" or isinstance(parameter.default, bool):
+        if parameter.name in ("help", "config", "assignments"):
             continue
-        row = re.search(rf"^\| `{parameter.opts[0]}\b.*$", text, flags=re.MULTILINE)
-        default = getattr(parameter.default, "value", parameter.default)
-        wanted = "required" if parameter.required else "" if default is None else f"`{default}`"
-        assert row, parameter.opts[0]
-        assert row[0].split("|")[-2].strip() == wanted
+        if parameter.param_type_name != "option":
+            written = f"`{parameter.name.upper()}`"
+        elif parameter.hidden:
+            written = f"`--set {parameter.name}=VALUE`"
+        else:
+            written = ", ".join(f"`{word}`" for word in [*parameter.opts, *parameter.secondary_opts])
+        (row,) = re.findall(rf"^\| {re.escape(written)} \| (.+) \| (.*) \|$", table, flags=re.MULTILINE)
+        assert row[0].strip(), f"{name} {written}: no help"
+        assert (row[1] == "required") == parameter.required
+
+
+def test_a_table_of_settings_stands_where_the_page_asks_for_it():
+    page = "<!-- settings: genmix_transforms.generators.dcgan.settings.DCGANSettings -->"
+    assert extension("options").on_page_markdown(page) == DCGANSettings.table()
+    with pytest.raises(ValueError, match="there is no command genmix train nothing"):
+        extension("options").on_page_markdown("<!-- options: genmix train nothing -->")
 
 
 def test_the_reference_lists_the_options_before_every_command():
@@ -295,7 +304,8 @@ def test_the_table_of_presets():
 
 def test_the_table_of_stylegans_presets():
     text = (DOCS / "how-to/train-a-generator.md").read_text(encoding="utf-8")
-    for name, preset in stylegan_schedule.PRESETS.items():
+    for name in StyleGANSettings.PRESETS:
+        preset = StyleGANSettings.of({"preset": name}, name="docs")
         row = f"| `{name}` | {preset.steps:,} | {preset.batch_size} | {preset.learning_rate:g} | weight "
         assert row + ("from" if preset.gamma is None else f"{preset.gamma:g}") in text
 
@@ -305,7 +315,7 @@ def test_the_table_of_stylegans_growth():
     rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$", text, flags=re.MULTILINE)
     assert [int(side) for side, *_ in rows] == [16, 32, 64, 128, 256, 512, 1024]
     for side, *rest in rows:
-        growing = stylegan_schedule.GrowingSchedule(start=1, full=doublings(int(side)), images=560_000)
+        growing = GrowingSchedule(start=1, full=doublings(int(side)), images=560_000)
         table = growing.table()
         assert rest == [str(len(table)), f"{growing.phase_images:,.0f}", f"{table[-1][0]:,}"]
 
@@ -316,10 +326,7 @@ def test_the_table_of_stylegans_growth():
 def docstrings() -> Any:
     """The extension that brings docstrings into the form the reference needs."""
     pytest.importorskip("griffe", reason="the reference is made by mkdocstrings, of the docs extra")
-    spec = importlib.util.spec_from_file_location("docstrings", DOCS / "extensions/docstrings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return extension("docstrings")
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,8 @@ def adm(
     classifiers draw nothing by themselves, and their folder is diffusers' alone.
     """
     from genmix_transforms.generators.adm import ADM
-    from genmix_transforms.generators.adm.checkpoint import read_checkpoint
-    from genmix_transforms.generators.adm.folder import save_network
+    from genmix_transforms.generators.adm.convert import read_checkpoint
+    from genmix_transforms.generators.adm.network import save_network
     from genmix_transforms.generators.folder import check_free
 
     check_free(out, overwrite=overwrite)
@@ -106,7 +106,7 @@ def adm(
         where = type(checkpoint.network).__name__
         typer.echo(f"{out}: an ADM {checkpoint.kind}, which {where}.from_pretrained opens")
         return
-    generator = ADM.of_checkpoint(checkpoint, classes=comma_separated(classes) or None)
+    generator = ADM.from_checkpoint(checkpoint, classes=comma_separated(classes) or None)
     generator.save_pretrained(out, overwrite=overwrite)
     _announce(generator, out)
 
@@ -147,13 +147,13 @@ def textual_inversion(
     """Make a Textual Inversion of embeddings that were learned elsewhere. The base model stays where it is."""
     from genmix_transforms.files.checks import check_output_folder
     from genmix_transforms.generators.folder import check_free
-    from genmix_transforms.generators.textual_inversion.base_model import PAPER_MODEL
-    from genmix_transforms.generators.textual_inversion.checkpoint import from_embeddings, one_file_a_class
-    from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
+    from genmix_transforms.generators.textual_inversion import TextualInversion
+    from genmix_transforms.generators.textual_inversion.embeddings_file import one_file_a_class
+    from genmix_transforms.generators.textual_inversion.settings import PAPER_MODEL, SamplerSettings
 
     check_output_folder(out)
     check_free(out, overwrite=overwrite)
-    generator = from_embeddings(
+    generator = TextualInversion.from_embeddings(
         one_file_a_class(files, comma_separated(classes)), base=base or PAPER_MODEL, revision=revision,
         resolution=resolution, channels=channels, prompt=prompt, sampler=SamplerSettings.of(sampler),
     )  # fmt: skip

@@ -46,11 +46,13 @@ def split(
     from genmix_transforms.data import open_dataset
     from genmix_transforms.data.patches import describe_counts
     from genmix_transforms.data.split_file import check_split_path, fold_path
-    from genmix_transforms.data.splitting import check_split, count_parted
+    from genmix_transforms.data.splitting import check_folds, check_split, count_parted
 
-    check_split_path(out, folds=folds, overwrite=overwrite)
     shares = _numbers(fractions)
     check_split(seed=seed, fractions=shares)
+    if folds is not None:
+        check_folds(folds, seed=seed, validation=validation)
+    check_split_path(out, folds=folds, overwrite=overwrite)
     patches = open_dataset(data, size=READ_AT, group_key=group_key)
     typer.echo(f"{patches.name}: {len(patches)} patches ({describe_counts(patches.class_counts)})")
     for note in patches.notes:
@@ -65,8 +67,12 @@ def split(
         assert written.official is not None
         typer.echo(f"{file}: {describe_parts(written.split())}")
         if twins := count_parted(patches.origins.numpy(), written.official.numpy()):
-            typer.echo(f"  {twins} images are in more than one part as exact copies: give them one group (--group-key)")
-    command = shlex.join(["genmix", "train", "dcgan", "--data", data, "--split", str(out), "--out", "runs/dcgan"])
+            typer.echo(
+                f"  {twins} images are in more than one part as exact copies (the same origin in the file): scores may "
+                f"be too high"
+            )
+    first = out if folds is None else fold_path(out, 0)
+    command = shlex.join(["genmix", "train", "dcgan", "--data", data, "--split", str(first), "--out", "runs/dcgan"])
     typer.echo(f"give it to every command that reads the data, such as:\n  {command}")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from genmix_transforms.data.csv_file import read_csv
 from genmix_transforms.data.identity import pixel_hashes
 from genmix_transforms.data.labelling import GROUP_KEYS, read_groups, refuse_single_class, sorted_names
-from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.data.patches import PatchDataset, check_patch_memory
 from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.images import Fit, class_folders, describe_fit, image_size, read_images
@@ -42,7 +42,9 @@ def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: in
         for name, paths in files.items()
         for path in paths
     ]
-    images, hashes, notes = _read_files([path for path, _, _ in listed], size=size, fit=fit, channels=channels)
+    images, hashes, notes = _read_files(
+        [path for path, _, _ in listed], name=_bare_name(folder), size=size, fit=fit, channels=channels
+    )
     return PatchDataset(
         images=images,
         source_hashes=hashes,
@@ -110,7 +112,7 @@ def read_manifest(
     group_notes: tuple[str, ...] = ()
     if group_column is not None:
         groups, group_notes = read_groups(path, group_column, np.array(columns[group_column]), len(files), official)
-    images, hashes, notes = _read_files(files, size=size, fit=fit, channels=channels)
+    images, hashes, notes = _read_files(files, name=path.name, size=size, fit=fit, channels=channels)
     index = {name: number for number, name in enumerate(classes)}
     return PatchDataset(
         images=images,
@@ -148,9 +150,11 @@ def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str]) -> lis
 
 
 def _read_files(
-    files: Sequence[Path], *, size: int | None, fit: Fit, channels: int | None
+    files: Sequence[Path], *, name: str, size: int | None, fit: Fit, channels: int | None
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """The images ``(N, C, H, W)``, their hashes ``(N,)`` as the files have them, and a note if any was resized."""
+    height, width = image_size(files[0]) if size is None else (size, size)
+    check_patch_memory(len(files), channels or 1, height, width, itemsize=1, name=name)
     note = "" if size is None else describe_fit({image_size(file) for file in files}, size, fit=fit)
     hashes: list[Tensor] = []
     images = read_images(

@@ -28,6 +28,7 @@ from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.arrays import write_npz
 from genmix_transforms.files.checks import check_output_folder
 from genmix_transforms.files.images import Fit, describe_fit, fit_images, to_channels
+from genmix_transforms.files.memory import check_memory
 
 MOST_CHANNELS = 7
 """A last axis no longer than this is one of channels; no image is as narrow."""
@@ -173,7 +174,13 @@ class PatchDataset:
         return replace(part, labels=torch.zeros_like(part.labels), classes=(name,))
 
     def resized(self, size: int, *, fit: Fit = "resize") -> "PatchDataset":
-        """The same patches at ``size`` x ``size`` pixels (see :func:`genmix_transforms.files.images.fit_images`)."""
+        """The same patches at ``size`` x ``size`` pixels (see :func:`genmix_transforms.files.images.fit_images`).
+
+        Raises:
+            InputError: another ``fit``, or a size at which the patches do not fit into memory.
+        """
+        count, channels, *_ = self.images.shape
+        check_patch_memory(count, channels, size, size, itemsize=self.images.dtype.itemsize, name=self.name)
         images = fit_images(self.images, size, fit=fit)
         note = describe_fit([(self.images.shape[-2], self.images.shape[-1])], size, fit=fit)
         return replace(self, images=images, source_hashes=self.origins, notes=(*self.notes, note)) if note else self
@@ -396,6 +403,15 @@ class PatchDataset:
             for number, split in enumerate(SPLITS)
         )
         return train, val, test
+
+
+def check_patch_memory(count: int, channels: int, height: int, width: int, *, itemsize: int, name: str) -> None:
+    """Refuse patches that do not fit into memory, before the first is read; twice over, for they are copied once."""
+    check_memory(
+        2 * count * channels * height * width * itemsize,
+        what=f"{name}: {count:,} patches of {channels} x {height} x {width} pixels",
+        way_out="give a smaller size, or fewer patches",
+    )
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:

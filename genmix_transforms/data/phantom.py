@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genmix_transforms.data.patches import SPLITS, PatchDataset
+from genmix_transforms.data.patches import PatchDataset, check_patch_memory
 from genmix_transforms.data.phantom_lesions import LESIONS, Liver, paint_parenchyma, paint_vessels
 from genmix_transforms.data.phantom_scanner import Array, Scan, crop
+from genmix_transforms.data.splitting import SPLITS
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.progress import progress_bar
 
@@ -166,6 +167,7 @@ class LesionPhantom:
             for label, count in enumerate(counts)
             for number in range(count)
         ]
+        check_patch_memory(len(wanted), 1, self.size, self.size, itemsize=1, name="lesion phantom")
         low = self.level - self.width / 2
         images = np.empty((len(wanted), 1, self.size, self.size), dtype=np.uint8)
         progress = progress_bar(wanted, desc="drawing lesions", unit="img", disable=len(wanted) < 200)

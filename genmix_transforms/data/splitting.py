@@ -30,6 +30,14 @@ def check_split(*, seed: int, fractions: Sequence[float]) -> None:
         raise InputError(f"fractions must be {len(SPLITS)} shares that sum to 1, got {tuple(fractions)}")
 
 
+def check_folds(count: int, *, seed: int, validation: float) -> None:
+    """Refuse a seed that is none, fewer than two folds, or a share of validation that is none."""
+    check_seed(seed, name="the folds' seed")
+    whole_number(count, name="the number of folds", least=2)
+    if not 0 < validation < 1:
+        raise InputError(f"validation must be a share between 0 and 1, got {validation}")
+
+
 def fold_by_group(labels: Numbers, groups: Numbers, *, count: int, validation: float, seed: int) -> list[Numbers]:
     """Split into the folds of a cross-validation: every patch is in one test part.
 
@@ -46,10 +54,7 @@ def fold_by_group(labels: Numbers, groups: Numbers, *, count: int, validation: f
     Raises:
         InputError: a seed or a count that is none, or a share that is none.
     """
-    check_seed(seed, name="the folds' seed")
-    count = whole_number(count, name="the number of folds", least=2)
-    if not 0 < validation < 1:
-        raise InputError(f"validation must be a share between 0 and 1, got {validation}")
+    check_folds(count, seed=seed, validation=validation)
     train, val, test = range(len(SPLITS))
     tested_in = assign_groups(labels, groups, fractions=(1 / count,) * count, seed=seed)
     folds = []

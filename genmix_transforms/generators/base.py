@@ -115,11 +115,14 @@ class Generator(ABC):
         return cls(classes=patches.classes, **shape_of(patches, painter=cls.__name__), **options)  # type: ignore[call-arg]
 
     @classmethod
-    def prepare_options(cls, options: Mapping[str, Any], *, init: str | Path | None = None) -> dict[str, Any]:
+    def prepare_options(
+        cls, options: Mapping[str, Any], *, training: Mapping[str, Any] | None = None, init: str | Path | None = None
+    ) -> dict[str, Any]:
         """Check options of the constructor before the data is read, and look up what they name.
 
         Args:
             options: of the constructor; those that are left out keep their defaults.
+            training: settings of the training that will follow, for what the network must have for them.
             init: what :meth:`adapted_to` will start from; None: new weights.
 
         Returns:
@@ -258,6 +261,7 @@ class Generator(ABC):
             "batch_size": chosen.batch_size,
             "seed": seed,
             "options": options,
+            "assumed": chosen.assumed(),
             "mixed_precision": chosen.mixed_precision,
             "processes": processes,
             "inputs": getattr(trainee, "inputs", None),

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.checks import check_output_folder
 from genmix_transforms.generators.arguments import check_labels_and_seeds
 from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.estimate import Estimate
 from genmix_transforms.generators.folder import CONFIG, TRAINING, check_free, read_config, write_config
 
 FOLDER = "classes"
@@ -120,9 +122,23 @@ class PerClass(Generator):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="very few images")  # said above, of all classes together
                 member.fit(own, out=out / self._member_folder(number), **options)
-        self.training_set = {"fingerprint": dataset.fingerprint, "class_counts": dataset.class_counts}
+        self.training_set = dataset.training_set()
         write_config(out, kind=self.kind, config=self.config)
         return self
+
+    def estimate(self, dataset: PatchDataset, *, out: str | Path, **options: Any) -> Estimate:
+        """Say how long the training of all members would take here: as long as the first's, for each of them.
+
+        Args:
+            dataset: the training set, with these classes.
+            out: the run's folder.
+            **options: of the members' ``estimate``.
+        """
+        self.check_trainable_on(dataset)
+        first = self.members[0].estimate(
+            dataset.of_class(self.classes[0]), out=Path(out) / self._member_folder(0), **options
+        )
+        return replace(first, steps=first.steps * len(self.members))
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save every member below ``classes/``, then ``config.json``."""

@@ -75,17 +75,21 @@ def provenance_of(record: Mapping[str, Any], started_from: Mapping[str, Any] | N
     return provenance
 
 
-def check_same_run(out: Path, earlier: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+def check_same_run(
+    out: Path, earlier: Mapping[str, Any], record: Mapping[str, Any], *, assumed: Mapping[str, Any] | None = None
+) -> None:
     """Refuse to go on with another run's checkpoint; name what differs.
 
     Args:
         out: the run's folder.
         earlier: the record of its checkpoint.
         record: what defines the run now.
+        assumed: options that a release may not have recorded yet, with the values that they then had.
 
     Raises:
         InputError: they differ in more than the number of processes.
     """
+    earlier = {**earlier, "options": {**(assumed or {}), **earlier["options"]}}
     differing = [
         f"{key}: {was!r} there, {now!r} now"
         for key, was, now in _differences(earlier, json.loads(json.dumps(record)))

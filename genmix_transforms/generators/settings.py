@@ -1,11 +1,13 @@
 """The settings that every training of a generator has."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
 from genmix_transforms.settings import Settings, option
 
 LARGEST_BATCH = 65_536
+"""Images. More than that is a slip, and looking up which images they are would take hours."""
+
 LONGEST = 10**9
 """Steps. More than that is a slip."""
 
@@ -36,4 +38,13 @@ class TrainingSettings(Settings):
             setting.name: self.to_json()[setting.name]
             for setting in self.options()
             if not setting.runtime and setting.name not in _RECORDED_APART
+        }
+
+    @classmethod
+    def assumed(cls) -> dict[str, Any]:
+        """What a run had whose record lacks a setting, because it was made before the setting was: the default."""
+        return {
+            setting.name: list(setting.default) if isinstance(setting.default, tuple) else setting.default
+            for setting in cls.options()
+            if setting.default is not MISSING and not setting.runtime and setting.name not in _RECORDED_APART
         }

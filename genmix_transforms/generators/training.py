@@ -95,6 +95,7 @@ def train(
     started_from: Mapping[str, Any] | None = None,
     evolution: Evolution | None = None,
     inputs: Callable[[Tensor], Tensor] | None = None,
+    assumed: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     report_to: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -119,6 +120,7 @@ def train(
         evolution: the figure of fixed seeds to keep up to date in ``out``, from before the first step on; None: none.
         inputs: from indices into the training set, int64 ``(n,)`` on the device, to what the trainee is shown in place
             of the pixels; None: the images in [-1, 1].
+        assumed: options that an earlier release may not have recorded, with the values that they then had.
         settings: all of the run's settings, for its provenance; a resume may have others, as far as ``options`` are
             the same.
         report_to: trackers to tell of losses, learning rates, speed and sheets: "tensorboard", "wandb", "mlflow".
@@ -148,7 +150,7 @@ def train(
         objects = dict(trainee.state_objects())
         if evolution is not None:
             objects["evolution"] = evolution
-        images_seen = _resume(out, record, objects, steps=steps)
+        images_seen = _resume(out, record, objects, steps=steps, assumed=assumed)
         processes.on_main(lambda: _check_space(out, objects), failure=f"{out}: the training cannot begin")
         run = _Run(
             out,
@@ -185,6 +187,7 @@ def rehearse(
     mixed_precision: str = "no",
     processes: Processes | None = None,
     inputs: Callable[[Tensor], Tensor] | None = None,
+    assumed: Mapping[str, Any] | None = None,
 ) -> Estimate:
     """Check all that :func:`train` checks before its first step, and time a few steps; nothing is written.
 
@@ -199,6 +202,7 @@ def rehearse(
         mixed_precision: "no" or "bf16".
         processes: who trains together.
         inputs: what the trainee is shown.
+        assumed: options that an earlier release may not have recorded.
 
     Returns:
         How long the training would take here, and how much memory and disk.
@@ -214,7 +218,7 @@ def rehearse(
     )  # fmt: skip
     earlier = read_record(out / TRAINING)
     if earlier is not None:
-        check_same_run(out, earlier, record)
+        check_same_run(out, earlier, record, assumed=assumed)
     _check_space(out, dict(trainee.state_objects()))
     return measure(
         trainee, dataset, steps=steps, batch_size=batch_size, seed=seed, mixed_precision=mixed_precision,
@@ -398,13 +402,20 @@ class _Run:
         self.trackers.show(name, picture, self.out / file, step=self.step)
 
 
-def _resume(out: Path, record: Mapping[str, Any], objects: Mapping[str, Stateful], *, steps: int) -> int:
+def _resume(
+    out: Path,
+    record: Mapping[str, Any],
+    objects: Mapping[str, Stateful],
+    *,
+    steps: int,
+    assumed: Mapping[str, Any] | None,
+) -> int:
     """Take up the last checkpoint, if there is one, and return the images seen."""
     batch_size = record["batch_size"]
     earlier = read_record(out / TRAINING)
     if earlier is None:
         return 0
-    check_same_run(out, earlier, record)
+    check_same_run(out, earlier, record, assumed=assumed)
     images_seen = load_checkpoint(out / TRAINING, earlier, objects)
     if images_seen > steps * batch_size:
         done = images_seen // batch_size

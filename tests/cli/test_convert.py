@@ -130,7 +130,7 @@ FLAGS = {
 def adm_weights(tmp_path: Path) -> tuple[Path, Path]:
     """A checkpoint by the original's names, made by going through the key map backwards, and its flags."""
     from genmix_transforms.generators.adm import ADMConfiguration
-    from genmix_transforms.generators.adm.key_map import module_names
+    from genmix_transforms.generators.adm.convert.guided_diffusion import module_names
     from genmix_transforms.generators.adm.network import build_network
 
     configuration = ADMConfiguration.from_flags(FLAGS)

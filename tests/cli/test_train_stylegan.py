@@ -43,9 +43,11 @@ def test_options_become_the_python_arguments(genmix: Genmix, discs: Path, tmp_pa
         *[*options.split(), "--checkpoint-every", 6, "--all-data"],
     )
     assert outcome.code == 0, outcome.err
-    record = load_generator(tmp_path / "run").provenance
-    config = record["options"].pop("config")
+    generator = load_generator(tmp_path / "run")
+    record, config = generator.provenance, generator.config
     assert config["classes"] == ["bright", "dark"]
+    trained = record["options"].pop("config")
+    assert trained == {name: value for name, value in config.items() if name not in ("psi", "cutoff")}
     expected = {"resolution": 16, "channels": 1, "fmap_base": 32, "fmap_max": 4, "latent_size": 6, "mapping_layers": 1}
     expected |= {"conditioning": "concatenate", "psi": 0.5, "cutoff": 3, "bits": 8}
     assert {key: config[key] for key in expected} == expected
@@ -84,6 +86,8 @@ def test_the_papers_preset_and_way(
     for member in generator.members:
         assert member.provenance["options"]["learning_rate"] == 0.001
         assert member.provenance["options"]["gamma"] == 10.0
+        assert member.provenance["options"]["r1_interval"] == 1
+        assert member.provenance["options"]["augment"] == []
         assert member.provenance["batch_size"] == 8
 
 
@@ -96,6 +100,12 @@ def test_fine_tuning(genmix: Genmix, discs: Path, tiny_stylegan_options: list[st
     provenance = load_generator(tmp_path / "tuned").provenance
     assert provenance["started_from"]["weights"] == first.weights_hash
     assert provenance["options"]["start_resolution"] == 16
+    refused = genmix(*TRAIN, *data, "--out", tmp_path / "no", "--init", tmp_path / "first", "--fmap-base", 4096)
+    assert refused.code == 2
+    assert "its weights have fmap_base 64, and 4096 was asked for" in refused.err
+    varied = genmix(*TRAIN, *data, "--out", tmp_path / "psi", "--init", tmp_path / "first", "--psi", 0.5)
+    assert varied.code == 0, varied.err
+    assert load_generator(tmp_path / "psi").config["psi"] == 0.5
     wide = ["--data", discs, "--size", 32, "--channels", 3, *tiny_stylegan_options, "--init", tmp_path / "first"]
     assert genmix(*TRAIN, *wide, "--out", tmp_path / "wide").code == 0
     adapted = load_generator(tmp_path / "wide")
@@ -111,7 +121,7 @@ def test_fine_tuning(genmix: Genmix, discs: Path, tiny_stylegan_options: list[st
         (["--data", "odd.npz", "--size", 8], "resolution must be a whole number, from 9 to 1024, got 8"),
         (["--data", "odd.npz", "--preset", "best"], "preset must be one of stylegan, paper"),
         (["--data", "odd.npz", "--augment", "blur"], "got 'blur'"),
-        (["--data", "odd.npz", "--conditioning", "add"], "one of multiply, concatenate"),
+        (["--data", "odd.npz", "--conditioning", "add"], "'multiply', 'concatenate'"),
         (["--data", "odd.npz", "--init", "nowhere"], "nowhere: no such folder"),
         (["--data", "odd.npz", "--init", "x", "--per-class"], "--init or --per-class, not both"),
     ],

@@ -24,10 +24,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samplers of one step: the sheets are drawn with the published number otherwise."""
-    from genmix_transforms.generators.textual_inversion import sampler_settings
+    from genmix_transforms.generators.textual_inversion import settings
 
-    for name, preset in sampler_settings.PRESETS.items():
-        monkeypatch.setitem(sampler_settings.PRESETS, name, {**preset, "steps": 1})
+    for name, preset in settings.SAMPLERS.items():
+        monkeypatch.setitem(settings.SAMPLERS, name, {**preset, "steps": 1})
 
 
 def test_trained_and_filled(genmix: Genmix, discs: Path, base: Path, tmp_path: Path, fast: None) -> None:

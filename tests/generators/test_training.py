@@ -204,6 +204,7 @@ def test_somebody_elses_generator_is_not_overwritten(
     [
         ({"steps": 0}, "steps must be a whole number, at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be a whole number, at least 1, got 0"),
+        ({"batch_size": 100_000_000}, "batch_size must be at most 65,536, got 100,000,000"),
         ({"mixed_precision": "fp16"}, "must be one of no, bf16, got 'fp16'"),
     ],
 )
@@ -220,10 +221,74 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_patches: Patches, tiny_dcg
         run(Recorder(tiny_dcgan(), loss=float("nan")), tiny_patches(), tmp_path)
 
 
-def test_batches_larger_than_the_data(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_stop_the_run_and_keep_the_checkpoint(
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
+) -> None:
+    """A learning rate of 1e9 leaves the losses finite for long."""
     recorder = Recorder(tiny_dcgan())
-    run(recorder, tiny_patches(6), tmp_path, batch_size=15, steps=2)
+    step = recorder.training_step
+
+    def explode(images: torch.Tensor, labels: torch.Tensor, images_seen: int) -> Mapping[str, torch.Tensor]:
+        if images_seen == 28:
+            with torch.no_grad():
+                next(recorder.generator.network.parameters()).fill_(torch.inf)
+        return step(images, labels, images_seen)
+
+    recorder.training_step = explode  # type: ignore[method-assign]
+    with pytest.raises(FloatingPointError, match="a weight is no longer finite at 36 images; the last checkpoint is k"):
+        run(recorder, tiny_patches(), tmp_path)
+    assert json.loads((tmp_path / "training/checkpoint.json").read_text())["images_seen"] == 24
+    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_batches_larger_than_the_data_are_said(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    recorder = Recorder(tiny_dcgan())
+    with pytest.warns(UserWarning, match="has 6 images, fewer than a batch of 15.*a batch of at most 6 .--batch-size"):
+        run(recorder, tiny_patches(6), tmp_path, batch_size=15, steps=2)
     assert [len(labels) for _, labels, _ in recorder.steps] == [15, 15]
+
+
+def test_a_disk_too_full_is_refused_before_any_step(
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[int] = []
+
+    def check(path: Path, size: int, *, what: str) -> None:
+        needed.append(size)
+        raise InputError(f"{path}: {what} needs more")
+
+    monkeypatch.setattr("genmix_transforms.generators.training.check_free_space", check)
+    recorder = Recorder(tiny_dcgan())
+    with pytest.raises(InputError, match="run: the training .two checkpoints and weights. needs more"):
+        run(recorder, tiny_patches(), tmp_path / "run")
+    assert recorder.steps == []
+    weights = sum(tensor.nbytes for tensor in recorder.generator.network.state_dict().values())
+    assert needed == [3 * weights]  # two checkpoints of nothing but the weights, and the weights
+    monkeypatch.undo()
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path / "run")  # with a free disk it goes on
+
+
+def test_the_bar_says_where_the_training_stands_and_writes(
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path, progress=True)
+    shown = capsys.readouterr().err.split("\r")
+    assert all(str(tmp_path) in line for line in shown[1:-1] if line.strip())
+    assert any("0/10" in line and "checkpoint at 3" in line for line in shown)
+    assert "10/10" in shown[-1]
+    assert "checkpoint at 10, value=1.000" in shown[-1]
+
+
+def test_what_a_trainings_caller_gets(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    recorder = Recorder(tiny_dcgan())
+    found = train(
+        recorder, tiny_patches(), out=tmp_path, snapshot=lambda: recorder.generator, steps=2, batch_size=4, seed=0,
+        options={"betas": (0.5, 0.9)}, checkpoint_every=4, progress=False, settings={"preset": "mine"},
+    )  # fmt: skip
+    assert (found["images_seen"], found["steps"], found["settings"]) == (8, 2, {"preset": "mine"})
+    assert found["options"] == {"betas": [0.5, 0.9]}
+    assert found == DCGAN.from_pretrained(tmp_path).provenance
 
 
 # From here on, the command itself in processes of its own.

@@ -1,5 +1,6 @@
 """Files of weights from elsewhere: read, or refused without running anything in them."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import safetensors.torch
 import torch
 
 from genmix_transforms.errors import InputError, MissingPathError
-from genmix_transforms.generators.weights_file import flatten, read_weights
+from genmix_transforms.generators.weights_file import flatten, is_weights_file, read_weights
 
 
 @pytest.mark.parametrize("mmap", [True, False])
@@ -59,6 +60,36 @@ def test_files_that_are_broken_or_something_else(tmp_path: Path) -> None:
             read_weights(tmp_path / name, mmap=True)
     with pytest.raises(MissingPathError, match=r"nowhere\.pt: no such file"):
         read_weights(tmp_path / "nowhere.pt")
+
+
+def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt") as old,
+        zipfile.ZipFile(tmp_path / "z.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(InputError, match=r"z\.pt: a compressed archive"):
+        read_weights(tmp_path / "z.pt")
+
+
+def test_what_looks_like_a_file_of_weights(tmp_path: Path) -> None:
+    for zipped in (True, False):
+        torch.save({}, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+        assert is_weights_file(tmp_path / "a.pt")
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02N.")
+    assert not is_weights_file(tmp_path / "a.pkl")
+    with pytest.raises(MissingPathError, match=r"nowhere\.pkl: no such file"):
+        is_weights_file(tmp_path / "nowhere.pkl")
+
+
+def test_dicts_that_hold_each_other_many_times_over_are_read_once() -> None:
+    knot: dict[str, Any] = {"a": 1}
+    for _ in range(40):
+        knot = dict.fromkeys("abcdefghij", knot)
+    assert flatten(knot) == [(".".join("a" * 41), 1)]
+    assert flatten({"a" * 2000: 1, "b": 2}) == [("b", 2)]
 
 
 def test_nested_dicts_become_dotted_names() -> None:

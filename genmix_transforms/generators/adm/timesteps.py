@@ -1,14 +1,13 @@
 """Which timesteps a batch is trained on: all alike, or more often those whose loss is large."""
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators.adm.noise_schedule import widest_float
 from genmix_transforms.generators.processes import Processes
-
-TIMESTEPS = ("uniform", "loss-second-moment")
 
 
 class TimestepSampler(Protocol):
@@ -87,15 +86,15 @@ class LossSecondMomentTimesteps:
         self.uniform_share = uniform_share
         self.processes = processes
         # One row more than there are timesteps: what is out of date before it is written goes there.
-        self._history = torch.zeros(count + 1, history, dtype=torch.float64, device=self.device)
+        self._history = torch.zeros(count + 1, history, dtype=widest_float(self.device), device=self.device)
         self._seen = torch.zeros(count + 1, dtype=torch.int64, device=self.device)
 
     @property
     def probabilities(self) -> Tensor:
-        """Of each timestep, float64 ``(count,)``."""
+        """Of each timestep, float64 ``(count,)`` where the device has it."""
         history, seen = self._history[:-1], self._seen[:-1]
         roots = history.square().mean(1).sqrt()
-        learnt = roots / roots.sum().clamp(min=torch.finfo(torch.float64).tiny)
+        learnt = roots / roots.sum().clamp(min=torch.finfo(roots.dtype).tiny)
         learnt = learnt * (1 - self.uniform_share) + self.uniform_share / self.count
         ready = (seen >= history.shape[1]).all() & (roots.sum() > 0)
         return torch.where(ready, learnt, torch.full_like(learnt, 1 / self.count))
@@ -108,7 +107,7 @@ class LossSecondMomentTimesteps:
 
     def update(self, timesteps: Tensor, losses: Tensor) -> None:
         """Take note of the losses, the oldest of a timestep making room."""
-        losses = losses.detach().double()
+        losses = losses.detach().to(self._history.dtype)
         if self.processes is not None:
             timesteps, losses = self.processes.gather(timesteps), self.processes.gather(losses)
         size = self._history.shape[1]
@@ -136,15 +135,13 @@ class LossSecondMomentTimesteps:
 
 
 def make_timesteps(
-    name: str, count: int, *, device: str | torch.device = "cpu", processes: Processes | None = None
+    name: Literal["uniform", "loss-second-moment"],
+    count: int,
+    *,
+    device: str | torch.device = "cpu",
+    processes: Processes | None = None,
 ) -> TimestepSampler:
-    """The sampler of a name.
-
-    Raises:
-        InputError: no such name.
-    """
+    """The sampler of a name."""
     if name == "uniform":
         return UniformTimesteps(count, device=device)
-    if name == "loss-second-moment":
-        return LossSecondMomentTimesteps(count, device=device, processes=processes)
-    raise InputError(f"timesteps must be one of {', '.join(TIMESTEPS)}, got {name!r}")
+    return LossSecondMomentTimesteps(count, device=device, processes=processes)

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from genmix_transforms.generators.stylegan.growth import SMALLEST, channels_at, doublings, fade_at, level_at
 from genmix_transforms.generators.stylegan.layers import (
     EPSILON,
     EqualisedConv,
@@ -12,6 +11,7 @@ from genmix_transforms.generators.stylegan.layers import (
     blur,
     halve,
 )
+from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_at, doublings, fade_at, level_at
 
 
 class DownBlock(nn.Module):

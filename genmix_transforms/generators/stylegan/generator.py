@@ -1,10 +1,11 @@
 """The StyleGAN generator: sizes up to 1024 pixels, one class or several in one network."""
 
-import copy
 import logging
+import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors
 import safetensors.torch
@@ -14,28 +15,37 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.atomic import write_tensors
-from genmix_transforms.generators.arguments import check_labels_and_seeds
-from genmix_transforms.generators.augmentation import POLICIES
+from genmix_transforms.files.checks import whole_number
+from genmix_transforms.generators.arguments import (
+    check_bits,
+    check_class_names,
+    check_labels_and_seeds,
+    refuse_fixed,
+    shape_of,
+)
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.folder import check_free
-from genmix_transforms.generators.pixels import to_pixels
-from genmix_transforms.generators.randomness import noise
-from genmix_transforms.generators.stylegan.checks import (
-    RESOLUTIONS,
-    check_classes,
-    check_network,
-    check_truncation,
-)
+from genmix_transforms.generators.processes import Processes
+from genmix_transforms.generators.stylegan.adapting import adapt_discriminator, adapt_network
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
-from genmix_transforms.generators.stylegan.fitting import TrainingSettings, fit_stylegan
-from genmix_transforms.generators.stylegan.layers import EPSILON, initialise
+from genmix_transforms.generators.stylegan.layers import initialise
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
+from genmix_transforms.generators.stylegan.sampling import chunk_size, draw_styles, paint_images
+from genmix_transforms.generators.stylegan.schedule import resolution_at
+from genmix_transforms.generators.stylegan.settings import (
+    RESOLUTIONS,
+    SMALLEST_IMAGE,
+    StyleGANNetworkSettings,
+    StyleGANSettings,
+)
+from genmix_transforms.generators.stylegan.training import StyleGANTraining
 
 log = logging.getLogger(__name__)
 
-MINIBATCH_GROUP = 4
-
 DISCRIMINATOR = "discriminator.safetensors"
+
+DRAWING = ("psi", "cutoff")
+"""Settings that change what is drawn, and not what is trained."""
 
 
 class StyleGAN(Generator):
@@ -48,21 +58,12 @@ class StyleGAN(Generator):
         classes: the class names.
         resolution: side of the images in pixels, from 9 to 1024. The networks work at powers of two from 16; images of
             another size are padded to the next by mirroring, and cropped back when they are drawn.
-        channels: of the images: 1 for grey, 3 for colour, any other number for stacks.
-        fmap_base: channels at a resolution are ``2 * fmap_base / side``; 8192 in the paper, less for small machines.
-        fmap_max: the most channels; 512 in the paper.
-        latent_size: numbers in z and w; 512 in the paper.
-        mapping_layers: dense layers of the mapping network; 8 in the paper.
-        conditioning: how the class reaches the mapping network: "multiply" the latent by a vector of the class, or
-            "concatenate" both, as in NVIDIA's network. Nothing with one class.
-        psi: truncation of what :meth:`sample` draws: w is pulled towards the class's mean; 1 for none, 0 for the mean
-            image alone. Training knows no truncation.
-        cutoff: how many layers are truncated, from the coarsest; 8 as published, None for all.
+        channels: of the images: 1 for grey, 3 for color, any other number for stacks.
         bits: 8 or 16 a pixel.
-        blurred_bias: for converted weights of a port whose doubling layers add a bias before the blur.
-        norm_epsilon: of the instance norms, 1e-8 as published; for converted weights of ports, which have 1e-5.
+        **network: fields of :class:`StyleGANNetworkSettings`, such as ``fmap_base`` or ``psi``.
 
     Attributes:
+        settings: the network's settings.
         discriminator: one that came with converted weights, for fine-tuning; None without.
 
     Raises:
@@ -77,58 +78,24 @@ class StyleGAN(Generator):
     """
 
     kind = "stylegan"
+    network_settings = StyleGANNetworkSettings
+    training_settings = StyleGANSettings
+    trains_per_class = True
 
     def __init__(
-        self,
-        *,
-        classes: Sequence[str],
-        resolution: int = 64,
-        channels: int = 1,
-        fmap_base: int = 8192,
-        fmap_max: int = 512,
-        latent_size: int = 512,
-        mapping_layers: int = 8,
-        conditioning: str = "multiply",
-        psi: float = 0.7,
-        cutoff: int | None = 8,
-        bits: int = 8,
-        blurred_bias: bool = False,
-        norm_epsilon: float = EPSILON,
+        self, *, classes: Sequence[str], resolution: int = 64, channels: int = 1, bits: int = 8, **network: Any
     ) -> None:
-        classes = check_classes(classes)
-        check_network(
-            resolution=resolution,
-            conditioning=conditioning,
-            bits=bits,
-            norm_epsilon=norm_epsilon,
-            channels=channels,
-            fmap_base=fmap_base,
-            fmap_max=fmap_max,
-            latent_size=latent_size,
-            mapping_layers=mapping_layers,
-        )
-        self.psi, self.cutoff = check_truncation(psi, cutoff)
-        self.classes = classes
+        whole_number(resolution, name="StyleGAN: resolution", least=SMALLEST_IMAGE, most=RESOLUTIONS[-1])
+        whole_number(channels, name="StyleGAN: channels", least=1)
+        self.settings = StyleGANNetworkSettings.of(network, name="StyleGAN")
+        self.classes = check_class_names(classes, name="StyleGAN")
         self.image_shape = (channels, resolution, resolution)
-        self.pixel_dtype = torch.uint8 if bits == 8 else torch.uint16
-        self.fmap_base = fmap_base
-        self.fmap_max = fmap_max
-        self.conditioning = conditioning
+        self.pixel_dtype = check_bits(bits, name="StyleGAN")
         self.provenance: dict[str, Any] = {}
-        self.blurred_bias = bool(blurred_bias)
-        self.norm_epsilon = float(norm_epsilon)
         self.discriminator: StyleGANDiscriminator | None = None
+        sizes = {name: value for name, value in self.settings.to_json().items() if name not in DRAWING}
         self._network = StyleGANNetwork(
-            resolution=self.network_resolution,
-            channels=channels,
-            classes=len(classes),
-            latent_size=latent_size,
-            mapping_layers=mapping_layers,
-            fmap_base=fmap_base,
-            fmap_max=fmap_max,
-            conditioning=conditioning,
-            blurred_bias=self.blurred_bias,
-            norm_epsilon=self.norm_epsilon,
+            resolution=self.network_resolution, channels=channels, classes=len(self.classes), **sizes
         ).eval()
         initialise(self._network, seed=0)
 
@@ -139,24 +106,48 @@ class StyleGAN(Generator):
             "classes": list(self.classes),
             "resolution": self.image_shape[1],
             "channels": self.image_shape[0],
-            "fmap_base": self.fmap_base,
-            "fmap_max": self.fmap_max,
-            "latent_size": self._network.latent_size,
-            "mapping_layers": len(self._network.mapping.layers),
-            "conditioning": self.conditioning,
-            "psi": self.psi,
-            "cutoff": self.cutoff,
             "bits": 8 if self.pixel_dtype == torch.uint8 else 16,
-            "blurred_bias": self.blurred_bias,
-            "norm_epsilon": self.norm_epsilon,
+            **self.settings.to_json(),
         }
+
+    @property
+    def psi(self) -> float:
+        """Truncation of what is drawn: 1 for none, 0 for the class's mean image."""
+        return self.settings.psi
+
+    @property
+    def cutoff(self) -> int | None:
+        """How many layers are truncated, from the coarsest; None: all."""
+        return self.settings.cutoff
 
     @classmethod
     def from_checkpoint(cls, file: str | Path, **options: Any) -> "StyleGAN":
-        """Read weights trained elsewhere: :func:`genmix_transforms.generators.stylegan.convert_stylegan`."""
-        from genmix_transforms.generators.stylegan.checkpoint import convert_stylegan
+        """Deprecated; use :func:`genmix_transforms.generators.stylegan.convert_stylegan`."""
+        warnings.warn("StyleGAN.from_checkpoint is now convert_stylegan", DeprecationWarning, stacklevel=2)
+        converted: StyleGAN = import_module(__package__).convert_stylegan(file, **options)
+        return converted
 
-        return convert_stylegan(file, **options)
+    @classmethod
+    def adapted_to(cls, source: str | Path, patches: PatchDataset, **options: Any) -> Self:
+        """Load a trained StyleGAN to fine-tune it on other images; see :func:`adapt_stylegan`.
+
+        Args:
+            source: a folder, or the id of a model repository on the hub.
+            patches: what it will be trained on.
+            **options: of the constructor. ``psi`` and ``cutoff`` replace those of the source; the weights fix all
+                others.
+
+        Raises:
+            InputError: weights that cannot be adapted to the patches, or that fix an option otherwise.
+        """
+        asked = StyleGANNetworkSettings.of(options, name="StyleGAN")
+        generator = adapt_stylegan(
+            cls.from_pretrained(source), classes=patches.classes, **shape_of(patches, painter="StyleGAN")
+        )
+        given = {name: getattr(asked, name) for name in options}
+        drawing = {name: given.pop(name) for name in DRAWING if name in given}
+        refuse_fixed(source, given, generator.config)
+        return generator.truncated(**{"psi": generator.psi, "cutoff": generator.cutoff, **drawing})
 
     @property
     def network(self) -> StyleGANNetwork:
@@ -164,8 +155,7 @@ class StyleGAN(Generator):
 
         ``side`` is :attr:`network_resolution`.
         """
-        network: StyleGANNetwork = self._network
-        return network
+        return self._network
 
     @property
     def network_resolution(self) -> int:
@@ -178,12 +168,10 @@ class StyleGAN(Generator):
         missing = self.network_resolution - self.image_shape[1]
         return missing // 2, missing - missing // 2
 
-    def with_network(self, network: torch.nn.Module) -> "StyleGAN":
+    def with_network(self, network: torch.nn.Module) -> Self:
         """The same StyleGAN with other weights: it shares ``network``, and has a provenance of its own."""
-        other = copy.copy(self)
-        other._network = network
+        other = super().with_network(network)
         other.discriminator = None
-        other.provenance = dict(self.provenance)
         return other
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -196,7 +184,7 @@ class StyleGAN(Generator):
             write_tensors(beside, self.discriminator.state_dict())
 
     @classmethod
-    def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "StyleGAN":
+    def _from_folder(cls, folder: Path, config: dict[str, Any]) -> Self:
         generator = super()._from_folder(folder, config)
         if (folder / DISCRIMINATOR).exists():
             generator.discriminator = generator.new_discriminator()
@@ -206,34 +194,35 @@ class StyleGAN(Generator):
                 raise InputError(f"{folder / DISCRIMINATOR}: not this generator's discriminator ({error})") from error
         return generator
 
-    def new_discriminator(self, *, minibatch_group: int = MINIBATCH_GROUP) -> StyleGANDiscriminator:
-        """A discriminator of this StyleGAN's sizes, all zeros."""
+    def new_discriminator(self, **options: Any) -> StyleGANDiscriminator:
+        """A discriminator of this StyleGAN's sizes, all zeros; ``options`` may have ``minibatch_group``."""
         return StyleGANDiscriminator(
             resolution=self.network_resolution,
             channels=self.image_shape[0],
             classes=len(self.classes),
-            fmap_base=self.fmap_base,
-            fmap_max=self.fmap_max,
-            minibatch_group=minibatch_group,
+            fmap_base=self.settings.fmap_base,
+            fmap_max=self.settings.fmap_max,
+            **options,
         )
 
-    def truncated(self, *, psi: float, cutoff: int | None = None) -> "StyleGAN":
-        """The same StyleGAN drawing with another truncation; see the class's arguments."""
+    def truncated(self, *, psi: float, cutoff: int | None = None) -> Self:
+        """The same StyleGAN drawing with another truncation, see :class:`StyleGANNetworkSettings`."""
         other = self.with_network(self._network)
         other.discriminator = self.discriminator
-        other.psi, other.cutoff = check_truncation(psi, cutoff)
+        changed = {**self.settings.to_json(), "psi": psi, "cutoff": cutoff}
+        other.settings = StyleGANNetworkSettings.of(changed, name="StyleGAN")
         return other
 
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`. Latent and noise of an image both follow from its seed."""
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
         images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
-        for start in range(0, len(labels), self._chunk):  # w of a whole bank of 1024 pixels need not be there at once
-            some = slice(start, start + self._chunk)
+        chunk = chunk_size(self._network)
+        for start in range(0, len(labels), chunk):  # w of a whole bank of 1024 pixels need not be there at once
+            some = slice(start, start + chunk)
             images[some] = self.paint(self.styles(labels[some], seeds[some]), seeds[some])
         return images
 
-    @torch.no_grad()
     def styles(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """The truncated w of images: one vector for each layer.
 
@@ -245,19 +234,8 @@ class StyleGAN(Generator):
             float32 ``(n, layers, latent_size)``, on the CPU; ``layers`` is two for each resolution from 4 pixels on.
         """
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
-        network = self._network.eval()
-        styles = torch.empty(len(labels), network.layer_count, network.latent_size)
-        for start in range(0, len(labels), self._chunk):
-            some = slice(start, min(start + self._chunk, len(labels)))
-            latents = noise(seeds[some].tolist(), (network.latent_size,))
-            latents, own = self._whole(latents), self._whole(labels[some])
-            own = own.to(self.device)
-            w = network.broadcast(network.mapping(latents.to(self.device), own))
-            w = network.truncate(w, own, psi=self.psi, cutoff=self.cutoff)
-            styles[some] = w[: some.stop - start].cpu()
-        return styles
+        return draw_styles(self._network, labels, seeds, psi=self.psi, cutoff=self.cutoff)
 
-    @torch.no_grad()
     def paint(self, styles: Tensor, seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images from styles, which may be mixed or moved.
 
@@ -271,147 +249,118 @@ class StyleGAN(Generator):
         Raises:
             InputError: another number of layers, or of seeds than styles.
         """
-        network = self._network.eval()
         _, seeds = check_labels_and_seeds(torch.zeros(len(styles), dtype=torch.int64), seeds, classes=self.classes)
-        if styles.shape[1:] != (network.layer_count, network.latent_size):
-            raise InputError(
-                f"paint: styles must be (n, {network.layer_count}, {network.latent_size}), got {tuple(styles.shape)}"
+        expected = (self._network.layer_count, self._network.latent_size)
+        if styles.shape[1:] != expected:
+            raise InputError(f"paint: styles must be (n, {expected[0]}, {expected[1]}), got {tuple(styles.shape)}")
+        channels, size, _ = self.image_shape
+        return paint_images(self._network, styles, seeds, channels=channels, size=size, dtype=self.pixel_dtype)
+
+    def training_identity(self) -> dict[str, Any]:
+        """The configuration, but for what only drawing knows: a resumed run may truncate otherwise."""
+        return {"config": {name: value for name, value in self.config.items() if name not in DRAWING}}
+
+    def resolve(
+        self, settings: StyleGANSettings, dataset: PatchDataset, *, warm_start: bool, processes: Processes
+    ) -> StyleGANSettings:
+        """Start growing at 8 pixels, or with a warm start where the weights stand; say what is padded."""
+        full = self.network_resolution
+        start = resolution_at(float(self._network.growth)) if warm_start else 8
+        settings = settings.resolved(full=full, start=start, processes=processes.count)
+        if any(self.padding):
+            log.warning(
+                "%s pixels are no power of two: trained at %s on mirrored borders, and cropped back when drawn",
+                self.image_shape[1],
+                full,
             )
-        images = torch.empty(len(styles), *self.image_shape, dtype=self.pixel_dtype)
-        before, size = self.padding[0], self.image_shape[1]
-        inside = slice(before, before + size)
-        for start in range(0, len(styles), self._chunk):
-            some = slice(start, min(start + self._chunk, len(styles)))
-            own = seeds[some].tolist()
-            maps = [
-                self._whole(noise(own, (1, side, side), stream=1 + layer)).to(self.device)
-                for layer, side in enumerate(network.noise_sides(float(network.growth)))
-            ]
-            values = network.paint(self._whole(styles[some]).to(self.device), noise=maps)
-            values = values[: some.stop - start, :, inside, inside]
-            images[some] = to_pixels(values, self.pixel_dtype).cpu()
-        return images
+        return settings
 
-    def fit(
-        self,
-        dataset: PatchDataset,
-        *,
-        out: str | Path,
-        preset: str = "stylegan",
-        steps: int | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        gamma: float | None = None,
-        r1_interval: int = 1,
-        style_mixing: float = 0.9,
-        start_resolution: int | None = None,
-        growing_share: float | None = None,
-        minibatch_group: int = MINIBATCH_GROUP,
-        augment: Sequence[str] = POLICIES,
-        augment_target: float | None = None,
-        augment_ramp: float = 100_000,
-        mirror: bool = False,
-        ema_half_life: float = 10_000,
-        checkpoint_every: int = 20_000,
-        mixed_precision: str = "no",
-        compiled: bool = False,
-        seed: int = 0,
-        warm_start: bool = False,
-        restart: bool = False,
-        device: str | torch.device | None = None,
-        progress: bool = True,
-        **unknown: Any,
-    ) -> "StyleGAN":
-        """Train on real patches. Run again with the same arguments, it goes on where it stopped: on the CPU, exactly.
-
-        The weights are drawn with ``seed``, unless ``warm_start`` says to go on from those it has. The networks grow
-        from ``start_resolution`` on; the phases follow from the budget (:class:`GrowingSchedule`). A run whose
-        ``steps`` are raised later keeps the phases it began with.
-
-        Args:
-            dataset: the training set; its classes, size and channels are this StyleGAN's.
-            out: the run's folder; ``load_generator`` takes it, during the training too.
-            preset: "stylegan" (20,000 steps of 32) or "paper" (Lee et al.: 70,000 steps of 8; R1 as published).
-            steps: optimiser steps of each network; None: the preset's.
-            batch_size: images in a step, all processes together; None: the preset's.
-            learning_rate: of Adam up to 64 pixels (1.5 times at 128, 2 at 256, 3 above); None: the preset's.
-            gamma: weight of R1, 10 as published; None: the preset's, or from resolution and batch.
-            r1_interval: steps between R1 penalties, 1 as published; with 16 the training is faster and learns alike.
-            style_mixing: probability that an image has the styles of two latents of its class.
-            start_resolution: side in pixels at which the growing starts; None: 8 as published, or with
-                ``warm_start`` where the weights stand. The full one means no growing.
-            growing_share: part of the run after which the networks are fully grown; None: all phases equally long.
-            minibatch_group: images over which the discriminator takes the minibatch deviation; the batch is a multiple.
-            augment: the DiffAugment policy; () turns it off, which small sets do not survive.
-            augment_target: mean sign of the real images' logits that the probability of an augmentation is to hold
-                (0.6 in the literature); None: always augment.
-            augment_ramp: images in which that probability could go from 0 to 1.
-            mirror: show real images mirrored half of the time: only where left and right mean nothing.
-            ema_half_life: of the averaged weights, in images.
-            checkpoint_every: images between checkpoints and sample sheets.
-            mixed_precision: "no" or "bf16" (R1 and the mapping network stay in float32).
-            compiled: use ``torch.compile``.
-            seed: of the weights, the data order and the noise.
-            warm_start: start from the weights that this StyleGAN has: fine-tuning. The discriminator is new, unless
-                one came with converted weights.
-            restart: throw away an earlier run in ``out``.
-            device: where to train; None: CUDA where there is one. Several processes each get their own.
-            progress: show a bar.
-            **unknown: nothing; an unknown option is an error that names it.
-
-        Raises:
-            InputError: data or options that do not fit; before any work.
-            FloatingPointError: the training diverged.
-        """
-        if unknown:
-            raise InputError(f"StyleGAN.fit: no such option: {', '.join(unknown)}")
-        settings = TrainingSettings.of(
-            preset=preset,
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            r1_interval=r1_interval,
-            style_mixing=style_mixing,
-            start_resolution=start_resolution,
-            growing_share=growing_share,
-            minibatch_group=minibatch_group,
-            augment=augment,
-            augment_target=augment_target,
-            augment_ramp=augment_ramp,
-            mirror=mirror,
-            ema_half_life=ema_half_life,
-        )
-        # What is sampled from is the average; the weights under training have done their work.
-        self._network = fit_stylegan(
-            self,
-            dataset,
-            out=out,
+    def make_trainee(
+        self, settings: StyleGANSettings, dataset: PatchDataset, *, seed: int, warm_start: bool, processes: Processes
+    ) -> StyleGANTraining:
+        """Put the networks together. The discriminator is new, unless one came with the weights of a warm start."""
+        discriminator = self.new_discriminator(minibatch_group=settings.minibatch_group)
+        if warm_start and self.discriminator is not None:
+            discriminator.load_state_dict(self.discriminator.state_dict())
+        else:
+            initialise(discriminator, seed=seed + 1)
+        if not warm_start:
+            initialise(self._network, seed=seed)
+        self.to(processes.device)
+        return StyleGANTraining(
+            self._network,
+            discriminator.to(processes.device),
             settings=settings,
-            checkpoint_every=checkpoint_every,
-            mixed_precision=mixed_precision,
-            compiled=compiled,
-            seed=seed,
-            warm_start=warm_start,
-            restart=restart,
-            device=device,
-            progress=progress,
+            padding=self.padding,
+            gather=processes.gather,
         )
+
+    def take_up(self, trained: Self) -> None:
+        """Draw from now on as ``trained`` does, in the memory format of a network that was loaded."""
+        super().take_up(trained)
+        self._network.to(memory_format=torch.contiguous_format)
         self.discriminator = None  # it belonged to the weights that the training started from
-        self.provenance = StyleGAN.from_pretrained(out).provenance
-        return self
 
-    @property
-    def _chunk(self) -> int:
-        """Images of one pass through the network when sampling.
 
-        Always whole chunks: convolutions of another batch size may round otherwise, and then an image would depend on
-        who was drawn with it. Fewer of large images, to spare memory.
-        """
-        return min(32, max(1, 32 * 64**2 // self.network_resolution**2))
+def adapt_stylegan(
+    generator: StyleGAN,
+    *,
+    resolution: int | None = None,
+    channels: int | None = None,
+    classes: Sequence[str] | None = None,
+    bits: int | None = None,
+    seed: int = 0,
+) -> StyleGAN:
+    """A StyleGAN for other images, that starts from the weights of this one.
 
-    def _whole(self, rows: Tensor) -> Tensor:
-        """Rows, filled up with zeros to a whole chunk."""
-        whole = rows.new_zeros(self._chunk, *rows.shape[1:])
-        whole[: len(rows)] = rows
-        return whole
+    Args:
+        generator: stays as it is.
+        resolution: side of the images in pixels; None: as it is.
+        channels: of the images; None: as it is.
+        classes: class names; None: as they are.
+        bits: 8 or 16 a pixel; None: as it is.
+        seed: of the weights of blocks that this one does not have.
+
+    Returns:
+        A new StyleGAN, on the CPU; with a discriminator if this one has one.
+
+    Raises:
+        InputError: another number of classes than a class-conditional network knows, or a resolution at which the
+            weights cannot make an image.
+
+    Example:
+        >>> grey = adapt_stylegan(StyleGAN(classes=["face"], resolution=32, channels=3, fmap_base=64, latent_size=16),
+        ...                       resolution=16, channels=1, classes=["cyst", "metastasis"])
+        >>> grey.sample(labels=[0, 1], seeds=[7, 8]).shape
+        torch.Size([2, 1, 16, 16])
+    """
+    config = generator.config
+    asked = {"resolution": resolution, "channels": channels, "classes": classes, "bits": bits}
+    config |= {name: value for name, value in asked.items() if value is not None}
+    before = generator.classes
+    if len(before) == 1 and len(config["classes"]) > 1:
+        config["conditioning"] = "multiply"
+    new = type(generator)(**config)
+    if len(before) > 1 and len(new.classes) != len(before):
+        raise InputError(
+            f"the network knows {len(before)} classes ({', '.join(before)[:200]}), and was to be adapted to "
+            f"{len(new.classes)} ({', '.join(new.classes)[:200]}): name as many, or take a network without classes"
+        )
+    smaller = min(new.network_resolution, generator.network_resolution)
+    without = generator.provenance.get("without_to_rgb", [])
+    if smaller in without:
+        raise InputError(
+            f"the file had a ToRGB for {generator.network_resolution} pixels alone, and the blocks for {smaller} "
+            f"pixels make no image without one: adapt to {generator.network_resolution} or more"
+        )
+    initialise(new.network, seed=seed)
+    adapt_network(new.network, generator.network)
+    if generator.discriminator is not None:
+        new.discriminator = new.new_discriminator()
+        initialise(new.discriminator, seed=seed + 1)
+        adapt_discriminator(new.discriminator, generator.discriminator)
+    new.provenance = dict(generator.provenance)
+    if new.config != generator.config:
+        keys = ("resolution", "channels", "classes")
+        new.provenance["adapted_from"] = {key: generator.config[key] for key in keys}
+    return new

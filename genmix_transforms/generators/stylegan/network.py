@@ -1,14 +1,182 @@
-"""The StyleGAN network that images are drawn from: mapping, truncation, synthesis, and how far it has grown."""
+"""The generator network: latents to styles w (mapping), truncation, and w to images (synthesis), at any growth."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genmix_transforms.generators.stylegan.growth import SMALLEST, doublings, level_at
-from genmix_transforms.generators.stylegan.layers import EPSILON, double
-from genmix_transforms.generators.stylegan.mapping import MappingNetwork
-from genmix_transforms.generators.stylegan.synthesis import SynthesisNetwork
+from genmix_transforms.generators.stylegan.layers import (
+    EPSILON,
+    EqualisedConv,
+    EqualisedLinear,
+    activate,
+    blur,
+    double,
+    paint_over,
+    pixel_norm,
+)
+from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_at, doublings, fade_at, level_at
+
+LR_MULTIPLIER = 0.01
+"""The mapping network learns at a hundredth of the others' rate (section C of the paper's appendix)."""
+
+
+class MappingNetwork(nn.Module):
+    """Latents ``(N, latent_size)`` and labels int64 ``(N,)`` to w ``(N, latent_size)``.
+
+    Pixel norm, then ``layers`` dense layers with leaky ReLU. With more than one class a learned vector of the class
+    joins the latent before the norm.
+
+    Args:
+        latent_size: numbers in z and in w.
+        layers: how many dense layers.
+        classes: number of classes; with one there is no class vector.
+        conditioning: how the class reaches it: "multiply" the latent, or "concatenate" it, as in NVIDIA's network.
+    """
+
+    def __init__(
+        self, *, latent_size: int = 512, layers: int = 8, classes: int = 1, conditioning: str = "multiply"
+    ) -> None:
+        super().__init__()
+        self.latent_size: int = latent_size
+        self.conditioning = conditioning
+        self.embedding = nn.Embedding(classes, latent_size) if classes > 1 else None
+        joined = 2 * latent_size if classes > 1 and conditioning == "concatenate" else latent_size
+        self.layers = nn.ModuleList(
+            EqualisedLinear(joined if number == 0 else latent_size, latent_size, lr_multiplier=LR_MULTIPLIER)
+            for number in range(layers)
+        )
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Latents, N(0, 1), and labels to w."""
+        if self.embedding is not None:
+            vectors = self.embedding(labels)
+            together = self.conditioning == "multiply"
+            latents = latents * vectors if together else torch.cat([latents, vectors], dim=1)
+        values = pixel_norm(latents)
+        for layer in self.layers:
+            values = activate(layer(values))
+        return values
+
+
+class StyledLayer(nn.Module):
+    """Convolution, (blur,) noise, bias, leaky ReLU, instance norm, style: in this order.
+
+    Args:
+        inputs: channels in; None for the first layer, which has no convolution.
+        outputs: channels out.
+        latent_size: numbers in w.
+        up: whether the image is doubled first; then it is blurred after the convolution.
+        blurred_bias: with ``up``, one more bias, before the blur; see :class:`SynthesisNetwork`.
+        norm_epsilon: of the instance norm.
+    """
+
+    def __init__(
+        self,
+        inputs: int | None,
+        outputs: int,
+        *,
+        latent_size: int,
+        up: bool = False,
+        blurred_bias: bool = False,
+        norm_epsilon: float = EPSILON,
+    ) -> None:
+        super().__init__()
+        self.up = up
+        self.norm_epsilon: float = norm_epsilon
+        self.conv = (
+            None
+            if inputs is None
+            else EqualisedConv(inputs, outputs, 3, resample="up" if up else None, bias=up and blurred_bias)
+        )
+        self.noise_strength = nn.Parameter(torch.zeros(outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.style = EqualisedLinear(latent_size, 2 * outputs, gain=1.0)
+
+    def forward(self, values: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        """Values ``(N, inputs, H, W)``, w ``(N, latent_size)`` and noise ``(N, 1, H', W')`` to the next values."""
+        if self.conv is not None:
+            values = self.conv(values)
+            if self.up:
+                values = blur(values)
+        scale, shift = self.style(w).chunk(2, dim=1)
+        return paint_over(values, noise, self.noise_strength, self.bias, scale, shift, epsilon=self.norm_epsilon)
+
+
+class SynthesisNetwork(nn.Module):
+    """w of every layer ``(N, layers, latent_size)`` and noise to images ``(N, channels, side, side)``.
+
+    Two layers for every resolution: ``layers[2 * level]`` doubles (at 4 pixels it is the constant's), and
+    ``layers[2 * level + 1]`` does not. Each resolution has its own ``to_rgb``.
+
+    Args:
+        resolution: side of the images in pixels, a power of two from 8.
+        channels: of the images.
+        latent_size: numbers in w.
+        fmap_base: channels of a block are ``fmap_base / side * 2`` ...
+        fmap_max: ... but never more than this.
+        blurred_bias: doubling layers have a bias before the blur too, as in a port whose weights we read: the blur,
+            which sees zeros beyond the border, wears that bias down there.
+        norm_epsilon: of the instance norms; ports have 1e-5.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int = 64,
+        channels: int = 1,
+        latent_size: int = 512,
+        fmap_base: int = 8192,
+        fmap_max: int = 512,
+        blurred_bias: bool = False,
+        norm_epsilon: float = EPSILON,
+    ) -> None:
+        super().__init__()
+        own: dict[str, Any] = {"latent_size": latent_size, "norm_epsilon": norm_epsilon}
+        self.full_growth: int = doublings(resolution)
+        widths = [channels_at(level, fmap_base=fmap_base, fmap_max=fmap_max) for level in range(self.full_growth + 1)]
+        self.constant = nn.Parameter(torch.ones(1, widths[0], SMALLEST, SMALLEST))
+        self.layers = nn.ModuleList()
+        for level, width in enumerate(widths):
+            before = widths[level - 1] if level else None
+            self.layers.append(StyledLayer(before, width, up=level > 0, blurred_bias=blurred_bias, **own))
+            self.layers.append(StyledLayer(width, width, **own))
+        self.to_rgb = nn.ModuleList(EqualisedConv(width, channels, 1, gain=1.0) for width in widths)
+
+    def forward(
+        self,
+        w: Tensor,
+        noise: Sequence[Tensor],
+        *,
+        growth: float | None = None,
+        fade: Tensor | float | None = None,
+    ) -> Tensor:
+        """Paint.
+
+        Args:
+            w: ``(N, layers, latent_size)``, layers as many as are active at this growth, or more.
+            noise: a map ``(N, 1, side, side)`` for each active layer.
+            growth: see :mod:`genmix_transforms.generators.stylegan.growth`; None: fully grown.
+            fade: how much the newest block counts; None: as ``growth`` says.
+
+        Returns:
+            ``(N, channels, side, side)``; side is the resolution at this growth.
+        """
+        growth = float(self.full_growth) if growth is None else growth
+        level = level_at(growth)
+        fade = fade_at(growth) if fade is None else fade
+        values = self.constant.expand(len(w), -1, -1, -1)
+        before = values
+        for number, layer in enumerate(self.layers[: 2 * level + 2]):
+            if number == 2 * level:
+                before = values
+            values = layer(values, w[:, number], noise[number])
+        images: Tensor = self.to_rgb[level](values)
+        if level and growth != level:
+            images = torch.lerp(double(self.to_rgb[level - 1](before)), images, fade)
+        return images
+
 
 MEAN_DECAY = 0.995
 """Of the tracked mean w, for each batch."""

@@ -1,53 +1,55 @@
-"""Named budgets, and the growing schedule that follows from a budget."""
+"""How far the networks have grown: doublings beyond 4 pixels, a whole number except during a fade."""
 
-from dataclasses import dataclass
+import math
 from typing import Any
 
-from genmix_transforms.generators.stylegan.growth import resolution_at
+SMALLEST = 4
+"""Both networks begin at 4 x 4 pixels."""
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A named budget."""
-
-    steps: int  # optimiser iterations, each of both networks
-    batch_size: int  # images, all processes together
-    learning_rate: float  # of Adam up to 64 pixels; see learning_rate_factor
-    gamma: float | None  # weight of R1; None: from resolution and batch, see r1_weight
-
-
-PRESETS = {
-    # Karras et al.'s learning rate; a budget and an R1 that suit a few hundred images.
-    "stylegan": Preset(steps=20_000, batch_size=32, learning_rate=0.001, gamma=None),
-    # Lee et al. (arXiv 2405.20650), section 3.1: 70,000 iterations, batch 8, learning rate 0.001. The rest is as
-    # Karras et al. published it.
-    "paper": Preset(steps=70_000, batch_size=8, learning_rate=0.001, gamma=10.0),
-}
-
-_FASTER = {128: 1.5, 256: 2.0, 512: 3.0, 1024: 3.0}
-
-
-def learning_rate_factor(resolution: int) -> float:
-    """What the learning rate is multiplied by at a resolution (Karras et al. 2019, appendix C).
+def doublings(resolution: int) -> int:
+    """How often 4 pixels are doubled to make ``resolution``.
 
     Example:
-        >>> learning_rate_factor(64), learning_rate_factor(128)
-        (1.0, 1.5)
+        >>> doublings(64)
+        4
     """
-    return _FASTER.get(resolution, 1.0)
+    return resolution.bit_length() - 3
 
 
-def r1_weight(resolution: int, batch_size: int) -> float:
-    """A weight gamma of R1 that fits a resolution and a batch: ``0.0002 * resolution ** 2 / batch_size``.
-
-    The gradient's squared norm sums over the pixels, so that the weight grows with them. Source: Karras et al.,
-    "Training Generative Adversarial Networks with Limited Data" (arXiv 2006.06676), appendix C.
+def resolution_at(growth: float) -> int:
+    """The side of the images at this growth, in pixels.
 
     Example:
-        >>> round(r1_weight(256, 8), 3)
-        1.638
+        >>> resolution_at(3.0), resolution_at(3.25)
+        (32, 64)
     """
-    return 0.0002 * resolution**2 / batch_size
+    return SMALLEST << level_at(growth)
+
+
+def level_at(growth: float) -> int:
+    """The block that makes the images at this growth: 0 for 4 pixels, 1 for 8, ..."""
+    return math.ceil(growth)
+
+
+def fade_at(growth: float) -> float:
+    """How much of the newest block counts, in (0, 1]; the rest is the block before it, doubled.
+
+    Example:
+        >>> fade_at(3.0), fade_at(3.25)
+        (1.0, 0.25)
+    """
+    return 1.0 - (level_at(growth) - growth)
+
+
+def channels_at(level: int, *, fmap_base: int, fmap_max: int) -> int:
+    """Channels of a block's activations: halved with every doubling, up to a maximum.
+
+    Example:
+        >>> [channels_at(level, fmap_base=8192, fmap_max=512) for level in range(9)]
+        [512, 512, 512, 512, 256, 128, 64, 32, 16]
+    """
+    return max(1, min(fmap_base >> (level + 1), fmap_max))
 
 
 class GrowingSchedule:

@@ -1,7 +1,7 @@
-"""One training step of a StyleGAN, at whatever growth the schedule says."""
+"""One training step of a StyleGAN, at whatever growth the schedule says: losses, rates, and what is compiled."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,91 +12,75 @@ from genmix_transforms.generators.augmentation import diff_augment, draw_augment
 from genmix_transforms.generators.ema import MovingAverage
 from genmix_transforms.generators.state import Stateful
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
-from genmix_transforms.generators.stylegan.growth import fade_at, level_at, resolution_at
 from genmix_transforms.generators.stylegan.layers import double, halve
-from genmix_transforms.generators.stylegan.losses import discriminator_loss, generator_loss, r1_penalty
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
-from genmix_transforms.generators.stylegan.schedule import GrowingSchedule, learning_rate_factor, r1_weight
-
-if TYPE_CHECKING:
-    from genmix_transforms.generators.stylegan.generator import StyleGAN
+from genmix_transforms.generators.stylegan.schedule import (
+    GrowingSchedule,
+    doublings,
+    fade_at,
+    level_at,
+    resolution_at,
+)
+from genmix_transforms.generators.stylegan.settings import StyleGANSettings
 
 BETAS = (0.0, 0.99)
 """Of Adam (Karras et al. 2019, appendix C)."""
 
 
 class StyleGANTraining:
-    """The networks, optimisers, average and controllers of one StyleGAN in training.
+    """The networks, optimizers, average and controllers of one StyleGAN in training.
 
     Args:
-        generator: what is trained; its network's weights are where the training starts.
+        network: what is trained; its weights are where the training starts.
         discriminator: trained with it, on the same device.
-        schedule: of the growth.
-        batch_size: images in a step, all processes together.
-        learning_rate: of Adam up to 64 pixels; larger images learn faster, see ``learning_rate_factor``.
-        gamma: weight of R1; None: from resolution and batch.
-        r1_interval: steps between R1 penalties, each then so many times as heavy.
-        style_mixing: probability that an image has the styles of two latents.
-        augment: the DiffAugment policy of what the discriminator sees; empty for none.
-        adaptive: how often to augment; None: always.
-        mirror: show real images mirrored half of the time.
-        ema_half_life: images after which a weight counts for half in the average that is sampled from.
+        settings: how they are trained; ``start_resolution`` None stands for 8.
         padding: pixels added left (and on top) and right (and below) of the real images, to the networks' resolution.
         gather: makes of one process's values those of all; what is tracked over batches is then the same on all.
-        compiled: run the networks through ``torch.compile`` (but for R1, whose second derivative it cannot take).
     """
 
     def __init__(
         self,
-        generator: "StyleGAN",
+        network: StyleGANNetwork,
         discriminator: StyleGANDiscriminator,
         *,
-        schedule: GrowingSchedule,
-        batch_size: int,
-        learning_rate: float = 0.001,
-        gamma: float | None = None,
-        r1_interval: int = 1,
-        style_mixing: float = 0.9,
-        augment: Sequence[str] = (),
-        adaptive: AdaptiveAugmentation | None = None,
-        mirror: bool = False,
-        ema_half_life: float = 10_000,
+        settings: StyleGANSettings,
         padding: tuple[int, int] = (0, 0),
-        compiled: bool = False,
         gather: Callable[[Tensor], Tensor] = lambda values: values,
     ) -> None:
-        self.generator = generator
-        self.average = MovingAverage(generator.network, half_life=ema_half_life)
-        self.network = generator.network
+        self.network = network
         self.discriminator = discriminator
-        for network in (self.network, self.discriminator):
-            network.train().requires_grad_(True)
-            network.to(memory_format=torch.channels_last)
+        self.settings = settings
+        for each in (self.network, self.discriminator):
+            each.train().requires_grad_(True)
+            each.to(memory_format=torch.channels_last)
+        # After the change of layout: an average of the same strides takes the fast path of a step.
+        self.average = MovingAverage(network, half_life=settings.ema_half_life)
         # With a penalty every k steps only, Adam's clock for the discriminator is set back by k / (k + 1), so that the
         # steps with and without it together move as far as before (Karras et al., arXiv 1912.04958, appendix B).
-        lag = r1_interval / (r1_interval + 1) if r1_interval > 1 else 1.0
-        self._rates = {"generator": learning_rate, "discriminator": learning_rate * lag}
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=learning_rate, betas=BETAS, fused=True)
+        rate, interval = settings.learning_rate, settings.r1_interval
+        lag = interval / (interval + 1) if interval > 1 else 1.0
+        self._rates = {"generator": rate, "discriminator": rate * lag}
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS, fused=True)
         self.discriminator_optimiser = torch.optim.Adam(
-            self.discriminator.parameters(),
-            lr=learning_rate * lag,
-            betas=(BETAS[0] ** lag, BETAS[1] ** lag),
-            fused=True,
+            discriminator.parameters(), lr=rate * lag, betas=(BETAS[0] ** lag, BETAS[1] ** lag), fused=True
         )
-        self.schedule = schedule
-        self.batch_size = batch_size
-        self.gamma = gamma
-        self.r1_interval = r1_interval
-        self.style_mixing = style_mixing
-        self.augment = tuple(augment)
-        self.adaptive = adaptive
-        self.mirror = mirror
+        self.schedule = GrowingSchedule(
+            start=doublings(settings.start_resolution or 8),
+            full=network.full_growth,
+            images=settings.steps * settings.batch_size,
+            growing_share=settings.growing_share,
+        )
+        self.adaptive: AdaptiveAugmentation | None = None
+        if settings.augment_target is not None:
+            self.adaptive = AdaptiveAugmentation(
+                target=settings.augment_target, ramp=settings.augment_ramp, device=network.mean_w.device
+            )
         self.padding = padding
         self._gather = gather
-        self._synthesis: Callable[..., Tensor] = self.network.synthesis
-        self._judge: Callable[..., Tensor] = self.discriminator
-        if compiled:
-            self._synthesis, self._judge = torch.compile(self._synthesis), torch.compile(self._judge)
+        self._synthesis: Callable[..., Tensor] = network.synthesis
+        self._judge: Callable[..., Tensor] = discriminator
+        if settings.compiled:
+            self._compile()
 
     def state_objects(self) -> Mapping[str, Stateful]:
         """Both networks, both optimisers, the average, the growth, and the strength of the augmentation."""
@@ -130,20 +114,21 @@ class StyleGANTraining:
 
         self.discriminator.requires_grad_(True)
         real_seen, synthetic_seen = self._augmented(images), self._augmented(synthetic.detach())
-        due = (images_seen // self.batch_size) % self.r1_interval == 0
+        batch_size, interval = self.settings.batch_size, self.settings.r1_interval
+        due = (images_seen // batch_size) % interval == 0
         penalty = torch.zeros((), device=images.device)
         if due:
             # A penalty on a gradient needs the precision: bf16 has three digits.
             with torch.autocast(images.device.type, enabled=False):
                 real_seen = real_seen.float().requires_grad_(True)
                 real = self.discriminator(real_seen, labels, growth=stage, fade=fade)
-                penalty = r1_penalty(real, real_seen) * self.r1_interval
+                penalty = r1_penalty(real, real_seen) * interval
             fake = self._judge(synthetic_seen, labels, growth=stage, fade=fade)
         else:
             both = torch.cat([real_seen, synthetic_seen.to(real_seen.dtype)])
             real, fake = self._judge(both, labels.repeat(2), growth=stage, fade=fade).chunk(2)
         loss = discriminator_loss(real, fake)
-        gamma = r1_weight(resolution, self.batch_size) if self.gamma is None else self.gamma
+        gamma = r1_weight(resolution, batch_size) if self.settings.gamma is None else self.settings.gamma
         self.discriminator_optimiser.zero_grad(set_to_none=True)
         (loss + gamma / 2 * penalty if due else loss).backward()
         self.discriminator_optimiser.step()
@@ -154,22 +139,38 @@ class StyleGANTraining:
         painter_loss.backward()
         self.optimiser.step()
 
-        self.average.update(self.network, batch=self.batch_size, images_seen=images_seen)
-        cast(StyleGANNetwork, self.average.average).growth.fill_(growth)
+        self.average.update(self.network, batch=batch_size, images_seen=images_seen)
+        self.result().growth.fill_(growth)
         values = {"discriminator": loss, "generator": painter_loss, "r1": penalty}
         real = self._gather(real.detach().float())
         values["real_sign"] = real.sign().mean()
         if self.adaptive:
-            self.adaptive.update(real, batch=self.batch_size)
+            self.adaptive.update(real, batch=batch_size)
             values["augment_p"] = self.adaptive.p.clone()
         return values
 
     def result(self) -> StyleGANNetwork:
-        """The network with the averaged weights: what is sampled from."""
+        """The averaged network, which is what images are drawn from."""
         return cast(StyleGANNetwork, self.average.average)
+
+    def _compile(self) -> None:
+        """Compile both networks, for one phase of the growth.
+
+        A phase takes one graph of the synthesis and three of the discriminator: for both kinds of images, for the
+        synthetic ones alone, and for the generator's step, in which its weights take no gradient. PyTorch makes no more
+        than eight of one function and then runs it as it is; so the graphs of the phase before are forgotten.
+        ``fullgraph`` makes an error of what could not be compiled.
+        """
+        torch.compiler.reset()
+        self._synthesis, self._judge = (
+            torch.compile(network, dynamic=False, fullgraph=True)
+            for network in (self.network.synthesis, self.discriminator)
+        )
 
     def _begin_phase(self, phase: int) -> None:
         """Set the learning rates, and forget Adam's moments: they belong to other images than those now shown."""
+        if self.settings.compiled:
+            self._compile()
         factor = learning_rate_factor(self.schedule.resolution_of(phase))
         for name, optimiser in (("generator", self.optimiser), ("discriminator", self.discriminator_optimiser)):
             optimiser.state.clear()
@@ -181,7 +182,7 @@ class StyleGANTraining:
         before, after = self.padding
         if before or after:
             images = F.pad(images, (before, after, before, after), mode="reflect")
-        if self.mirror:
+        if self.settings.mirror:
             flip = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
             images = torch.where(flip, images.flip(-1), images)
         for _ in range(self.network.full_growth - level_at(growth)):
@@ -200,16 +201,65 @@ class StyleGANTraining:
         network.track_mean_w(self._gather(first.detach()), self._gather(labels))
         uniform = torch.rand(2, count, device=device)
         cutoff = 1 + torch.floor(uniform[0] * (layers - 1))
-        cutoff = torch.where(uniform[1] < self.style_mixing, cutoff, layers)
+        cutoff = torch.where(uniform[1] < self.settings.style_mixing, cutoff, layers)
         coarse = torch.arange(layers, device=device) < cutoff[:, None]
         w = torch.where(coarse[:, :, None], first[:, None], second[:, None])
         noise = [torch.randn(count, 1, side, side, device=device) for side in sides]
         return self._synthesis(w, noise, growth=growth, fade=fade)
 
     def _augmented(self, images: Tensor) -> Tensor:
-        if not self.augment:
+        if not self.settings.augment:
             return images
         draw = draw_augmentation(images)
         if self.adaptive:
             draw = thin_out(draw, p=self.adaptive.p, size=images.shape[-1])
-        return diff_augment(images, draw, policy=self.augment).contiguous(memory_format=torch.channels_last)
+        return diff_augment(images, draw, policy=self.settings.augment).contiguous(memory_format=torch.channels_last)
+
+
+def discriminator_loss(real: Tensor, synthetic: Tensor) -> Tensor:
+    """``softplus(-D(x)) + softplus(D(G(z)))``, means over the batch, from logits ``(N,)``."""
+    return F.softplus(-real.float()).mean() + F.softplus(synthetic.float()).mean()
+
+
+def generator_loss(synthetic: Tensor) -> Tensor:
+    """The non-saturating ``softplus(-D(G(z)))``, mean over the batch, from logits ``(N,)``."""
+    return F.softplus(-synthetic.float()).mean()
+
+
+def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """The squared norm of the discriminator's gradient at real images, mean over the batch; differentiable.
+
+    Args:
+        logits: ``(N,)``, of ``images``, each of its own image alone but for the minibatch deviation.
+        images: ``(N, C, H, W)``, what the discriminator was given; its gradient is on.
+
+    Source: Mescheder, Geiger, Nowozin (arXiv 1801.04406), eq. (9), without the factor gamma / 2.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+_FASTER = {128: 1.5, 256: 2.0, 512: 3.0, 1024: 3.0}
+
+
+def learning_rate_factor(resolution: int) -> float:
+    """What the learning rate is multiplied by at a resolution (Karras et al. 2019, appendix C).
+
+    Example:
+        >>> learning_rate_factor(64), learning_rate_factor(128)
+        (1.0, 1.5)
+    """
+    return _FASTER.get(resolution, 1.0)
+
+
+def r1_weight(resolution: int, batch_size: int) -> float:
+    """A weight gamma of R1 that fits a resolution and a batch: ``0.0002 * resolution ** 2 / batch_size``.
+
+    The gradient's squared norm sums over the pixels, so that the weight grows with them. Source: Karras et al.,
+    "Training Generative Adversarial Networks with Limited Data" (arXiv 2006.06676), appendix C.
+
+    Example:
+        >>> round(r1_weight(256, 8), 3)
+        1.638
+    """
+    return 0.0002 * resolution**2 / batch_size

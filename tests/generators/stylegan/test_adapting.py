@@ -72,7 +72,7 @@ def test_an_official_network_becomes_one_of_grey_patches_of_several_classes() ->
         seen = judges(original, grey.expand(-1, 3, -1, -1), growth=4.0)
         assert torch.allclose(judges(patches, grey, label=label), seen, atol=1e-5)
     assert torch.equal(patches.network.mean_w, original.network.mean_w.expand(2, -1))
-    assert patches.conditioning == "multiply"
+    assert patches.settings.conditioning == "multiply"
     assert patches.sample([0, 1], [7, 7]).shape == (2, 1, 64, 64)
 
 

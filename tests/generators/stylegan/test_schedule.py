@@ -1,21 +1,35 @@
-"""The growing schedule from a budget: phases, fades, resume; learning rates and R1 by resolution."""
+"""Growth as a number, and the growing schedule from a budget: phases, fades, resume."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmix_transforms.generators.stylegan.schedule import (
-    PRESETS,
     GrowingSchedule,
-    learning_rate_factor,
-    r1_weight,
+    channels_at,
+    doublings,
+    fade_at,
+    level_at,
+    resolution_at,
 )
 
 
-def test_the_presets_are_the_papers() -> None:
-    paper = PRESETS["paper"]
-    assert (paper.steps, paper.batch_size, paper.learning_rate, paper.gamma) == (70_000, 8, 0.001, 10.0)
-    assert PRESETS["stylegan"].learning_rate == 0.001
+@pytest.mark.parametrize(("side", "count"), [(4, 0), (8, 1), (64, 4), (1024, 8)])
+def test_doublings_and_back(side: int, count: int) -> None:
+    assert doublings(side) == count
+    assert resolution_at(float(count)) == side
+
+
+def test_within_a_fade_the_next_block_is_there_already() -> None:
+    assert (level_at(2.25), fade_at(2.25), resolution_at(2.25)) == (3, 0.25, 32)
+    assert (level_at(3.0), fade_at(3.0), resolution_at(3.0)) == (3, 1.0, 32)
+
+
+def test_widths_are_the_papers_and_scale() -> None:
+    paper = [channels_at(level, fmap_base=8192, fmap_max=512) for level in range(9)]
+    assert paper == [512, 512, 512, 512, 256, 128, 64, 32, 16]
+    assert [channels_at(level, fmap_base=64, fmap_max=16) for level in range(6)] == [16, 16, 8, 4, 2, 1]
+    assert channels_at(8, fmap_base=64, fmap_max=16) == 1  # never none
 
 
 @pytest.mark.parametrize(("full", "phase"), [(4, 80_000), (5, 560_000 / 9), (6, 560_000 / 11)])
@@ -76,12 +90,3 @@ def test_a_phase_is_entered_once_and_after_a_resume_not_again() -> None:
     other.load_state_dict(schedule.state_dict())
     assert not other.enter(29)
     assert other.growth_at(29) == 2
-
-
-def test_larger_images_learn_faster() -> None:
-    assert [learning_rate_factor(side) for side in (8, 64, 128, 256, 512, 1024)] == [1, 1, 1.5, 2, 3, 3]
-
-
-def test_r1_weighs_more_for_larger_images() -> None:
-    assert r1_weight(256, 32) == pytest.approx(0.4096)
-    assert r1_weight(64, 8) == pytest.approx(0.1024)

@@ -1,5 +1,6 @@
-"""One StyleGAN step: losses, R1 and its lazy form, growth, mixing, augmentation, and that it learns."""
+"""One StyleGAN step: losses, R1 and its lazy form, rates, growth, mixing, augmentation, and that it learns."""
 
+import functools
 import math
 import os
 import subprocess
@@ -16,32 +17,33 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.generators import StyleGAN
-from genmix_transforms.generators.adaptive_augmentation import AdaptiveAugmentation
 from genmix_transforms.generators.augmentation import POLICIES
 from genmix_transforms.generators.pixels import to_signed_unit
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.layers import initialise
 from genmix_transforms.generators.stylegan.schedule import GrowingSchedule
-from genmix_transforms.generators.stylegan.training import StyleGANTraining
+from genmix_transforms.generators.stylegan.settings import StyleGANSettings
+from genmix_transforms.generators.stylegan.training import (
+    StyleGANTraining,
+    discriminator_loss,
+    generator_loss,
+    learning_rate_factor,
+    r1_penalty,
+    r1_weight,
+)
 
 TinyStyleGAN = Callable[..., StyleGAN]
 
 
-def make(
-    generator: StyleGAN, *, start: int | None = None, images: int = 10_000, group: int = 4, **options: Any
-) -> StyleGANTraining:
+def make(generator: StyleGAN, *, start: int | None = None, images: int = 10_000, **options: Any) -> StyleGANTraining:
+    """A training of this StyleGAN; ``start`` is the growth at the beginning, ``images`` are those of the run."""
     full = generator.network.full_growth
-    judge = StyleGANDiscriminator(
-        resolution=generator.network_resolution,
-        channels=generator.image_shape[0],
-        classes=len(generator.classes),
-        fmap_base=generator.fmap_base,
-        fmap_max=generator.fmap_max,
-        minibatch_group=group,
-    )
+    settings = StyleGANSettings.of({"batch_size": 8, "augment": (), **options}, name="test")
+    judge = generator.new_discriminator(minibatch_group=settings.minibatch_group)
     initialise(judge, seed=1)
-    schedule = GrowingSchedule(start=full if start is None else start, full=full, images=images)
-    return StyleGANTraining(generator, judge, schedule=schedule, **{"batch_size": 8, **options})
+    training = StyleGANTraining(generator.network, judge, settings=settings, padding=generator.padding)
+    training.schedule = GrowingSchedule(start=full if start is None else start, full=full, images=images)
+    return training
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -232,8 +234,7 @@ def test_only_the_discriminators_view_is_augmented(tiny_stylegan: TinyStyleGAN) 
 
 def test_the_adaptive_loop_sees_real_logits_and_sets_the_augmentation(tiny_stylegan: TinyStyleGAN) -> None:
     seen: list[Tensor] = []
-    adaptive = AdaptiveAugmentation(target=-0.99, ramp=32)
-    training = make(tiny_stylegan(), augment=("cutout",), adaptive=adaptive)
+    training = make(tiny_stylegan(), augment=("cutout",), augment_target=-0.99, augment_ramp=32)
     training.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     images, labels = torch.ones(8, 1, 16, 16), torch.zeros(8, dtype=torch.int64)
     with torch.no_grad():
@@ -259,7 +260,7 @@ def test_mirrored_real_images(tiny_stylegan: TinyStyleGAN) -> None:
 
 def test_other_sizes_are_padded_by_mirroring() -> None:
     generator = StyleGAN(classes=["a"], resolution=13, fmap_base=64, fmap_max=8, latent_size=8)
-    training = make(generator, padding=generator.padding)
+    training = make(generator)
     seen: list[Tensor] = []
     training.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     images = torch.rand(4, 1, 13, 13)
@@ -271,10 +272,11 @@ def test_other_sizes_are_padded_by_mirroring() -> None:
 
 
 def test_the_snapshot_is_the_average_at_the_present_growth(tiny_stylegan: TinyStyleGAN) -> None:
-    training = make(tiny_stylegan(), start=1, images=90, learning_rate=0.01)
+    generator = tiny_stylegan()
+    training = make(generator, start=1, images=90, learning_rate=0.01)
     for step in range(5):
         training.training_step(*batch(), step * 8)
-    snapshot = training.generator.with_network(training.result())
+    snapshot = generator.with_network(training.result())
     assert snapshot.network is training.average.average
     assert not torch.equal(snapshot.network.synthesis.constant, training.network.synthesis.constant)
     assert snapshot.network.growth.item() == pytest.approx(1 + 2 / 30, abs=1e-6)
@@ -294,31 +296,50 @@ def test_bf16_leaves_r1_and_the_weights_wide(tiny_stylegan: TinyStyleGAN) -> Non
     assert all(parameter.dtype == torch.float32 for parameter in training.network.parameters())
 
 
-def test_compiled_are_both_networks_but_not_r1(tiny_stylegan: TinyStyleGAN, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
+def test_every_phase_runs_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 4 to 16 pixels there are five phases; each has a graph of the synthesis, and three of the discriminator."""
+    ran: list[str] = []
 
-    def stand_in(function: Any) -> Any:
-        def compiled(*inputs: Any, **options: Any) -> Any:
-            calls.append(type(function).__name__)
-            # Numbers make a new graph each time they change: within a fade only tensors may.
-            assert options["growth"] in (1.0, 1.5, 2.0)
-            assert isinstance(options["fade"], Tensor)
-            return function(*inputs, **options)
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        made.append(str(graph.graph))
 
-        return compiled
+        def run(*arguments: Any) -> Any:
+            ran.append("graph")
+            return graph(*arguments)
 
-    plain = make(tiny_stylegan(), start=1, images=90, r1_interval=2)
-    monkeypatch.setattr(torch, "compile", stand_in)
-    training = make(tiny_stylegan(), start=1, images=90, r1_interval=2, compiled=True)
-    for images_seen, judged in ((0, 2), (40, 2), (48, 2)):
-        values = []
-        for one in (plain, training):
-            torch.manual_seed(images_seen)
-            values.append([value.item() for value in one.training_step(*batch(), images_seen).values()])
-        assert values[0] == values[1]
-        # With R1 the real images go through the network as it is; without, both kinds share a compiled pass.
-        assert calls == ["SynthesisNetwork", *["StyleGANDiscriminator"] * judged]
-        calls.clear()
+        return run
+
+    made: list[str] = []
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    tiny = {"classes": ["a"], "resolution": 16, "fmap_base": 32, "fmap_max": 4, "latent_size": 4, "mapping_layers": 1}
+    plain, compiled = (
+        make(StyleGAN(**tiny), start=0, images=195, r1_interval=2, compiled=on)  # type: ignore[arg-type]
+        for on in (False, True)
+    )
+    images, labels = batch()[0], torch.zeros(8, dtype=torch.int64)
+    for phase in range(5):
+        made.clear()
+        for step in range(3):
+            ran.clear()
+            images_seen = 40 * phase + 8 * step
+            values = []
+            for training in (plain, compiled):
+                torch.manual_seed(images_seen)
+                values.append([value.item() for value in training.training_step(images, labels, images_seen).values()])
+            assert values[0] == pytest.approx(values[1], abs=0.01)  # sums in another order
+            # The synthesis; the discriminator of both kinds of images, or with R1 of the synthetic ones alone, for the
+            # real ones then go through the network as it is; and the discriminator for the generator.
+            assert len(ran) == 3, (phase, step)
+        assert len(made) == 4, phase
+
+
+def test_the_average_lies_in_memory_as_the_network_does(tiny_stylegan: TinyStyleGAN) -> None:
+    """The update of all tensors at once has a fast path for those of equal strides."""
+    training = make(tiny_stylegan())
+    own, average = training.network.state_dict(), training.result().state_dict()
+    assert {name: tensor.stride() for name, tensor in own.items()} == {
+        name: tensor.stride() for name, tensor in average.items()
+    }
 
 
 class NoHostReads(TorchDispatchMode):
@@ -335,7 +356,7 @@ class NoHostReads(TorchDispatchMode):
 
 
 def test_a_step_never_waits_for_the_device(tiny_stylegan: TinyStyleGAN) -> None:
-    training = make(tiny_stylegan(), start=1, images=90, augment=POLICIES, adaptive=AdaptiveAugmentation(), mirror=True)
+    training = make(tiny_stylegan(), start=1, images=90, augment=POLICIES, augment_target=0.6, mirror=True)
     images, labels = batch()
     with NoHostReads():
         for images_seen in (0, 40, 48, 80):
@@ -346,8 +367,9 @@ def test_it_learns_what_tells_the_classes_apart(
     tiny_stylegan: TinyStyleGAN, tiny_patches: Callable[..., PatchDataset]
 ) -> None:
     patches = tiny_patches(48)
+    generator = tiny_stylegan(fmap_base=128, fmap_max=16)
     training = make(
-        tiny_stylegan(psi=1.0, fmap_base=128, fmap_max=16),
+        generator,
         start=1,
         images=3200,
         r1_interval=8,
@@ -361,7 +383,7 @@ def test_it_learns_what_tells_the_classes_apart(
         torch.manual_seed(step)
         index = torch.randint(0, len(patches), (16,))
         training.training_step(images[index], patches.labels[index], step * 16)
-    drawn = training.generator.with_network(training.result()).sample([0] * 32 + [1] * 32, list(range(64))).float()
+    drawn = generator.with_network(training.result()).sample([0] * 32 + [1] * 32, list(range(64))).float()
     # Discs are dark, their reverse bright.
     real = [patches.images[patches.labels == label].float().mean() for label in (0, 1)]
     means = [drawn[:32].mean(), drawn[32:].mean()]
@@ -405,3 +427,59 @@ def test_two_processes_track_the_same_means(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_losses_are_the_non_saturating_ones() -> None:
+    real, fake = torch.randn(7), torch.randn(7)
+    expected = -(torch.sigmoid(real).log() + (1 - torch.sigmoid(fake)).log()).mean()
+    assert discriminator_loss(real, fake).item() == pytest.approx(expected.item(), abs=1e-6)
+    assert generator_loss(fake).item() == pytest.approx(-torch.sigmoid(fake).log().mean().item(), abs=1e-6)
+    assert discriminator_loss(torch.tensor([200.0]), torch.tensor([-200.0])) == 0  # no overflow
+
+
+def test_r1_of_a_plane_and_of_a_bowl() -> None:
+    images = torch.randn(4, 2, 3, 3, requires_grad=True)
+    slope = torch.randn(2, 3, 3)
+    assert r1_penalty((images * slope).sum(dim=(1, 2, 3)), images).item() == pytest.approx(
+        slope.square().sum().item(), rel=1e-5
+    )
+    bowl = images.square().sum(dim=(1, 2, 3))  # gradient 2 x
+    penalty = r1_penalty(bowl, images)
+    assert penalty.item() == pytest.approx(4 * images.square().sum(dim=(1, 2, 3)).mean().item(), rel=1e-5)
+    penalty.backward()
+    assert images.grad is not None
+    assert torch.allclose(images.grad, 8 * images / len(images), atol=1e-5)
+
+
+def test_the_discriminators_weights_feel_r1() -> None:
+    """The derivative of the penalty in a weight, beside the difference of penalties."""
+    judge = StyleGANDiscriminator(resolution=8, fmap_base=16, fmap_max=4, minibatch_group=2).double()
+    initialise(judge, seed=0)
+    images, labels = torch.randn(4, 1, 8, 8, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
+
+    def penalty() -> Tensor:
+        own = images.clone().requires_grad_(True)
+        return r1_penalty(judge(own, labels), own)
+
+    penalty().backward()
+    for parameter in (judge.blocks[0].conv.weight, judge.blocks[0].conv_down.weight, judge.last.dense.weight):
+        assert parameter.grad is not None
+        direction = torch.randn_like(parameter)
+        with torch.no_grad():
+            parameter.add_(direction, alpha=1e-6)
+        above = penalty().item()
+        with torch.no_grad():
+            parameter.add_(direction, alpha=-2e-6)
+        below = penalty().item()
+        with torch.no_grad():
+            parameter.add_(direction, alpha=1e-6)
+        assert (parameter.grad * direction).sum().item() == pytest.approx((above - below) / 2e-6, rel=1e-3)
+
+
+def test_larger_images_learn_faster() -> None:
+    assert [learning_rate_factor(side) for side in (8, 64, 128, 256, 512, 1024)] == [1, 1, 1.5, 2, 3, 3]
+
+
+def test_r1_weighs_more_for_larger_images() -> None:
+    assert r1_weight(256, 32) == pytest.approx(0.4096)
+    assert r1_weight(64, 8) == pytest.approx(0.1024)

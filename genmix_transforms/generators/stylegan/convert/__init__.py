@@ -1,0 +1,1 @@
+"""Weights of StyleGANs trained elsewhere."""
