@@ -248,7 +248,9 @@ def test_replace_keeps_everything_else_of_each_image(tmp_path):
     )
     bank.save(tmp_path)
     for held in (bank, SyntheticBank.load(tmp_path, resident=False)):
-        inverted = held.replace(images=255 - held.images, provenance=[{"inverted": True, **one} for one in held.sources])
+        inverted = held.replace(
+            images=255 - held.images, provenance=[{"inverted": True, **one} for one in held.sources]
+        )
         assert torch.equal(inverted.images, 255 - bank.images)
         for name in ("labels", "seeds", "source", "distance", "flags"):
             assert torch.equal(getattr(inverted, name), getattr(bank, name)), name
