@@ -253,10 +253,10 @@ def doubts(
     for name, bank in banks.items():
         which = _bank_text(name)
         seen = seen_images(bank, splits)
-        for part, count in (seen or {}).items():
+        for place, count in (seen or {}).items():
             if count:
                 found.append(
-                    f"{which}: its generator was trained on {count} of the {part} images: they have leaked into the "
+                    f"{which}: its generator was trained on {count} of the {place} images: they have leaked into the "
                     "arms that use it; train the generator on this split's training part"
                 )
         if seen is None and foreign(bank, train):

@@ -8,8 +8,15 @@ import safetensors
 from torch import Tensor
 
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError
-from genmix_transforms.evaluation.figures.examples import as_picture
-from genmix_transforms.evaluation.figures.style import WIDTH, bare, finished, house_style, new_figure, text_width
+from genmix_transforms.evaluation.figures.style import (
+    WIDTH,
+    bare,
+    finished,
+    house_style,
+    new_figure,
+    show_patch,
+    text_width,
+)
 from genmix_transforms.files.sheet import to_eight_bits
 from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.state import INDEX, read_record, unpack
@@ -71,15 +78,7 @@ def evolution_figure(run: str | Path) -> "Figure":
                 last = name
             for column, image in enumerate(images):
                 left = margin + column * (side + _GAP)
-                axes.imshow(
-                    as_picture(to_eight_bits(image)),
-                    cmap="gray",
-                    vmin=0,
-                    vmax=255,
-                    interpolation="none",
-                    aspect="auto",
-                    extent=(left, left + side, y + side, y),
-                )
+                show_patch(axes, to_eight_bits(image), left=left, top=y, side=side)
             y += side + _GAP
         axes.set(xlim=(0, width), ylim=(height, 0))
         return finished(figure)

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.data.patches import PatchDataset
@@ -20,7 +19,15 @@ from genmix_transforms.evaluation.figures.mixing import (
     rows_of,
     to_pixels,
 )
-from genmix_transforms.evaluation.figures.style import LAMBDA, WIDTH, bare, finished, house_style, new_figure
+from genmix_transforms.evaluation.figures.style import (
+    LAMBDA,
+    WIDTH,
+    bare,
+    finished,
+    house_style,
+    new_figure,
+    show_patch,
+)
 from genmix_transforms.files.checks import check_seed, whole_number
 from genmix_transforms.transforms import GenMix
 
@@ -154,15 +161,7 @@ class _Page:
             for place in range(count):
                 number = next(numbers)
                 left = self.left(label, place)
-                self.axes.imshow(
-                    as_picture(patches[number]),
-                    cmap="gray",
-                    vmin=0,
-                    vmax=255,
-                    interpolation="none",
-                    aspect="auto",
-                    extent=(left, left + self.side, self.y + self.side, self.y),
-                )
+                show_patch(self.axes, patches[number], left=left, top=self.y, side=self.side)
                 if notes is not None:
                     whole, short = notes[number]
                     note = whole if roomy else short
@@ -171,9 +170,3 @@ class _Page:
         # imshow moves the limits to its picture
         self.axes.set(xlim=(0, self.figure.get_figwidth() * 25.4), ylim=(self.figure.get_figheight() * 25.4, 0))
         self.y += self.side + (_GAP if notes is None else _NOTE)
-
-
-def as_picture(patch: Tensor) -> NDArray[np.uint8]:
-    """A patch ``(C, H, W)`` as ``imshow`` takes it: three channels are colour, of others the first is shown."""
-    array: NDArray[np.uint8] = patch.movedim(0, -1).numpy() if patch.shape[0] == 3 else patch[0].numpy()
-    return array
