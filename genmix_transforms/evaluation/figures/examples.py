@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.figures import style
 from genmix_transforms.evaluation.figures.mixing import (
     Mixed,
     check_alike,
@@ -18,15 +19,6 @@ from genmix_transforms.evaluation.figures.mixing import (
     mix,
     rows_of,
     to_pixels,
-)
-from genmix_transforms.evaluation.figures.style import (
-    LAMBDA,
-    WIDTH,
-    bare,
-    finished,
-    house_style,
-    new_figure,
-    show_patch,
 )
 from genmix_transforms.files.checks import check_seed, whole_number
 from genmix_transforms.transforms import GenMix
@@ -83,7 +75,7 @@ def examples_figure(
     everything = torch.cat(chosen)
     images, labels = train.images[everything], train.labels[everything]
     blocks = [len(some) for some in chosen]
-    with house_style():
+    with style.house_style():
         page = _Page(len(train.classes), per_class, len(genmix))
         page.headings(train.classes)
         page.row("real", in_eight_bits(images), blocks)
@@ -98,7 +90,7 @@ def examples_figure(
                 "synthetic", in_eight_bits(rows_of(transform.bank, torch.cat(drawn))), [len(some) for some in drawn]
             )
             page.row("GenMix", to_pixels(mixed.values), blocks, notes=_notes(mixed, labels, transform, train.classes))
-        return finished(page.figure)
+        return style.finished(page.figure)
 
 
 def _check(train: PatchDataset, genmix: Mapping[str, GenMix]) -> None:
@@ -116,7 +108,7 @@ def _notes(mixed: Mixed, labels: Tensor, genmix: GenMix, classes: tuple[str, ...
     found = []
     for lam, index, from_batch in zip(mixed.lam.tolist(), mixed.index.tolist(), mixed.from_batch.tolist(), strict=True):
         partner = f"real {classes[labels[index]]}" if from_batch else classes[bank_labels[index]]
-        found.append((f"{LAMBDA} {lam:.2f} {partner}", f"{LAMBDA} {lam:.2f}"))
+        found.append((f"{style.LAMBDA} {lam:.2f} {partner}", f"{style.LAMBDA} {lam:.2f}"))
     return found
 
 
@@ -125,16 +117,16 @@ class _Page:
 
     def __init__(self, classes: int, per_class: int, generators: int) -> None:
         columns = classes * per_class
-        room = WIDTH - _MARGIN - (classes - 1) * _CLASS_GAP - (columns - classes) * _GAP
+        room = style.WIDTH - _MARGIN - (classes - 1) * _CLASS_GAP - (columns - classes) * _GAP
         self.side = min(_LARGEST, room / columns)
         self.per_class = per_class
         height = _HEADING + self.side + generators * (2 * self.side + _GAP + _GENERATOR_GAP + _NOTE) + 1
         block = per_class * (self.side + _GAP) - _GAP
         width = _MARGIN + classes * block + (classes - 1) * _CLASS_GAP
-        self.figure = new_figure(height=height, width=width, layout="none")
+        self.figure = style.new_figure(height=height, width=width, layout="none")
         self.axes: Axes = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set(xlim=(0, width), ylim=(height, 0))
-        bare(self.axes)
+        style.bare(self.axes)
         self.y = _HEADING
 
     def left(self, label: int, place: int) -> float:
@@ -161,7 +153,7 @@ class _Page:
             for place in range(count):
                 number = next(numbers)
                 left = self.left(label, place)
-                show_patch(self.axes, patches[number], left=left, top=self.y, side=self.side)
+                style.show_patch(self.axes, patches[number], left=left, top=self.y, side=self.side)
                 if notes is not None:
                     whole, short = notes[number]
                     note = whole if roomy else short
