@@ -46,6 +46,7 @@ def test_what_a_run_leaves(ldm: LatentDiffusion, tiny_patches: Patches, tmp_path
         "model.safetensors",
         *(f"samples/{seen:012d}.png" for seen in (8, 16, 24)),
         "training/checkpoint.json",
+        "training/lock",
         "training/losses.jsonl",
         "training/state-000000000024.safetensors",
     ]
@@ -117,6 +118,8 @@ def test_the_cache_is_no_part_of_the_run(ldm: LatentDiffusion, tiny_patches: Pat
         for run in ("cached", "computed")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    settings = [each.provenance.pop("settings") for each in (cached, computed)]
+    assert {name for name in settings[0] if settings[0][name] != settings[1][name]} == {"cache_latents"}
     assert cached.provenance == computed.provenance
 
 
