@@ -158,7 +158,7 @@ class TextualInversion(Generator):
 
     @classmethod
     def adapted_to(
-        cls, source: str | Path, patches: PatchDataset, *, base: Any = None, sampler: Any = None
+        cls, source: str | Path, patches: PatchDataset, *, base: Any = None, sampler: Any = None, **options: Any
     ) -> "TextualInversion":
         """Load trained embeddings to go on from; see :meth:`Generator.adapted_to`.
 
@@ -167,7 +167,9 @@ class TextualInversion(Generator):
             patches: what it will be trained on.
             base: where the base model is; None: where it was.
             sampler: how images are drawn; None: as they were.
+            **options: none: it brings its own.
         """
+        cls.prepare_options(options, init=source)
         generator = cls.from_pretrained(source, base=base)
         generator.check_trainable_on(patches)
         return generator if sampler is None else generator.with_sampler(sampler)
@@ -306,7 +308,7 @@ class TextualInversion(Generator):
             negative=self.negative_context(),
             seeds=seeds,
             settings=self.sampler,
-            start=real and (lambda places: real.latents(self.model, labels[places], seeds[places])),
+            start=None if real is None else lambda places: real.latents(self.model, labels[places], seeds[places]),
         )
         for here, values in batches:
             values = values.float().clamp(-1, 1)
