@@ -1,4 +1,4 @@
-"""What one training of one classifier gave, and where finished ones are kept."""
+"""What one training of one classifier gave, and where finished ones and finished trials are kept."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from torch import Tensor
 
-from genmix_transforms.evaluation.metrics import Scores
+from genmix_transforms.evaluation.metrics import Scores, plain_data
 from genmix_transforms.files.atomic import write_text
 
 _DIGITS = 6
@@ -42,27 +42,16 @@ class Run:
     steps: int
     best_step: int
     validation_macro_f1: float
+    knob: float | None = None
+    seconds: float
     scores: Scores
     predictions: tuple[int, ...]
     probabilities: tuple[tuple[float, ...], ...] = ()
-    knob: float | None = None
-    seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        return {
-            "arm": self.arm,
-            "fold": self.fold,
-            "seed": self.seed,
-            "steps": self.steps,
-            "best_step": self.best_step,
-            "validation_macro_f1": self.validation_macro_f1,
-            "knob": self.knob,
-            "seconds": self.seconds,
-            "scores": self.scores.to_dict(),
-            "predictions": list(self.predictions),
-            "probabilities": [list(row) for row in self.probabilities],
-        }
+        found: dict[str, Any] = plain_data(self)
+        return found
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Run":
@@ -125,20 +114,62 @@ class RunCache:
     def get(self, arm: str, seed: int, *, fold: int = 0, key: str) -> Run | None:
         """The run, if it is there and has that key; None if not, or if the file is damaged: it is then run again."""
         try:
-            content = json.loads(self.path(arm, seed, fold=fold).read_text(encoding="utf-8"))
-            if content["key"] != key:
-                return None
-            run = Run.from_dict(content)
-        except (OSError, ValueError, KeyError, TypeError):
+            run = Run.from_dict(_read_kept(self.path(arm, seed, fold=fold), key))
+        except _UNREADABLE:
             return None
         return run if (run.arm, run.fold, run.seed) == (arm, fold, seed) else None
 
     def put(self, run: Run, *, key: str) -> None:
         """Keep a run, whole or not at all; an older one of that arm, fold and seed is replaced."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.path(run.arm, run.seed, fold=run.fold), readable_json({"key": key, **run.to_dict()}))
+        _keep(self.path(run.arm, run.seed, fold=run.fold), key, run.to_dict())
 
     def path(self, arm: str, seed: int, *, fold: int = 0) -> Path:
         """Its file, whether it is there or not."""
-        # Quoted: the name of an arm has its bank's in it, which may hold what no file name can.
-        return self.folder / f"{quote(arm, safe='')}-fold{fold}-seed{seed}.json"
+        return self.folder / f"{_as_file_name(arm)}-fold{fold}-seed{seed}.json"
+
+
+class TrialCache:
+    """Scores of finished trials of the tuning in a folder, one file each.
+
+    Args:
+        folder: made on the first :meth:`put`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, arm: str, value: float, *, fold: int, key: str) -> float | None:
+        """The validation macro F1, if it is there and has that key; None if not, or if the file is damaged."""
+        try:
+            return float(_read_kept(self.path(arm, value, fold=fold), key)["validation_macro_f1"])
+        except _UNREADABLE:
+            return None
+
+    def put(self, arm: str, value: float, score: float, *, fold: int, key: str) -> None:
+        """Keep a score; an older one of that arm, value and fold is replaced."""
+        content = {"arm": arm, "fold": fold, "value": value, "validation_macro_f1": score}
+        _keep(self.path(arm, value, fold=fold), key, content)
+
+    def path(self, arm: str, value: float, *, fold: int) -> Path:
+        """Its file, whether it is there or not."""
+        return self.folder / f"{_as_file_name(arm)}-fold{fold}-{value:g}.json"
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError)
+
+
+def _read_kept(path: Path, key: str) -> Mapping[str, Any]:
+    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if content["key"] != key:
+        raise ValueError("it depended on something else")
+    return content
+
+
+def _keep(path: Path, key: str, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, readable_json({"key": key, **content}))
+
+
+def _as_file_name(arm: str) -> str:
+    """Quoted: the name of an arm has its bank's in it, which may hold what no file name can."""
+    return quote(arm, safe="")

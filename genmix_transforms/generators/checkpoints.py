@@ -61,6 +61,11 @@ class Checkpoints:
         )
         self._thread.start()
 
+    @property
+    def writing(self) -> bool:
+        """Whether a checkpoint is on its way."""
+        return self._thread is not None and self._thread.is_alive()
+
     def finish(self) -> None:
         """Wait until the last checkpoint is written.
 

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+from collections.abc import Generator as Yields
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,12 +16,13 @@ from torch import Tensor
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.card import LICENCE
 from genmix_transforms.bank.manifest import Manifest
-from genmix_transforms.bank.planned_writing import Advance, ShardPlan, write_planned
+from genmix_transforms.bank.planned_writing import ShardPlan, Task, write_planned
 from genmix_transforms.bank.rows import Rows, check_classes
 from genmix_transforms.bank.shard import images_per_shard
 from genmix_transforms.errors import InputError, UnfinishedBankError
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.shard_drawing import Key, ShardDrawing
 
 __all__ = ["Plan", "UnfinishedBankError", "balanced_counts", "fill_bank", "make_plan"]
 
@@ -64,10 +67,17 @@ class Plan:
         class, so that a bank of which only some shards are there is of the proportions of the whole.
         """
         position = torch.arange(number, self.total, self.shards)
-        ends = torch.tensor(self.counts).cumsum(0)
-        labels = torch.searchsorted(ends, position, right=True)
-        within = position - (ends - torch.tensor(self.counts))[labels]
-        return labels, self.seed * SEEDS_PER_BANK + within
+        labels = torch.searchsorted(torch.tensor(self.counts).cumsum(0), position, right=True)
+        return labels, self.seed * SEEDS_PER_BANK + position - self._begins[labels]
+
+    def shard_of(self, labels: Tensor, seeds: Tensor) -> Tensor:
+        """The shards that images of the bank are in: int64 ``(n,)``."""
+        return (self._begins[labels] + seeds - self.seed * SEEDS_PER_BANK) % self.shards
+
+    @property
+    def _begins(self) -> Tensor:
+        """How many images the classes before each class have."""
+        return torch.tensor((0, *self.counts[:-1])).cumsum(0)
 
 
 def fill_bank(
@@ -124,13 +134,20 @@ def fill_bank(
         raise InputError(f"fill_bank: licence must be a short identifier, such as 'cc-by-4.0', got {licence!r}")
     check_classes(generator.classes)
 
-    def make(shard: int, advance: Advance) -> Rows:
-        labels, seeds = plan.shard(shard)
-        parts = []
-        for some_labels, some_seeds in zip(labels.split(64), seeds.split(64), strict=True):
-            parts.append(generator.sample(some_labels, some_seeds))
-            advance(len(some_labels))
-        return Rows.complete(torch.cat(parts), labels, seeds=seeds)
+    def make(task: Task) -> Yields[Rows, None, None]:
+        def drawn(count: int) -> None:
+            task.advance(count)
+            if drawing.ready:
+                task.kept.save_now_and_then(lambda: _rows(drawing.ready))
+
+        drawing = ShardDrawing(generator, task.shards, plan.shard, ready=_kept(task, plan), drawn=drawn)
+        try:
+            for images, labels, seeds in drawing:
+                yield Rows.complete(images, labels, seeds=seeds)
+        finally:
+            if drawing.ready:  # a stop, or an error: of which a full disk must not be hidden by another
+                with suppress(OSError):
+                    task.kept.save(_rows(drawing.ready))
 
     write_planned(
         out,
@@ -147,6 +164,21 @@ def fill_bank(
         progress=progress,
     )
     return SyntheticBank.load(out)
+
+
+def _kept(task: Task, plan: Plan) -> dict[Key, Tensor]:
+    """The images of a task's shards that earlier runs have drawn."""
+    shards = torch.tensor(task.shards, dtype=torch.int64)
+    images: dict[Key, Tensor] = {}
+    for rows in task.kept.load():
+        mine = rows.take(torch.isin(plan.shard_of(rows.labels, rows.seeds), shards).nonzero().flatten())
+        images.update(zip(zip(mine.labels.tolist(), mine.seeds.tolist(), strict=True), mine.images, strict=True))
+    return images
+
+
+def _rows(images: Mapping[Key, Tensor]) -> Rows:
+    labels, seeds = torch.tensor(list(images)).unbind(1)
+    return Rows.complete(torch.stack(list(images.values())), labels, seeds=seeds)
 
 
 def balanced_counts(counts: Mapping[str, int]) -> dict[str, int]:

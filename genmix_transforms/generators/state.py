@@ -13,26 +13,10 @@ from torch import Tensor
 from genmix_transforms.errors import CorruptFileError
 from genmix_transforms.files.atomic import new_file, remove_leftovers, write_json
 from genmix_transforms.files.hashing import file_hash
+from genmix_transforms.files.tensors import file_pieces
 
 INDEX = "checkpoint.json"
 """Written last: a checkpoint exists when this file names it."""
-
-_PIECE = 16 * 2**20
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint64: "U64",
-    torch.uint32: "U32",
-    torch.uint16: "U16",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 class Stateful(Protocol):
@@ -148,43 +132,17 @@ def write_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"state-{images_seen:012d}.safetensors"
-    sha256 = _write_hashed(file, tensors)
-    index = {"images_seen": images_seen, "file": file.name, "sha256": sha256, **record, "outline": outline}
+    digest = hashlib.sha256()
+    with new_file(file) as content:
+        # Piece by piece: the whole is never in memory, and other threads work meanwhile.
+        for piece in file_pieces(tensors, {}):
+            digest.update(piece)
+            content.write(piece)
+    index = {"images_seen": images_seen, "file": file.name, "sha256": digest.hexdigest(), **record, "outline": outline}
     write_json(folder / INDEX, index)
     for other in folder.glob("state-*.safetensors"):
         if other != file:
             other.unlink()
-
-
-def _write_hashed(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file piece by piece, and return its sha256: it is never in memory as a whole.
-
-    Writing and hashing let other threads work, which the library's own writer does not.
-    """
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that all lie aligned
-    header: dict[str, Any] = {}
-    offset = 0
-    for name in names:
-        tensor = tensors[name]
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + tensor.nbytes],
-        }
-        offset += tensor.nbytes
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    digest = hashlib.sha256()
-    with new_file(path) as file:
-        for piece in (len(text).to_bytes(8, "little"), text):
-            digest.update(piece)
-            file.write(piece)
-        for name in names:
-            content = tensors[name].reshape(-1).view(torch.uint8).numpy().data
-            for start in range(0, len(content), _PIECE):
-                digest.update(content[start : start + _PIECE])
-                file.write(content[start : start + _PIECE])
-    return digest.hexdigest()
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

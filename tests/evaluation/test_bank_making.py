@@ -90,11 +90,15 @@ def test_banks_for_folds_are_each_of_their_own_training_part(shapes, tmp_path):
 
 
 def test_fine_tuning_starts_from_the_weights(train, tmp_path):
-    DCGAN(classes=["x"], resolution=16, base_width=4).save_pretrained(tmp_path / "weights")
-    with pytest.raises(InputError, match="a dcgan generator cannot be adapted"):
-        make(train, TINY.starting_from(tmp_path / "weights"), tmp_path)
-    with pytest.raises(InputError, match="a dcgan generator, expected one of kind stylegan"):
-        make(train, Recipe(kind="stylegan", weights=tmp_path / "weights"), tmp_path)
+    weights = DCGAN.for_patches(train, base_width=4)
+    weights.save_pretrained(tmp_path / "weights")
+    make(train, TINY.starting_from(tmp_path / "weights"), tmp_path)
+    assert load_generator(tmp_path / "run").provenance["started_from"]["weights"] == weights.weights_hash
+    with pytest.raises(InputError, match="a dcgan generator, not a stylegan"):
+        make(train, Recipe(kind="stylegan", weights=tmp_path / "weights"), tmp_path / "other")
+    two = dataclasses.replace(train, classes=("a", "b", "c"))
+    with pytest.raises(InputError, match="made for the classes cyst, hemangioma, metastasis, the data has a, b, c"):
+        make(two, TINY.starting_from(tmp_path / "weights"), tmp_path / "two")
 
 
 def test_a_textual_inversion_stands_on_its_weights():

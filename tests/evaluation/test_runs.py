@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.evaluation.metrics import score
-from genmix_transforms.evaluation.runs import Run, RunCache, kept_probabilities, readable_json, run_key
+from genmix_transforms.evaluation.runs import Run, RunCache, TrialCache, kept_probabilities, readable_json, run_key
 
 
 @pytest.fixture
@@ -138,3 +138,15 @@ def test_a_file_under_another_runs_name_is_no_run(tmp_path, run):
     cache.put(run, key="k")
     (tmp_path / "genmix-fold1-seed3.json").rename(tmp_path / "genmix-fold1-seed4.json")
     assert cache.get("genmix", 4, fold=1, key="k") is None
+
+
+def test_trials_are_kept_by_what_they_depend_on(tmp_path):
+    cache = TrialCache(tmp_path / "trials")
+    assert cache.get("blend", 0.1, fold=0, key="a") is None
+    cache.put("blend", 0.1, 0.625, fold=0, key="a")
+    assert cache.get("blend", 0.1, fold=0, key="a") == 0.625
+    for arm, value, fold, key in (("blend", 0.1, 0, "b"), ("blend", 0.3, 0, "a"), ("blend", 0.1, 1, "a")):
+        assert cache.get(arm, value, fold=fold, key=key) is None
+    cache.path("blend", 0.1, fold=0).write_text("{")
+    assert cache.get("blend", 0.1, fold=0, key="a") is None
+    assert cache.path("genmix:a/b", 0.1, fold=0).parent == tmp_path / "trials"

@@ -10,9 +10,10 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import training
 from genmix_transforms.evaluation.arms import ARMS
+from genmix_transforms.evaluation.checks import prepare
 from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.protocol import Protocol
-from genmix_transforms.evaluation.training import run_arm
+from genmix_transforms.evaluation.training import train_and_test
 
 
 def outcome(run):
@@ -21,7 +22,9 @@ def outcome(run):
 
 
 def train(arm, splits, bank, protocol, seed=0):
-    return run_arm(arm, splits, bank, protocol, seed, device="cpu")
+    cpu = torch.device("cpu")
+    setting = prepare((arm,), splits, {} if bank is None else {"": bank}, protocol, device=cpu)
+    return train_and_test(arm, splits, setting, seed, device=cpu)
 
 
 @pytest.fixture

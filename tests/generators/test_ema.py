@@ -139,10 +139,9 @@ class OneOfTwo(Processes):
 
 
 def make_adm() -> ADM:
-    return ADM(
-        classes=CLASSES, resolution=16, channels=1, num_channels=32, num_res_blocks=1, channel_mult=(1, 1),
-        attention_resolutions=(), num_head_channels=32,
-    )  # fmt: skip
+    flags = {"image_size": 16, "num_channels": 32, "channel_mult": [1, 1], "num_res_blocks": 1, "class_cond": True}
+    sampler = {"steps": 2, "batch_size": 4}
+    return ADM(classes=CLASSES, channels=1, configuration=flags, sampler=sampler)
 
 
 @pytest.mark.parametrize("make", [make_dcgan, make_stylegan, make_adm], ids=["dcgan", "stylegan", "adm"])

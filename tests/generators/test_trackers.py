@@ -64,7 +64,7 @@ def test_sheets_are_shown_as_pictures(tmp_path: Path) -> None:
 
 
 def test_a_run_that_goes_on_has_no_step_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genmix_transforms.generators.training.LOG_STEPS", 2)
+    monkeypatch.setattr("genmix_transforms.generators.run.LOG_STEPS", 2)
 
     def fail(images_seen: int) -> None:
         if images_seen == 56:

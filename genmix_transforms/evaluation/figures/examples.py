@@ -10,8 +10,9 @@ from torch import Tensor
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.figures.patches import (
+from genmix_transforms.evaluation.figures.mixing import (
     Mixed,
+    check_alike,
     choose,
     hard_labels,
     in_eight_bits,
@@ -99,17 +100,7 @@ def _check(train: PatchDataset, genmix: Mapping[str, GenMix]) -> None:
     if not len(train):
         raise InputError("examples_figure: no real patches")
     for name, transform in genmix.items():
-        bank = transform.bank
-        if bank.classes != train.classes:
-            raise InputError(
-                f"{name}: the data's classes are {', '.join(train.classes)}, the bank's {', '.join(bank.classes)}: "
-                "build GenMix with bank.with_classes(train.classes)"
-            )
-        if bank.image_shape != tuple(train.images.shape[1:]):
-            raise InputError(
-                f"{name}: the patches are {' x '.join(map(str, train.images.shape[1:]))} (C x H x W), the bank's "
-                f"{' x '.join(map(str, bank.image_shape))}: resize one to the other"
-            )
+        check_alike(train, transform.bank, what=name)
 
 
 def _notes(mixed: Mixed, labels: Tensor, genmix: GenMix, classes: tuple[str, ...]) -> list[tuple[str, str]]:

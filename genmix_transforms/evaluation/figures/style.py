@@ -142,18 +142,6 @@ def class_colours(count: int) -> tuple[str, ...]:
     return tuple(to_hex(cividis(0.92 * number / (count - 1))) for number in range(count))
 
 
-def luminance(colour: str) -> float:
-    """The relative luminance of an sRGB colour ``#RRGGBB``, 0 black to 1 white (WCAG 2.2).
-
-    Example:
-        >>> luminance("#FFFFFF")
-        1.0
-    """
-    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 def balanced(panels: int) -> int:
     """How many columns of panels: up to four, so that the last line is as full as may be.
 

@@ -239,6 +239,11 @@ class ADM(Generator):
         other.provenance = {"adapted_from": {"weights": self.weights_hash, **self.provenance}}
         return other
 
+    @property
+    def sample_batch(self) -> int:
+        """Images in one pass through the network."""
+        return self.sampler.batch_size
+
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images with :attr:`sampler`; see :meth:`Generator.sample`. A batch may be of several classes."""
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)

@@ -295,6 +295,11 @@ class TextualInversion(Generator):
         """What the U-Net is led away from: ``(77, W)``, on the base model's device."""
         return self._encode([self.sampler.negative_prompt])[0]
 
+    @property
+    def sample_batch(self) -> int:
+        """Images in one pass through the network."""
+        return self.sampler.batch_size
+
     @torch.no_grad()
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images with :attr:`sampler`; see :meth:`Generator.sample`. A batch may be of several classes."""

@@ -22,7 +22,7 @@ from genmix_transforms.generators.pixels import to_signed_unit
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.layers import initialise
 from genmix_transforms.generators.stylegan.schedule import GrowingSchedule
-from genmix_transforms.generators.stylegan.settings import StyleGANSettings
+from genmix_transforms.generators.stylegan.settings import StyleGANNetworkSettings, StyleGANSettings
 from genmix_transforms.generators.stylegan.training import (
     StyleGANTraining,
     discriminator_loss,
@@ -75,7 +75,7 @@ def test_the_discriminators_gradient_is_that_of_its_loss_and_of_r1(
     images, labels = batch()
     painted: list[Tensor] = []
     training.network.synthesis.register_forward_hook(lambda *inputs: painted.append(inputs[2].detach()))
-    judge = StyleGANDiscriminator(resolution=16, classes=2, fmap_base=64, fmap_max=8)
+    judge = tiny_stylegan().new_discriminator()
     judge.load_state_dict(training.discriminator.state_dict())
     seen = gradients_of(training)
     losses = training.training_step(images, labels, images_seen)
@@ -453,7 +453,9 @@ def test_r1_of_a_plane_and_of_a_bowl() -> None:
 
 def test_the_discriminators_weights_feel_r1() -> None:
     """The derivative of the penalty in a weight, beside the difference of penalties."""
-    judge = StyleGANDiscriminator(resolution=8, fmap_base=16, fmap_max=4, minibatch_group=2).double()
+    judge = StyleGANDiscriminator(
+        StyleGANNetworkSettings(fmap_base=16, fmap_max=4), resolution=8, minibatch_group=2
+    ).double()
     initialise(judge, seed=0)
     images, labels = torch.randn(4, 1, 8, 8, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
 
