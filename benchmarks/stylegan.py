@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from genmix_transforms.generators import StyleGAN
 from genmix_transforms.generators.stylegan.layers import initialise
-from genmix_transforms.generators.stylegan.schedule import channels_at, doublings
+from genmix_transforms.generators.stylegan.schedule import channels_up_to, doublings
 from genmix_transforms.generators.stylegan.settings import StyleGANSettings
 from genmix_transforms.generators.stylegan.training import StyleGANTraining
 
@@ -217,7 +217,7 @@ def main() -> None:
     steps: dict[str, Callable[[Tensor], None]] = {}
     if arguments.rival:
         port = load(arguments.rival)
-        widths = [channels_at(level, **sizes) for level in range(doublings(resolution) + 1)]
+        widths = channels_up_to(doublings(resolution), **sizes)
         steps["the port"] = rival(port, widths, published=False, device=device)
         steps["the port, published widths"] = rival(port, widths, published=True, device=device)
     for compiled in (False, True) if arguments.compiled else (False,):

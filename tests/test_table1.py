@@ -109,6 +109,16 @@ def test_scratch_is_what_evaluate_does_unless_told_and_takes_the_generators_of_s
         protocol_of("large")
 
 
+def test_the_papers_stylegan_is_trained_as_published(scripts):
+    from genmix_transforms.generators.stylegan.settings import StyleGANSettings
+
+    recipe = scripts["table1_generators"].GENERATORS["paper"](64)["stylegan"]
+    chosen = StyleGANSettings.of(recipe.training, name="test")
+    published = StyleGANSettings.of({"preset": "paper", "mixed_precision": "bf16"}, name="test")
+    assert chosen == published
+    assert (chosen.gamma, chosen.r1_interval, chosen.augment) == (10.0, 1, ())
+
+
 def test_what_needs_weights_stays_empty_without(scripts):
     choose = scripts["table1"].choose_recipes
     names = ["dcgan", "adm", "textual-inversion", "ti-standin"]

@@ -31,7 +31,7 @@ def find_command(words: list[str]) -> Any:
         found = command.get_command(None, word)
         if found is None:
             raise ValueError(f"there is no command genmix {' '.join(words)}")
-        command = found
+        command = getattr(found, "loaded", found)
     return command
 
 

@@ -1,5 +1,6 @@
 """Image files: whatever Pillow reads, 8 and 16 bit, grey as one channel, sizes made equal; and PNG out."""
 
+import functools
 import io
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -23,16 +24,21 @@ HIGHEST_PIXEL = {torch.uint8: 255, torch.uint16: 65535}
 
 # Left out: what Pillow only writes or only recognises, and EPS, for which it starts another program (Ghostscript).
 _LEFT_OUT = frozenset({"PDF", "MPEG", "EPS", "WMF", "BUFR", "GRIB", "HDF5"})
-_SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name not in _LEFT_OUT)
-_FORMATS = tuple(name for name in Image.OPEN if name not in _LEFT_OUT)
 
 _SLICE = 256
 """Images that stand in memory as floats at once while a whole data set is converted."""
 
 
+@functools.cache
+def _readers() -> tuple[frozenset[str], tuple[str, ...]]:
+    """The suffixes and formats that Pillow reads. Asked for late: to answer, it imports all of its forty readers."""
+    suffixes = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name not in _LEFT_OUT)
+    return suffixes, tuple(name for name in Image.OPEN if name not in _LEFT_OUT)
+
+
 def is_image_file(path: Path) -> bool:
     """Whether Pillow has a reader for this file name (hidden files are none of ours)."""
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in _readers()[0] and not path.name.startswith(".")
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -78,7 +84,7 @@ def read_image(path: Path) -> Tensor:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image file; whatever is wrong with it becomes one error that names it."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=_readers()[1]) as image:
             yield image
     except InputError:
         raise

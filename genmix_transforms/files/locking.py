@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from genmix_transforms.errors import OverwriteError
 from genmix_transforms.files.atomic import write_json
 
@@ -28,6 +26,8 @@ def locked(path: Path, *, busy: str, patience: float = 0, note: Path | None = No
     Raises:
         OverwriteError: another process holds it, or the file cannot be locked.
     """
+    from filelock import FileLock, Timeout  # late: only writers need it
+
     lock = FileLock(path, timeout=patience)
     try:
         lock.acquire()

@@ -52,6 +52,7 @@ class Generator(ABC):
         trains_per_class: whether a network for each class is offered (:class:`PerClass`).
         command_help: what ``genmix train KIND --help`` begins with; None: the same as for every kind.
         shows_evolution: whether a training keeps a figure of how the images of fixed seeds change.
+        mixes_classes: whether a batch may hold images of several classes; False: each class has its own network.
         classes: class names; a label is an index into them.
         image_shape: ``(C, H, W)`` of what it draws.
         pixel_dtype: uint8 or uint16.
@@ -65,6 +66,7 @@ class Generator(ABC):
     trains_per_class: ClassVar[bool] = False
     shows_evolution: ClassVar[bool] = False
     command_help: ClassVar[str | None] = None
+    mixes_classes: ClassVar[bool] = True
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     pixel_dtype: torch.dtype = torch.uint8
@@ -92,6 +94,11 @@ class Generator(ABC):
         Returns:
             ``(n, C, H, W)``, uint8 (uint16 for networks trained on 16 bits), on the CPU.
         """
+
+    @property
+    def sample_batch(self) -> int:
+        """How many images :meth:`sample` computes together; asked for a multiple, it computes none to throw away."""
+        return 64
 
     @classmethod
     def for_patches(cls, patches: PatchDataset, **options: Any) -> Self:

@@ -1,5 +1,6 @@
 """One generator for each class: the paper's way with GANs."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -42,6 +43,7 @@ class PerClass(Generator):
     """
 
     kind = "per-class"
+    mixes_classes = False
 
     def __init__(self, members: Sequence[Generator], *, training_set: Mapping[str, Any] | None = None) -> None:
         if not members:
@@ -91,6 +93,11 @@ class PerClass(Generator):
         for member in self.members:
             member.to(device)
         return self
+
+    @property
+    def sample_batch(self) -> int:
+        """A multiple of every member's."""
+        return math.lcm(*(member.sample_batch for member in self.members))
 
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`."""

@@ -142,7 +142,7 @@ class Run:
                 self.trackers.finish()
             if stopping.at_end() or stopped:
                 log.warning("%s: stopped at step %s of %s", self.out, f"{self.step:,}", f"{self.bar.total:,}")
-                raise KeyboardInterrupt
+                raise stopping.as_exception()
 
     def _take_steps(self, stopping: Stopping) -> bool:
         """Until the end or a stop; returns whether it was a stop."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
+from genmix_transforms.errors import Terminated
 from genmix_transforms.generators.processes import Processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -31,6 +32,7 @@ class Stopping:
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._heard_at: float | None = None
+        self._heard: int | None = None
         self._answer: Callable[[], bool] | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -59,9 +61,13 @@ class Stopping:
         self._answer = None
         return self._processes.any(before or self._heard_at is not None)
 
+    def as_exception(self) -> KeyboardInterrupt:
+        """What to raise once all is saved: its type says whether it was SIGTERM."""
+        return Terminated() if self._heard == signal.SIGTERM else KeyboardInterrupt()
+
     def _hear(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self._heard_at is None:
-            self._heard_at = now
+            self._heard_at, self._heard = now, number
         elif number == signal.SIGINT and now - self._heard_at > ONE_PRESS:
             raise KeyboardInterrupt

@@ -198,4 +198,5 @@ def load_classifier(folder: Path) -> NoisyClassifier | None:
         classifier.load_state_dict(weights, assign=True)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{folder}: not a classifier that can be read ({error})") from error
-    return classifier.eval()
+    classifier.eval()
+    return classifier

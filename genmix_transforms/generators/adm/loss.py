@@ -51,12 +51,12 @@ class HybridLoss:
         self._half_bin = 1 / (levels - 1)
         left, betas = schedule.alphas_cumprod, schedule.betas
         # Computed in float64 on the CPU; images in float32 see the same numbers from a float32 table.
-        there = {"device": device, "dtype": widest_float(device)}
-        self._image_share = left.sqrt().to(**there)
-        self._noise_share = (1 - left).sqrt().to(**there)
-        self._low = schedule.posterior_log_variance.to(**there)
-        self._high = betas.log().to(**there)
-        self._mean_share = (betas / ((1 - betas) * (1 - left)).sqrt()).to(**there)
+        dtype = widest_float(device)
+        self._image_share = left.sqrt().to(device, dtype)
+        self._noise_share = (1 - left).sqrt().to(device, dtype)
+        self._low = schedule.posterior_log_variance.to(device, dtype)
+        self._high = betas.log().to(device, dtype)
+        self._mean_share = (betas / ((1 - betas) * (1 - left)).sqrt()).to(device, dtype)
 
     def noisy(self, images: Tensor, added: Tensor, timesteps: Tensor) -> Tensor:
         """``x_t``: a draw from ``q(x_t | x_0)``.

@@ -106,6 +106,11 @@ class DCGAN(Generator):
         """Latents ``(N, latent_size)`` and labels ``(N,)`` to images ``(N, C, H, W)`` in [-1, 1]."""
         return self._network
 
+    @property
+    def sample_batch(self) -> int:
+        """Images in one pass through the network."""
+        return CHUNK
+
     @torch.no_grad()
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`."""

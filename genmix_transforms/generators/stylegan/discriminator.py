@@ -11,7 +11,8 @@ from genmix_transforms.generators.stylegan.layers import (
     blur,
     halve,
 )
-from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_at, doublings, fade_at, level_at
+from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_up_to, doublings, fade_at, level_at
+from genmix_transforms.generators.stylegan.settings import StyleGANNetworkSettings
 
 
 class DownBlock(nn.Module):
@@ -51,27 +52,25 @@ class StyleGANDiscriminator(nn.Module):
     There is one score for each class, of which the image's own counts.
 
     Args:
+        settings: of the generator's network; it is as wide.
         resolution: side of the images in pixels when fully grown, a power of two from 8.
         channels: of the images.
         classes: number of classes.
-        fmap_base: channels of a block are ``fmap_base / side * 2`` ...
-        fmap_max: ... but never more than this.
         minibatch_group: images over which the minibatch standard deviation is taken.
     """
 
     def __init__(
         self,
+        settings: StyleGANNetworkSettings,
         *,
         resolution: int = 64,
         channels: int = 1,
         classes: int = 1,
-        fmap_base: int = 8192,
-        fmap_max: int = 512,
         minibatch_group: int = 4,
     ) -> None:
         super().__init__()
         self.full_growth: int = doublings(resolution)
-        widths = [channels_at(level, fmap_base=fmap_base, fmap_max=fmap_max) for level in range(self.full_growth + 1)]
+        widths = channels_up_to(self.full_growth, fmap_base=settings.fmap_base, fmap_max=settings.fmap_max)
         self.from_rgb = nn.ModuleList(EqualisedConv(channels, width, 1) for width in widths)
         self.blocks = nn.ModuleList(
             DownBlock(widths[level], widths[level - 1]) for level in range(1, self.full_growth + 1)

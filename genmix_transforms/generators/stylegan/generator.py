@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -81,6 +81,7 @@ class StyleGAN(Generator):
     network_settings = StyleGANNetworkSettings
     training_settings = StyleGANSettings
     trains_per_class = True
+    _network: StyleGANNetwork
 
     def __init__(
         self, *, classes: Sequence[str], resolution: int = 64, channels: int = 1, bits: int = 8, **network: Any
@@ -93,10 +94,7 @@ class StyleGAN(Generator):
         self.pixel_dtype = check_bits(bits, name="StyleGAN")
         self.provenance: dict[str, Any] = {}
         self.discriminator: StyleGANDiscriminator | None = None
-        sizes = {name: value for name, value in self.settings.to_json().items() if name not in DRAWING}
-        self._network = StyleGANNetwork(
-            resolution=self.network_resolution, channels=channels, classes=len(self.classes), **sizes
-        ).eval()
+        self._network = StyleGANNetwork(self.settings, **self._sizes).eval()
         initialise(self._network, seed=0)
 
     @property
@@ -163,6 +161,14 @@ class StyleGAN(Generator):
         return next(side for side in RESOLUTIONS if side >= self.image_shape[1])
 
     @property
+    def _sizes(self) -> dict[str, int]:
+        return {
+            "resolution": self.network_resolution,
+            "channels": self.image_shape[0],
+            "classes": len(self.classes),
+        }
+
+    @property
     def padding(self) -> tuple[int, int]:
         """Pixels that the networks' images have beyond ours: left (and on top), right (and below)."""
         missing = self.network_resolution - self.image_shape[1]
@@ -196,14 +202,7 @@ class StyleGAN(Generator):
 
     def new_discriminator(self, **options: Any) -> StyleGANDiscriminator:
         """A discriminator of this StyleGAN's sizes, all zeros; ``options`` may have ``minibatch_group``."""
-        return StyleGANDiscriminator(
-            resolution=self.network_resolution,
-            channels=self.image_shape[0],
-            classes=len(self.classes),
-            fmap_base=self.settings.fmap_base,
-            fmap_max=self.settings.fmap_max,
-            **options,
-        )
+        return StyleGANDiscriminator(self.settings, **self._sizes, **options)
 
     def truncated(self, *, psi: float, cutoff: int | None = None) -> Self:
         """The same StyleGAN drawing with another truncation, see :class:`StyleGANNetworkSettings`."""
@@ -212,6 +211,11 @@ class StyleGAN(Generator):
         changed = {**self.settings.to_json(), "psi": psi, "cutoff": cutoff}
         other.settings = StyleGANNetworkSettings.of(changed, name="StyleGAN")
         return other
+
+    @property
+    def sample_batch(self) -> int:
+        """Images in one pass through the network."""
+        return chunk_size(self._network)
 
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`. Latent and noise of an image both follow from its seed."""
@@ -302,15 +306,18 @@ class StyleGAN(Generator):
         self.discriminator = None  # it belonged to the weights that the training started from
 
 
+Adapted = TypeVar("Adapted", bound=StyleGAN)
+
+
 def adapt_stylegan(
-    generator: StyleGAN,
+    generator: Adapted,
     *,
     resolution: int | None = None,
     channels: int | None = None,
     classes: Sequence[str] | None = None,
     bits: int | None = None,
     seed: int = 0,
-) -> StyleGAN:
+) -> Adapted:
     """A StyleGAN for other images, that starts from the weights of this one.
 
     Args:

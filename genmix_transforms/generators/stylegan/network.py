@@ -1,13 +1,11 @@
 """The generator network: latents to styles w (mapping), truncation, and w to images (synthesis), at any growth."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from genmix_transforms.generators.stylegan.layers import (
-    EPSILON,
     EqualisedConv,
     EqualisedLinear,
     activate,
@@ -16,7 +14,8 @@ from genmix_transforms.generators.stylegan.layers import (
     paint_over,
     pixel_norm,
 )
-from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_at, doublings, fade_at, level_at
+from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_up_to, doublings, fade_at, level_at
+from genmix_transforms.generators.stylegan.settings import StyleGANNetworkSettings
 
 LR_MULTIPLIER = 0.01
 """The mapping network learns at a hundredth of the others' rate (section C of the paper's appendix)."""
@@ -25,27 +24,24 @@ LR_MULTIPLIER = 0.01
 class MappingNetwork(nn.Module):
     """Latents ``(N, latent_size)`` and labels int64 ``(N,)`` to w ``(N, latent_size)``.
 
-    Pixel norm, then ``layers`` dense layers with leaky ReLU. With more than one class a learned vector of the class
-    joins the latent before the norm.
+    Pixel norm, then dense layers with leaky ReLU. With more than one class a learned vector of the class joins the
+    latent before the norm.
 
     Args:
-        latent_size: numbers in z and in w.
-        layers: how many dense layers.
+        settings: how wide and deep it is, and how the class reaches it.
         classes: number of classes; with one there is no class vector.
-        conditioning: how the class reaches it: "multiply" the latent, or "concatenate" it, as in NVIDIA's network.
     """
 
-    def __init__(
-        self, *, latent_size: int = 512, layers: int = 8, classes: int = 1, conditioning: str = "multiply"
-    ) -> None:
+    def __init__(self, settings: StyleGANNetworkSettings, *, classes: int = 1) -> None:
         super().__init__()
-        self.latent_size: int = latent_size
-        self.conditioning = conditioning
-        self.embedding = nn.Embedding(classes, latent_size) if classes > 1 else None
-        joined = 2 * latent_size if classes > 1 and conditioning == "concatenate" else latent_size
+        size = settings.latent_size
+        self.latent_size: int = size
+        self.conditioning: str = settings.conditioning
+        self.embedding = nn.Embedding(classes, size) if classes > 1 else None
+        joined = 2 * size if classes > 1 and self.conditioning == "concatenate" else size
         self.layers = nn.ModuleList(
-            EqualisedLinear(joined if number == 0 else latent_size, latent_size, lr_multiplier=LR_MULTIPLIER)
-            for number in range(layers)
+            EqualisedLinear(joined if number == 0 else size, size, lr_multiplier=LR_MULTIPLIER)
+            for number in range(settings.mapping_layers)
         )
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
@@ -66,33 +62,24 @@ class StyledLayer(nn.Module):
     Args:
         inputs: channels in; None for the first layer, which has no convolution.
         outputs: channels out.
-        latent_size: numbers in w.
+        settings: of the network. With ``blurred_bias``, as in a port whose weights we read, doubling layers have one
+            more bias, before the blur: which sees zeros beyond the border, and wears that bias down there.
         up: whether the image is doubled first; then it is blurred after the convolution.
-        blurred_bias: with ``up``, one more bias, before the blur; see :class:`SynthesisNetwork`.
-        norm_epsilon: of the instance norm.
     """
 
     def __init__(
-        self,
-        inputs: int | None,
-        outputs: int,
-        *,
-        latent_size: int,
-        up: bool = False,
-        blurred_bias: bool = False,
-        norm_epsilon: float = EPSILON,
+        self, inputs: int | None, outputs: int, settings: StyleGANNetworkSettings, *, up: bool = False
     ) -> None:
         super().__init__()
         self.up = up
-        self.norm_epsilon: float = norm_epsilon
-        self.conv = (
-            None
-            if inputs is None
-            else EqualisedConv(inputs, outputs, 3, resample="up" if up else None, bias=up and blurred_bias)
-        )
+        self.norm_epsilon: float = settings.norm_epsilon
+        self.conv = None
+        if inputs is not None:
+            resample = "up" if up else None
+            self.conv = EqualisedConv(inputs, outputs, 3, resample=resample, bias=up and settings.blurred_bias)
         self.noise_strength = nn.Parameter(torch.zeros(outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.style = EqualisedLinear(latent_size, 2 * outputs, gain=1.0)
+        self.style = EqualisedLinear(settings.latent_size, 2 * outputs, gain=1.0)
 
     def forward(self, values: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """Values ``(N, inputs, H, W)``, w ``(N, latent_size)`` and noise ``(N, 1, H', W')`` to the next values."""
@@ -111,37 +98,21 @@ class SynthesisNetwork(nn.Module):
     ``layers[2 * level + 1]`` does not. Each resolution has its own ``to_rgb``.
 
     Args:
+        settings: how wide it is, and its norms.
         resolution: side of the images in pixels, a power of two from 8.
         channels: of the images.
-        latent_size: numbers in w.
-        fmap_base: channels of a block are ``fmap_base / side * 2`` ...
-        fmap_max: ... but never more than this.
-        blurred_bias: doubling layers have a bias before the blur too, as in a port whose weights we read: the blur,
-            which sees zeros beyond the border, wears that bias down there.
-        norm_epsilon: of the instance norms; ports have 1e-5.
     """
 
-    def __init__(
-        self,
-        *,
-        resolution: int = 64,
-        channels: int = 1,
-        latent_size: int = 512,
-        fmap_base: int = 8192,
-        fmap_max: int = 512,
-        blurred_bias: bool = False,
-        norm_epsilon: float = EPSILON,
-    ) -> None:
+    def __init__(self, settings: StyleGANNetworkSettings, *, resolution: int = 64, channels: int = 1) -> None:
         super().__init__()
-        own: dict[str, Any] = {"latent_size": latent_size, "norm_epsilon": norm_epsilon}
         self.full_growth: int = doublings(resolution)
-        widths = [channels_at(level, fmap_base=fmap_base, fmap_max=fmap_max) for level in range(self.full_growth + 1)]
+        widths = channels_up_to(self.full_growth, fmap_base=settings.fmap_base, fmap_max=settings.fmap_max)
         self.constant = nn.Parameter(torch.ones(1, widths[0], SMALLEST, SMALLEST))
         self.layers = nn.ModuleList()
         for level, width in enumerate(widths):
             before = widths[level - 1] if level else None
-            self.layers.append(StyledLayer(before, width, up=level > 0, blurred_bias=blurred_bias, **own))
-            self.layers.append(StyledLayer(width, width, **own))
+            self.layers.append(StyledLayer(before, width, settings, up=level > 0))
+            self.layers.append(StyledLayer(width, width, settings))
         self.to_rgb = nn.ModuleList(EqualisedConv(width, channels, 1, gain=1.0) for width in widths)
 
     def forward(
@@ -157,7 +128,7 @@ class SynthesisNetwork(nn.Module):
         Args:
             w: ``(N, layers, latent_size)``, layers as many as are active at this growth, or more.
             noise: a map ``(N, 1, side, side)`` for each active layer.
-            growth: see :mod:`genmix_transforms.generators.stylegan.growth`; None: fully grown.
+            growth: see :mod:`genmix_transforms.generators.stylegan.schedule`; None: fully grown.
             fade: how much the newest block counts; None: as ``growth`` says.
 
         Returns:
@@ -193,50 +164,23 @@ class StyleGANNetwork(nn.Module):
         growth: scalar, how far the weights have grown; at other sizes than the full one, images are doubled up to it.
 
     Args:
+        settings: widths, depths, norms and conditioning.
         resolution: side of the images in pixels, a power of two from 8 to 1024.
         channels: of the images.
         classes: number of classes.
-        latent_size: numbers in z and in w; 512 in the paper.
-        mapping_layers: dense layers of the mapping network; 8 in the paper.
-        fmap_base: channels at a resolution are ``2 * fmap_base / side``; 8192 in the paper.
-        fmap_max: the most channels; 512 in the paper.
-        conditioning: how the class reaches the mapping network, "multiply" or "concatenate".
-        blurred_bias: see :class:`SynthesisNetwork`.
-        norm_epsilon: of the instance norms.
     """
 
     mean_w: Tensor
     growth: Tensor
 
     def __init__(
-        self,
-        *,
-        resolution: int = 64,
-        channels: int = 1,
-        classes: int = 1,
-        latent_size: int = 512,
-        mapping_layers: int = 8,
-        fmap_base: int = 8192,
-        fmap_max: int = 512,
-        conditioning: str = "multiply",
-        blurred_bias: bool = False,
-        norm_epsilon: float = EPSILON,
+        self, settings: StyleGANNetworkSettings, *, resolution: int = 64, channels: int = 1, classes: int = 1
     ) -> None:
         super().__init__()
         self.full_growth: int = doublings(resolution)
-        self.mapping = MappingNetwork(
-            latent_size=latent_size, layers=mapping_layers, classes=classes, conditioning=conditioning
-        )
-        self.synthesis = SynthesisNetwork(
-            resolution=resolution,
-            channels=channels,
-            latent_size=latent_size,
-            fmap_base=fmap_base,
-            fmap_max=fmap_max,
-            blurred_bias=blurred_bias,
-            norm_epsilon=norm_epsilon,
-        )
-        self.register_buffer("mean_w", torch.zeros(classes, latent_size))
+        self.mapping = MappingNetwork(settings, classes=classes)
+        self.synthesis = SynthesisNetwork(settings, resolution=resolution, channels=channels)
+        self.register_buffer("mean_w", torch.zeros(classes, settings.latent_size))
         self.register_buffer("growth", torch.tensor(float(self.full_growth)))
 
     @property

@@ -43,17 +43,9 @@ def chunk_size(network: StyleGANNetwork) -> int:
 
 @torch.no_grad()
 def draw_styles(network: StyleGANNetwork, labels: Tensor, seeds: Tensor, *, psi: float, cutoff: int | None) -> Tensor:
-    """The truncated w of images.
+    """The w of images, float32 ``(n, layers, latent_size)`` on the CPU, truncated as ``network.truncate`` does it.
 
-    Args:
-        network: to draw from.
-        labels: int64 ``(n,)``.
-        seeds: int64 ``(n,)``.
-        psi: truncation; 1 for none.
-        cutoff: how many layers are truncated, from the coarsest; None: all.
-
-    Returns:
-        float32 ``(n, layers, latent_size)``, on the CPU.
+    Labels and seeds are int64 ``(n,)``.
     """
     network.eval()
     device, chunk = network.mean_w.device, chunk_size(network)
@@ -71,18 +63,9 @@ def draw_styles(network: StyleGANNetwork, labels: Tensor, seeds: Tensor, *, psi:
 def paint_images(
     network: StyleGANNetwork, styles: Tensor, seeds: Tensor, *, channels: int, size: int, dtype: torch.dtype
 ) -> Tensor:
-    """Images in these styles.
+    """Images ``(n, channels, size, size)`` of an integer ``dtype`` on the CPU, in the styles of :func:`draw_styles`.
 
-    Args:
-        network: to draw from.
-        styles: float32 ``(n, layers, latent_size)``.
-        seeds: int64 ``(n,)``, of the noise.
-        channels: of the images.
-        size: side of the images; the middle of the network's, which may be larger.
-        dtype: uint8 or uint16.
-
-    Returns:
-        ``(n, channels, size, size)`` of ``dtype``, on the CPU.
+    The noise follows from the seeds, int64 ``(n,)``. Images smaller than the network's are the middle of its own.
     """
     network.eval()
     device, chunk = network.mean_w.device, chunk_size(network)

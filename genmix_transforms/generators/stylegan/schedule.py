@@ -42,14 +42,14 @@ def fade_at(growth: float) -> float:
     return 1.0 - (level_at(growth) - growth)
 
 
-def channels_at(level: int, *, fmap_base: int, fmap_max: int) -> int:
-    """Channels of a block's activations: halved with every doubling, up to a maximum.
+def channels_up_to(level: int, *, fmap_base: int, fmap_max: int) -> list[int]:
+    """Channels of the blocks from 4 pixels up to a level: halved with every doubling, below a maximum.
 
     Example:
-        >>> [channels_at(level, fmap_base=8192, fmap_max=512) for level in range(9)]
+        >>> channels_up_to(8, fmap_base=8192, fmap_max=512)
         [512, 512, 512, 512, 256, 128, 64, 32, 16]
     """
-    return max(1, min(fmap_base >> (level + 1), fmap_max))
+    return [max(1, min(fmap_base >> (here + 1), fmap_max)) for here in range(level + 1)]
 
 
 class GrowingSchedule:

@@ -157,9 +157,10 @@ class StyleGANTraining:
         """Compile both networks, for one phase of the growth.
 
         A phase takes one graph of the synthesis and three of the discriminator: for both kinds of images, for the
-        synthetic ones alone, and for the generator's step, in which its weights take no gradient. PyTorch makes no more
-        than eight of one function and then runs it as it is; so the graphs of the phase before are forgotten.
-        ``fullgraph`` makes an error of what could not be compiled.
+        synthetic ones alone, and for the generator's step, in which its weights take no gradient. (A fade whose first
+        step still shows the smaller images takes those of that step too.) PyTorch makes no more than eight of one
+        function and then runs it as it is; so the graphs of the phase before are forgotten. ``fullgraph`` makes an
+        error of what could not be compiled.
         """
         torch.compiler.reset()
         self._synthesis, self._judge = (

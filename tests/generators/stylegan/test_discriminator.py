@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator, append_minibatch_deviation
 from genmix_transforms.generators.stylegan.layers import EqualisedConv, initialise
+from genmix_transforms.generators.stylegan.settings import StyleGANNetworkSettings
 
 
 def make(**options: int) -> StyleGANDiscriminator:
-    network = StyleGANDiscriminator(
-        **{"resolution": 16, "channels": 2, "classes": 3, "fmap_base": 64, "fmap_max": 12, **options}
-    )
+    settings = StyleGANNetworkSettings(fmap_base=64, fmap_max=12)
+    network = StyleGANDiscriminator(settings, **{"resolution": 16, "channels": 2, "classes": 3, **options})
     initialise(network, seed=0)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -26,7 +26,7 @@ def make(**options: int) -> StyleGANDiscriminator:
 @pytest.mark.parametrize(("resolution", "count"), [(64, 22_498_049), (1024, 23_087_249)])
 def test_as_many_parameters_as_published(resolution: int, count: int) -> None:
     with torch.device("meta"):
-        network = StyleGANDiscriminator(resolution=resolution, channels=3)
+        network = StyleGANDiscriminator(StyleGANNetworkSettings(), resolution=resolution, channels=3)
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 

@@ -9,12 +9,13 @@ from torch.nn import functional as F
 
 from genmix_transforms.generators.stylegan.layers import initialise
 from genmix_transforms.generators.stylegan.network import MappingNetwork, StyledLayer, StyleGANNetwork, SynthesisNetwork
+from genmix_transforms.generators.stylegan.settings import StyleGANNetworkSettings
+
+SMALL = StyleGANNetworkSettings(latent_size=8, fmap_base=64, fmap_max=12)
 
 
 def make(**options: object) -> StyleGANNetwork:
-    network = StyleGANNetwork(
-        **{"resolution": 16, "classes": 2, "latent_size": 8, "fmap_base": 64, "fmap_max": 12, **options}  # type: ignore[arg-type]
-    )
+    network = StyleGANNetwork(SMALL, **{"resolution": 16, "classes": 2, **options})  # type: ignore[arg-type]
     initialise(network, seed=0)
     return network.eval()
 
@@ -24,7 +25,7 @@ def make(**options: object) -> StyleGANNetwork:
 )
 def test_as_many_parameters_as_published(resolution: int, count: int) -> None:
     with torch.device("meta"):
-        network = StyleGANNetwork(resolution=resolution, channels=3)
+        network = StyleGANNetwork(StyleGANNetworkSettings(), resolution=resolution, channels=3)
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
@@ -82,7 +83,7 @@ NONE = torch.zeros(5, dtype=torch.int64)
 
 
 def test_eight_layers_after_the_norm() -> None:
-    network = MappingNetwork(latent_size=16)
+    network = MappingNetwork(StyleGANNetworkSettings(latent_size=16))
     initialise(network, seed=0)
     latents = torch.randn(5, 16)
     values = latents / (latents.square().mean(dim=1, keepdim=True) + 1e-8).sqrt()
@@ -95,7 +96,9 @@ def test_eight_layers_after_the_norm() -> None:
 
 
 def test_the_published_network_has_the_class_beside_the_latent_before_the_norm() -> None:
-    network = MappingNetwork(latent_size=16, layers=1, classes=3, conditioning="concatenate")
+    network = MappingNetwork(
+        StyleGANNetworkSettings(latent_size=16, mapping_layers=1, conditioning="concatenate"), classes=3
+    )
     initialise(network, seed=0)
     latents, labels = torch.randn(4, 16), torch.tensor([0, 1, 2, 2])
     assert network.embedding is not None
@@ -108,7 +111,7 @@ def test_the_published_network_has_the_class_beside_the_latent_before_the_norm()
 
 @pytest.mark.parametrize("conditioning", ["multiply", "concatenate"])
 def test_the_class_changes_w(conditioning: str) -> None:
-    network = MappingNetwork(latent_size=16, classes=2, conditioning=conditioning)
+    network = MappingNetwork(StyleGANNetworkSettings(latent_size=16, conditioning=conditioning), classes=2)
     initialise(network, seed=0)
     latents = torch.randn(1, 16)
     one, other = (network(latents, torch.tensor([label])) for label in (0, 1))
@@ -116,14 +119,14 @@ def test_the_class_changes_w(conditioning: str) -> None:
 
 
 def test_multiplied_the_class_says_nothing_without_a_latent() -> None:
-    network = MappingNetwork(latent_size=16, classes=2)
+    network = MappingNetwork(StyleGANNetworkSettings(latent_size=16), classes=2)
     initialise(network, seed=0)
     nothing = network(torch.zeros(2, 16), torch.tensor([0, 1]))
     assert torch.equal(nothing[0], nothing[1])
 
 
 def make_synthesis(resolution: int = 16, channels: int = 2) -> SynthesisNetwork:
-    network = SynthesisNetwork(resolution=resolution, channels=channels, latent_size=8, fmap_base=64, fmap_max=12)
+    network = SynthesisNetwork(SMALL, resolution=resolution, channels=channels)
     initialise(network, seed=0)
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():  # noise strengths and biases begin at 0: nothing could be told of them

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from genmix_transforms.generators.stylegan.schedule import (
     GrowingSchedule,
-    channels_at,
+    channels_up_to,
     doublings,
     fade_at,
     level_at,
@@ -26,10 +26,10 @@ def test_within_a_fade_the_next_block_is_there_already() -> None:
 
 
 def test_widths_are_the_papers_and_scale() -> None:
-    paper = [channels_at(level, fmap_base=8192, fmap_max=512) for level in range(9)]
+    paper = channels_up_to(8, fmap_base=8192, fmap_max=512)
     assert paper == [512, 512, 512, 512, 256, 128, 64, 32, 16]
-    assert [channels_at(level, fmap_base=64, fmap_max=16) for level in range(6)] == [16, 16, 8, 4, 2, 1]
-    assert channels_at(8, fmap_base=64, fmap_max=16) == 1  # never none
+    assert channels_up_to(5, fmap_base=64, fmap_max=16) == [16, 16, 8, 4, 2, 1]
+    assert channels_up_to(8, fmap_base=64, fmap_max=16)[-1] == 1  # never none
 
 
 @pytest.mark.parametrize(("full", "phase"), [(4, 80_000), (5, 560_000 / 9), (6, 560_000 / 11)])

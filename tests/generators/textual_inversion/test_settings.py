@@ -47,7 +47,7 @@ def test_what_defines_a_run() -> None:
         ({"preset": "quick"}, "preset must be one of gal, paper, got 'quick'"),
         ({"tune": "all"}, "tune must be one of embeddings, lora, got 'all'"),
         ({"mixed_precision": "fp16"}, "mixed_precision must be one of no, bf16"),
-        ({"steps": 0}, "steps must be a whole number, from 1 to 1e"),
+        ({"steps": 0}, "steps must be a whole number, from 1 to 1"),
         ({"batch_size": 1.5}, "batch_size must be a whole number"),
         ({"accumulate": 0}, "accumulate must be"),
         ({"lora_rank": 0}, "lora_rank must be"),

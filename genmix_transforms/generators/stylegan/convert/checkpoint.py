@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +14,8 @@ from genmix_transforms.generators.stylegan.convert.ports import read_port
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.generator import StyleGAN, adapt_stylegan
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
-from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_at, doublings, resolution_at
-from genmix_transforms.generators.stylegan.settings import RESOLUTIONS
+from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_up_to, doublings, resolution_at
+from genmix_transforms.generators.stylegan.settings import RESOLUTIONS, StyleGANNetworkSettings
 from genmix_transforms.generators.weights_file import flatten, is_weights_file, read_weights
 
 log = logging.getLogger(__name__)
@@ -92,8 +91,7 @@ def widths_to_fmap(widths: Sequence[int]) -> tuple[int, int]:
     most = max(widths)
     # A block's width is the base halved so often, rounded down, but one at least.
     base = max((width << (level + 1) for level, width in enumerate(widths) if width > 1), default=1)
-    expected = [channels_at(level, fmap_base=base, fmap_max=most) for level in range(len(widths))]
-    if expected != list(widths):
+    if channels_up_to(len(widths) - 1, fmap_base=base, fmap_max=most) != list(widths):
         raise InputError(f"its channels ({', '.join(map(str, widths))} from 4 pixels on) do not halve as StyleGAN's do")
     return base, most
 
@@ -109,23 +107,20 @@ def _built(weights: ForeignWeights, classes: Sequence[str] | None) -> StyleGAN:
         sides = ", ".join(str(SMALLEST << level) for level in range(full + 1)) or "no"
         raise InputError(f"has blocks for {sides} pixels; this release reads networks of {RESOLUTIONS} pixels")
     fmap_base, fmap_max = widths_to_fmap([len(ours[f"synthesis.layers.{2 * level}.bias"]) for level in range(full + 1)])
-    sizes: dict[str, Any] = {
-        "resolution": resolution_at(full),
-        "channels": len(ours[f"synthesis.to_rgb.{full}.bias"]),
-        "fmap_base": fmap_base,
-        "fmap_max": fmap_max,
-    }
-    mapping: dict[str, Any] = {
-        "latent_size": ours["synthesis.layers.0.style.weight"].shape[1],
-        "mapping_layers": sum(name.startswith("mapping.layers.") for name in ours) // 2,
-        "conditioning": "multiply" if embedding is None else "concatenate",
-        "norm_epsilon": weights.norm_epsilon,
-        "blurred_bias": "synthesis.layers.2.conv.bias" in ours,
-    }
+    settings = StyleGANNetworkSettings(
+        fmap_base=fmap_base,
+        fmap_max=fmap_max,
+        latent_size=ours["synthesis.layers.0.style.weight"].shape[1],
+        mapping_layers=sum(name.startswith("mapping.layers.") for name in ours) // 2,
+        conditioning="multiply" if embedding is None else "concatenate",
+        norm_epsilon=weights.norm_epsilon,
+        blurred_bias="synthesis.layers.2.conv.bias" in ours,
+    )
+    sizes = {"resolution": resolution_at(full), "channels": len(ours[f"synthesis.to_rgb.{full}.bias"])}
     # Compared before memory is asked for: what sizes say and what the file holds may be far apart.
     with torch.device("meta"):
-        expected = StyleGANNetwork(classes=count, **sizes, **mapping).state_dict()
-        judged = StyleGANDiscriminator(classes=count, **sizes).state_dict() if weights.discriminator else {}
+        expected = StyleGANNetwork(settings, classes=count, **sizes).state_dict()
+        judged = StyleGANDiscriminator(settings, classes=count, **sizes).state_dict() if weights.discriminator else {}
     mean = ours.pop("mean_w", None)
     if mean is not None:  # one for all classes, elsewhere
         ours["mean_w"] = mean.expand(count, -1).clone()
@@ -139,7 +134,7 @@ def _built(weights: ForeignWeights, classes: Sequence[str] | None) -> StyleGAN:
 
     if classes is None or len(classes) != count:
         classes = ["image"] if count == 1 else [f"class-{number}" for number in range(count)]
-    generator = StyleGAN(classes=classes, **sizes, **mapping)
+    generator = StyleGAN(classes=classes, **sizes, **settings.to_json())
     generator.network.load_state_dict({**generator.network.state_dict(), **ours})
     if "mean_w" not in ours:
         _set_mean_w(generator)

@@ -19,7 +19,7 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.generators import StyleGAN, fill_bank, load_generator
 from genmix_transforms.generators.stylegan import convert_stylegan
 from genmix_transforms.generators.stylegan.convert.checkpoint import widths_to_fmap
-from genmix_transforms.generators.stylegan.schedule import channels_at
+from genmix_transforms.generators.stylegan.schedule import channels_up_to
 
 BLUR = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])[None, None] / 16
 
@@ -292,7 +292,7 @@ def test_sizes_that_the_file_cannot_hold_are_refused_before_memory_is_asked_for(
             if name.startswith(f"{side}x{side}/") and name.endswith(("Const/bias", "Conv0_up/bias")):
                 arrays["synthesis"][name] = np.zeros(1_000_000, np.float32)
     (tmp_path / "a.pkl").write_bytes(nvidia.dump(nvidia.as_networks(arrays)[2]))
-    with pytest.raises(InputError, match="expected the shape|do not halve"):
+    with pytest.raises(InputError, match="expected the shape|do not halve|fmap_base must be"):
         convert_stylegan(tmp_path / "a.pkl")
 
 
@@ -308,9 +308,9 @@ def test_a_checkpoint_of_other_images_does_not_train_on_these(
 
 @given(base=st.integers(1, 20_000), most=st.integers(1, 600), levels=st.integers(3, 9))
 def test_every_network_is_recognised_by_its_widths(base: int, most: int, levels: int) -> None:
-    widths = [channels_at(level, fmap_base=base, fmap_max=most) for level in range(levels)]
+    widths = channels_up_to(levels - 1, fmap_base=base, fmap_max=most)
     found_base, found_most = widths_to_fmap(widths)
-    assert [channels_at(level, fmap_base=found_base, fmap_max=found_most) for level in range(levels)] == widths
+    assert channels_up_to(levels - 1, fmap_base=found_base, fmap_max=found_most) == widths
 
 
 def test_the_published_widths() -> None:

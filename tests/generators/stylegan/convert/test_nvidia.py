@@ -16,6 +16,7 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.generators.stylegan import convert_stylegan
 from genmix_transforms.generators.stylegan.convert.nvidia import ForeignWeights, check_tensor, read_nvidia
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
+from genmix_transforms.generators.stylegan.settings import StyleGANNetworkSettings
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -186,7 +187,9 @@ def test_a_damaged_file_raises_nothing_but_an_input_error(
 
 
 def test_growth_and_heads() -> None:
-    state = StyleGANNetwork(resolution=32, latent_size=4, fmap_base=32, mapping_layers=1).state_dict()
+    state = StyleGANNetwork(
+        StyleGANNetworkSettings(latent_size=4, fmap_base=32, mapping_layers=1), resolution=32
+    ).state_dict()
     assert ForeignWeights("a", state).full_growth == 3
     assert ForeignWeights("a", state).levels_without_rgb == []
     del state["synthesis.to_rgb.1.weight"]

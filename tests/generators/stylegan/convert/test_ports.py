@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.stylegan.convert.ports import HUANGZH13, LERNAPPARAT, ROSINALITY, read_port
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
+from genmix_transforms.generators.stylegan.settings import StyleGANNetworkSettings
 
 State = dict[str, Tensor]
 BLUR = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
@@ -141,10 +142,7 @@ def from_nvidia(arrays: dict[str, dict[str, np.ndarray]], *, plain: bool = False
 
 
 def network_of(weights: Any, *, fmap_base: int, fmap_max: int, classes: int = 1) -> StyleGANNetwork:
-    network = StyleGANNetwork(
-        resolution=4 << weights.full_growth,
-        channels=3,
-        classes=classes,
+    settings = StyleGANNetworkSettings(
         latent_size=LATENT,
         mapping_layers=2,
         fmap_base=fmap_base,
@@ -153,6 +151,7 @@ def network_of(weights: Any, *, fmap_base: int, fmap_max: int, classes: int = 1)
         blurred_bias="synthesis.layers.2.conv.bias" in weights.network,
         norm_epsilon=weights.norm_epsilon,
     )
+    network = StyleGANNetwork(settings, resolution=4 << weights.full_growth, channels=3, classes=classes)
     ours = {name: tensor for name, tensor in weights.network.items() if name != "mean_w"}
     network.load_state_dict({**network.state_dict(), **ours})
     return network

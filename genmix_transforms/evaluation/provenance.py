@@ -13,9 +13,9 @@ import torch
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import SPLITS, PatchDataset
-from genmix_transforms.evaluation.arms import Setting
-from genmix_transforms.evaluation.checks import Splits, bank_fingerprint, foreign
-from genmix_transforms.evaluation.pretrained import IMAGENET
+from genmix_transforms.evaluation.arms import ONLY_BANK, Setting
+from genmix_transforms.evaluation.checks import Fold, Splits, bank_fingerprint, foreign, used_banks
+from genmix_transforms.evaluation.classifiers import IMAGENET
 from genmix_transforms.evaluation.protocol import Protocol
 
 _PART = re.compile(r" \((fold \d+, )?train\)$")
@@ -65,6 +65,17 @@ def describe_data(folds: Sequence[Splits], setting: Setting) -> dict[str, Any]:
             {name: part.fingerprint for name, part in zip(SPLITS, splits, strict=True)} for splits in folds
         ],
     }
+
+
+def describe_banks(arms: Sequence[str], folds: Sequence[Fold], settings: Sequence[Setting]) -> dict[str, Any]:
+    """The banks that the arms use: ``bank``, the one without a name or None, and ``banks`` by name."""
+    trains = [fold.splits[0] for fold in folds]
+    facts = {
+        name: describe_bank([setting.banks[name] for setting in settings], trains)
+        for name in folds[0].banks
+        if name in used_banks(arms)
+    }
+    return {"bank": facts.pop(ONLY_BANK, None), "banks": facts}
 
 
 def describe_bank(banks: Sequence[SyntheticBank], trains: Sequence[PatchDataset]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import torch
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.evaluation.checks import prepare
-from genmix_transforms.evaluation.describing import content_hash, describe_bank, describe_data, describe_protocol
 from genmix_transforms.evaluation.protocol import Protocol
+from genmix_transforms.evaluation.provenance import content_hash, describe_bank, describe_data, describe_protocol
 
 
 def test_a_hash_of_a_banks_content():
