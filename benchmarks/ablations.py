@@ -38,11 +38,11 @@ from genmix_transforms.evaluation import Fold, Recipe, evaluate_folds, make_bank
 from genmix_transforms.evaluation.arms import KINDS, Arm, ArmKind, Setting
 from genmix_transforms.evaluation.bank_making import resized_bank
 from genmix_transforms.evaluation.figures import forest_figure, save_figure
-from genmix_transforms.evaluation.protocol import PRECISIONS
 from genmix_transforms.evaluation.sharing import take_turns
 from genmix_transforms.evaluation.statistics import Difference
 from genmix_transforms.evaluation.tables import aligned, difference_rows
 from genmix_transforms.generators import fill_bank, load_generator
+from genmix_transforms.generators.processes import own_device
 
 PART = 8
 """An eighth of the bank, of the generator's training."""
@@ -103,23 +103,24 @@ def part_of(bank: SyntheticBank) -> SyntheticBank:
 
 
 def other_sizes(
-    name: str, number: int, bank: SyntheticBank, train: PatchDataset, *, table: Path, out: Path
+    name: str, number: int, bank: SyntheticBank, train: PatchDataset, *, table: Path, out: Path, device: torch.device
 ) -> dict[str, SyntheticBank]:
     """A smaller bank of the same images, and a larger one of the same generator."""
     folder = out / f"fold-{number}"
     many = {label: MANY * count for label, count in train.class_counts.items()}
     for _ in take_turns([number], lock=lambda _: folder / "larger.lock"):
-        generator = load_generator(table / f"fold-{number}" / "runs" / name)
+        generator = load_generator(table / f"fold-{number}" / "runs" / name, device=device)
         larger = fill_bank(generator, counts=many, out=folder / "banks" / f"{name}-fourfold", progress=False)
     side = train.images.shape[-1]
     return {f"{name}-eighth": part_of(bank), f"{name}-fourfold": resized_bank(larger, side)}
 
 
-def noise(recipe: Recipe, train: PatchDataset, *, out: Path) -> SyntheticBank:
+def noise(recipe: Recipe, train: PatchDataset, *, out: Path, device: torch.device) -> SyntheticBank:
     """The bank of a generator that was never trained."""
     at_size = train if recipe.size is None else train.resized(recipe.size)
     for _ in take_turns([0], lock=lambda _: out.with_suffix(".lock")):
-        bank = fill_bank(recipe.untrained(at_size), counts=train.class_counts, out=out, progress=False)
+        generator = recipe.untrained(at_size).to(device)
+        bank = fill_bank(generator, counts=train.class_counts, out=out, progress=False)
     return resized_bank(bank, train.images.shape[-1])
 
 
@@ -136,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     add_precision_option(options)
     options.add_argument("--only", help=f"of {', '.join([*GROUPS, *BANKS, ONLY, PLAIN])}; left out, all")
     options.add_argument("--steps", type=int, help="of every classifier; left out, the preset's")
-    options.add_argument("--classifier-precision", choices=PRECISIONS, help="left out, the preset's")
+    options.add_argument("--classifier-precision", choices=("float32", "bf16"), help="left out, the preset's")
     options.add_argument("--out", type=Path, help="left out, ablations-BANK in the folder of the table")
     add_work_options(options, figures="the differences")
     return options
@@ -188,6 +189,7 @@ def main() -> None:
     )
     if missing:
         raise InputError(f"{given.bank}: {missing[given.bank]}")
+    where = own_device(given.device)
     shown: dict[str, Any] = {"device": given.device, "progress": not given.no_progress}
     banks = make_banks(trains, recipes, out=given.table, **shown)
     recipe = recipes[given.bank]
@@ -197,10 +199,13 @@ def main() -> None:
             made.update(more)
         for number, made in enumerate(banks):
             folder = out / f"fold-{number}" / "banks" / "untrained"
-            made[f"{given.bank}-untrained"] = noise(recipe, trains[number], out=folder)
+            made[f"{given.bank}-untrained"] = noise(recipe, trains[number], out=folder, device=where)
     if "size" in groups:
         for number, made in enumerate(banks):
-            made.update(other_sizes(given.bank, number, made[given.bank], trains[number], table=given.table, out=out))
+            train = trains[number]
+            made.update(
+                other_sizes(given.bank, number, made[given.bank], train, table=given.table, out=out, device=where)
+            )
     arms = ["baseline", "genmix-real", f"genmix:{given.bank}"]
     if PLAIN in groups:
         arms += ["mixup", "repeat", f"blend:{given.bank}"]

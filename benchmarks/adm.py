@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genmix_transforms.generators import ADM
 from genmix_transforms.generators.adm.configuration import PRESETS, ADMConfiguration
-from genmix_transforms.generators.adm.key_map import rename
+from genmix_transforms.generators.adm.convert.guided_diffusion import rename
 from genmix_transforms.generators.adm.network import build_network
 
 

@@ -25,10 +25,9 @@ from torch import Tensor
 from genmix_transforms.generators import ADM
 from genmix_transforms.generators.adm.configuration import PRESETS
 from genmix_transforms.generators.adm.loss import HybridLoss
-from genmix_transforms.generators.adm.settings import TrainingSettings
+from genmix_transforms.generators.adm.settings import ADMSettings
 from genmix_transforms.generators.adm.timesteps import make_timesteps
-from genmix_transforms.generators.adm.training import ADMTraining
-from genmix_transforms.generators.adm.tuning import prepare_for_tuning
+from genmix_transforms.generators.adm.training import ADMTraining, prepare_for_tuning
 
 CLASSES = ("normal", "benign", "malignant")
 
@@ -36,14 +35,16 @@ Batch = tuple[Tensor, Tensor]
 
 
 def training_of(generator: ADM, device: torch.device, batch_size: int, **options: Any) -> ADMTraining:
-    settings = TrainingSettings.of({"steps": 1, "batch_size": batch_size, **options})
+    settings = ADMSettings.of({"steps": 1, "batch_size": batch_size, **options}, name="benchmark")
     network: Any = copy.deepcopy(generator.network).train().to(device)
     prepare_for_tuning(network, settings.tune)
     if settings.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     loss = HybridLoss(generator.schedule, device=device)
     timesteps = make_timesteps(settings.timesteps, loss.count, device=device)
-    return ADMTraining(generator, network, settings=settings, loss=loss, timesteps=timesteps)
+    return ADMTraining(
+        network, configuration=generator.configuration, settings=settings, loss=loss, timesteps=timesteps
+    )
 
 
 def ours(training: ADMTraining, batch: Batch, *, bf16: bool) -> Callable[[], object]:

@@ -34,10 +34,9 @@ from genmix_transforms.evaluation import (
     preset,
     save_figures,
 )
-from genmix_transforms.evaluation.arms import KINDS, split_arm_name
+from genmix_transforms.evaluation.arms import KINDS, split_arm_name, with_value
 from genmix_transforms.evaluation.checks import Splits, prepare
 from genmix_transforms.evaluation.training import train_network
-from genmix_transforms.evaluation.tuning import with_value
 from genmix_transforms.generators.processes import own_device
 
 FIGURES = "--figures"

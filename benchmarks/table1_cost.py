@@ -35,7 +35,7 @@ from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import ARMS, Protocol, Recipe
 from genmix_transforms.evaluation.checks import Splits, prepare
-from genmix_transforms.evaluation.pretrained import LITE0
+from genmix_transforms.evaluation.classifiers import LITE0
 from genmix_transforms.evaluation.training import train_network
 from genmix_transforms.generators.processes import own_device
 

@@ -5,9 +5,13 @@ Lee, Lee, Hong, "GenMix: Combining Generative and Mixture Data Augmentation for 
 """
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-from genmix_transforms.bank import SyntheticBank
-from genmix_transforms.transforms import GenMix
+from genmix_transforms.lazy import load_lazily
+
+if TYPE_CHECKING:
+    from genmix_transforms.bank import SyntheticBank
+    from genmix_transforms.transforms import GenMix
 
 try:
     __version__ = version("genmix-transforms")
@@ -15,3 +19,9 @@ except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
 __all__ = ["GenMix", "SyntheticBank", "__version__"]
+
+__getattr__, __dir__ = load_lazily(
+    __name__,
+    {"GenMix": "genmix_transforms.transforms", "SyntheticBank": "genmix_transforms.bank"},
+    modules=("bank", "data", "evaluation", "generators", "transforms"),
+)

@@ -40,3 +40,7 @@ class UnfinishedBankError(RuntimeError):
 
 class MissingExtraError(ImportError):
     """An optional library is needed: the message names the extra to install."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was told to end (SIGTERM): it stops as for Ctrl-C."""

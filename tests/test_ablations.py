@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from genmix_transforms import SyntheticBank
-from genmix_transforms.data import PatchDataset
+from genmix_transforms.data import LesionPhantom, PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation import Protocol
+from genmix_transforms.evaluation import Protocol, Recipe
 from genmix_transforms.evaluation.arms import Setting, build_arm
 from genmix_transforms.evaluation.normalisation import Normalisation
 
@@ -187,3 +187,24 @@ def test_quality_of_a_bank_of_real_images_and_of_one_of_noise(scripts):
     assert copies[3] == "100.0"
     assert float(other[3]) < 25  # noise is as far from noise as the real patches, which are noise too, from each other
     assert float(other[2].split(" ± ")[0]) > 10 * abs(float(real[2].split(" ± ")[0]))
+
+
+def test_generators_draw_on_the_device_that_was_asked_for(scripts, monkeypatch, tmp_path):
+    ablations, asked = scripts["ablations"], []
+    train = LesionPhantom(size=16, train=(4, 4, 4), val=(1, 1, 1), test=(1, 1, 1)).dataset().split()[0]
+    bank = SyntheticBank(train.images, train.labels, classes=train.classes)
+    meta = torch.device("meta")
+
+    def load_generator(folder, *, device="cpu"):
+        asked.append(torch.device(device))
+
+    def fill_bank(generator, **options):
+        if generator is not None:
+            asked.append(generator.device)
+        return bank
+
+    monkeypatch.setattr(ablations, "load_generator", load_generator)
+    monkeypatch.setattr(ablations, "fill_bank", fill_bank)
+    ablations.other_sizes("dcgan", 0, bank, train, table=tmp_path, out=tmp_path, device=meta)
+    ablations.noise(Recipe(kind="dcgan", network={"base_width": 4}), train, out=tmp_path / "noise", device=meta)
+    assert asked == [meta, meta]

@@ -83,9 +83,22 @@ def navigation(entries: list[Any]) -> Iterator[str]:
 
 def commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command and group of the command line: its words, and itself."""
+    command = getattr(command, "loaded", command)
     yield path, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from commands(below, *path, name)
+    for name in command.list_commands(None) if is_group(command) else ():
+        yield from commands(command.get_command(None, name), *path, name)
+
+
+def is_group(command: Any) -> bool:
+    return hasattr(command, "list_commands")
+
+
+def extension(name: str) -> Any:
+    """A file of docs/extensions."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"extensions/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 CLI = typer.main.get_command(app)
@@ -229,11 +242,15 @@ def test_command_lines_parse(page):
         words, path, command = shlex.split(line), [], CLI
         while words and words[0] in ("-v", "-q", "--verbose", "--quiet"):
             words.pop(0)
-        while hasattr(command, "commands"):
+        while is_group(command):
             path.append(words.pop(0) if words else "(nothing)")
-            assert path[-1] in command.commands, f"genmix {line}"
-            command = command.commands[path[-1]]
-        command.make_context(" ".join(path), words)  # raises what a user would be told
+            command = command.get_command(None, path[-1])
+            assert command is not None, f"genmix {line}"
+            command = getattr(command, "loaded", command)
+        if "--config" in words:  # a file that is not here
+            command.make_parser(typer.Context(command)).parse_args(args=words)
+        else:
+            command.make_context(" ".join(path), words)  # raises what a user would be told
 
 
 def test_a_wrong_command_line_does_not_parse(tmp_path):
@@ -248,42 +265,40 @@ def sections(page: Path) -> dict[str, str]:
     return {heading.strip("`"): text for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-@pytest.mark.parametrize("path", [path for path in COMMANDS if not hasattr(COMMANDS[path], "commands")], ids=" ".join)
-def test_the_reference_lists_every_option(path):
-    text = sections(DOCS / "reference/cli.md")[" ".join(("genmix", *path))]
-    rows = re.findall(r"^\| (`.+?`(?:, `.+?`)*) \|", text, flags=re.MULTILINE)
-    listed = {name.partition(" ")[0] for row in rows for name in re.findall(r"`(.+?)`", row)}
-    wanted = {
-        option
-        for parameter in COMMANDS[path].params
-        if parameter.name != "help"
-        for option in (
-            [*parameter.opts, *parameter.secondary_opts]
-            if parameter.param_type_name == "option"
-            else [parameter.name.upper()]
-        )
-    }
-    assert listed == wanted
-
-
-@pytest.mark.parametrize("path", [path for path in COMMANDS if not hasattr(COMMANDS[path], "commands")], ids=" ".join)
-def test_the_reference_gives_every_default(path):
-    text = sections(DOCS / "reference/cli.md")[" ".join(("genmix", *path))]
+@pytest.mark.parametrize("path", [path for path in COMMANDS if not is_group(COMMANDS[path])], ids=" ".join)
+def test_the_reference_has_the_options_of_every_command(path):
+    name = " ".join(("genmix", *path))
+    text = sections(DOCS / "reference/cli.md")[name]
+    assert f"<!-- options: {name} -->" in text
+    table = extension("options").on_page_markdown(text)
+    assert "<!--" not in table
     for parameter in COMMANDS[path].params:
-        if parameter.name == "help" or parameter.param_type_name != "option" or isinstance(parameter.default, bool):
+        if parameter.name in ("help", "config", "assignments"):
             continue
-        row = re.search(rf"^\| `{parameter.opts[0]}\b.*$", text, flags=re.MULTILINE)
-        default = getattr(parameter.default, "value", parameter.default)
-        wanted = "required" if parameter.required else "" if default is None else f"`{default}`"
-        assert row, parameter.opts[0]
-        assert row[0].split("|")[-2].strip() == wanted
+        if parameter.param_type_name != "option":
+            written = f"`{parameter.name.upper()}`"
+        elif parameter.hidden:
+            written = f"`--set {parameter.name}=VALUE`"
+        else:
+            written = ", ".join(f"`{word}`" for word in [*parameter.opts, *parameter.secondary_opts])
+        (row,) = re.findall(rf"^\| {re.escape(written)} \| (.+) \| (.*) \|$", table, flags=re.MULTILINE)
+        assert row[0].strip(), f"{name} {written}: no help"
+        assert (row[1] == "required") == parameter.required
+
+
+def test_a_table_of_settings_stands_where_the_page_asks_for_it():
+    page = "<!-- settings: genmix_transforms.generators.dcgan.settings.DCGANSettings -->"
+    assert extension("options").on_page_markdown(page) == DCGANSettings.table()
+    with pytest.raises(ValueError, match="there is no command genmix train nothing"):
+        extension("options").on_page_markdown("<!-- options: genmix train nothing -->")
 
 
 def test_the_reference_lists_the_options_before_every_command():
     text = sections(DOCS / "reference/cli.md")["genmix"]
-    for parameter in CLI.params:
+    own = {parameter.name: parameter for parameter in COMMANDS["train", "dcgan"].params}
+    for parameter in [*CLI.params, own["config"], own["assignments"], own["dry_run"]]:
         for option in parameter.opts:
-            assert f"`{option}`" in text
+            assert f"`{option}" in text
 
 
 def test_the_table_of_presets():
@@ -317,10 +332,7 @@ def test_the_table_of_stylegans_growth():
 def docstrings() -> Any:
     """The extension that brings docstrings into the form the reference needs."""
     pytest.importorskip("griffe", reason="the reference is made by mkdocstrings, of the docs extra")
-    spec = importlib.util.spec_from_file_location("docstrings", DOCS / "extensions/docstrings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return extension("docstrings")
 
 
 @pytest.mark.parametrize(

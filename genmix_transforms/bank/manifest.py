@@ -35,6 +35,7 @@ MAX_SHARDS = 10**6
 
 
 _SHARD_NAME = re.compile(r"bank-(\d{5,6})\.safetensors", re.ASCII)
+_KEPT_NAME = re.compile(r"bank\.\d+of\d+\.kept", re.ASCII)
 _HASHES = {"xxh3": re.compile(r"[0-9a-f]{16}"), "sha256": re.compile(r"[0-9a-f]{64}")}
 
 
@@ -182,9 +183,25 @@ def shard_number(name: str) -> int:
     return int(match.group(1))
 
 
+def kept_name(rank: int, count: int) -> str:
+    """``bank.0of4.kept``: what one process of a fill has made and not put into a shard yet."""
+    return f"bank.{rank}of{count}.kept"
+
+
+def is_kept_name(name: str) -> bool:
+    """Whether a file of this name holds rows that are in no shard yet."""
+    return _KEPT_NAME.fullmatch(name) is not None
+
+
+def holds_rows(name: str) -> bool:
+    """Whether a file of this name is a shard, or holds rows that are in no shard yet."""
+    return is_shard_name(name) or is_kept_name(name)
+
+
 def is_bank_file(name: str) -> bool:
     """Whether a file of this name belongs to a bank: its manifest, a shard, its lock, or a killed writer's leftover."""
-    return name == INDEX or is_shard_name(name) or (name.startswith(".bank") and name.endswith((".tmp", ".lock")))
+    is_hidden = name.startswith(".bank") and name.endswith((".tmp", ".lock"))
+    return name == INDEX or holds_rows(name) or is_hidden
 
 
 def refuse_unfinished(folder: Path, manifest: Manifest, *, error: type[InputError] = InputError) -> None:
@@ -252,7 +269,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _missing(folder: Path) -> MissingPathError:
     if not folder.is_dir():
         return MissingPathError(f"{folder}: no such bank")
-    begun = any(is_shard_name(file.name) for file in folder.iterdir())
+    begun = any(holds_rows(file.name) for file in folder.iterdir())
     reason = (
         "a bank whose first shard is not finished; run the same command again"
         if begun

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import torch
 
 from genmix_transforms.bank.manifest import FORMAT_VERSION, Manifest, read_manifest, refuse_unfinished
 from genmix_transforms.bank.merge_rules import Union
-from genmix_transforms.bank.planned_writing import Advance, ShardPlan, write_planned
+from genmix_transforms.bank.planned_writing import ShardPlan, Task, write_planned
 from genmix_transforms.bank.reading import MappedRows
 from genmix_transforms.bank.rows import Rows
 from genmix_transforms.bank.shard import Shard
@@ -77,11 +77,11 @@ def merge_banks(
     if not shards:
         raise InputError("merge_banks: the banks hold no images: fill them first")
 
-    def make(number: int, advance: Advance) -> Rows:
-        bank, shard = shards[number]
-        rows = union.renumbered(bank, _whole_shard(shard, len(manifests[bank].sources)))
-        advance(shard.entry.count)
-        return rows
+    def make(task: Task) -> Generator[Rows, None, None]:
+        for number in task.shards:
+            bank, shard = shards[number]
+            yield union.renumbered(bank, _whole_shard(shard, len(manifests[bank].sources)))
+            task.advance(shard.entry.count)
 
     plan = ShardPlan(
         identity=_identity(union, manifests),

@@ -5,18 +5,22 @@ that is there has been done. The manifest lists the shards that are whole, and t
 """
 
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from genmix_transforms.bank.kept_rows import KeptRows
 from genmix_transforms.bank.manifest import (
     INDEX,
     MAX_SHARDS,
     Fill,
     Manifest,
     ShardEntry,
-    is_shard_name,
+    holds_rows,
+    is_kept_name,
     now,
     read_manifest,
     refuse_unfinished,
@@ -24,18 +28,34 @@ from genmix_transforms.bank.manifest import (
     shard_number,
     write_manifest,
 )
-from genmix_transforms.bank.rows import Rows, union_of_sources
+from genmix_transforms.bank.rows import DESCRIPTIONS, Rows, union_of_sources
 from genmix_transforms.bank.shard import describe_shard, fill_of, write_shard
 from genmix_transforms.bank.writing import check_same_kind, look_into, only_writer, remove_orphans
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError, UnfinishedBankError
 from genmix_transforms.files.checks import whole_number
+from genmix_transforms.files.disk import check_free_space
 from genmix_transforms.files.processes import share_from_environment
 from genmix_transforms.files.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-Advance = Callable[[int], object]
-"""Called with a number of images that are ready, to move the bar."""
+HEADER_BYTES = 4096
+"""More than a shard's header and its line in the manifest take, but for banks of very many classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What one process is to make.
+
+    Args:
+        shards: their numbers, in order.
+        kept: rows that are made and in no shard yet; work that ignores them makes a stopped shard again.
+        advance: called with a number of images that are ready, to move the bar.
+    """
+
+    shards: Sequence[int]
+    kept: KeptRows
+    advance: Callable[[int], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +65,14 @@ class ShardPlan:
     Args:
         identity: a hash of all that determines the shards' bytes: work of the same identity goes on, where it stopped.
         counts: images in each shard, by its number, from 0.
-        make: makes the rows of a shard: of its number, and of a function to call as images become ready. Their
-            ``source`` is an index into the sources of the kind of bank that is written.
+        make: yields the rows of one shard after the other. A shard has been written when the next one is asked for.
+            The rows' ``source`` is an index into the sources of the kind of bank that is written.
         other: what a bank of another identity is, for messages: "of another seed".
     """
 
     identity: str
     counts: Sequence[int]
-    make: Callable[[int, Advance], Rows]
+    make: Callable[[Task], Generator[Rows, None, None]]
     other: str
 
 
@@ -97,6 +117,8 @@ def write_planned(
         missing = [number for number in mine if not work.is_there(number)]
         if len(missing) < len(mine):
             log.info("%s: going on; %s of %s shards are there", folder, len(mine) - len(missing), len(mine))
+        to_come = [count for number, count in enumerate(plan.counts) if not work.is_there(number)]
+        _check_space(folder, kind, to_come)
         total = sum(plan.counts[number] for number in mine)
         bar = progress_bar(
             total=total,
@@ -105,17 +127,35 @@ def write_planned(
             desc=str(folder),
             disable=not progress or rank > 0,
         )
-        with bar:
-            for number in missing:
-                work.write(number, plan.make(number, bar.update))
+        kept = KeptRows(folder, identity=plan.identity, classes=kind.classes, share=(rank, processes))
+        task = Task(shards=missing, kept=kept, advance=bar.update)
+        # Closed, for what is made and not written to be kept, whatever has happened.
+        with bar, closing(plan.make(task)) as made:
+            for number, rows in zip(missing, made, strict=True):
+                work.write(number, rows)
                 if rank == 0:
                     work.publish_now_and_then()
-        if waiting := work.publish(partly=False):
+        waiting = work.publish(partly=False)
+        kept.remove(everyones=not waiting)
+        if waiting:
             raise UnfinishedBankError(
                 f"{folder}: this process's share is done; {waiting} of {len(plan.counts)} shards are still to come "
                 "from others. The last to finish completes the bank. If there are no others, take all shards: "
                 "share=(0, 1), on the command line --share 0/1"
             )
+
+
+def bank_bytes(kind: Manifest, images: int, *, shards: int) -> int:
+    """How much space images of a kind of bank take, in so many shards."""
+    label = 8 if kind.labels == "index" else 4 * len(kind.classes)
+    row = math.prod(kind.shape) * kind.pixel_dtype.itemsize + label + sum(of.itemsize for of in DESCRIPTIONS.values())
+    return images * row + shards * HEADER_BYTES
+
+
+def _check_space(folder: Path, kind: Manifest, counts: Sequence[int], *, freed: int = 0) -> None:
+    # Beside the shards, as much as one of them for what is made and in none yet.
+    needed = bank_bytes(kind, sum(counts) + max(counts, default=0), shards=len(counts) + 1)
+    check_free_space(folder, needed - freed, what="the bank")
 
 
 def _checked_share(share: tuple[int, int]) -> tuple[int, int]:
@@ -155,11 +195,13 @@ class _Work:
         """The bank that is there, or a new one without shards."""
         folder, other = self._folder, self._plan.other
         has_bank, _ = look_into(folder)
-        if overwrite:
+        if overwrite and not self._is_begun():
             try:
                 generation = read_manifest(folder).generation if has_bank else 0
             except (CorruptFileError, InputError):
                 generation = 0
+            freed = sum(path.stat().st_size for path in folder.iterdir() if holds_rows(path.name))
+            _check_space(folder, kind, self._plan.counts, freed=freed)
             # The manifest first: without it, what is left is no bank, whenever this is killed.
             (folder / INDEX).unlink(missing_ok=True)
             remove_orphans(folder, ())
@@ -178,12 +220,24 @@ class _Work:
         check_same_kind(folder, before, kind)
         return before
 
+    def _is_begun(self) -> bool:
+        """Whether the folder holds this very work, unfinished."""
+        folder, identity = self._folder, self._plan.identity
+        if (folder / INDEX).exists():
+            try:
+                manifest = read_manifest(folder)
+            except (CorruptFileError, InputError):
+                return False
+            return bool(manifest.shards_to_come) and any(fill.identity == identity for fill in manifest.fills)
+        found = [path for path in folder.iterdir() if holds_rows(path.name)]
+        return bool(found) and all(fill_of(path) == identity for path in found)
+
     def _check_strays(self, *, alone: bool) -> None:
         """Shards that nobody has listed must be this work's; what a killed writer has left is removed."""
         has_bank = (self._folder / INDEX).exists()
         listed = {shard.file for shard in self._base.shards}
-        for name in sorted(file.name for file in self._folder.iterdir() if is_shard_name(file.name)):
-            own = shard_number(name) in self._fill.numbers
+        for name in sorted(file.name for file in self._folder.iterdir() if holds_rows(file.name)):
+            own = is_kept_name(name) or shard_number(name) in self._fill.numbers
             if name in listed or (own and fill_of(self._folder / name) == self._fill.identity):
                 listed.add(name)
             elif not (alone and has_bank):

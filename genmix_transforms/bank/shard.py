@@ -29,6 +29,7 @@ from genmix_transforms.bank.rows import DESCRIPTIONS, Rows, check_tensors
 from genmix_transforms.errors import CorruptFileError, InputError
 from genmix_transforms.files.atomic import new_file
 from genmix_transforms.files.strict_json import parse_json
+from genmix_transforms.files.tensors import header_bytes
 
 SHARD_BYTES = 256 * 2**20
 """A shard is closed before it grows past this many bytes of pixels."""
@@ -98,7 +99,7 @@ def write_shard(path: Path, rows: Rows, *, classes: Sequence[str], fill: str | N
     columns = sorted(rows._asdict().items(), key=lambda column: (-column[1].itemsize, -column[1].nbytes, column[0]))
     header = header_bytes(
         {name: (_SPELLED[column.dtype], tuple(column.shape)) for name, column in columns},
-        {"classes": list(classes), "fill": fill},
+        {HEADER_KEY: json.dumps({"classes": list(classes), "fill": fill})},
     )
     digest = xxhash.xxh3_64(header)
     with new_file(path, shared=True) as file:
@@ -109,24 +110,6 @@ def write_shard(path: Path, rows: Rows, *, classes: Sequence[str], fill: str | N
                 digest.update(piece)
         size = file.tell()
     return _entry(path, rows, num_classes=len(classes), size=size, xxh3=digest.hexdigest())
-
-
-def header_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]], facts: Mapping[str, Any]) -> bytes:
-    """The first bytes of a safetensors file, up to its first tensor.
-
-    Args:
-        tensors: dtype as safetensors spells it, and shape, of each, in the order in which they will follow.
-        facts: of the bank and the fill.
-    """
-    header: dict[str, Any] = {"__metadata__": {HEADER_KEY: json.dumps(facts)}}
-    position = 0
-    for name, (kind, shape) in tensors.items():
-        end = position + math.prod(shape) * _NUMPY[kind].itemsize
-        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [position, end]}
-        position = end
-    content = json.dumps(header, separators=(",", ":")).encode()
-    content += b" " * (-len(content) % 8)
-    return len(content).to_bytes(8, "little") + content
 
 
 def _pieces(column: Tensor, order: Tensor | None) -> Iterator[memoryview]:

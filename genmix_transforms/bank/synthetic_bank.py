@@ -216,6 +216,25 @@ class SyntheticBank(nn.Module):
         """
         return self._with(self.content.take(index), classes=self.classes, same_images=False)
 
+    def replace(self, **changes: Any) -> "SyntheticBank":
+        """A bank in memory with other images or other facts, and everything else as it is here.
+
+        Args:
+            **changes: arguments of :class:`SyntheticBank`. Tensors have a row for each image, in this bank's order.
+
+        Raises:
+            InputError: shapes, dtypes, labels or names that do not fit together.
+
+        Example:
+            >>> images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+            >>> bank = SyntheticBank(images, torch.tensor([0, 1]), classes=["cyst", "metastasis"])
+            >>> bank.replace(flags=torch.tensor([0, 1], dtype=torch.uint8)).flags.tolist()
+            [0, 1]
+        """
+        columns = ("images", "labels", "classes", *DESCRIPTIONS, "window")
+        kept: dict[str, Any] = {name: getattr(self, name) for name in columns if name not in changes}
+        return SyntheticBank(**{"provenance": self.sources, **kept, **changes})
+
     def with_classes(self, classes: Sequence[str]) -> "SyntheticBank":
         """The same bank with its labels re-mapped, by name, to another list of classes.
 

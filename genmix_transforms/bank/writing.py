@@ -16,8 +16,8 @@ from genmix_transforms.bank.manifest import (
     MAX_SHARDS,
     Manifest,
     ShardEntry,
+    holds_rows,
     is_bank_file,
-    is_shard_name,
     now,
     read_manifest,
     refuse_unfinished,
@@ -334,7 +334,7 @@ def bank_to_change(folder: Path, *, append: bool, overwrite: bool) -> Manifest |
             raise OverwriteError(
                 f"{folder}: holds {shards[0]} and no {INDEX}: a bank whose copy is not whole, or a fill that has not "
                 "finished; bring the manifest, run that fill again, or give another folder; overwrite=True throws the "
-                f"{len(shards)} shards away"
+                f"{len(shards)} files away"
             )
         return None
     if not append and not overwrite:
@@ -351,7 +351,7 @@ def bank_to_change(folder: Path, *, append: bool, overwrite: bool) -> Manifest |
 
 
 def look_into(folder: Path) -> tuple[bool, list[str]]:
-    """Whether there is a manifest, and which shards there are, named by it or not.
+    """Whether there is a manifest, and which shards and rows kept for them there are, named by it or not.
 
     Raises:
         OverwriteError: no manifest, but files that are no bank's.
@@ -361,7 +361,7 @@ def look_into(folder: Path) -> tuple[bool, list[str]]:
     foreign = [name for name in names if not is_bank_file(name)]
     if foreign and not has_bank:
         raise OverwriteError(f"{folder}: holds other files and no bank ({foreign[0]}); give another folder")
-    return has_bank, [name for name in names if is_shard_name(name)]
+    return has_bank, [name for name in names if holds_rows(name)]
 
 
 def check_same_kind(folder: Path, bank: Manifest, given: Manifest) -> None:
@@ -377,7 +377,7 @@ def check_same_kind(folder: Path, bank: Manifest, given: Manifest) -> None:
 
 
 def remove_orphans(folder: Path, named: Collection[str]) -> None:
-    """Remove what killed writers left: shards that are not among the named ones, and temporary files.
+    """Remove what killed writers left: shards and kept rows that are not among the named ones, and temporary files.
 
     Call it as the only writer.
 
@@ -385,8 +385,7 @@ def remove_orphans(folder: Path, named: Collection[str]) -> None:
         OverwriteError: a folder has a shard's name.
     """
     for file in folder.iterdir():
-        is_shard = is_shard_name(file.name)
-        if (is_shard and file.name not in named) or (is_bank_file(file.name) and file.suffix == ".tmp"):
+        if (holds_rows(file.name) and file.name not in named) or (is_bank_file(file.name) and file.suffix == ".tmp"):
             if file.is_dir() and not file.is_symlink():
                 raise OverwriteError(f"{file}: a folder with a shard's name; move it, or give another folder")
             file.unlink(missing_ok=True)

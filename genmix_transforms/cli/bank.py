@@ -1,30 +1,28 @@
 """``genmix bank``: what is in a bank, what it looks like, whether it is whole; and banks made of others."""
 
+import contextlib
+import json
 import shlex
+import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genmix_transforms.cli.command import Command, Json
 from genmix_transforms.cli.options import (
-    Channels,
     Data,
+    DataOptions,
     Device,
-    Fit,
-    FitOption,
-    GroupKey,
-    Official,
     Out,
     Share,
-    Size,
-    SplitSeed,
     comma_separated,
-    open_patches,
     parse_share,
-    split_patches,
+    takes_data_options,
 )
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import CorruptFileError, InputError
 
 if TYPE_CHECKING:
     from genmix_transforms.bank import SyntheticBank
@@ -35,28 +33,51 @@ Folder = Annotated[Path, typer.Argument(help="The bank's folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away the bank in this folder.")]
 
 
-@app.command()
-def info(bank: Folder) -> None:
-    """Print what a bank holds and where it comes from."""
+@app.command(cls=Command)
+def info(bank: Folder, as_json: Json = False) -> None:
+    """Print what a bank holds and where it comes from. Fails if a shard is missing; verify looks into them."""
     from genmix_transforms.bank.manifest import read_manifest
 
     manifest = read_manifest(bank)
-    typer.echo(f"{bank}: {manifest.count} images, {' x '.join(map(str, manifest.shape))}, {manifest.dtype}")
-    for name, count in zip(manifest.classes, manifest.class_counts, strict=True):
-        typer.echo(f"  {name:<24} {count:>8}")
-    typer.echo(f"  {len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}, generation {manifest.generation}")
-    if manifest.shards_to_come:
-        typer.echo(f"  {manifest.shards_to_come} shards are still to come: run the same fill again")
-    for source in manifest.sources:
-        generator = source.get("generator")
-        if generator:
-            typer.echo(f"  drawn by a {generator['kind']} generator, weights {generator['weights'][:19]}...")
-        counts = source.get("training_set", {}).get("class_counts")
-        if counts:
-            typer.echo(f"  which was trained on {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    missing = [shard.file for shard in manifest.shards if not (bank / shard.file).is_file()]
+    class_counts = dict(zip(manifest.classes, manifest.class_counts, strict=True))
+    if as_json:
+        found = {
+            "images": manifest.count,
+            "shape": manifest.shape,
+            "dtype": manifest.dtype,
+            "class_counts": class_counts,
+            "window": manifest.window,
+            "shards": len(manifest.shards),
+            "shards_missing": missing,
+            "shards_to_come": manifest.shards_to_come,
+            "generation": manifest.generation,
+            "created": manifest.created,
+            "sources": manifest.sources,
+        }
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        shards = f"{len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}"
+        typer.echo(f"{bank}: {manifest.count} images, {' x '.join(map(str, manifest.shape))}, {manifest.dtype}")
+        for name, count in class_counts.items():
+            typer.echo(f"  {name:<24} {count:>8}")
+        typer.echo(f"  {shards}, generation {manifest.generation}")
+        if manifest.shards_to_come:
+            typer.echo(f"  {manifest.shards_to_come} shards are still to come: run the same fill again")
+        for source in manifest.sources:
+            generator = source.get("generator")
+            if generator:
+                typer.echo(f"  drawn by a {generator['kind']} generator, weights {generator['weights'][:19]}...")
+            counts = source.get("training_set", {}).get("class_counts")
+            if counts:
+                typer.echo(f"  which was trained on {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    if missing:
+        raise CorruptFileError(
+            f"{bank}: {', '.join(missing)}: no such file; fill the bank again, or take it from its copy"
+        )
 
 
-@app.command()
+@app.command(cls=Command)
 def sheet(
     bank: Folder,
     out: Annotated[Path, typer.Option(help="The picture to write (.png).")],
@@ -72,18 +93,20 @@ def sheet(
     typer.echo(str(out))
 
 
-@app.command()
-def verify(context: typer.Context, bank: Folder) -> None:
+@app.command(cls=Command)
+def verify(context: typer.Context, bank: Folder, as_json: Json = False) -> None:
     """Check every shard against its checksum; a corrupt one is named."""
     from genmix_transforms.bank.opening import verify_bank
 
     manifest = verify_bank(bank, progress=bool(context.obj))
-    typer.echo(
-        f"{bank}: whole: {manifest.count} images in {len(manifest.shards)} shards, generation {manifest.generation}"
-    )
+    images, shards, generation = manifest.count, len(manifest.shards), manifest.generation
+    if as_json:
+        typer.echo(json.dumps({"whole": True, "images": images, "shards": shards, "generation": generation}, indent=2))
+    else:
+        typer.echo(f"{bank}: whole: {images} images in {shards} shards, generation {generation}")
 
 
-@app.command()
+@app.command(cls=Command)
 def seal(bank: Folder) -> None:
     """Check every shard, and write sha256 sums into the manifest, for a bank that is to be published."""
     from genmix_transforms.bank.hub import seal as seal_bank
@@ -92,7 +115,7 @@ def seal(bank: Folder) -> None:
     typer.echo(f"{bank}: sealed: {len(manifest.shards)} shards, generation {manifest.generation}")
 
 
-@app.command()
+@app.command(cls=Command)
 def select(
     bank: Folder,
     out: Out,
@@ -124,41 +147,44 @@ def select(
     _show(out, chosen)
 
 
-@app.command()
+@app.command(cls=Command)
+@takes_data_options
 def check(
     context: typer.Context,
     bank: Folder,
     data: Data,
+    options: DataOptions,
     out: Annotated[
         Path | None, typer.Option(help="Write the bank here with what was measured: distances, flags for copies.")
     ] = None,
-    size: Size = None,
-    fit: FitOption = Fit.RESIZE,
-    channels: Channels = None,
-    group_key: GroupKey = None,
-    split_seed: SplitSeed = 0,
-    official: Official = True,
     quantile: Annotated[
         float, typer.Option(help="Share of images of new patients that may be called copies; sets the threshold.")
     ] = 0.05,
     device: Device = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
-    """Look for copies: images nearer to a training image than images of different patients are to each other."""
+    """Look for copies: images nearer to a training image than images of different patients are to each other.
+
+    The patches are brought to the bank's size unless --size says otherwise.
+    """
     from genmix_transforms.bank import SyntheticBank
     from genmix_transforms.evaluation import measure_nearness
     from genmix_transforms.generators.processes import own_device
 
-    opened = SyntheticBank.load(bank, verify=True)
-    size = opened.image_shape[-1] if size is None else size
-    patches = open_patches(data, size=size, fit=fit, channels=channels, group_key=group_key)
-    train, _, _ = split_patches(patches, split_seed=split_seed, official=official)
-    measured = measure_nearness(opened, train, quantile=quantile, device=own_device(device), progress=bool(context.obj))
-    typer.echo(measured.text())
+    where = own_device(device)
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        opened = SyntheticBank.load(bank, verify=True)
+        if options.size is None:
+            options = replace(options, size=opened.image_shape[-1])
+        train, _, _ = options.split_patches(options.open(data))
+        measured = measure_nearness(opened, train, quantile=quantile, device=where, progress=bool(context.obj))
+    typer.echo(json.dumps(measured.to_dict(), indent=2, ensure_ascii=False) if as_json else measured.text())
     if out is not None:
         marked = measured.marked(opened)
         marked.save(out, overwrite=overwrite)
-        _show(out, marked)
+        if not as_json:
+            _show(out, marked)
 
 
 def _flags(text: str | None, option: str) -> int | None:
@@ -173,7 +199,7 @@ def _flags(text: str | None, option: str) -> int | None:
     return sum({Flag[name.upper()] for name in names}) or None
 
 
-@app.command()
+@app.command(cls=Command)
 def merge(
     context: typer.Context,
     banks: Annotated[list[Path], typer.Argument(help="The banks' folders.")],
@@ -220,7 +246,7 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     bank: Folder,
     out: Annotated[Path, typer.Option(help="The folder to write.")],

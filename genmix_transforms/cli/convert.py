@@ -1,15 +1,19 @@
 """``genmix convert``: somebody else's weights, checked, into a folder of ours."""
 
 import shlex
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genmix_transforms.cli.command import Command, DryRun, print_config
 from genmix_transforms.cli.options import Out, comma_separated
 
 if TYPE_CHECKING:
     from genmix_transforms.generators.base import Generator
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a generator in this folder.")]
 
 app = typer.Typer(
     help="Bring weights trained elsewhere into a folder of ours. Nothing is unpickled.", no_args_is_help=True
@@ -21,25 +25,31 @@ def kinds() -> None:
     """Bring weights trained elsewhere into a folder of ours. Nothing is unpickled."""
 
 
-@app.command()
+@app.command(cls=Command)
 def dcgan(
+    context: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="Generator weights (.pth, .pt, .safetensors), one file a class.")],
     out: Out,
     classes: Annotated[
         str | None, typer.Option(help="Class names, one for each file: cyst,metastasis. A single file may go without.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a generator in this folder.")] = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Convert generators laid out as in the PyTorch DCGAN example (main.0.weight, ...), with or without a prefix."""
+    from genmix_transforms.files.checks import check_output_folder
     from genmix_transforms.generators.dcgan import convert_dcgan
+    from genmix_transforms.generators.folder import check_free
 
+    check_output_folder(out)
+    check_free(out, overwrite=overwrite)
     generator = convert_dcgan([str(file) for file in files], classes=comma_separated(classes) or None)
-    generator.save_pretrained(out, overwrite=overwrite)
-    _announce(generator, out)
+    _finish(context, generator, out, overwrite=overwrite, dry_run=dry_run)
 
 
-@app.command()
+@app.command(cls=Command)
 def stylegan(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="NVIDIA's .pkl, or a PyTorch port's .pt, .pth, .model, .safetensors.")],
     out: Out,
     classes: Annotated[
@@ -53,66 +63,85 @@ def stylegan(
         int | None, typer.Option(help="Adapt it to 1 for grey, 3 for colour; left out, as it is.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what the file has no weights for, if it is adapted.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a generator in this folder.")] = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Convert a StyleGAN (version 1) of NVIDIA's, or of the ports of rosinality, huangzh13 and lernapparat.
 
     NVIDIA's files have the discriminator too: it comes along, and genmix train stylegan --init goes on with both.
     """
     from genmix_transforms.files.checks import check_output_folder, check_seed
-    from genmix_transforms.generators.base import check_free
+    from genmix_transforms.generators.folder import check_free
     from genmix_transforms.generators.stylegan import convert_stylegan
 
     check_output_folder(out)
     check_free(out, overwrite=overwrite)
     names = comma_separated(classes) or None
     generator = convert_stylegan(file, classes=names, resolution=resolution, channels=channels, seed=check_seed(seed))
-    generator.save_pretrained(out, overwrite=overwrite)
     typer.echo(f"{file}: {generator.provenance['converted']}")
     for note in generator.provenance.get("notes", []):
         typer.echo(f"  {note}")
-    _announce(generator, out)
+    _finish(context, generator, out, overwrite=overwrite, dry_run=dry_run)
 
 
-@app.command()
+class _TakesFlags(Command):
+    """A command that takes a file of the original's flags by ``--config`` too, as it did before."""
+
+    def read_config(self, file: Path) -> dict[str, Any]:
+        """What the file holds, or the file itself as the one of the flags."""
+        content = super().read_config(file)
+        if not content.keys() & {"image_size", "large_size", "num_channels", "classifier_width"}:
+            return content
+        warnings.warn(f"--config {file}: write --flags {file} for the original's flags", FutureWarning, stacklevel=2)
+        return {"flags": str(file)}
+
+
+@app.command(cls=_TakesFlags)
 def adm(
+    context: typer.Context,
     file: Annotated[
         str, typer.Argument(help="A checkpoint (.pt, .pth, .safetensors), or its place on the hub, owner/name/file.pt.")
     ],
     out: Out,
-    config: Annotated[
+    flags: Annotated[
         Path | None,
         typer.Option(help="JSON of the original's flags, for a network that is not of a published size."),
     ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Class names, in the network's order: cyst,metastasis. Left out, numbers.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a generator in this folder.")] = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Convert a checkpoint of OpenAI's guided-diffusion (ADM): a network, an upsampler or a noisy classifier.
 
     The published ones are recognised. The folder holds the network as diffusers does, in unet/; upsamplers and
     classifiers draw nothing by themselves, and their folder is diffusers' alone.
     """
+    from genmix_transforms.files.checks import check_output_folder
     from genmix_transforms.generators.adm import ADM
-    from genmix_transforms.generators.adm.checkpoint import read_checkpoint
-    from genmix_transforms.generators.adm.folder import save_network
-    from genmix_transforms.generators.base import check_free
+    from genmix_transforms.generators.adm.convert import read_checkpoint
+    from genmix_transforms.generators.adm.network import save_network
+    from genmix_transforms.generators.folder import check_free
 
+    check_output_folder(out)
     check_free(out, overwrite=overwrite)
-    checkpoint = read_checkpoint(file, configuration=config)
+    checkpoint = read_checkpoint(file, configuration=flags)
     if checkpoint.kind != "network":
-        save_network(out, checkpoint.network)
         where = type(checkpoint.network).__name__
         typer.echo(f"{out}: an ADM {checkpoint.kind}, which {where}.from_pretrained opens")
+        if dry_run:
+            print_config(context)
+        else:
+            save_network(out, checkpoint.network)
         return
-    generator = ADM.of_checkpoint(checkpoint, classes=comma_separated(classes) or None)
-    generator.save_pretrained(out, overwrite=overwrite)
-    _announce(generator, out)
+    generator = ADM.from_checkpoint(checkpoint, classes=comma_separated(classes) or None)
+    _finish(context, generator, out, overwrite=overwrite, dry_run=dry_run)
 
 
-@app.command(name="textual-inversion")
+@app.command(name="textual-inversion", cls=Command)
 def textual_inversion(
+    context: typer.Context,
     files: Annotated[
         list[Path],
         typer.Argument(
@@ -142,33 +171,37 @@ def textual_inversion(
         ),
     ] = None,
     sampler: Annotated[str, typer.Option(help="paper (DDIM, 50 steps) or fast (DPM-Solver++, 20).")] = "paper",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a generator in this folder.")] = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Make a Textual Inversion of embeddings that were learned elsewhere. The base model stays where it is."""
     from genmix_transforms.files.checks import check_output_folder
-    from genmix_transforms.generators.base import check_free
-    from genmix_transforms.generators.textual_inversion.base_model import PAPER_MODEL
-    from genmix_transforms.generators.textual_inversion.checkpoint import from_embeddings, one_file_a_class
-    from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
+    from genmix_transforms.generators.folder import check_free
+    from genmix_transforms.generators.textual_inversion import TextualInversion
+    from genmix_transforms.generators.textual_inversion.embeddings_file import one_file_a_class
+    from genmix_transforms.generators.textual_inversion.settings import PAPER_MODEL, SamplerSettings
 
     check_output_folder(out)
     check_free(out, overwrite=overwrite)
-    generator = from_embeddings(
+    generator = TextualInversion.from_embeddings(
         one_file_a_class(files, comma_separated(classes)), base=base or PAPER_MODEL, revision=revision,
         resolution=resolution, channels=channels, prompt=prompt, sampler=SamplerSettings.of(sampler),
     )  # fmt: skip
-    generator.save_pretrained(out, overwrite=overwrite)
     for file, name in zip(files, generator.classes, strict=True):
         count, token = generator.vectors[name], generator.provenance["tokens"][name]
         typer.echo(f"{file}: {token}, {count} vector{'s' * (count > 1)}: class {name}")
-    _announce(generator, out)
+    _finish(context, generator, out, overwrite=overwrite, dry_run=dry_run)
 
 
-def _announce(generator: "Generator", out: Path) -> None:
-    """Say what was made, and what to do with it."""
+def _finish(context: typer.Context, generator: "Generator", out: Path, *, overwrite: bool, dry_run: bool) -> None:
+    """Save what was made unless nothing is to be done, and say what it is and what to do with it."""
+    if not dry_run:
+        generator.save_pretrained(out, overwrite=overwrite)
     channels, height, width = generator.image_shape
     names = generator.classes
     counts = ",".join(f"{name}=100" for name in names[:3])
     listed = ", ".join(names) if len(names) < 8 else f"{len(names)} classes"
     command = shlex.join(["genmix", "fill", str(out), "--counts", counts, "--out", f"banks/{out.name}"])
     typer.echo(f"{out}: draws {channels} x {height} x {width} images of {listed}; fill a bank with it:\n  {command}")
+    if dry_run:
+        print_config(context)

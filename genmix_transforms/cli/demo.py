@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from genmix_transforms.cli.command import DryRun, print_config
 from genmix_transforms.files.checks import check_output_folder, check_seed
 
 SIZE = 32
@@ -20,6 +21,7 @@ def demo(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("genmix-demo"),
     seed: Annotated[int, typer.Option(help="Of the phantom, the generator and the bank.")] = 0,
+    dry_run: DryRun = False,
 ) -> None:
     """Do all of it on the lesion phantom: train a generator, fill a bank, mix, compare classifiers.
 
@@ -27,10 +29,14 @@ def demo(
 
     Run again, it goes on where it stopped.
     """
-    import torch
-
     check_output_folder(out)
     check_seed(seed)
+    if dry_run:
+        typer.echo(f"trains a DCGAN for {STEPS:,} steps, and {SEEDS} classifiers of each arm for {CLASSIFIER_STEPS}")
+        print_config(context)
+        return
+    import torch
+
     # Networks this small gain a fifth from a second thread, and are several times slower with it on a busy machine.
     torch.set_num_threads(1)
     _run(out, seed=seed, progress=bool(context.obj))

@@ -1,43 +1,56 @@
 """``genmix evaluate``."""
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from genmix_transforms.cli.command import DryRun, print_config
 from genmix_transforms.cli.options import (
     DATA_PANEL,
-    Channels,
+    FOLD,
     Data,
+    DataOptions,
     Device,
-    Fit,
-    FitOption,
-    GroupKey,
-    Official,
     Out,
-    Size,
-    SplitSeed,
     comma_separated,
-    fold_patches,
-    open_patches,
-    split_patches,
+    takes_data_options,
 )
+from genmix_transforms.cli.parameters import with_settings
 from genmix_transforms.errors import InputError
-
-if TYPE_CHECKING:
-    from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.evaluation.protocol import Protocol
+from genmix_transforms.files.checks import check_output_folder, whole_number
 
 ARMS_PANEL = "Arms"
 TRAINING_PANEL = "Training of the classifiers, the same in every arm"
+MOST_FOLDS = 1000
 
 
-FOLD = "{fold}"
-NO_WEIGHTS = "none"
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Within the block Ctrl-C and SIGTERM, which schedulers send before they kill, raise a KeyboardInterrupt.
+
+    A shell that runs a command in the background of a script (``&``) has it ignore Ctrl-C; it is heard here all the
+    same.
+    """
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
+@takes_data_options
+@with_settings({"protocol": TRAINING_PANEL}, protocol=Protocol)
+@stopped_by_signals()
 def evaluate(
     context: typer.Context,
+    protocol: dict[str, Any],
+    options: DataOptions,
     data: Data,
     out: Out,
     bank: Annotated[
@@ -48,12 +61,6 @@ def evaluate(
             rich_help_panel=ARMS_PANEL,
         ),
     ] = None,
-    size: Size = None,
-    fit: FitOption = Fit.RESIZE,
-    channels: Channels = None,
-    group_key: GroupKey = None,
-    split_seed: SplitSeed = 0,
-    official: Official = True,
     folds: Annotated[
         int, typer.Option(help="Cross-validate: every patch is tested once a seed.", rich_help_panel=DATA_PANEL)
     ] = 1,
@@ -66,120 +73,55 @@ def evaluate(
             rich_help_panel=ARMS_PANEL,
         ),
     ] = "baseline,mixup,blend,genmix",
-    alpha: Annotated[
-        float | None, typer.Option(help="genmix: lambda ~ Beta(alpha, 1).", rich_help_panel=ARMS_PANEL)
-    ] = None,
-    pairing: Annotated[
-        str | None,
-        typer.Option(help="genmix: any, balanced, same, other or inverse.", rich_help_panel=ARMS_PANEL),
-    ] = None,
-    real_partner: Annotated[
-        float | None,
-        typer.Option(help="genmix: share of samples mixed with another real image.", rich_help_panel=ARMS_PANEL),
-    ] = None,
-    blend_share: Annotated[
-        float | None,
-        typer.Option(help="blend: share of synthetic images in the training data.", rich_help_panel=ARMS_PANEL),
-    ] = None,
-    mixup_alpha: Annotated[
-        float | None, typer.Option(help="mixup: lambda ~ Beta(alpha, alpha).", rich_help_panel=ARMS_PANEL)
-    ] = None,
-    tune: Annotated[
-        int | None,
-        typer.Option(
-            help="Values of its one option that every arm tries on the validation part, 2 to 5; 0: none.",
-            rich_help_panel=ARMS_PANEL,
-        ),
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each arm.", rich_help_panel=TRAINING_PANEL)] = 5,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="paper (VGG-16, 100 epochs), small (EfficientNet-Lite0 on a CPU) or fast; left out, a small network "
-            "from random weights. Options below change it.",
-            rich_help_panel=TRAINING_PANEL,
-        ),
-    ] = None,
-    classifier: Annotated[
-        str | None,
-        typer.Option(
-            help="small, efficientnet_lite0, or a torchvision model by name (resnet18, vgg16, ...).",
-            rich_help_panel=TRAINING_PANEL,
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="imagenet, a file of weights, or none: random ones; left out, the preset's, else random ones.",
-            rich_help_panel=TRAINING_PANEL,
-        ),
-    ] = None,
-    input_size: Annotated[
-        int | None,
-        typer.Option(help="Side in pixels to which the classifier enlarges patches.", rich_help_panel=TRAINING_PANEL),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.", rich_help_panel=TRAINING_PANEL)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in a step.", rich_help_panel=TRAINING_PANEL)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.", rich_help_panel=TRAINING_PANEL)] = None,
-    flips: Annotated[
-        bool, typer.Option("--flips", help="Mirror half of the images, in every arm.", rich_help_panel=TRAINING_PANEL)
-    ] = False,
+    seeds: Annotated[int, typer.Option(help="Runs of each arm; 5 or more.", rich_help_panel=TRAINING_PANEL)] = 5,
     device: Device = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train classifiers with and without synthetic images, and compare them: tables, CSV, JSON and LaTeX.
 
-    All arms take the same optimiser steps, from the same weights for each seed. Run again, it goes on where it stopped;
+    All arms take the same optimizer steps, from the same weights for each seed. Run again, it goes on where it stopped;
     the same command in a second terminal shares the work.
     """
-    from genmix_transforms.evaluation import Fold, Protocol, evaluate_folds
-    from genmix_transforms.evaluation import preset as named
+    from genmix_transforms.bank import SyntheticBank
+    from genmix_transforms.evaluation import Fold, evaluate_folds
+    from genmix_transforms.evaluation.arms import order_arms
+    from genmix_transforms.evaluation.checks import check_seeds
+    from genmix_transforms.evaluation.classifiers import check_classifier
+    from genmix_transforms.evaluation.comparison import Plan
+    from genmix_transforms.generators.processes import own_device
 
-    given = {
-        "classifier": classifier,
-        "weights": weights,
-        "input_size": input_size,
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "flips": flips or None,
-        "mixup_alpha": mixup_alpha,
-        "blend_share": blend_share,
-        "alpha": alpha,
-        "pairing": pairing,
-        "real_partner": real_partner,
-        "tune": tune,
-    }
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if weights == NO_WEIGHTS:
-        changes["weights"] = None
-    if steps is not None:
-        changes["epochs"] = None
-    protocol = Protocol(**changes) if preset is None else named(preset, **changes)
-    banks = _open_banks(bank or [], folds=folds)
-    patches = open_patches(data, size=size, fit=fit, channels=channels, group_key=group_key)
-    if folds > 1:
-        splits = fold_patches(patches, folds=folds, split_seed=split_seed)
-    else:
-        splits = (split_patches(patches, split_seed=split_seed, official=official),)
-    results = evaluate_folds(
-        [Fold(splits=parts, banks=found) for parts, found in zip(splits, banks, strict=True)],
-        arms=comma_separated(arms),
-        seeds=seeds,
-        protocol=protocol,
-        out=out,
-        device=device,
-        progress=bool(context.obj),
-    )
+    # Reading the data may take minutes: whatever the options alone can have wrong comes first.
+    check_output_folder(out)
+    own_device(device)
+    check_seeds(seeds)
+    whole_number(folds, name="--folds", least=1, most=MOST_FOLDS)
+    chosen = Protocol.of(protocol, name="evaluate")
+    check_classifier(chosen.classifier, weights=chosen.weights)
+    folders = _bank_folders(bank or [], folds=folds)
+    order_arms(comma_separated(arms), folders, {})
+    banks = [
+        {name: SyntheticBank.load(folder.replace(FOLD, str(number))) for name, folder in folders.items()}
+        for number in range(folds)
+    ]
+    patches = options.open(data)
+    splits = options.fold_patches(patches, folds) if folds > 1 else (options.split_patches(patches),)
+    parts = [Fold(splits=of_fold, banks=found) for of_fold, found in zip(splits, banks, strict=True)]
+    asked: dict[str, Any] = {
+        "arms": comma_separated(arms), "seeds": seeds, "protocol": chosen, "out": out, "device": device
+    }  # fmt: skip
+    if dry_run:
+        plan = Plan.of(parts, **asked)
+        typer.echo("\n".join([*(f"note: {doubt}" for doubt in plan.doubts), plan.estimate()]))
+        print_config(context, resolved=chosen.to_json())
+        return
+    results = evaluate_folds(parts, **asked, progress=bool(context.obj))
     typer.echo(f"\n{results.table()}\n\n{out}: results.md, .tex, .csv and .json, summary.csv, differences.csv")
 
 
-def _open_banks(texts: Sequence[str], *, folds: int) -> "list[dict[str, SyntheticBank]]":
-    """The banks of each fold by name: one ``FOLDER``, or each as ``NAME=FOLDER``."""
-    from genmix_transforms.bank import SyntheticBank
+def _bank_folders(texts: Sequence[str], *, folds: int) -> dict[str, str]:
+    """The folders of the banks by name: one ``FOLDER``, or each as ``NAME=FOLDER``."""
     from genmix_transforms.evaluation.arms import ONLY_BANK
 
-    if folds < 1:
-        raise InputError(f"--folds must be at least 1, got {folds}")
     folders: dict[str, str] = {}
     for text in texts:
         # An equals sign may be in the name of a folder; then the folder is there.
@@ -196,7 +138,4 @@ def _open_banks(texts: Sequence[str], *, folds: int) -> "list[dict[str, Syntheti
                 f"give --bank {name + '=' if name else ''}FOLDER with {FOLD} in it, such as out/fold-{FOLD}/banks/dcgan"
             )
         folders[name] = folder
-    return [
-        {name: SyntheticBank.load(folder.replace(FOLD, str(number))) for name, folder in folders.items()}
-        for number in range(folds)
-    ]
+    return folders

@@ -1,35 +1,88 @@
-"""The entry point: the commands together, what is said of errors, and the exit code (0 done, 1 failed, 2 wrong use)."""
+"""The entry point: the commands together, each loaded when it is used; what is said of errors; the exit code."""
 
 import logging
+import signal
 import sys
 import traceback
 import warnings
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib import import_module
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from genmix_transforms.cli import bank, convert, demo, evaluate, fill, styles, train
-from genmix_transforms.errors import InputError
-from genmix_transforms.files.progress import show_progress_bars
+from genmix_transforms.cli.command import Command
+from genmix_transforms.errors import InputError, Terminated
+
+COMMANDS = {
+    "split": ("split:split", "Split the data into train, validation and test, and keep the split in a file."),
+    "train": ("train:app", "Train a generator on the training part of real patches."),
+    "fill": ("fill:fill", "Fill a bank with a generator's images."),
+    "bank": ("bank:app", "Look into banks of synthetic images, check, merge and export them."),
+    "evaluate": ("evaluate:evaluate", "Train classifiers with and without synthetic images, and compare them."),
+    "convert": ("convert:app", "Bring weights trained elsewhere into a folder of ours."),
+    "styles": ("styles:app", "Look into the styles of a StyleGAN."),
+    "demo": ("demo:demo", "Do all of it on the lesion phantom: train, fill, mix, compare."),
+}
+"""Name, place in this package (a function, or a Typer with commands of its own), and what the help says of it."""
+
+CTRL_C, TERMINATED = 130, 143
+"""Exit codes, 128 and the signal's number, as shells give them."""
+
+_SWITCHES = {"-v", "--verbose", "-q", "--quiet"}
+
+
+class LateCommand(TyperCommand):
+    """A command of which name and help are known; its module is imported when it is used.
+
+    Args:
+        name: what it is called by.
+        place: ``module:function`` or ``module:app`` in this package.
+        help: a sentence for the list of commands.
+    """
+
+    def __init__(self, name: str, place: str, help: str) -> None:
+        super().__init__(name, help=help, short_help=help)
+        self._place = place
+
+    @cached_property
+    def loaded(self) -> Any:
+        """The command or group itself."""
+        module, _, attribute = self._place.partition(":")
+        found = getattr(import_module(f"genmix_transforms.cli.{module}"), attribute)
+        around = typer.Typer(add_completion=False)
+        around.callback()(lambda: None)
+        if isinstance(found, typer.Typer):
+            around.add_typer(found, name=self.name)
+        else:
+            around.command(self.name, cls=Command)(found)
+        group: Any = typer.main.get_command(around)
+        return group.commands[self.name]
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Parse a command line: what follows is the loaded command's."""
+        return self.loaded.make_context(info_name, args, parent=parent, **extra)
+
+
+class _Commands(TyperGroup):
+    """All commands, none of them loaded."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: LateCommand(name, place, help) for name, (place, help) in COMMANDS.items()}
+
 
 app = typer.Typer(
     name="genmix",
+    cls=_Commands,
     help="Train generators on real patches, fill banks of synthetic ones, and measure what mixing them in does.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(train.app, name="train")
-app.command("fill")(fill.fill)
-app.add_typer(bank.app, name="bank")
-app.command("evaluate")(evaluate.evaluate)
-app.add_typer(convert.app, name="convert")
-app.add_typer(styles.app, name="styles")
-app.command("demo")(demo.demo)
-
-
-_SWITCHES = {"-v", "--verbose", "-q", "--quiet"}
-_CTRL_C = 130
 
 
 def _version(value: bool) -> None:
@@ -52,6 +105,8 @@ def settings(
     ] = False,
 ) -> None:
     """Take the options that stand before every command."""
+    from genmix_transforms.files.progress import show_progress_bars
+
     context.obj = not quiet
     show_progress_bars(not quiet)
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
@@ -60,27 +115,58 @@ def settings(
 
 
 def main() -> None:
-    """Run ``genmix``. Ends the process with 0 (done), 1 (failed), 2 (wrong use) or 130 (Ctrl-C)."""
+    """Run ``genmix``. Ends the process with 0 (done), 1 (failed), 2 (wrong use), 130 (Ctrl-C) or 143 (SIGTERM)."""
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
     # Both switches work after the command too, where most people type them.
     switches = [word for word in sys.argv[1:] if word in _SWITCHES]
     words = [word for word in sys.argv[1:] if word not in _SWITCHES]
     verbose = bool({"-v", "--verbose"} & set(switches))
     try:
-        app([*switches, *words], prog_name="genmix")
+        with _listening():
+            app([*switches, *words], prog_name="genmix")
     except SystemExit as end:
-        if end.code == _CTRL_C:
-            typer.echo("genmix: stopped; run the same command again to go on", err=True)
-        raise
+        if end.code != CTRL_C:
+            raise
+        typer.echo("genmix: stopped; run the same command again to go on", err=True)
+        sys.exit(TERMINATED if _was_terminated(end) else CTRL_C)
     except Exception as error:
         if verbose:
             traceback.print_exc()
-        # A mistake of the user's and the state of their files: one sentence. Anything else is ours: its type helps too.
-        known = isinstance(error, (InputError, RuntimeError, FloatingPointError, OSError))
-        typer.echo(
-            f"genmix: {error}" if known else f"genmix: {type(error).__name__}: {error} (-v shows where)", err=True
-        )
+        typer.echo(f"genmix: {_sentence(error)}", err=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+@contextmanager
+def _listening() -> Iterator[None]:
+    """Hear SIGTERM as Ctrl-C is heard, and Ctrl-C too where a script's ``&`` has it ignored."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _was_terminated(error: BaseException | None) -> bool:
+    """Whether a SIGTERM is behind an exit: typer makes one and the same of it and of Ctrl-C."""
+    while error is not None and not isinstance(error, Terminated):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _sentence(error: Exception) -> str:
+    """What a user is told: of a mistake or of the state of files, one sentence; of a bug of ours its type too."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, InputError | RuntimeError | FloatingPointError | OSError):
+        return str(error)
+    return f"{type(error).__name__}: {error} (-v shows where)"
 
 
 if __name__ == "__main__":

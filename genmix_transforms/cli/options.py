@@ -1,15 +1,21 @@
 """Options that several commands share. Each has the name of the Python argument it becomes."""
 
+import inspect
 import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genmix_transforms.data import PatchDataset, open_dataset
-from genmix_transforms.data.patches import describe_counts
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import InputError, MissingPathError
+
+if TYPE_CHECKING:
+    from genmix_transforms.data import PatchDataset
+
+    Parts = tuple[PatchDataset, PatchDataset, PatchDataset]
 
 
 class Precision(StrEnum):
@@ -28,6 +34,9 @@ class Fit(StrEnum):
 
 
 DATA_PANEL = "Data"
+
+FOLD = "{fold}"
+"""Stands for the number of a fold in the names of split files and banks."""
 
 Data = Annotated[
     str,
@@ -62,11 +71,19 @@ GroupKey = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
-SplitSeed = Annotated[
-    int,
+SplitFile = Annotated[
+    Path | None,
     typer.Option(
-        help="Seed of the split into train, validation and test, where the source has none of its own. "
-        "Give every command the same.",
+        "--split",
+        help="The split into train, validation and test: a CSV that genmix split has written, or one with the columns "
+        "path and split. Give every command the same file.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+SplitSeed = Annotated[
+    int | None,
+    typer.Option(
+        help="Without --split: seed of a split made here, where the source has none of its own; left out, 0.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -101,63 +118,146 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; left o
 Out = Annotated[Path, typer.Option(help="The folder to write.")]
 
 
-def open_patches(data: str, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None) -> PatchDataset:
-    """Open the data, and say what was found and done."""
-    patches = open_dataset(data, size=size, fit=fit.value, channels=channels, group_key=group_key)
-    typer.echo(str(patches))
-    for note in patches.notes:
-        typer.echo(f"  {note}")
-    return patches
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How a command reads the data and splits it: an option for each field (see :func:`takes_data_options`).
 
+    Raises:
+        MissingPathError: no such split file.
+        InputError: options that exclude each other.
+    """
 
-def split_patches(
-    patches: PatchDataset, *, split_seed: int, official: bool
-) -> tuple[PatchDataset, PatchDataset, PatchDataset]:
-    """Split the data, and say how."""
-    train, val, test = patches.split(seed=split_seed, official=official)
-    if official and patches.official is not None:
-        how = "as the source is split"
-    else:
-        how = f"split with seed {split_seed}" + ("" if patches.groups is None else ", by group")
-    counts = describe_counts(train.class_counts)
-    typer.echo(f"  {how}: {len(train)} to train ({counts}), {len(val)} to validate, {len(test)} to test")
-    return train, val, test
+    size: Size = None
+    fit: FitOption = Fit.RESIZE
+    channels: Channels = None
+    group_key: GroupKey = None
+    split: SplitFile = None
+    split_seed: SplitSeed = None
+    official: Official = True
 
+    def __post_init__(self) -> None:
+        if self.split is None:
+            return
+        if self.split_seed is not None or not self.official:
+            raise InputError("--split says who is in which part; leave --split-seed and --no-official out")
+        if FOLD not in str(self.split) and not self.split.is_file():
+            raise MissingPathError(f"--split {self.split}: no such file; genmix split DATA --out split.csv makes one")
 
-def fold_patches(
-    patches: PatchDataset, *, folds: int, split_seed: int
-) -> tuple[tuple[PatchDataset, PatchDataset, PatchDataset], ...]:
-    """Split the data into folds, and say how."""
-    found = patches.folds(folds, seed=split_seed)
-    typer.echo(f"  {folds} folds with seed {split_seed}{'' if patches.groups is None else ', by group'}")
-    for number, (train, val, test) in enumerate(found):
-        counts = describe_counts(train.class_counts)
-        typer.echo(f"  fold {number}: {len(train)} to train ({counts}), {len(val)} to validate, {len(test)} to test")
-    return found
+    def open(self, data: str) -> "PatchDataset":
+        """Open the data, and say what was found and done."""
+        from genmix_transforms.data import open_dataset
 
-
-def open_training_set(
-    data: str,
-    *,
-    size: int | None,
-    fit: Fit,
-    channels: int | None,
-    group_key: str | None,
-    split_seed: int,
-    official: bool,
-    all_data: bool,
-    painter: str,
-) -> PatchDataset:
-    """What a generator is trained on: the training part, or all; ``painter`` says who needs squares."""
-    train = open_patches(data, size=size, fit=fit, channels=channels, group_key=group_key)
-    if not all_data:
-        train, _, _ = split_patches(train, split_seed=split_seed, official=official)
-    height, width = train.images.shape[-2:]
-    if height != width:
-        raise InputError(
-            f"the patches are {height}x{width}, and a {painter} draws squares: give --size (with --fit crop or pad)"
+        patches = open_dataset(
+            data, size=self.size, fit=self.fit.value, channels=self.channels, group_key=self.group_key
         )
-    return train
+        typer.echo(str(patches))
+        for note in patches.notes:
+            typer.echo(f"  {note}")
+        return patches
+
+    def split_patches(self, patches: "PatchDataset") -> "Parts":
+        """Split the data, and say how."""
+        if self.split is not None:
+            patches, how = patches.with_split(self.split), f"split as {self.split} says"
+        elif self.official and patches.official is not None:
+            how = "as the source is split"
+        else:
+            how = f"split with seed {self.split_seed or 0}" + ("" if patches.groups is None else ", by group")
+        parts = patches.split(seed=self.split_seed or 0, official=self.official)
+        typer.echo(f"  {how}: {describe_parts(parts)}")
+        return parts
+
+    def fold_patches(self, patches: "PatchDataset", folds: int) -> "tuple[Parts, ...]":
+        """Split the data into folds, and say how."""
+        if self.split is None:
+            found = patches.folds(folds, seed=self.split_seed or 0)
+            how = f"{folds} folds with seed {self.split_seed or 0}{'' if patches.groups is None else ', by group'}"
+        elif FOLD not in str(self.split):
+            raise InputError(
+                f"--split {self.split}: each of {folds} folds has a file of its own; write {FOLD} for its number"
+            )
+        else:
+            files = [str(self.split).replace(FOLD, str(fold)) for fold in range(folds)]
+            found = tuple(patches.with_split(file).split() for file in files)
+            how = f"{folds} folds as {self.split} says"
+        typer.echo(f"  {how}")
+        for number, parts in enumerate(found):
+            typer.echo(f"  fold {number}: {describe_parts(parts)}")
+        return found
+
+    def open_training_set(self, data: str, *, all_data: bool, painter: str) -> "PatchDataset":
+        """What a generator is trained on: the training part, or all; ``painter`` says who needs squares."""
+        if all_data and self.split is not None:
+            raise InputError("--all-data trains on every patch; leave --split out")
+        train = self.open(data)
+        if not all_data:
+            train, _, _ = self.split_patches(train)
+        height, width = train.images.shape[-2:]
+        if height != width:
+            raise InputError(
+                f"the patches are {height}x{width}, and a {painter} draws squares: give --size (with --fit crop or pad)"
+            )
+        return train
+
+
+def takes_data_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for every field of the :class:`DataOptions` that it takes as ``options``.
+
+    Example:
+        >>> @takes_data_options
+        ... def command(data: str, options: DataOptions) -> None:
+        ...     print(data, options.size)
+        >>> command(data="phantom", size=64)
+        phantom 64
+    """
+    own = [parameter for name, parameter in inspect.signature(function).parameters.items() if name != "options"]
+    made = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+        for field in fields(DataOptions)
+    ]
+
+    def command(**given: Any) -> None:
+        picked = {parameter.name: given.pop(parameter.name) for parameter in made if parameter.name in given}
+        function(**given, options=DataOptions(**picked))
+
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + made
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    return command
+
+
+def describe_parts(parts: "Parts") -> str:
+    """How many patches are in each part, in words."""
+    from genmix_transforms.data.patches import describe_counts
+
+    train, val, test = parts
+    return f"{len(train)} to train ({describe_counts(train.class_counts)}), {len(val)} to validate, {len(test)} to test"
+
+
+# For the commands that have not taken DataOptions yet.
+
+
+def open_patches(
+    data: str, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None
+) -> "PatchDataset":
+    """See :meth:`DataOptions.open`."""
+    return DataOptions(size=size, fit=fit, channels=channels, group_key=group_key).open(data)
+
+
+def split_patches(patches: "PatchDataset", *, split_seed: int | None, official: bool) -> "Parts":
+    """See :meth:`DataOptions.split_patches`."""
+    return DataOptions(split_seed=split_seed, official=official).split_patches(patches)
+
+
+def fold_patches(patches: "PatchDataset", *, folds: int, split_seed: int | None) -> "tuple[Parts, ...]":
+    """See :meth:`DataOptions.fold_patches`."""
+    return DataOptions(split_seed=split_seed).fold_patches(patches, folds)
+
+
+def open_training_set(data: str, *, all_data: bool, painter: str, **options: Any) -> "PatchDataset":
+    """See :meth:`DataOptions.open_training_set`."""
+    return DataOptions(**options).open_training_set(data, all_data=all_data, painter=painter)
 
 
 Share = Annotated[

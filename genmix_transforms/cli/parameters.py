@@ -1,7 +1,7 @@
 """Command-line options from settings: a command names the settings that it takes, and has an option for each field."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, cast
 
@@ -56,12 +56,16 @@ def with_settings(
             if parameter.name not in settings
         ]
         made = [_parameter(setting, (panels or {}).get(where)) for where, setting in fields.values()]
-        command.__signature__ = inspect.Signature([*own, *made])  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *made)}
         command.__name__, command.__doc__ = function.__name__, function.__doc__
-        return command
+        return _declare(command, [*own, *made])
 
     return decorate
+
+
+def without(function: Callable[..., None], name: str) -> Callable[..., None]:
+    """Take an option from a command; its parameter keeps its default."""
+    kept = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.name != name]
+    return _declare(function, kept)
 
 
 def flag(name: str) -> str:
@@ -76,6 +80,13 @@ def describe(setting: Option) -> str:
         text += f" {'Any' if setting.items == 0 else 'One'} of {', '.join(setting.choices)}."
     default = setting.default_text()
     return f"{text} (default: {default})" if default and setting.type is not bool else text
+
+
+def _declare(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """Give a function the signature that Typer reads."""
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return function
 
 
 def _parameter(setting: Option, panel: str | None) -> inspect.Parameter:

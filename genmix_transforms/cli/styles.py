@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genmix_transforms.cli.command import Command
 from genmix_transforms.cli.options import Device, comma_separated
 from genmix_transforms.errors import InputError
 
@@ -20,7 +21,7 @@ ClassName = Annotated[str | None, typer.Option(help="The class to draw; left out
 Psi = Annotated[float | None, typer.Option(help="Truncation; left out, the StyleGAN's own.")]
 
 
-@app.command()
+@app.command(cls=Command)
 def mix(
     generator: Source,
     out: Picture,
@@ -45,7 +46,7 @@ def mix(
     typer.echo(str(out))
 
 
-@app.command()
+@app.command(cls=Command)
 def interpolate(
     generator: Source,
     out: Picture,

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genmix_transforms.data.labelling import GROUP_KEYS, SPLIT_NAMES, read_groups, refuse_single_class, sorted_names
-from genmix_transforms.data.patches import MOST_CHANNELS, SPLITS, PatchDataset
+from genmix_transforms.data.labelling import GROUP_KEYS, read_groups, refuse_single_class, sorted_names
+from genmix_transforms.data.patches import MOST_CHANNELS, PatchDataset
+from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.arrays import read_npz
 
@@ -53,6 +54,7 @@ def read_archive(path: Path, group_key: str | None = None) -> PatchDataset:
         official=official,
         name=path.name,
         notes=notes,
+        source_hashes=_read_origins(path, arrays["origin"], len(labels)) if "origin" in arrays else None,
     )
 
 
@@ -166,3 +168,13 @@ def _read_official(path: Path, raw: NDArray[Any], count: int) -> Tensor:
         if text.lower() not in known:
             raise InputError(f"{path}: split[{position}] is {text!r}, none of {', '.join(known)}")
     return torch.tensor([known[text.lower()] for text in texts])
+
+
+def _read_origins(path: Path, raw: NDArray[Any], count: int) -> Tensor:
+    """The identities ``(N,)`` that :meth:`PatchDataset.save_npz` has kept: the images are no longer the source's."""
+    if raw.shape != (count,) or raw.dtype != np.int64 or (raw < 0).any():
+        raise InputError(
+            f"{path}: origin is {raw.dtype} of shape {raw.shape}; expected int64 of shape ({count},), 0 or more, as "
+            f"save_npz writes it; remove the array if it is another program's"
+        )
+    return torch.from_numpy(raw)

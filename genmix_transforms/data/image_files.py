@@ -1,7 +1,5 @@
 """Patches from image files: folders with one folder a class, and CSV manifests that list the files."""
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genmix_transforms.data.labelling import GROUP_KEYS, SPLIT_NAMES, read_groups, refuse_single_class, sorted_names
-from genmix_transforms.data.patches import SPLITS, PatchDataset
+from genmix_transforms.data.csv_file import read_csv
+from genmix_transforms.data.identity import pixel_hashes
+from genmix_transforms.data.labelling import GROUP_KEYS, read_groups, refuse_single_class, sorted_names
+from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.images import Fit, class_folders, describe_fit, image_size, read_images
+from genmix_transforms.files.memory import check_image_memory
 
 
 def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: int | None) -> PatchDataset:
@@ -41,9 +43,13 @@ def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: in
         for name, paths in files.items()
         for path in paths
     ]
-    images, notes = _read_files([path for path, _, _ in listed], size=size, fit=fit, channels=channels)
+    images, hashes, notes = _read_files(
+        [path for path, _, _ in listed], name=_bare_name(folder), size=size, fit=fit, channels=channels
+    )
     return PatchDataset(
         images=images,
+        source_hashes=hashes,
+        paths=tuple(path.relative_to(folder).as_posix() for path, _, _ in listed),
         labels=torch.tensor([label for _, label, _ in listed]),
         classes=classes,
         official=torch.tensor([number for _, _, number in listed]) if split_folders else None,
@@ -85,7 +91,7 @@ def read_manifest(
         InputError: a missing column, an empty cell, an unknown name of a split, an image listed twice (the message
             has the line), fewer than two classes, or images that cannot be read as one set.
     """
-    lines, columns = _read_csv(path)
+    lines, columns = read_csv(path, expected="a header (path,label) and a line for each image")
     for needed in ("path", "label", *([group_key.lower()] if group_key else [])):
         if needed not in columns:
             raise InputError(f"{path}: no column {needed!r} in its header; it has {', '.join(columns)}")
@@ -107,10 +113,12 @@ def read_manifest(
     group_notes: tuple[str, ...] = ()
     if group_column is not None:
         groups, group_notes = read_groups(path, group_column, np.array(columns[group_column]), len(files), official)
-    images, notes = _read_files(files, size=size, fit=fit, channels=channels)
+    images, hashes, notes = _read_files(files, name=path.name, size=size, fit=fit, channels=channels)
     index = {name: number for number, name in enumerate(classes)}
     return PatchDataset(
         images=images,
+        source_hashes=hashes,
+        paths=tuple(Path(os.path.normpath(cell)).as_posix() for cell in columns["path"]),
         labels=torch.tensor([index[label] for label in columns["label"]]),
         classes=classes,
         groups=groups,
@@ -118,36 +126,6 @@ def read_manifest(
         name=path.name,
         notes=(*group_notes, *notes),
     )
-
-
-def _read_csv(path: Path) -> tuple[list[int], dict[str, list[str]]]:
-    """Line number of each row, and the cells of each column: ``{column name in lower case: cells}``, blanks cut off."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}); save it as CSV UTF-8") from error
-    # Spreadsheets write semicolons or tabs where the comma is the decimal sign.
-    header_line = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header_line.count))
-    lines: list[int] = []
-    rows: list[list[str]] = []
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                lines.append(reader.line_num)
-                rows.append([cell.strip() for cell in cells])
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-    if len(rows) < 2:
-        raise InputError(f"{path}: lists no images; expected a header (path,label) and a line for each image")
-    header = [name.lower() for name in rows.pop(0)]
-    del lines[0]
-    if len(set(header)) < len(header):
-        raise InputError(f"{path}: two columns of one name in its header: {', '.join(header)}")
-    for line, cells in zip(lines, rows, strict=True):
-        if len(cells) != len(header):
-            raise InputError(f"{path}, line {line}: {len(cells)} cells, but the header has {len(header)} columns")
-    return lines, {name: list(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
 
 
 def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str]) -> list[Path]:
@@ -173,11 +151,17 @@ def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str]) -> lis
 
 
 def _read_files(
-    files: Sequence[Path], *, size: int | None, fit: Fit, channels: int | None
-) -> tuple[Tensor, tuple[str, ...]]:
-    """The images ``(N, C, H, W)``, and a note if any was brought to another size."""
+    files: Sequence[Path], *, name: str, size: int | None, fit: Fit, channels: int | None
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """The images ``(N, C, H, W)``, their hashes ``(N,)`` as the files have them, and a note if any was resized."""
+    height, width = image_size(files[0]) if size is None else (size, size)
+    check_image_memory((len(files), channels or 1, height, width), itemsize=1, name=name)
     note = "" if size is None else describe_fit({image_size(file) for file in files}, size, fit=fit)
-    return read_images(files, size=size, fit=fit, channels=channels), (note,) if note else ()
+    hashes: list[Tensor] = []
+    images = read_images(
+        files, size=size, fit=fit, channels=channels, when_read=lambda image: hashes.append(pixel_hashes(image[None]))
+    )
+    return images, torch.cat(hashes), (note,) if note else ()
 
 
 def _bare_name(folder: Path) -> str:

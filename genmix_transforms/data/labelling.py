@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genmix_transforms.data.patches import SPLITS
+from genmix_transforms.data.splitting import count_parted
 from genmix_transforms.errors import InputError
 
 GROUP_KEYS = (
@@ -27,9 +27,6 @@ GROUP_KEYS = (
     "dup_group",
 )
 """Where groups are looked for, in an ``.npz`` and in the header of a CSV file, when no ``group_key`` is given."""
-
-SPLIT_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
-"""What the parts of a split may be called (in any case), and their numbers in :data:`SPLITS`."""
 
 
 def read_groups(
@@ -61,11 +58,8 @@ def read_groups(
     names, numbers = np.unique(values, return_inverse=True)
     groups = torch.from_numpy(numbers.reshape(-1).astype(np.int64, copy=False))
     notes = [f"groups from {key!r}: {len(names)} groups"]
-    if official is not None:
-        parts = torch.zeros(len(names), len(SPLITS), dtype=torch.bool)
-        parts[groups, official] = True
-        if parted := int((parts.sum(dim=1) > 1).sum()):
-            notes.append(f"groups that lie in more than one part of the source's own split: {parted}")
+    if official is not None and (parted := count_parted(groups.numpy(), official.numpy())):
+        notes.append(f"groups that lie in more than one part of the source's own split: {parted}")
     return groups, tuple(notes)
 
 

@@ -3,28 +3,35 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genmix_transforms.data.identity import pixel_hashes, record_images
+from genmix_transforms.data.split_file import check_split_path, fold_path, read_split, write_split
+from genmix_transforms.data.splitting import (
+    DEFAULT_FRACTIONS,
+    DEFAULT_VALIDATION,
+    Numbers,
+    assign_groups,
+    check_split,
+    fold_by_group,
+    groups_of_copies,
+)
+from genmix_transforms.data.splitting import SPLITS as SPLITS
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.arrays import write_npz
-from genmix_transforms.files.checks import check_output_folder, check_seed, whole_number
-from genmix_transforms.files.images import Fit, describe_fit, fit_images
-
-SPLITS = ("train", "val", "test")
+from genmix_transforms.files.checks import check_output_folder
+from genmix_transforms.files.images import Fit, describe_fit, fit_images, to_channels
+from genmix_transforms.files.memory import check_image_memory
 
 MOST_CHANNELS = 7
 """A last axis no longer than this is one of channels; no image is as narrow."""
-
-DEFAULT_FRACTIONS = (0.5, 0.25, 0.25)
-"""Shares of train, validation and test; the paper's are 681, 302 and 307 of 1,290, that is 53, 23 and 24 per cent."""
-
-DEFAULT_VALIDATION = 0.25
-"""Share of what a fold does not test that validates."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +47,10 @@ class PatchDataset:
         official: ``(N,)``, int64, indices into ``("train", "val", "test")`` where the source came split, else None.
         name: what to call the data in messages; the file's or folder's name without its path.
         notes: what was done on reading that a user should know (resized, group key found), one sentence each.
+        source_hashes: ``(N,)``, int64, not negative: the identity of each patch in its source, where ``images`` are no
+            longer what the source has. None: ``images`` are the source. Read it through :attr:`origins`.
+        paths: of the image files, relative to the source, where it has files. Nothing but :meth:`save_split` writes
+            them down.
 
     Raises:
         InputError: shapes, dtypes or labels do not fit together.
@@ -59,6 +70,8 @@ class PatchDataset:
     official: Tensor | None = None
     name: str = "patches"
     notes: tuple[str, ...] = field(default=())
+    source_hashes: Tensor | None = None
+    paths: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -68,15 +81,19 @@ class PatchDataset:
                 f"got {self.images.dtype} of shape {tuple(self.images.shape)}"
             )
         count = self.images.shape[0]
-        for key in ("labels", "groups", "official"):
+        for key in ("labels", "groups", "official", "source_hashes"):
             tensor = getattr(self, key)
             if tensor is not None and (tensor.shape != (count,) or tensor.dtype != torch.int64):
                 raise InputError(
                     f"{self.name}: {key} must be int64 of shape ({count},), one for each image, "
                     f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
                 )
+        if self.paths is not None and len(self.paths) != count:
+            raise InputError(f"{self.name}: paths must be {count}, one for each image, got {len(self.paths)}")
         if self.official is not None and not set(self.official.unique().tolist()) <= set(range(len(SPLITS))):
             raise InputError(f"{self.name}: official must hold 0 (train), 1 (val) or 2 (test), nothing else")
+        if self.source_hashes is not None and count and int(self.source_hashes.min()) < 0:
+            raise InputError(f"{self.name}: source_hashes must be 0 or more, got {int(self.source_hashes.min())}")
         if len(set(self.classes)) != len(self.classes):
             raise InputError(f"{self.name}: class names must differ, got {', '.join(self.classes)}")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
@@ -109,6 +126,28 @@ class PatchDataset:
         digest.update(self.images.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def origins(self) -> Tensor:
+        """The identity of each patch, int64 ``(N,)``: 63 bits of the sha256 of its pixels as the source has them.
+
+        It stays the same through subsets, splits, other sizes and channels, and being saved. It is computed when it is
+        first asked for. Equal images have equal origins, whatever file they come from.
+        """
+        return pixel_hashes(self.images) if self.source_hashes is None else self.source_hashes
+
+    def training_set(self) -> dict[str, Any]:
+        """What is kept in generators and banks of the set they were trained on.
+
+        Returns:
+            ``fingerprint`` and ``class_counts``; and ``images``, from which
+            :func:`genmix_transforms.data.identity.find_recorded` tells whether a patch was among them (left out for
+            more than 100,000 patches). It tells that to somebody who has the very image, and nobody anything else.
+        """
+        record: dict[str, Any] = {"fingerprint": self.fingerprint, "class_counts": self.class_counts}
+        if (images := record_images(self.origins)) is not None:
+            record["images"] = images
+        return record
+
     def subset(self, index: Tensor | NDArray[np.int64], *, name: str | None = None) -> "PatchDataset":
         """The patches at ``index`` ``(n,)``, in that order; the classes stay as they are."""
         index = torch.as_tensor(index)
@@ -121,6 +160,8 @@ class PatchDataset:
             labels=self.labels[index],
             groups=None if self.groups is None else self.groups[index],
             official=None if self.official is None else self.official[index],
+            source_hashes=None if self.source_hashes is None else self.source_hashes[index],
+            paths=None if self.paths is None else tuple(self.paths[number] for number in index.tolist()),
             name=name or self.name,
         )
 
@@ -133,16 +174,28 @@ class PatchDataset:
         return replace(part, labels=torch.zeros_like(part.labels), classes=(name,))
 
     def resized(self, size: int, *, fit: Fit = "resize") -> "PatchDataset":
-        """The same patches at ``size`` x ``size`` pixels (see :func:`genmix_transforms.files.images.fit_images`)."""
+        """The same patches at ``size`` x ``size`` pixels (see :func:`genmix_transforms.files.images.fit_images`).
+
+        Raises:
+            InputError: another ``fit``, or a size at which the patches do not fit into memory.
+        """
+        count, channels, *_ = self.images.shape
+        check_image_memory((count, channels, size, size), itemsize=self.images.dtype.itemsize, name=self.name)
         images = fit_images(self.images, size, fit=fit)
         note = describe_fit([(self.images.shape[-2], self.images.shape[-1])], size, fit=fit)
-        return replace(self, images=images, notes=(*self.notes, note)) if note else self
+        return replace(self, images=images, source_hashes=self.origins, notes=(*self.notes, note)) if note else self
+
+    def with_channels(self, channels: int) -> "PatchDataset":
+        """The same patches, grey (1) or in colour (3), see :func:`genmix_transforms.files.images.to_channels`."""
+        images = to_channels(self.images, channels)
+        return self if images is self.images else replace(self, images=images, source_hashes=self.origins)
 
     def save_npz(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Save as an ``.npz`` that :func:`genmix_transforms.data.open_dataset` reads, groups and official split too.
 
         Its arrays are ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, ``labels``, ``label_names``, and where there are
-        any ``group`` and ``split`` (names). Written whole or not at all; the same patches make the same bytes.
+        any ``group`` and ``split`` (names), and ``origin`` where the images are no longer what the source had. Written
+        whole or not at all; the same patches make the same bytes.
 
         Args:
             path: the file; its folder is made if need be.
@@ -183,6 +236,8 @@ class PatchDataset:
             arrays["group"] = self.groups.numpy()
         if self.official is not None:
             arrays["split"] = np.array(SPLITS)[self.official.numpy()]
+        if self.source_hashes is not None and not torch.equal(self.source_hashes, pixel_hashes(self.images)):
+            arrays["origin"] = self.source_hashes.numpy()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_npz(path, arrays)
 
@@ -205,32 +260,7 @@ class PatchDataset:
         Raises:
             InputError: fractions that are no shares, or a part that would stay empty.
         """
-        check_seed(seed, name="the split's seed")
-        shares = np.asarray(fractions, dtype=np.float64)
-        if len(shares) != len(SPLITS) or not (shares >= 0).all() or not np.isclose(shares.sum(), 1):
-            raise InputError(f"fractions must be {len(SPLITS)} shares that sum to 1, got {tuple(fractions)}")
-        if official and self.official is not None:
-            parts = [torch.nonzero(self.official == number).flatten() for number in range(len(SPLITS))]
-        else:
-            assignment = assign_groups(
-                self.labels.numpy(),
-                self.groups.numpy() if self.groups is not None else np.arange(len(self)),
-                fractions=fractions,
-                seed=seed,
-            )
-            parts = [torch.from_numpy(np.flatnonzero(assignment == number)) for number in range(len(SPLITS))]
-        for split, part in zip(SPLITS, parts, strict=True):
-            if not len(part):
-                way_out = (
-                    "give official=False to split anew"
-                    if official and self.official is not None
-                    else "give fractions that leave it some patches, or train on all (--all-data)"
-                )
-                raise InputError(f"{self.name}: the {split} part is empty; {way_out}")
-        train, val, test = (
-            self.subset(part, name=f"{self.name} ({split})") for split, part in zip(SPLITS, parts, strict=True)
-        )
-        return train, val, test
+        return self._in_parts(self._parts_of_split(seed=seed, fractions=fractions, official=official))
 
     def folds(
         self, count: int, *, seed: int = 0, validation: float = DEFAULT_VALIDATION
@@ -255,74 +285,123 @@ class PatchDataset:
             >>> [[len(part) for part in fold] for fold in patches.folds(3)]
             [[6, 2, 4], [6, 2, 4], [6, 2, 4]]
         """
-        check_seed(seed, name="the folds' seed")
-        count = whole_number(count, name="the number of folds", least=2)
-        if not 0 < validation < 1:
-            raise InputError(f"validation must be a share between 0 and 1, got {validation}")
-        labels = self.labels.numpy()
-        groups = _copies(self.images) if self.groups is None else self.groups.numpy()
-        tested_in = assign_groups(labels, groups, fractions=(1 / count,) * count, seed=seed)
         whole = replace(self, official=None)
-        found = []
-        for fold in range(count):
-            rest = np.flatnonzero(tested_in != fold)
-            held_out = assign_groups(labels[rest], groups[rest], fractions=(1 - validation, validation), seed=seed)
-            parts = (rest[held_out == 0], rest[held_out == 1], np.flatnonzero(tested_in == fold))
-            for split, part in zip(SPLITS, parts, strict=True):
-                if not len(part):
-                    raise InputError(
-                        f"{self.name}: the {split} part of fold {fold} is empty: {len(np.unique(groups))} groups are "
-                        f"too few for {count} folds"
-                    )
-            train, val, test = (
-                whole.subset(part, name=f"{self.name} (fold {fold}, {split})")
-                for split, part in zip(SPLITS, parts, strict=True)
+        folds = self._parts_of_folds(count, seed=seed, validation=validation)
+        return tuple(whole._in_parts(parts, prefix=f"fold {number}, ") for number, parts in enumerate(folds))
+
+    def save_split(
+        self,
+        path: str | Path,
+        *,
+        seed: int = 0,
+        fractions: Sequence[float] = DEFAULT_FRACTIONS,
+        official: bool = True,
+        folds: int | None = None,
+        validation: float = DEFAULT_VALIDATION,
+        overwrite: bool = False,
+    ) -> None:
+        """Save the split that :meth:`split` makes, or the folds of :meth:`folds`, as CSV files for :meth:`with_split`.
+
+        A file has a line for each patch: its ``number`` from 0 up, its ``path`` where the source has one, ``class``,
+        ``group`` where there are any, ``split`` (train, val or test), and ``origin``, a hash of the image. It holds the
+        names of your files: keep it with the data, and do not publish it.
+
+        Args:
+            path: the file, a .csv; its folder is made if need be. With ``folds`` a name with ``{fold}`` in it, which
+                stands for the fold's number: each fold is a file of its own.
+            seed: as for :meth:`split` and :meth:`folds`.
+            fractions: as for :meth:`split`.
+            official: as for :meth:`split`.
+            folds: how many folds; None: one split.
+            validation: as for :meth:`folds`.
+            overwrite: replace files that are there.
+
+        Raises:
+            OverwriteError: a file is there already.
+            InputError: another suffix than ``.csv``, folds without ``{fold}`` in the name, or a split that cannot be.
+
+        Example:
+            >>> images = torch.arange(8, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 16, 16)
+            >>> patches = PatchDataset(images=images, labels=torch.arange(8) % 2, classes=("cyst", "metastasis"))
+            >>> patches.save_split("split.csv")
+            >>> [len(part) for part in patches.with_split("split.csv").split()]
+            [4, 2, 2]
+        """
+        path = Path(path)
+        if folds is None:
+            files = {path: self._parts_of_split(seed=seed, fractions=fractions, official=official)}
+        else:
+            found = self._parts_of_folds(folds, seed=seed, validation=validation)
+            files = {fold_path(path, number): parts for number, parts in enumerate(found)}
+        check_split_path(path, folds=folds, overwrite=overwrite)
+        for file, parts in files.items():
+            write_split(
+                file,
+                parts,
+                paths=self.paths,
+                classes=[self.classes[label] for label in self.labels.tolist()],
+                groups=None if self.groups is None else self.groups.numpy(),
+                origins=self.origins.numpy(),
             )
-            found.append((train, val, test))
-        return tuple(found)
 
+    def with_split(self, path: str | Path) -> "PatchDataset":
+        """The same patches with the split of a file, which :meth:`split` then keeps.
 
-def _copies(images: Tensor) -> NDArray[np.int64]:
-    """A group for each different image, ``(N,)``: copies of one image share theirs."""
-    digests = [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images.contiguous()]
-    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
-    # Numbered by where they first occur, so that without copies every patch is the group of its own number.
-    return np.argsort(np.argsort(first)).astype(np.int64)[group]
+        Args:
+            path: a CSV that :meth:`save_split` or ``genmix split`` has written, or any other with the columns ``path``
+                (as the source names its files) or ``number``, and ``split``; in any order, with any other columns.
 
+        Raises:
+            MissingPathError: no such file.
+            InputError: parts that are none, patches without a line or with two, lines of patches that are not there,
+                or other images than those the split was made of; the message says which.
+        """
+        parts = read_split(
+            Path(path),
+            name=self.name,
+            paths=self.paths,
+            groups=None if self.groups is None else self.groups.numpy(),
+            origins=self.origins.numpy(),
+        )
+        return replace(self, official=torch.from_numpy(parts))
 
-def assign_groups(
-    labels: NDArray[np.int64], groups: NDArray[np.int64], *, fractions: Sequence[float], seed: int
-) -> NDArray[np.int64]:
-    """Assign every patch to a part, whole groups at a time, each part with the class proportions of the whole.
+    def _parts_of_split(self, *, seed: int, fractions: Sequence[float], official: bool) -> Numbers:
+        """For each patch the index of its part, ``(N,)``."""
+        check_split(seed=seed, fractions=fractions)
+        kept = self.official if official else None
+        if kept is not None:
+            parts = kept.numpy()
+        else:
+            groups = np.arange(len(self)) if self.groups is None else self.groups.numpy()
+            parts = assign_groups(self.labels.numpy(), groups, fractions=fractions, seed=seed)
+        way_out = (
+            "give fractions that leave it some patches, or train on all (--all-data)"
+            if kept is None
+            else "give official=False to split anew, or a split file with patches in each part"
+        )
+        self._refuse_empty(parts, "part is empty; " + way_out)
+        return parts
 
-    Greedy: groups in random order, larger ones first, each to the part whose class counts then miss their target least.
+    def _parts_of_folds(self, count: int, *, seed: int, validation: float) -> list[Numbers]:
+        """For each fold and patch the index of its part, ``(N,)``."""
+        groups = groups_of_copies(self.origins.numpy()) if self.groups is None else self.groups.numpy()
+        folds = fold_by_group(self.labels.numpy(), groups, count=count, validation=validation, seed=seed)
+        groups_found = f"{len(np.unique(groups))} groups are too few for {count} folds"
+        for fold, parts in enumerate(folds):
+            self._refuse_empty(parts, f"part of fold {fold} is empty: {groups_found}")
+        return folds
 
-    Args:
-        labels: ``(N,)`` class of each patch.
-        groups: ``(N,)`` group of each patch.
-        fractions: share of each part; they sum to 1.
-        seed: of the random order.
+    def _refuse_empty(self, parts: Numbers, fault: str) -> None:
+        for number, split in enumerate(SPLITS):
+            if not (parts == number).any():
+                raise InputError(f"{self.name}: the {split} {fault}")
 
-    Returns:
-        ``(N,)`` number of the part of each patch.
-    """
-    shares = np.asarray(fractions, dtype=np.float64)
-    _, group_of = np.unique(groups, return_inverse=True)
-    counts = np.zeros((group_of.max(initial=-1) + 1, labels.max(initial=-1) + 1))
-    np.add.at(counts, (group_of, labels), 1)
-    order = np.random.default_rng(seed).permutation(len(counts))
-    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    # What each part still lacks of each class, in units of that class: rare classes weigh as much as common ones.
-    class_size = np.maximum(counts.sum(axis=0), 1)
-    missing = shares[:, None] * np.ones_like(class_size)
-    part_of_group = np.zeros(len(counts), dtype=np.int64)
-    for group in order:
-        amount = counts[group] / class_size
-        # Squared miss after minus before: |m - a|^2 - |m|^2, up to the part-independent |a|^2.
-        part = int(np.argmin(np.where(shares > 0, -2 * missing @ amount, np.inf)))
-        missing[part] -= amount
-        part_of_group[group] = part
-    return part_of_group[group_of]
+    def _in_parts(self, parts: Numbers, *, prefix: str = "") -> tuple["PatchDataset", "PatchDataset", "PatchDataset"]:
+        train, val, test = (
+            self.subset(np.flatnonzero(parts == number), name=f"{self.name} ({prefix}{split})")
+            for number, split in enumerate(SPLITS)
+        )
+        return train, val, test
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:

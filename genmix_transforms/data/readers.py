@@ -1,7 +1,5 @@
 """Labelled patches in, from wherever they are: class folders, ``.npz`` files, CSV manifests, the phantom."""
 
-from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 from typing import get_args
 
@@ -9,10 +7,14 @@ from genmix_transforms.data.archives import read_archive
 from genmix_transforms.data.image_files import read_class_folders, read_manifest
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, MissingPathError
-from genmix_transforms.files.images import Fit, to_channels
+from genmix_transforms.files.checks import whole_number
+from genmix_transforms.files.images import Fit
 
 MIN_SIZE = 8
 """The smallest patch side, in pixels."""
+
+MAX_SIZE = 4096
+"""The largest patch side, in pixels: four times that of the largest generator."""
 
 _READABLE = (
     "read are a folder of class folders, a MedMNIST or plain .npz, a .csv with the columns path and label, "
@@ -43,7 +45,7 @@ def open_dataset(
 
     Args:
         path: the folder, the file, or ``"phantom"``.
-        size: side of the square patches in pixels, at least 8; None keeps the size of the source.
+        size: side of the square patches in pixels, from 8 to 4096; None keeps the size of the source.
         fit: how ``size`` is reached, see :func:`genmix_transforms.files.images.fit_images`.
         channels: 1 for grey, 3 for colour; None: as the source is.
         group_key: array of the ``.npz`` or column of the CSV that holds the groups (a patient, a set of
@@ -56,7 +58,8 @@ def open_dataset(
     Raises:
         MissingPathError: no such path, or a CSV that names images which do not exist.
         InputError: anything else that cannot be used: a corrupt image, images of different sizes without ``size``,
-            fewer than two classes, an ``.npz`` with objects in it, a type of file that is not read, ...
+            more than fits into memory, fewer than two classes, an ``.npz`` with objects in it, a type of file that is
+            not read, ...
 
     Example:
         >>> images, labels = np.zeros((4, 16, 16), np.uint8), np.array([0, 0, 1, 1])
@@ -64,8 +67,8 @@ def open_dataset(
         >>> open_dataset("patches.npz", size=32)
         patches.npz: 4 patches, 1 x 32 x 32 (cyst 2, metastasis 2)
     """
-    if size is not None and (not isinstance(size, Integral) or size < MIN_SIZE):
-        raise InputError(f"size must be a whole number of at least {MIN_SIZE} pixels, got {size!r}")
+    if size is not None:
+        size = whole_number(size, name="size (the side of the patches in pixels)", least=MIN_SIZE, most=MAX_SIZE)
     if fit not in get_args(Fit):
         raise InputError(f"fit must be 'resize', 'pad' or 'crop', got {fit!r}")
     if channels not in (None, 1, 3):
@@ -96,7 +99,7 @@ def open_dataset(
 def _brought_to(patches: PatchDataset, *, size: int | None, fit: Fit, channels: int | None) -> PatchDataset:
     """Patches from memory at the size and channel count that were asked for."""
     if channels == 1:  # before resizing and, below, after it: whichever handles fewer pixels
-        patches = replace(patches, images=to_channels(patches.images, 1))
+        patches = patches.with_channels(1)
     if size is not None:
         patches = patches.resized(size, fit=fit)
-    return patches if channels is None else replace(patches, images=to_channels(patches.images, channels))
+    return patches if channels is None else patches.with_channels(channels)

@@ -7,76 +7,51 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genmix_transforms.evaluation.arms import ARMS
-    from genmix_transforms.evaluation.bank_making import Recipe, make_banks
-    from genmix_transforms.evaluation.comparison import evaluate, evaluate_folds
-    from genmix_transforms.evaluation.figures import (
-        confusion_figure,
-        evolution_figure,
-        examples_figure,
-        feature_points,
-        forest_figure,
-        mixing_figure,
-        save_figures,
-        scores_figure,
-        tsne_figure,
-    )
-    from genmix_transforms.evaluation.folds import Fold
-    from genmix_transforms.evaluation.memorisation import Nearness, measure_nearness
-    from genmix_transforms.evaluation.presets import preset
-    from genmix_transforms.evaluation.protocol import Protocol
-    from genmix_transforms.evaluation.results import Results
+    from genmix_transforms.evaluation.arms import ARMS as ARMS
+    from genmix_transforms.evaluation.bank_making import Recipe as Recipe
+    from genmix_transforms.evaluation.bank_making import make_banks as make_banks
+    from genmix_transforms.evaluation.checks import Fold as Fold
+    from genmix_transforms.evaluation.comparison import evaluate as evaluate
+    from genmix_transforms.evaluation.comparison import evaluate_folds as evaluate_folds
+    from genmix_transforms.evaluation.figures import confusion_figure as confusion_figure
+    from genmix_transforms.evaluation.figures import evolution_figure as evolution_figure
+    from genmix_transforms.evaluation.figures import examples_figure as examples_figure
+    from genmix_transforms.evaluation.figures import feature_points as feature_points
+    from genmix_transforms.evaluation.figures import forest_figure as forest_figure
+    from genmix_transforms.evaluation.figures import mixing_figure as mixing_figure
+    from genmix_transforms.evaluation.figures import save_figures as save_figures
+    from genmix_transforms.evaluation.figures import scores_figure as scores_figure
+    from genmix_transforms.evaluation.figures import tsne_figure as tsne_figure
+    from genmix_transforms.evaluation.memorisation import Nearness as Nearness
+    from genmix_transforms.evaluation.memorisation import measure_nearness as measure_nearness
+    from genmix_transforms.evaluation.protocol import Protocol as Protocol
+    from genmix_transforms.evaluation.protocol import preset as preset
+    from genmix_transforms.evaluation.results import Results as Results
 
+_DRAWN = ("confusion", "evolution", "examples", "forest", "mixing", "scores", "tsne")
 _HOME = {
-    "ARMS": "genmix_transforms.evaluation.arms",
-    "Nearness": "genmix_transforms.evaluation.memorisation",
-    "Fold": "genmix_transforms.evaluation.folds",
-    "Protocol": "genmix_transforms.evaluation.protocol",
-    "Recipe": "genmix_transforms.evaluation.bank_making",
-    "Results": "genmix_transforms.evaluation.results",
-    "evaluate": "genmix_transforms.evaluation.comparison",
-    "measure_nearness": "genmix_transforms.evaluation.memorisation",
-    "evaluate_folds": "genmix_transforms.evaluation.comparison",
-    "make_banks": "genmix_transforms.evaluation.bank_making",
-    "confusion_figure": "genmix_transforms.evaluation.figures",
-    "evolution_figure": "genmix_transforms.evaluation.figures",
-    "examples_figure": "genmix_transforms.evaluation.figures",
-    "feature_points": "genmix_transforms.evaluation.figures",
-    "forest_figure": "genmix_transforms.evaluation.figures",
-    "mixing_figure": "genmix_transforms.evaluation.figures",
-    "save_figures": "genmix_transforms.evaluation.figures",
-    "scores_figure": "genmix_transforms.evaluation.figures",
-    "tsne_figure": "genmix_transforms.evaluation.figures",
-    "preset": "genmix_transforms.evaluation.presets",
+    "ARMS": "arms",
+    "Fold": "checks",
+    "Nearness": "memorisation",
+    "Protocol": "protocol",
+    "Recipe": "bank_making",
+    "Results": "results",
+    "evaluate": "comparison",
+    "evaluate_folds": "comparison",
+    "feature_points": "figures",
+    "make_banks": "bank_making",
+    "measure_nearness": "memorisation",
+    "preset": "protocol",
+    "save_figures": "figures",
+    **{f"{drawn}_figure": "figures" for drawn in _DRAWN},
 }
 
-__all__ = [
-    "ARMS",
-    "Fold",
-    "Nearness",
-    "Protocol",
-    "Recipe",
-    "Results",
-    "confusion_figure",
-    "evaluate",
-    "evaluate_folds",
-    "evolution_figure",
-    "examples_figure",
-    "feature_points",
-    "forest_figure",
-    "make_banks",
-    "measure_nearness",
-    "mixing_figure",
-    "preset",
-    "save_figures",
-    "scores_figure",
-    "tsne_figure",
-]
+__all__ = sorted(_HOME)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

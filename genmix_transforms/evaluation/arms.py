@@ -4,8 +4,9 @@ A new arm is a function and a line in ``KINDS``; nothing else knows how many the
 after a colon the name of the bank that it draws from, where there are several: ``genmix:dcgan``.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,6 +121,56 @@ def expand_arms(arms: Iterable[str], banks: Collection[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def check_arms(arms: Sequence[str]) -> tuple[str, ...]:
+    """The arms' names, each known and there once."""
+    if isinstance(arms, str):
+        raise InputError(f"arms must be a list of names, got the text {arms!r}; give ({arms!r},)")
+    arms = tuple(arms)
+    if not arms:
+        raise InputError("no arms to compare")
+    for arm in arms:
+        arm_kind(arm)
+    if len(set(arms)) != len(arms):
+        raise InputError(f"every arm once, got {', '.join(arms)}")
+    return arms
+
+
+def order_arms(
+    arms: Sequence[str], banks: Collection[str], missing: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """All arms in the order of the table, and those of them that stay empty, with the reason.
+
+    Args:
+        arms: names of arms or kinds.
+        banks: names of the banks that are there.
+        missing: names of those that are not, and why.
+
+    Raises:
+        InputError: arms that are unknown, there twice, or draw from a bank that nobody gave.
+    """
+    both = sorted(set(banks) & set(missing))
+    if both:
+        raise InputError(f"{', '.join(both)}: a bank is there or missing, not both")
+    if missing and ONLY_BANK in banks:
+        raise InputError("missing names banks: give those that are there by name too (banks=)")
+    order = check_arms(expand_arms(check_arms(arms), [*banks, *missing]))
+    for arm in order:
+        check_bank_given(arm, [*banks, *missing])
+    empty = {arm: missing[name] for arm in order if (name := split_arm_name(arm)[1]) in missing}
+    if len(empty) == len(order):
+        raise InputError(f"no arm is left to compare: {', '.join(order)} are all missing")
+    return order, empty
+
+
+def check_bank_given(name: str, banks: Collection[str]) -> None:
+    """Raise an InputError if the arm draws from a bank that is not among these."""
+    _, bank = split_arm_name(name)
+    if arm_kind(name).needs_bank and bank not in banks:
+        raise InputError(
+            f"the arm {name!r} needs a bank of synthetic images: give one (--bank), or leave the arm out (--arms)"
+        )
+
+
 def build_arm(name: str, setting: Setting) -> Arm:
     """Make an arm.
 
@@ -141,10 +192,7 @@ def build_arm(name: str, setting: Setting) -> Arm:
     if not kind.needs_bank:
         return kind.build(setting, None)
     _, bank = split_arm_name(name)
-    if bank not in setting.banks:
-        raise InputError(
-            f"the arm {name!r} needs a bank of synthetic images: give one (--bank), or leave the arm out (--arms)"
-        )
+    check_bank_given(name, setting.banks)
     if not len(setting.banks[bank]):
         raise InputError(f"the arm {name!r}: the bank is empty")
     return kind.build(setting, setting.banks[bank])
@@ -280,3 +328,50 @@ ARMS = tuple(KINDS)
 
 DEFAULT_ARMS = ("baseline", "mixup", "blend", "genmix")
 """What is compared unless somebody says otherwise."""
+
+
+# Tuning: an arm that is searched beside one that is not wins by the search.
+
+TUNING_SEED = 2**31 - 1
+"""Of the trials' weights, data order and draws: none of the seeds whose scores are reported."""
+
+
+def trial_values(arm: str, count: int) -> tuple[float, ...]:
+    """The values that an arm tries: so many of its grid, its ends among them; none for a count of 0.
+
+    Example:
+        >>> trial_values("blend", 3), trial_values("genmix", 0)
+        ((0.1, 0.3, 0.5), ())
+    """
+    if not count:
+        return ()
+    grid = arm_kind(arm).grid
+    return tuple(grid[round(number * (GRID - 1) / (count - 1))] for number in range(count))
+
+
+def with_value(protocol: Protocol, arm: str, value: float | None) -> Protocol:
+    """The protocol of a run that is not tuned further: with that value of the arm's option, or, for None, its own.
+
+    Example:
+        >>> with_value(Protocol(tune=3), "blend", 0.1).blend_share
+        0.1
+    """
+    if value is None:
+        return replace(protocol, tune=0)
+    knob = arm_kind(arm).knob
+    whole = next(field.type for field in fields(protocol) if field.name == knob) is int
+    changes: dict[str, Any] = {knob: int(value) if whole else value}
+    return replace(protocol, tune=0, **changes)
+
+
+def choose(trials: Mapping[float, float]) -> float:
+    """The value with the best validation score; of several, the one that changes the images least.
+
+    Args:
+        trials: the macro F1 on the validation part, by value.
+
+    Example:
+        >>> choose({0.5: 0.7, 0.1: 0.6, 0.3: 0.7})
+        0.3
+    """
+    return min(trials, key=lambda value: (-trials[value], value))

@@ -10,10 +10,11 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.sharing import take_turns
 from genmix_transforms.files.images import fit_images
+from genmix_transforms.generators.arguments import shape_of
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.filling import fill_bank
 from genmix_transforms.generators.per_class import PerClass
-from genmix_transforms.generators.registry import generator_class, load_generator
+from genmix_transforms.generators.registry import generator_class
 
 _INVERSION = "textual-inversion"
 
@@ -56,26 +57,13 @@ class Recipe:
 
     def untrained(self, dataset: PatchDataset) -> Generator:
         """The generator before its training, for patches such as these."""
-        channels, side, _ = dataset.images.shape[1:]
         maker = generator_class(self.kind)
-        if self.weights is None:
-            options = {"resolution": side, "channels": channels, "bits": 8 * dataset.images.dtype.itemsize}
-            options.update(self.network)
-            if self.per_class:
-                return PerClass.of(maker, classes=dataset.classes, **options)
-            return maker(classes=dataset.classes, **options)  # type: ignore[call-arg]
-        pretrained = load_generator(self.weights)
-        if pretrained.kind != self.kind:
-            raise InputError(f"{self.weights}: a {pretrained.kind} generator, expected one of kind {self.kind}")
-        if self.kind == "stylegan":
-            from genmix_transforms.generators.stylegan import StyleGAN, adapt_stylegan
-
-            assert isinstance(pretrained, StyleGAN)
-            return adapt_stylegan(pretrained, resolution=side, channels=channels, classes=dataset.classes)
-        if not hasattr(pretrained, "adapt"):
-            raise InputError(f"a {self.kind} generator cannot be adapted to other patches: train it from scratch")
-        adapted: Generator = pretrained.adapt(classes=dataset.classes, channels=channels, resolution=side)
-        return adapted
+        if self.weights is not None:
+            return maker.adapted_to(self.weights, dataset)
+        if self.per_class:
+            shape = shape_of(dataset, painter=maker.__name__)
+            return PerClass.of(maker, classes=dataset.classes, **shape, **self.network)
+        return maker.for_patches(dataset, **self.network)
 
 
 def make_banks(
@@ -184,12 +172,7 @@ def resized_bank(bank: SyntheticBank, size: int) -> SyntheticBank:
     _, height, width = bank.image_shape
     if (height, width) == (size, size):
         return bank
-    return SyntheticBank(
-        fit_images(bank.images, size),
-        bank.labels,
-        classes=bank.classes,
-        seeds=bank.seeds,
-        source=bank.source,
-        window=bank.window,
+    return bank.replace(
+        images=fit_images(bank.images, size),
         provenance=[{RESIZED_FROM: max(height, width), **source} for source in bank.sources],
     )

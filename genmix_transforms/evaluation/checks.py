@@ -1,34 +1,48 @@
 """What can be wrong with a comparison, found before any work; and what is doubtful about one, said with it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.data.identity import find_recorded, record_images
 from genmix_transforms.data.patches import SPLITS, PatchDataset, describe_counts
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.arms import Setting, arm_kind, build_arm, split_arm_name
+from genmix_transforms.evaluation.arms import Setting, arm_kind, build_arm, check_arms, split_arm_name
 from genmix_transforms.evaluation.bank_making import RESIZED_FROM
 from genmix_transforms.evaluation.classifiers import build_classifier
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.protocol import Protocol
+from genmix_transforms.files.checks import whole_number
+
+FEWEST_SEEDS = 5
+"""With fewer, how much trainings differ by chance is hardly known."""
+
+MOST_SEEDS = 10_000
+"""More is a slip."""
 
 Splits = tuple[PatchDataset, PatchDataset, PatchDataset]
 """Train, validation and test, as :meth:`PatchDataset.split` returns them."""
 
 
-def check_arms(arms: Sequence[str]) -> tuple[str, ...]:
-    """The arms' names, each known and there once."""
-    if isinstance(arms, str):
-        raise InputError(f"arms must be a list of names, got the text {arms!r}; give ({arms!r},)")
-    arms = tuple(arms)
-    if not arms:
-        raise InputError("no arms to compare")
-    for arm in arms:
-        arm_kind(arm)
-    if len(set(arms)) != len(arms):
-        raise InputError(f"every arm once, got {', '.join(arms)}")
-    return arms
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """A split, and the banks whose generators were trained on its training part.
+
+    Args:
+        splits: train, validation and test.
+        banks: by name; the same names in every fold.
+    """
+
+    splits: Splits
+    banks: Mapping[str, SyntheticBank] = field(default_factory=dict)
+
+
+def check_seeds(seeds: int) -> int:
+    """How many seeds each arm has: from 1 to 10,000."""
+    return whole_number(seeds, name="seeds", least=1, most=MOST_SEEDS)
 
 
 def check_splits(splits: Splits) -> None:
@@ -52,6 +66,81 @@ def check_splits(splits: Splits) -> None:
 
 def _trait(part: PatchDataset, what: str) -> object:
     return {"classes": part.classes, "shape": tuple(part.images.shape[1:]), "dtype": part.images.dtype}[what]
+
+
+def check_folds(folds: Sequence[Fold], *, foreign_banks: bool = False) -> None:
+    """The folds fit together, and nothing that one of them tests was seen by its training or its generators.
+
+    Args:
+        folds: at least one.
+        foreign_banks: let pass banks whose generator was trained on something else than the fold's training part,
+            test images included.
+
+    Raises:
+        InputError: folds that differ in classes, shape or banks; a bank whose generator was trained on test images;
+            with several folds, also groups that are in two parts of one fold or tested twice, and banks that record
+            another training set than the fold's but not its images.
+    """
+    if not folds:
+        raise InputError("no folds to compare on; give at least one")
+    for fold in folds:
+        check_splits(fold.splits)
+    first = folds[0]
+    for number, fold in enumerate(folds):
+        for what, expected, found in (
+            ("classes", first.splits[0].classes, fold.splits[0].classes),
+            ("shape", tuple(first.splits[0].images.shape[1:]), tuple(fold.splits[0].images.shape[1:])),
+            ("banks", sorted(first.banks), sorted(fold.banks)),
+        ):
+            if found != expected:
+                raise InputError(f"all folds need the same {what}: fold 0 has {expected}, fold {number} has {found}")
+    tested: dict[int, int] = {}
+    several = len(folds) > 1
+    for number, fold in enumerate(folds):
+        if several:
+            _check_groups(fold, number, tested)
+        for name, bank in fold.banks.items() if not foreign_banks else ():
+            _check_unseen(bank, fold.splits, name=f"fold {number}: {_bank_text(name)}" if several else _bank_text(name))
+            if several and _is_unlisted(bank) and foreign(bank, fold.splits[0]):
+                raise InputError(
+                    f"fold {number}: the generator of {_bank_text(name)} was trained on another set than this fold's "
+                    "training part: what it saw may be tested here; train one for each fold, or say that it may be "
+                    "(foreign_banks=True)"
+                )
+
+
+def _bank_text(name: str) -> str:
+    return f"the bank {name!r}" if name else "the bank"
+
+
+def _check_unseen(bank: SyntheticBank, splits: Splits, *, name: str) -> None:
+    """The bank's generator was not trained on test images, as far as it is recorded."""
+    seen = seen_images(bank, splits)
+    if seen is not None and seen["test"]:
+        raise InputError(
+            f"{name}: its generator was trained on {seen['test']} of the {len(splits[2])} test images, and scores of "
+            "arms that use it would be too high; train it on the training part of this split: save the split once "
+            "(genmix split DATA --out split.csv), and give every command --split split.csv"
+        )
+
+
+def _check_groups(fold: Fold, number: int, tested: dict[int, int]) -> None:
+    """Groups in one part of the fold only, and not yet ``tested``, a group's number to its fold; those are added."""
+    groups = [None if part.groups is None else set(part.groups.tolist()) for part in fold.splits]
+    for one in range(len(SPLITS)):
+        for other in range(one + 1, len(SPLITS)):
+            both = (groups[one] or set()) & (groups[other] or set())
+            if both:
+                raise InputError(
+                    f"fold {number}: {len(both)} groups have images in both its {SPLITS[one]} and its {SPLITS[other]} "
+                    "part; patches.folds keeps groups together"
+                )
+    for group in groups[-1] or ():
+        if group in tested:
+            raise InputError(
+                f"folds {tested[group]} and {number} both test images of one group: a cross-validation tests each once"
+            )
+        tested[group] = number
 
 
 def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.device) -> SyntheticBank:
@@ -78,15 +167,7 @@ def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.devi
         )
     if bank.device == device:
         return bank
-    return SyntheticBank(
-        bank.images.to(device),
-        bank.labels.to(device),
-        classes=bank.classes,
-        seeds=bank.seeds,
-        source=bank.source,
-        window=bank.window,
-        provenance=bank.sources,
-    )
+    return bank.replace(images=bank.images.to(device), labels=bank.labels.to(device))
 
 
 def prepare(
@@ -164,9 +245,20 @@ def doubts(
             f"early stopping (patience {protocol.patience}): arms may take different numbers of steps; "
             "results.csv has them"
         )
+    if protocol.batch_size > len(train):
+        found.append(
+            f"a batch of {protocol.batch_size} is larger than the training set of {len(train)} images: each step shows "
+            f"images more than once; give a batch size of at most {len(train)}"
+        )
     for name, bank in banks.items():
-        which = f"the bank {name!r}" if name else "the bank"
-        if foreign(bank, train):
+        which = _bank_text(name)
+        for place, count in (seen_images(bank, splits) or {}).items():
+            if count:
+                found.append(
+                    f"{which}: its generator was trained on {count} of the {place} images: they have leaked into the "
+                    "arms that use it; train the generator on this split's training part"
+                )
+        if _is_unlisted(bank) and foreign(bank, train):
             found.append(
                 f"{which}: its generator was trained on another set than this training set: if that held test images, "
                 "they have leaked into the arms that use the bank; train the generator on this split's training part"
@@ -183,20 +275,83 @@ def doubts(
     return tuple(found)
 
 
+def doubts_of_folds(arms: Sequence[str], folds: Sequence[Fold], settings: Sequence[Setting]) -> tuple[str, ...]:
+    """The doubts of every fold, each once; with several folds, which it is of."""
+    found: dict[str, list[int]] = {}
+    for number, (fold, setting) in enumerate(zip(folds, settings, strict=True)):
+        for doubt in doubts(arms, fold.splits, setting.banks, setting.protocol):
+            found.setdefault(doubt, []).append(number)
+    return tuple(
+        doubt if len(numbers) == len(folds) else f"fold {', '.join(map(str, numbers))}: {doubt}"
+        for doubt, numbers in found.items()
+    )
+
+
+def few_seeds(seeds: int) -> tuple[str, ...]:
+    """A doubt, as :func:`doubts` has them, where there are too few seeds to know how much trainings differ.
+
+    Of a single seed the tables say what it can show.
+
+    Example:
+        >>> few_seeds(5), few_seeds(2)[0][:28]
+        ((), '2 seeds are too few to know ')
+    """
+    if not 1 < seeds < FEWEST_SEEDS:
+        return ()
+    return (
+        f"{seeds} seeds are too few to know how much trainings of one arm differ: intervals are far wider than "
+        f"{FEWEST_SEEDS} seeds would give (--seeds {FEWEST_SEEDS}; the finished runs are kept)",
+    )
+
+
+def seen_images(bank: SyntheticBank, splits: Splits) -> dict[str, int] | None:
+    """How many validation and test images the bank's generator was trained on, ``{"val": n, "test": m}``.
+
+    Images that are in the training part too do not count: it is the data that has them twice.
+
+    Returns:
+        None where the bank does not record the images of its generator's training set.
+    """
+    train, *others = splits
+    found = {}
+    for name, part in zip(SPLITS[1:], others, strict=True):
+        named = [find_recorded(part.origins, record) for record in _training_sets(bank)]
+        known = [of_record for of_record in named if of_record is not None]
+        if not known:
+            return None
+        seen = torch.stack(known).any(dim=0) & ~torch.isin(part.origins, train.origins)
+        found[name] = int(seen.sum())
+    return found
+
+
 def foreign(bank: SyntheticBank, train: PatchDataset) -> bool:
     """Whether the bank says that its generator was trained on something else than this set, at its size or another.
 
     A bank that does not say what its generator was trained on is not foreign: nobody can tell.
     """
+    records = _training_sets(bank)
+    if records and all(record.get("images") is not None for record in records):
+        here = record_images(train.origins)
+        return any(record["images"] != here for record in records)
     recorded = bank_fingerprint(bank)
     if recorded in (None, train.fingerprint):
         return False
+    # Records without images, of an earlier release or of very large sets, have a fingerprint of the pixels alone.
     sizes = {source.get(RESIZED_FROM) for source in bank.sources}
     return not any(isinstance(size, int) and recorded == train.resized(size).fingerprint for size in sizes)
 
 
 def bank_fingerprint(bank: SyntheticBank) -> str | None:
     """The fingerprint of the set that the bank's generator was trained on, where the bank records it."""
-    training_sets = [source.get("training_set") for source in bank.sources]
-    prints = {found.get("fingerprint") for found in training_sets if isinstance(found, dict)}
+    prints = {record.get("fingerprint") for record in _training_sets(bank)}
     return "+".join(sorted(text for text in prints if isinstance(text, str))) or None
+
+
+def _is_unlisted(bank: SyntheticBank) -> bool:
+    """Whether it records a training set without its images, so that nobody can tell which they were."""
+    return any(record.get("images") is None for record in _training_sets(bank))
+
+
+def _training_sets(bank: SyntheticBank) -> list[Mapping[str, Any]]:
+    records = [source.get("training_set") for source in bank.sources]
+    return [record for record in records if isinstance(record, Mapping)]

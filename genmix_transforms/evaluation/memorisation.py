@@ -78,16 +78,11 @@ class Nearness:
             )
         others = ~torch.tensor(int(Flag.NEAR_COPY | Flag.DUPLICATE), dtype=torch.uint8)
         marks = self.near_copy * int(Flag.NEAR_COPY) + self.duplicate * int(Flag.DUPLICATE)
-        return SyntheticBank(
-            bank.images.cpu(),
-            bank.labels.cpu(),
-            classes=bank.classes,
-            seeds=bank.seeds,
-            source=bank.source,
+        return bank.replace(
+            images=bank.images.cpu(),
+            labels=bank.labels.cpu(),
             distance=self.distance,
             flags=(bank.flags & others) | marks.to(torch.uint8),
-            window=bank.window,
-            provenance=bank.sources,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -30,10 +30,10 @@ class Scores:
     accuracy: float
     macro_f1: float
     balanced_accuracy: float
+    auc: float = math.nan
     sensitivity: tuple[float, ...]
     specificity: tuple[float, ...]
     confusion: tuple[tuple[int, ...], ...]
-    auc: float = math.nan
 
     def by_name(self, classes: Sequence[str]) -> dict[str, float]:
         """Every score but the confusion, by a name: ``accuracy``, ... ``sensitivity_cyst``, ``specificity_cyst``."""
@@ -51,15 +51,8 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it: NaN as None."""
-        return {
-            "accuracy": self.accuracy,
-            "macro_f1": self.macro_f1,
-            "balanced_accuracy": self.balanced_accuracy,
-            "auc": None if math.isnan(self.auc) else self.auc,
-            "sensitivity": [None if math.isnan(value) else value for value in self.sensitivity],
-            "specificity": [None if math.isnan(value) else value for value in self.specificity],
-            "confusion": [list(row) for row in self.confusion],
-        }
+        found: dict[str, Any] = plain_data(self)
+        return found
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Scores":
@@ -73,6 +66,17 @@ class Scores:
             specificity=tuple(_or_nan(value) for value in content["specificity"]),
             confusion=tuple(tuple(int(value) for value in row) for row in content["confusion"]),
         )
+
+
+def plain_data(value: Any) -> Any:
+    """What JSON can hold of a dataclass and all that is in it: its fields by name, tuples as lists, NaN as None."""
+    if is_dataclass(value):
+        return {field.name: plain_data(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: plain_data(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_data(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _or_nan(value: float | None) -> float:

@@ -1,70 +1,30 @@
-"""What all arms share: the classifier, its schedule, and the options of the mixing arms."""
+"""What all arms share: the classifier, its schedule, and the options of the mixing arms; and protocols by name."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators.settings import LARGEST_BATCH, LONGEST
+from genmix_transforms.settings import Settings, option
 
-SCHEDULES = ("cosine", "constant")
-PRECISIONS = ("float32", "bf16")
-SMALLEST_INPUT = 16
+Pairing = Literal["any", "balanced", "same", "other", "inverse"]
+
+SMALLEST_INPUT, LARGEST_INPUT = 16, 4096
 GRID = 5
 """Values that the tuned option of an arm may take, the same number for all arms."""
 
-_POSITIVE = ("learning_rate", "head_factor", "mixup_alpha", "alpha")
-_NOT_NEGATIVE = ("weight_decay",)
-_COUNTS = {"steps": 1, "batch_size": 2, "validate_every": 1}  # batch normalisation needs two images
-_MAYBE_COUNTS = {"patience": 1, "epochs": 1, "input_size": SMALLEST_INPUT}
-_SHARES = ("warmup", "real_partner", "p")
-_POSITIVE_SHARES = {"blend_share": "baseline", "repeat_share": "baseline", "classical_strength": "baseline"}
-_CHOICES = {"schedule": SCHEDULES, "precision": PRECISIONS}
+_ARMS = "Arms"
+_ONLY_REAL_AT_0 = ("classical_strength", "blend_share", "repeat_share")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class Protocol(Settings):
     """How every classifier of a comparison is trained: the same for all arms.
 
     The defaults suit a few hundred patches of 28 to 128 pixels on two CPU cores, not the paper's VGG-16.
-
-    Args:
-        classifier: "small", "efficientnet_lite0", or a classification model of torchvision, see
-            :func:`genmix_transforms.evaluation.classifiers.build_classifier`.
-        weights: "imagenet", or a file of pre-trained weights; None: random ones.
-        input_size: side in pixels to which the classifier enlarges what it is given, on the device; None: as it is.
-        steps: optimiser steps, the same number in every arm.
-        epochs: passes over the real training set instead of ``steps``: as many steps in every arm as the baseline
-            needs for them. There is then a validation after each, and ``validate_every`` does nothing.
-        batch_size: images in a step, at least 2.
-        learning_rate: of AdamW, the highest.
-        head_factor: the last layer's learning rate is so many times that: it is new, the rest may be pre-trained.
-        schedule: of the learning rate: "cosine" falls to 0, "constant" stays.
-        warmup: share of the steps in which it rises to its highest.
-        weight_decay: of AdamW.
-        clip_norm: the gradient of a step is shortened to this length where it is longer; None: never. Networks without
-            batch normalisation need it: one long step ends their training.
-        precision: "float32", or "bf16" arithmetic of the network (weights stay in float32).
-        validate_every: steps between two looks at the validation set. The weights with the best macro F1 there are
-            tested.
-        patience: stop after this many validations in a row without a better one; None: never. Arms then take different
-            numbers of steps, and a difference between them may be one of training length.
-        flips: flip every training image left to right with probability 0.5, in every arm, synthetic ones included.
-        mixup_alpha: of Beta(alpha, alpha), arm "mixup".
-        augmix_severity: of the operations, 1 to 10, arm "augmix".
-        classical_strength: of flips, rotations and crops, above 0 and at most 1, arm "classical".
-        blend_share: the share of synthetic images in the training data, arm "blend": the bracketed percentage of the
-            paper's Table 1.
-        repeat_share: the share of repeated real images where arm "blend" has synthetic ones, arm "repeat".
-        alpha: of Beta(alpha, 1), the arms "genmix"; with the next three see :class:`genmix_transforms.GenMix`.
-        pairing: which classes partner which.
-        real_partner: share of samples whose partner is a real image.
-        p: probability that a sample is mixed.
-        tune: values of its one tuned option that every arm tries on the validation part (see
-            :mod:`genmix_transforms.evaluation.tuning`), 2 to 5; 0: nothing is tuned.
+    ``print(Protocol.table())`` lists the settings.
 
     Raises:
         InputError: a value out of its range; the message names it.
@@ -76,74 +36,135 @@ class Protocol:
         0.4
     """
 
-    classifier: str = "small"
-    weights: str | None = None
-    input_size: int | None = None
-    steps: int = 600
-    epochs: int | None = None
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    head_factor: float = 1.0
-    schedule: str = "cosine"
-    warmup: float = 0.0
-    weight_decay: float = 0.01
-    clip_norm: float | None = None
-    precision: str = "float32"
-    validate_every: int = 25
-    patience: int | None = None
-    flips: bool = False
-    mixup_alpha: float = 0.2
-    augmix_severity: int = 3
-    classical_strength: float = 0.6
-    blend_share: float = 0.5
-    repeat_share: float = 0.5
-    alpha: float = 0.3
-    pairing: str | tuple[tuple[float, ...], ...] = "any"
-    real_partner: float = 0.0
-    p: float = 1.0
-    tune: int = 0
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    preset: str = option(
+        "scratch",
+        help="Values by name: a small network from random weights; the paper's VGG-16 for 100 epochs; a small "
+        "pre-trained network on a CPU; or the paper's, made fast on a GPU.",
+    )
+    classifier: str = option(
+        "small",
+        help="small, efficientnet_lite0, or a classification model of torchvision by name (resnet18, vgg16, ...).",
+    )
+    weights: str | None = option(
+        None, help="imagenet, or a file of pre-trained weights; none: random ones, new for each seed."
+    )
+    input_size: int | None = option(
+        None,
+        help="Side in pixels to which the classifier enlarges patches, on the device; none: they stay as they are.",
+        least=SMALLEST_INPUT,
+        most=LARGEST_INPUT,
+    )
+    steps: int = option(600, help="Optimizer steps, the same number in every arm.", least=1, most=LONGEST)
+    epochs: int | None = option(
+        None,
+        help="Passes over the real training set instead of steps: as many steps in every arm as the baseline needs for "
+        "them, and a validation after each.",
+        least=1,
+        most=LONGEST,
+        rare=True,
+    )
+    # Batch normalization needs two images.
+    batch_size: int = option(32, help="Images in a step.", least=2, most=LARGEST_BATCH)
+    learning_rate: float = option(1e-3, help="The highest, of AdamW.", above=0, most=10)
+    head_factor: float = option(
+        1.0,
+        help="The last layer's learning rate is so many times the others': it is new, they may be pre-trained.",
+        above=0,
+        rare=True,
+    )
+    schedule: Literal["cosine", "constant"] = option(
+        "cosine", help="Of the learning rate: it falls to 0, or stays.", rare=True
+    )
+    warmup: float = option(
+        0.0, help="Share of the steps in which the learning rate rises to its highest.", least=0, most=1, rare=True
+    )
+    weight_decay: float = option(0.01, help="Of AdamW.", least=0, rare=True)
+    clip_norm: float | None = option(
+        None,
+        help="The gradient of a step is shortened to this length where it is longer; none: never. Networks without "
+        "batch normalization need it: one long step ends their training.",
+        above=0,
+        rare=True,
+    )
+    precision: Literal["float32", "bf16"] = option(
+        "float32", help="Arithmetic of the network; its weights stay in float32.", rare=True
+    )
+    validate_every: int = option(
+        25,
+        help="Steps between two looks at the validation set. The weights with the best macro F1 there are tested.",
+        least=1,
+        rare=True,
+    )
+    patience: int | None = option(
+        None,
+        help="Stop after this many validations in a row without a better one; none: never. Arms then take different "
+        "numbers of steps, and a difference between them may be one of training length.",
+        least=1,
+        rare=True,
+    )
+    flips: bool = option(False, help="Mirror half of the training images, in every arm, synthetic ones included.")
+    mixup_alpha: float = option(0.2, help="mixup: lambda ~ Beta(alpha, alpha).", above=0, panel=_ARMS)
+    augmix_severity: int = option(
+        3, help="augmix: severity of the operations.", least=1, most=10, rare=True, panel=_ARMS
+    )
+    classical_strength: float = option(
+        0.6, help="classical: strength of flips, rotations and crops.", above=0, most=1, rare=True, panel=_ARMS
+    )
+    blend_share: float = option(
+        0.5,
+        help="blend: share of synthetic images in the training data, the bracketed percentage of the paper's Table 1.",
+        above=0,
+        most=1,
+        panel=_ARMS,
+    )
+    repeat_share: float = option(
+        0.5,
+        help="repeat: share of repeated real images, where blend has synthetic ones.",
+        above=0,
+        most=1,
+        rare=True,
+        panel=_ARMS,
+    )
+    alpha: float = option(0.3, help="genmix: lambda ~ Beta(alpha, 1).", above=0, panel=_ARMS)
+    pairing: Pairing | Any = option(  # noqa: RUF009
+        "any", help="genmix: which classes partner which; in Python also a matrix.", panel=_ARMS
+    )
+    real_partner: float = option(
+        0.0, help="genmix: share of samples mixed with another real image.", least=0, most=1, panel=_ARMS
+    )
+    p: float = option(1.0, help="genmix: probability that a sample is mixed.", least=0, most=1, rare=True, panel=_ARMS)
+    tune: int = option(
+        0,
+        help="Values of its one option that every arm tries on the validation part, 2 to 5; 0: none.",
+        least=0,
+        most=GRID,
+        panel=_ARMS,
+    )
 
     def __post_init__(self) -> None:
-        if isinstance(self.weights, Path):
-            object.__setattr__(self, "weights", str(self.weights))
-        for name, least in {
-            **_COUNTS,
-            **{name: least for name, least in _MAYBE_COUNTS.items() if getattr(self, name) is not None},
-        }.items():
-            _check_count(name, getattr(self, name), least=least)
-        _check_count("augmix_severity", self.augmix_severity, least=1, most=10)
-        _check_count("tune", self.tune, least=0, most=GRID)
+        for name in _ONLY_REAL_AT_0:
+            if getattr(self, name) == 0:
+                raise InputError(f"{name} must be above 0 and at most 1, got 0: that is the arm 'baseline'")
+        super().__post_init__()
+
+    def check(self) -> None:
+        """Check the tuning, and make plain numbers of a pairing matrix."""
         if self.tune == 1:
-            raise InputError("Protocol: tune must be 0 (nothing is tuned) or at least 2 values to choose from, got 1")
-        for name in (*_POSITIVE, *_NOT_NEGATIVE, *_SHARES, *_POSITIVE_SHARES):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
-                raise InputError(f"Protocol: {name} must be a number, got {value!r}")
-        if self.clip_norm is not None and not (
-            isinstance(self.clip_norm, (int, float)) and 0 < self.clip_norm < float("inf")
-        ):
-            raise InputError(f"Protocol: clip_norm must be a positive number or None, got {self.clip_norm!r}")
-        # Written so that NaN fails every one of them.
-        for name in _POSITIVE:
-            if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"Protocol: {name} must be positive, got {getattr(self, name)}")
-        for name in _NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"Protocol: {name} must not be negative, got {getattr(self, name)}")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"Protocol: {name} must be from 0 to 1, got {getattr(self, name)}")
-        for name, without in _POSITIVE_SHARES.items():
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(
-                    f"Protocol: {name} must be above 0 and at most 1, got {getattr(self, name)}; "
-                    f"0 is the arm {without!r}"
-                )
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(f"Protocol: {name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        if not isinstance(self.pairing, str):
+            raise InputError("tune must be 0 (nothing is tuned) or at least 2 values to choose from, got 1")
+        if isinstance(self.pairing, str):
+            if self.pairing not in get_args(Pairing):
+                raise InputError(f"pairing must be one of {', '.join(get_args(Pairing))}, got {self.pairing!r}")
+        else:
             object.__setattr__(self, "pairing", _as_tuples(self.pairing))
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], *, name: str) -> Self:
+        """See :meth:`Settings.of`. Whoever gives steps wants steps, also where the preset counts epochs."""
+        if "steps" in given and "epochs" not in given:
+            given = {**given, "epochs": None}
+        return super().of(given, name=name)
 
     def for_training_set(self, images: int) -> "Protocol":
         """The same in steps, for so many real training images; without ``epochs``, itself.
@@ -158,23 +179,64 @@ class Protocol:
         return replace(self, epochs=None, steps=self.epochs * steps, validate_every=steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, as JSON can hold them."""
-        return {
-            **asdict(self),
-            "pairing": self.pairing if isinstance(self.pairing, str) else [list(row) for row in self.pairing],
-        }
+        """The settings as JSON can hold them, without the preset's name: what it sets says it all."""
+        return {name: value for name, value in self.to_json().items() if name != "preset"}
 
 
-def _check_count(name: str, value: object, *, least: int, most: int | None = None) -> None:
-    allowed = f"at least {least}" if most is None else f"from {least} to {most}"
-    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
-        raise InputError(f"Protocol: {name} must be a whole number, {allowed}, got {value!r}")
+# Section 3.1 of Lee, Lee, Hong (arXiv 2405.20650): VGG-16 with ImageNet weights, 100 epochs of batches of 8 at 0.0002,
+# stopped early after 20 epochs. The paper names neither optimizer nor schedule: here AdamW without weight decay, that
+# is Adam, and a constant rate. It searches blend's share; here every arm searches its own option in as many values.
+_PAPER: Mapping[str, Any] = {
+    "classifier": "vgg16",
+    "weights": "imagenet",
+    "epochs": 100,
+    "batch_size": 8,
+    "learning_rate": 2e-4,
+    "schedule": "constant",
+    "weight_decay": 0.0,
+    "patience": 20,
+    "tune": GRID,
+}
+# One arm and seed in about half a minute of one core: EfficientNet-Lite0 with ImageNet weights.
+_SMALL: Mapping[str, Any] = {
+    "classifier": "efficientnet_lite0",
+    "weights": "imagenet",
+    "input_size": 96,
+    "steps": 150,
+    "batch_size": 16,
+    "learning_rate": 3e-4,
+    "head_factor": 10.0,
+    "warmup": 0.1,
+    "clip_norm": 1.0,
+    "validate_every": 30,
+    "tune": 3,
+}
+_FAST: Mapping[str, Any] = {**_PAPER, "precision": "bf16"}
+_SCRATCH = {setting.name: setting.default for setting in Protocol.options() if setting.name in {**_SMALL, **_FAST}}
+Protocol.PRESETS = {"scratch": _SCRATCH, "paper": _PAPER, "small": _SMALL, "fast": _FAST}
 
 
-def _as_tuples(matrix: Tensor | Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+def preset(name: str, **changes: Any) -> Protocol:
+    """A protocol by name, with changes.
+
+    Args:
+        name: "paper", "small", "fast", or "scratch", the defaults of :class:`Protocol`.
+        **changes: fields of :class:`Protocol`.
+
+    Raises:
+        InputError: no such preset or field, or a value out of its range.
+
+    Example:
+        >>> preset("paper", tune=0).epochs
+        100
+    """
+    return Protocol.of({"preset": name, **changes}, name="preset")
+
+
+def _as_tuples(matrix: Any) -> tuple[tuple[float, ...], ...]:
     """A pairing matrix as tuples: a frozen protocol can be hashed, and holds nothing that somebody else may change."""
-    rows = matrix.tolist() if isinstance(matrix, Tensor) else matrix
+    rows: Sequence[Sequence[float]] = matrix.tolist() if hasattr(matrix, "tolist") else matrix
     try:
         return tuple(tuple(float(value) for value in row) for row in rows)
     except (TypeError, ValueError) as error:
-        raise InputError(f"Protocol: pairing must be a name or a matrix of numbers, got {matrix!r}") from error
+        raise InputError(f"pairing must be a name or a matrix of numbers, got {matrix!r}") from error

@@ -1,14 +1,14 @@
 """The results of a comparison: the scores of its arms, how sure they are, and the files of both."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.evaluation import tables
+from genmix_transforms.evaluation.metrics import plain_data
 from genmix_transforms.evaluation.outcomes import Outcomes, pooled
 from genmix_transforms.evaluation.runs import Run, readable_json
 from genmix_transforms.evaluation.statistics import (
@@ -175,17 +175,8 @@ class Results:
             "classes": list(self.classes),
             "order": list(self.order),
             "missing": dict(self.missing),
-            "summary": {
-                arm: {name: _without_nan(asdict(found)) for name, found in scores.items()}
-                for arm, scores in self.summary().items()
-            },
-            "differences": {
-                metric: {
-                    family: [_without_nan(asdict(one)) for one in found]
-                    for family, found in self.differences(metric).items()
-                }
-                for metric in OVERALL
-            },
+            "summary": plain_data(self.summary()),
+            "differences": {metric: plain_data(self.differences(metric)) for metric in OVERALL},
             "labels": [list(fold) for fold in self.labels],
             "groups": [list(fold) for fold in self.groups],
             "runs": [run.to_dict() for run in self.runs],
@@ -263,7 +254,3 @@ def blended_arm(arm: str) -> str | None:
 
 def _folds(content: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(int(value) for value in fold) for fold in content)
-
-
-def _without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in content.items()}

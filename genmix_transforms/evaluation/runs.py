@@ -1,18 +1,20 @@
-"""What one training of one classifier gave, and where finished ones are kept."""
+"""What one training of one classifier gave, and where finished ones and finished trials are kept."""
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from torch import Tensor
 
-from genmix_transforms.evaluation.metrics import Scores
+from genmix_transforms.evaluation.metrics import Scores, plain_data
 from genmix_transforms.files.atomic import write_text
+
+T = TypeVar("T")
 
 _DIGITS = 6
 """Significant ones of a probability that is kept."""
@@ -42,27 +44,16 @@ class Run:
     steps: int
     best_step: int
     validation_macro_f1: float
+    knob: float | None = None
+    seconds: float
     scores: Scores
     predictions: tuple[int, ...]
     probabilities: tuple[tuple[float, ...], ...] = ()
-    knob: float | None = None
-    seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        return {
-            "arm": self.arm,
-            "fold": self.fold,
-            "seed": self.seed,
-            "steps": self.steps,
-            "best_step": self.best_step,
-            "validation_macro_f1": self.validation_macro_f1,
-            "knob": self.knob,
-            "seconds": self.seconds,
-            "scores": self.scores.to_dict(),
-            "predictions": list(self.predictions),
-            "probabilities": [list(row) for row in self.probabilities],
-        }
+        found: dict[str, Any] = plain_data(self)
+        return found
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Run":
@@ -124,21 +115,40 @@ class RunCache:
 
     def get(self, arm: str, seed: int, *, fold: int = 0, key: str) -> Run | None:
         """The run, if it is there and has that key; None if not, or if the file is damaged: it is then run again."""
-        try:
-            content = json.loads(self.path(arm, seed, fold=fold).read_text(encoding="utf-8"))
-            if content["key"] != key:
-                return None
-            run = Run.from_dict(content)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return run if (run.arm, run.fold, run.seed) == (arm, fold, seed) else None
+        run = read_finished(self.path(arm, seed, fold=fold), Run.from_dict, key=key)
+        return run if run is not None and (run.arm, run.fold, run.seed) == (arm, fold, seed) else None
 
     def put(self, run: Run, *, key: str) -> None:
         """Keep a run, whole or not at all; an older one of that arm, fold and seed is replaced."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.path(run.arm, run.seed, fold=run.fold), readable_json({"key": key, **run.to_dict()}))
+        write_finished(self.path(run.arm, run.seed, fold=run.fold), run.to_dict(), key=key)
 
     def path(self, arm: str, seed: int, *, fold: int = 0) -> Path:
         """Its file, whether it is there or not."""
-        # Quoted: the name of an arm has its bank's in it, which may hold what no file name can.
-        return self.folder / f"{quote(arm, safe='')}-fold{fold}-seed{seed}.json"
+        return self.folder / finished_name(arm, fold, f"seed{seed}")
+
+
+def finished_name(arm: str, fold: int, which: str) -> str:
+    """The name of the file of a finished training.
+
+    Quoted: the name of an arm has its bank's in it, which may hold what no file name can.
+
+    Example:
+        >>> finished_name("genmix:a/b", 0, "seed3")
+        'genmix%3Aa%2Fb-fold0-seed3.json'
+    """
+    return f"{quote(arm, safe='')}-fold{fold}-{which}.json"
+
+
+def read_finished(path: Path, read: Callable[[Mapping[str, Any]], T], *, key: str) -> T | None:
+    """What a finished training gave, if it is there and has that key; None if not, or if the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return read(content) if content["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_finished(path: Path, content: Mapping[str, Any], *, key: str) -> None:
+    """Keep what a training gave, whole or not at all, with the hash of all that it depends on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, readable_json({"key": key, **content}))

@@ -7,12 +7,12 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING
+from typing import Any
 
 from genmix_transforms.evaluation.statistics import Difference, Estimate
 
-if TYPE_CHECKING:
-    from genmix_transforms.evaluation.results import Results
+Results = Any
+"""What is set: a :class:`genmix_transforms.evaluation.results.Results`. That file imports this one, not the reverse."""
 
 _SHORT = {"accuracy": "Acc", "macro_f1": "F1", "balanced_accuracy": "Bal Acc", "auc": "AUC"}
 _AGAINST = {"baseline": "the baseline", "blend": "the arm that blends in the same bank"}
@@ -33,7 +33,7 @@ _LATEX = {
 }  # fmt: skip
 
 
-def screen(results: "Results", *, width: int = 120) -> str:
+def screen(results: Results, *, width: int = 120) -> str:
     """Blocks of aligned columns, none wider than ``width`` unless two columns are; then what the numbers mean."""
     blocks = _blocks(_scores(results, classes_last=True, with_margins=False), width)
     for family, found in results.differences().items():
@@ -43,7 +43,7 @@ def screen(results: "Results", *, width: int = 120) -> str:
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
-def markdown(results: "Results") -> str:
+def markdown(results: Results) -> str:
     """The same tables in Markdown, and what the numbers were made from."""
     parts = [markdown_table(_scores(results))]
     for family, found in results.differences().items():
@@ -54,7 +54,7 @@ def markdown(results: "Results") -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def latex(results: "Results") -> str:
+def latex(results: Results) -> str:
     r"""Tables in LaTeX (packages booktabs and, for names that are not ASCII, UTF-8 as it is by default since 2018).
 
     The first has the layout of the paper's Table 1: accuracy, F1, sensitivity and specificity of each class; and
@@ -73,7 +73,7 @@ def latex(results: "Results") -> str:
     return "% Needs \\usepackage{booktabs}.\n" + "\n".join(parts)
 
 
-def runs_csv(results: "Results") -> str:
+def runs_csv(results: Results) -> str:
     """A line for each run: its scores are those of its fold's test part."""
     names = ["arm", "fold", "seed", "steps", "best_step", "knob", "seconds"]
     rows = [
@@ -85,7 +85,7 @@ def runs_csv(results: "Results") -> str:
     return _csv([[*names, *scores], *rows])
 
 
-def summary_csv(results: "Results") -> str:
+def summary_csv(results: Results) -> str:
     """A line for each arm and score; for a missing arm, one that says why."""
     columns = [each.name for each in fields(Estimate)]
     rows = [
@@ -97,7 +97,7 @@ def summary_csv(results: "Results") -> str:
     return _csv([["arm", "metric", *columns, "missing"], *rows])
 
 
-def differences_csv(results: "Results") -> str:
+def differences_csv(results: Results) -> str:
     """A line for each difference, in every score over all classes."""
     rows = [
         [family, *map(_cell, asdict(one).values())]
@@ -134,7 +134,7 @@ def _difference(one: Difference) -> list[str]:
 
 
 def _scores(
-    results: "Results", *, classes_last: bool = False, with_margins: bool = True, joint_classes: bool = True
+    results: Results, *, classes_last: bool = False, with_margins: bool = True, joint_classes: bool = True
 ) -> list[list[str]]:
     """The heading and a row for each arm.
 
@@ -182,7 +182,7 @@ def _scores(
     return [heading, *rows]
 
 
-def _marks(results: "Results") -> dict[str, str]:
+def _marks(results: Results) -> dict[str, str]:
     """By arm, a mark for each family in which its F1 differs."""
     marks: dict[str, str] = {}
     for family, found in results.differences().items():
@@ -192,7 +192,7 @@ def _marks(results: "Results") -> dict[str, str]:
     return marks
 
 
-def _tuned(results: "Results") -> dict[str, str]:
+def _tuned(results: Results) -> dict[str, str]:
     """By arm, the values of its tuned option; empty where no arm was tuned."""
     values = {arm: results.knobs(arm) for arm in results.arms}
     if not any(values.values()):
@@ -204,7 +204,7 @@ def _tuned(results: "Results") -> dict[str, str]:
     }
 
 
-def _notes(results: "Results") -> list[str]:
+def _notes(results: Results) -> list[str]:
     """What stands below a table: first what the numbers are."""
     seeds = len({run.seed for run in results.runs})
     cases, folds = sum(map(len, results.labels)), len(results.labels)
@@ -253,7 +253,7 @@ def missing_notes(missing: Mapping[str, str]) -> list[str]:
     return [f"{', '.join(some)} {'is' if len(some) == 1 else 'are'} empty: {reason}." for reason, some in arms.items()]
 
 
-def _made_from(results: "Results") -> list[str]:
+def _made_from(results: Results) -> list[str]:
     parts = []
     if results.data:
         counts = "; ".join(

@@ -10,18 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.arms import ONLY_BANK, Setting, build_arm
-from genmix_transforms.evaluation.checks import Splits, prepare
-from genmix_transforms.evaluation.classifiers import build_classifier
+from genmix_transforms.evaluation.arms import Setting, build_arm
+from genmix_transforms.evaluation.checks import Splits
+from genmix_transforms.evaluation.classifiers import build_classifier, last_layer
 from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.normalisation import Normalisation
-from genmix_transforms.evaluation.pretrained import last_layer
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.runs import Run, kept_probabilities
-from genmix_transforms.generators.processes import own_device
 from genmix_transforms.generators.randomness import DataOrder, reseed
 from genmix_transforms.transforms import functional
 
@@ -30,37 +27,6 @@ _PREDICT = 128
 
 # Streams of random numbers: what one of them uses up never moves another.
 _WEIGHTS, _ORDER, _ARM, _FLIPS, _NETWORK = range(5)
-
-
-def run_arm(
-    arm: str,
-    splits: Splits,
-    bank: SyntheticBank | None,
-    protocol: Protocol,
-    seed: int,
-    *,
-    device: str | torch.device | None = None,
-) -> Run:
-    """Train one classifier and test it.
-
-    All arms of one seed start from the same weights and see the same real images in the same order; the random numbers
-    of a step follow from the seed and the step alone. On the CPU a seed gives the same scores whatever ran before.
-
-    Args:
-        arm: its name, one of ``ARMS``.
-        splits: train, validation and test.
-        bank: of synthetic images; None for arms that use none.
-        protocol: how to train; nothing is tuned.
-        seed: of the weights, the data order and the arm's draws; not negative.
-        device: None: the GPU where there is one.
-
-    Raises:
-        InputError: arguments that cannot work, before any training.
-        FloatingPointError: the loss is no longer finite.
-    """
-    where = own_device(device)
-    banks = {} if bank is None else {ONLY_BANK: bank}
-    return train_and_test(arm, splits, prepare((arm,), splits, banks, protocol, device=where), seed, device=where)
 
 
 def train_and_test(
@@ -73,11 +39,23 @@ def train_and_test(
     fold: int = 0,
     knob: float | None = None,
 ) -> Run:
-    """:func:`run_arm` after its checks; :func:`genmix_transforms.evaluation.checks.prepare` returns the ``setting``.
+    """Train one classifier and test it.
+
+    All arms of one seed start from the same weights and see the same real images in the same order; the random numbers
+    of a step follow from the seed and the step alone. On the CPU a seed gives the same scores whatever ran before.
 
     Args:
+        arm: its name, one of ``ARMS``.
+        splits: train, validation and test.
+        setting: of :func:`genmix_transforms.evaluation.checks.prepare`, for these splits.
+        seed: of the weights, the data order and the arm's draws; not negative.
+        device: where the setting's banks are.
         fold: the number of these splits, which the run records; it changes nothing.
         knob: what was tuned for this arm, likewise: the setting's protocol has it already.
+
+    Raises:
+        InputError: a negative seed.
+        FloatingPointError: the loss is no longer finite.
     """
     started = time.perf_counter()
     trained = train_network(arm, splits, setting, seed, device=device)

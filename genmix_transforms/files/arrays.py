@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.atomic import new_file
+from genmix_transforms.files.memory import check_memory
 
 MAX_UNPACKED_BYTES = 64 * 2**30
 """An ``.npz`` that unpacks to more than this is refused: 200 kB of zip can unpack to gigabytes."""
@@ -21,7 +22,7 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
 
     Raises:
         InputError: no such file, not an ``.npz``, damaged (its CRC-32 is checked), or with Python objects in it
-            (which would have to be unpickled, and unpickling runs code).
+            (which would have to be unpickled, and unpickling runs code), or more than fits into memory.
     """
     if not path.exists():
         raise MissingPathError(f"{path}: no such file")
@@ -40,6 +41,7 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
             raise InputError(
                 f"{path}: unpacks to {unpacked / 2**30:.0f} GiB; at most {MAX_UNPACKED_BYTES / 2**30:.0f} are read"
             )
+        check_memory(unpacked, what=f"{path}", way_out="use a machine with more, or split the file")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {}
             for name in archive.files:

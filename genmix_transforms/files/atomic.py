@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import safetensors.torch
 from torch import Tensor
 
 from genmix_transforms.files.disk import write_error
+from genmix_transforms.files.tensors import file_pieces
 
 
 @contextmanager
@@ -64,9 +64,13 @@ def write_json(path: Path, content: Any, *, shared: bool = False) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors as a safetensors file, whole or not at all."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, safetensors.torch.save(contiguous, dict(metadata) if metadata else None))
+    """Write named tensors as a safetensors file with a checksum, whole or not at all.
+
+    :func:`~genmix_transforms.files.tensors.read_tensors` reads it, and compares the checksum.
+    """
+    with new_file(path) as file:
+        for piece in file_pieces(tensors, metadata or {}):
+            file.write(piece)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Image files: whatever Pillow reads, 8 and 16 bit, grey as one channel, sizes made equal; and PNG out."""
 
+import functools
 import io
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,16 +24,21 @@ HIGHEST_PIXEL = {torch.uint8: 255, torch.uint16: 65535}
 
 # Left out: what Pillow only writes or only recognises, and EPS, for which it starts another program (Ghostscript).
 _LEFT_OUT = frozenset({"PDF", "MPEG", "EPS", "WMF", "BUFR", "GRIB", "HDF5"})
-_SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name not in _LEFT_OUT)
-_FORMATS = tuple(name for name in Image.OPEN if name not in _LEFT_OUT)
 
 _SLICE = 256
 """Images that stand in memory as floats at once while a whole data set is converted."""
 
 
+@functools.cache
+def _readers() -> tuple[frozenset[str], tuple[str, ...]]:
+    """The suffixes and formats that Pillow reads. Asked for late: to answer, it imports all of its forty readers."""
+    suffixes = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name not in _LEFT_OUT)
+    return suffixes, tuple(name for name in Image.OPEN if name not in _LEFT_OUT)
+
+
 def is_image_file(path: Path) -> bool:
     """Whether Pillow has a reader for this file name (hidden files are none of ours)."""
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in _readers()[0] and not path.name.startswith(".")
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -78,7 +84,7 @@ def read_image(path: Path) -> Tensor:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image file; whatever is wrong with it becomes one error that names it."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=_readers()[1]) as image:
             yield image
     except InputError:
         raise
@@ -91,7 +97,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def read_images(
-    paths: Sequence[Path], *, size: int | None = None, fit: Fit = "resize", channels: int | None = None
+    paths: Sequence[Path],
+    *,
+    size: int | None = None,
+    fit: Fit = "resize",
+    channels: int | None = None,
+    when_read: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
     """Read many image files into one tensor.
 
@@ -100,6 +111,7 @@ def read_images(
         size: side of the square patches in pixels; None keeps the files' size, which must then be one and the same.
         fit: how a size is reached, see :func:`fit_images`.
         channels: 1 for grey, 3 for colour; None: grey when every file is grey, else colour.
+        when_read: called with each image ``(C, H, W)`` as its file has it, in the order of ``paths``.
 
     Returns:
         ``(N, C, H, W)``, uint8 or uint16.
@@ -118,14 +130,24 @@ def read_images(
                     f"images of different sizes: {paths[0]} is {height}x{width}, {path} is "
                     f"{found[0]}x{found[1]}; give a size to bring them to (--size 64)"
                 )
-    return stack_images(paths, len(paths), size=size, fit=fit, channels=channels)
+    return stack_images(paths, len(paths), size=size, fit=fit, channels=channels, when_read=when_read)
 
 
-def stack_images(paths: Iterable[Path], count: int, *, size: int | None, fit: Fit, channels: int | None) -> Tensor:
+def stack_images(
+    paths: Iterable[Path],
+    count: int,
+    *,
+    size: int | None,
+    fit: Fit,
+    channels: int | None,
+    when_read: Callable[[Tensor], object] | None = None,
+) -> Tensor:
     """Stack ``count`` image files as :func:`read_images` does, opening each when its turn has come."""
     images: list[Tensor] = []
     for path in progress_bar(paths, total=count, desc="reading images", unit="img", disable=count < 200):
         image = read_image(path)
+        if when_read is not None:
+            when_read(image)
         image = image if channels is None else to_channels(image, channels)
         if not images:
             first, (height, width) = path, image.shape[1:]

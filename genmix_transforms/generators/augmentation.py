@@ -1,4 +1,4 @@
-"""DiffAugment: differentiable augmentation of what a discriminator sees, real and synthetic alike.
+"""DiffAugment, the differentiable augmentation of what a discriminator sees, and the mirroring of real images.
 
 Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training" (arXiv 2006.10738): brightness, saturation
 and contrast; translation by up to an eighth; cutout of half the side. What is drawn (:func:`draw_augmentation`) stands
@@ -18,6 +18,26 @@ POLICIES = ("color", "translation", "cutout")
 
 _TRANSLATION = 1 / 8
 _CUTOUT = 1 / 2
+
+
+def mirrored(images: Tensor, *, which: Tensor | None = None) -> Tensor:
+    """Images of which some are mirrored left to right.
+
+    Args:
+        images: ``(N, C, H, W)``, on any device.
+        which: those to mirror, bool ``(N,)`` on the same device; None: each with probability one half, drawn with
+            torch's global generator of the device.
+
+    Returns:
+        The same shape and dtype.
+
+    Example:
+        >>> mirrored(torch.tensor([1.0, 2.0]).view(1, 1, 1, 2), which=torch.tensor([True])).flatten()
+        tensor([2., 1.])
+    """
+    if which is None:
+        which = torch.rand(len(images), device=images.device) < 0.5
+    return torch.where(which.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def check_policy(policy: Sequence[str]) -> tuple[str, ...]:

@@ -1,33 +1,37 @@
 """What every generator is: drawn from by label and seed, saved as a folder, loaded from a folder or the hub."""
 
 import copy
-import json
-import os
-import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from genmix_transforms.data.patches import PatchDataset, describe_counts
-from genmix_transforms.errors import InputError, MissingPathError, OverwriteError
-from genmix_transforms.files.atomic import write_json, write_tensors
+from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_seed
+from genmix_transforms.generators.arguments import refuse_fixed, shape_of
+from genmix_transforms.generators.estimate import Estimate
 from genmix_transforms.generators.evolution import Evolution
-from genmix_transforms.generators.folder import CONFIG, WEIGHTS
+from genmix_transforms.generators.folder import (
+    CONFIG,
+    WEIGHTS,
+    check_free,
+    read_config,
+    read_weights,
+    resolve_source,
+    write_config,
+    write_weights,
+)
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.settings import TrainingSettings
 from genmix_transforms.generators.state import weights_hash
-from genmix_transforms.generators.training import Trainee, train
+from genmix_transforms.generators.steps import Trainee
+from genmix_transforms.generators.training import rehearse, train
 from genmix_transforms.settings import Settings
-
-FORMAT_VERSION = 1
 
 FEW_IMAGES = 100
 """Below this many images of a class, generators are known to copy or collapse; peers refuse such sets."""
@@ -48,6 +52,7 @@ class Generator(ABC):
         trains_per_class: whether a network for each class is offered (:class:`PerClass`).
         command_help: what ``genmix train KIND --help`` begins with; None: the same as for every kind.
         shows_evolution: whether a training keeps a figure of how the images of fixed seeds change.
+        mixes_classes: whether a batch may hold images of several classes; False: each class has its own network.
         classes: class names; a label is an index into them.
         image_shape: ``(C, H, W)`` of what it draws.
         pixel_dtype: uint8 or uint16.
@@ -61,6 +66,7 @@ class Generator(ABC):
     trains_per_class: ClassVar[bool] = False
     shows_evolution: ClassVar[bool] = False
     command_help: ClassVar[str | None] = None
+    mixes_classes: ClassVar[bool] = True
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     pixel_dtype: torch.dtype = torch.uint8
@@ -89,6 +95,11 @@ class Generator(ABC):
             ``(n, C, H, W)``, uint8 (uint16 for networks trained on 16 bits), on the CPU.
         """
 
+    @property
+    def sample_batch(self) -> int:
+        """How many images :meth:`sample` computes together; asked for a multiple, it computes none to throw away."""
+        return 64
+
     @classmethod
     def for_patches(cls, patches: PatchDataset, **options: Any) -> Self:
         """Make a generator for a dataset: of its classes, size, channels and bits.
@@ -111,11 +122,14 @@ class Generator(ABC):
         return cls(classes=patches.classes, **shape_of(patches, painter=cls.__name__), **options)  # type: ignore[call-arg]
 
     @classmethod
-    def prepare_options(cls, options: Mapping[str, Any], *, init: str | Path | None = None) -> dict[str, Any]:
+    def prepare_options(
+        cls, options: Mapping[str, Any], *, training: Mapping[str, Any] | None = None, init: str | Path | None = None
+    ) -> dict[str, Any]:
         """Check options of the constructor before the data is read, and look up what they name.
 
         Args:
             options: of the constructor; those that are left out keep their defaults.
+            training: settings of the training that will follow, for what the network must have for them.
             init: what :meth:`adapted_to` will start from; None: new weights.
 
         Returns:
@@ -178,42 +192,98 @@ class Generator(ABC):
             InputError: data or settings that do not fit, or a setting that does not exist; before any work.
             FloatingPointError: the training diverged.
         """
-        name = f"{type(self).__name__}.fit"
-        if warm_start and self.fine_tuning_preset is not None:
-            settings = {"preset": self.fine_tuning_preset, **settings}
-        chosen = self.training_settings.of(settings, name=name)
+        chosen, started_from, run = self._prepare(
+            dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings
+        )
+        trainee = run["trainee"]
+        self.provenance = train(
+            **run,
+            snapshot=lambda: self.with_result(trainee),
+            checkpoint_every=chosen.checkpoint_every,
+            settings=chosen.to_json(),
+            report_to=chosen.report_to,
+            started_from=started_from,
+            evolution=Evolution(self.classes, batch_size=chosen.batch_size) if self.shows_evolution else None,
+            restart=restart,
+            progress=progress,
+        )
+        self.take_up(self.with_result(trainee))
+        return self.to(run["processes"].device)
+
+    def estimate(
+        self,
+        dataset: PatchDataset,
+        *,
+        out: str | Path,
+        seed: int = 0,
+        warm_start: bool = False,
+        device: str | torch.device | None = None,
+        **settings: Any,
+    ) -> Estimate:
+        """Say how long a training would take here, and how much memory and disk: a few real steps are timed.
+
+        All that :meth:`fit` checks is checked, and nothing is written. The steps change the weights: make another
+        generator to train.
+
+        Args:
+            dataset: as for :meth:`fit`, as are the other arguments.
+            out: the run's folder.
+            seed: of the weights.
+            warm_start: whether to start from the weights that it has.
+            device: where to train.
+            **settings: fields of :attr:`training_settings`.
+
+        Raises:
+            InputError: what :meth:`fit` would raise.
+        """
+        _, _, run = self._prepare(dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings)
+        return rehearse(**run)
+
+    def _prepare(
+        self,
+        dataset: PatchDataset,
+        *,
+        out: str | Path,
+        seed: int,
+        warm_start: bool,
+        device: str | torch.device | None,
+        settings: Mapping[str, Any],
+    ) -> tuple[TrainingSettings, dict[str, Any] | None, dict[str, Any]]:
+        """Check and put together a training: its settings, what it starts from, and what the loop is told."""
+        chosen = self.choose_settings(settings, warm_start=warm_start)
         seed = check_seed(seed)
         self.check_trainable_on(dataset)
         processes = Processes.join(device)
         chosen = self.resolve(chosen, dataset, warm_start=warm_start, processes=processes)
         started_from = self.origin() if warm_start else None
         trainee = self.make_trainee(chosen, dataset, seed=seed, warm_start=warm_start, processes=processes)
-        self.provenance = train(
-            trainee,
-            dataset,
-            out=out,
-            snapshot=lambda: self.with_result(trainee),
-            steps=chosen.steps,
-            batch_size=chosen.batch_size,
-            seed=seed,
-            options={
-                "kind": self.kind,
-                **self.training_identity(),
-                **chosen.identity(),
-                **({"started_from": started_from["weights"]} if started_from else {}),
-            },
-            settings=chosen.to_json(),
-            checkpoint_every=chosen.checkpoint_every,
-            mixed_precision=chosen.mixed_precision,
-            restart=restart,
-            progress=progress,
-            processes=processes,
-            started_from=started_from,
-            evolution=Evolution(self.classes, batch_size=chosen.batch_size) if self.shows_evolution else None,
-            inputs=getattr(trainee, "inputs", None),
-        )
-        self.take_up(self.with_result(trainee))
-        return self.to(processes.device)
+        options = {"kind": self.kind, **self.training_identity(), **chosen.identity()}
+        if started_from is not None:
+            options["started_from"] = started_from["weights"]
+        run = {
+            "trainee": trainee,
+            "dataset": dataset,
+            "out": out,
+            "steps": chosen.steps,
+            "batch_size": chosen.batch_size,
+            "seed": seed,
+            "options": options,
+            "assumed": chosen.assumed(),
+            "mixed_precision": chosen.mixed_precision,
+            "processes": processes,
+            "inputs": getattr(trainee, "inputs", None),
+        }
+        return chosen, started_from, run
+
+    @classmethod
+    def choose_settings(cls, given: Mapping[str, Any], *, warm_start: bool = False) -> TrainingSettings:
+        """The settings of a training, from those that were given and the preset.
+
+        Raises:
+            InputError: a setting that does not exist, or a value that cannot be.
+        """
+        preset = {"preset": cls.fine_tuning_preset} if warm_start and cls.fine_tuning_preset else {}
+        return cls.training_settings.of({**preset, **given}, name=f"{cls.__name__}.fit")
 
     def resolve(self, settings: Any, dataset: PatchDataset, *, warm_start: bool, processes: Processes) -> Any:
         """Check the settings against data, network and processes, and fill in what follows from those.
@@ -310,11 +380,8 @@ class Generator(ABC):
         folder = Path(folder)
         check_free(folder, overwrite=overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        # The provenance travels inside the weights' file: one rename replaces both. One key only: safetensors writes
-        # several in random order, and the same weights should make the same file.
-        metadata = {"genmix_provenance": json.dumps(self.provenance)}
-        write_tensors(folder / WEIGHTS, self.network.state_dict(), metadata=metadata)
-        write_config(folder, self)
+        write_weights(folder / WEIGHTS, self.network.state_dict(), provenance=self.provenance)
+        write_config(folder, kind=self.kind, config=self.config)
 
     @classmethod
     def from_pretrained(
@@ -339,15 +406,11 @@ class Generator(ABC):
     @classmethod
     def _from_folder(cls, folder: Path, config: dict[str, Any]) -> Self:
         generator = cls(**config)
-        weights = folder / WEIGHTS
-        if not weights.exists():
-            raise MissingPathError(f"{weights}: no such file; {folder} has a {CONFIG} but no weights")
+        weights, generator.provenance = read_weights(folder / WEIGHTS)
         try:
-            with safetensors.safe_open(weights, framework="pt") as file:
-                generator.provenance = json.loads((file.metadata() or {}).get("genmix_provenance", "{}"))
-            generator.network.load_state_dict(safetensors.torch.load_file(weights))
-        except (safetensors.SafetensorError, RuntimeError) as error:
-            raise InputError(f"{weights}: not the weights that {CONFIG} describes ({error})") from error
+            generator.network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise InputError(f"{folder / WEIGHTS}: not the weights that {CONFIG} describes ({error})") from error
         return generator
 
     def check_trainable_on(self, dataset: PatchDataset) -> None:
@@ -375,147 +438,6 @@ class Generator(ABC):
                 "copies of the training images and little variety; look at the sheets, and keep any augmentation on",
                 stacklevel=3,
             )
-
-
-def check_class_names(classes: Sequence[str], *, name: str) -> tuple[str, ...]:
-    """Class names as a tuple.
-
-    Raises:
-        InputError: a text, something other than names, none at all, or one name twice.
-    """
-    if isinstance(classes, str):
-        raise InputError(f"{name}: classes must be different names, in a list; got the text {classes!r}")
-    classes = tuple(classes)
-    if not all(isinstance(word, str) for word in classes):
-        raise InputError(f"{name}: classes must be names, got {classes!r}")
-    if not classes or len(set(classes)) != len(classes):
-        raise InputError(f"{name}: classes must be different names, at least one, got {classes!r}")
-    return classes
-
-
-def check_bits(bits: int, *, name: str) -> torch.dtype:
-    """The pixel type of 8 or 16 bits.
-
-    Raises:
-        InputError: another number.
-    """
-    if bits not in (8, 16):
-        raise InputError(f"{name}: bits must be 8 or 16, got {bits}")
-    return torch.uint8 if bits == 8 else torch.uint16
-
-
-def shape_of(patches: PatchDataset, *, painter: str) -> dict[str, int]:
-    """The resolution, channels and bits of a dataset, as constructors take them.
-
-    Raises:
-        InputError: patches that are not square.
-    """
-    _, channels, height, width = patches.images.shape
-    if height != width:
-        raise InputError(
-            f"the patches are {height}x{width}, and a {painter} draws squares: give --size (with --fit crop or pad)"
-        )
-    return {"resolution": height, "channels": channels, "bits": 8 * patches.images.dtype.itemsize}
-
-
-def refuse_fixed(source: str | Path, asked: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
-    """Refuse options that given weights fix otherwise.
-
-    Args:
-        source: where the weights are, for the message.
-        asked: options by name; None is one that was left out.
-        fixed: the values that the weights have.
-
-    Raises:
-        InputError: another value.
-    """
-    for name, value in asked.items():
-        if value is not None and name in fixed and value != fixed[name]:
-            raise InputError(
-                f"{source}: its weights have {name} {fixed[name]!r}, and {value!r} was asked for; leave {name} out, or "
-                "train from scratch"
-            )
-
-
-def check_labels_and_seeds(
-    labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int], *, classes: Sequence[str]
-) -> tuple[Tensor, Tensor]:
-    """Labels and seeds as int64 tensors on the CPU, or an :class:`InputError` that says what is wrong with them."""
-    try:
-        labels = torch.as_tensor(labels, device="cpu")
-        seeds = torch.as_tensor(seeds, device="cpu")
-        labels, seeds = (
-            values.long() if values.dtype in (torch.uint16, torch.uint32, torch.uint64) else values
-            for values in (labels, seeds)
-        )
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"sample: labels and seeds must be whole numbers below 2**63 ({error})") from error
-    for name, values in (("labels", labels), ("seeds", seeds)):
-        if values.ndim != 1 or (values.numel() and (values.is_floating_point() or values.dtype == torch.bool)):
-            raise InputError(
-                f"sample: {name} must be whole numbers of shape (n,), got {values.dtype} of shape {tuple(values.shape)}"
-            )
-    if labels.shape != seeds.shape:
-        raise InputError(f"sample: one seed for each label, got {len(labels)} labels and {len(seeds)} seeds")
-    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-        raise InputError(
-            f"sample: labels run from {int(labels.min())} to {int(labels.max())}, "
-            f"but the classes are {', '.join(f'{number} {name}' for number, name in enumerate(classes))}"
-        )
-    if seeds.numel() and int(seeds.min()) < 0:
-        raise InputError(f"sample: seeds must not be negative, got {int(seeds.min())}")
-    return labels.long(), seeds.long()
-
-
-def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds a generator, unless told to overwrite it."""
-    if (folder / CONFIG).exists() and not overwrite:
-        raise OverwriteError(f"{folder}: holds a generator already; give another folder, or overwrite=True")
-
-
-def write_config(folder: Path, generator: Generator) -> None:
-    """Write ``config.json``: kind, format version and the constructor's arguments."""
-    write_json(folder / CONFIG, {"kind": generator.kind, "format_version": FORMAT_VERSION, "config": generator.config})
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read and check ``config.json``."""
-    file = folder / CONFIG
-    if not file.exists():
-        raise MissingPathError(
-            f"{folder}: no {CONFIG}: not a generator, or one whose training has not reached its first checkpoint"
-        )
-    try:
-        config = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not readable JSON ({error})") from error
-    if not isinstance(config, Mapping) or not isinstance(config.get("kind"), str) or "config" not in config:
-        raise InputError(f"{file}: expected the keys 'kind' and 'config', as save_pretrained writes them")
-    if config.get("format_version") != FORMAT_VERSION:
-        raise InputError(
-            f"{file}: format version {config.get('format_version')!r}; this release reads {FORMAT_VERSION}: upgrade it"
-        )
-    return dict(config)
-
-
-def resolve_source(source: str | Path, *, revision: str | None = None) -> Path:
-    """The folder of a generator: the path itself, or the hub's snapshot of a repository."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith((".", os.sep)):
-        raise MissingPathError(f"{source}: no such folder, and not a hub id (owner/name)")
-    if folder.parent != Path() and folder.parent.is_dir():  # "runs/mien" is a slip, not somebody's repository
-        raise MissingPathError(f"{source}: no such folder (in {folder.parent} there is no {folder.name})")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise MissingPathError(
-            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__})"
-        ) from error
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:

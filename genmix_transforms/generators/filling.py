@@ -3,8 +3,11 @@
 import hashlib
 import json
 import re
+import time
+from collections.abc import Generator as Yields
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,13 +16,14 @@ from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.card import LICENCE
-from genmix_transforms.bank.manifest import Manifest
-from genmix_transforms.bank.planned_writing import Advance, ShardPlan, write_planned
+from genmix_transforms.bank.manifest import MAX_SHARDS, Manifest
+from genmix_transforms.bank.planned_writing import ShardPlan, Task, bank_bytes, write_planned
 from genmix_transforms.bank.rows import Rows, check_classes
 from genmix_transforms.bank.shard import images_per_shard
 from genmix_transforms.errors import InputError, UnfinishedBankError
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.shard_drawing import Key, ShardDrawing
 
 __all__ = ["Plan", "UnfinishedBankError", "balanced_counts", "fill_bank", "make_plan"]
 
@@ -64,10 +68,17 @@ class Plan:
         class, so that a bank of which only some shards are there is of the proportions of the whole.
         """
         position = torch.arange(number, self.total, self.shards)
-        ends = torch.tensor(self.counts).cumsum(0)
-        labels = torch.searchsorted(ends, position, right=True)
-        within = position - (ends - torch.tensor(self.counts))[labels]
-        return labels, self.seed * SEEDS_PER_BANK + within
+        labels = torch.searchsorted(torch.tensor(self.counts).cumsum(0), position, right=True)
+        return labels, self.seed * SEEDS_PER_BANK + position - self._begins[labels]
+
+    def shard_of(self, labels: Tensor, seeds: Tensor) -> Tensor:
+        """The shards that images of the bank are in: int64 ``(n,)``."""
+        return (self._begins[labels] + seeds - self.seed * SEEDS_PER_BANK) % self.shards
+
+    @property
+    def _begins(self) -> Tensor:
+        """How many images the classes before each class have."""
+        return torch.tensor((0, *self.counts[:-1])).cumsum(0)
 
 
 def fill_bank(
@@ -119,18 +130,24 @@ def fill_bank(
         {'cyst': 3, 'metastasis': 2}
     """
     out = Path(out)
+    check_options(seed=seed, licence=licence, append=append, overwrite=overwrite)
     plan = make_plan(generator, counts=counts, balance=balance, seed=seed)
-    if licence is not None and not re.fullmatch(LICENCE, licence):
-        raise InputError(f"fill_bank: licence must be a short identifier, such as 'cc-by-4.0', got {licence!r}")
     check_classes(generator.classes)
 
-    def make(shard: int, advance: Advance) -> Rows:
-        labels, seeds = plan.shard(shard)
-        parts = []
-        for some_labels, some_seeds in zip(labels.split(64), seeds.split(64), strict=True):
-            parts.append(generator.sample(some_labels, some_seeds))
-            advance(len(some_labels))
-        return Rows.complete(torch.cat(parts), labels, seeds=seeds)
+    def make(task: Task) -> Yields[Rows, None, None]:
+        def drawn(count: int) -> None:
+            task.advance(count)
+            if drawing.ready:
+                task.kept.save_now_and_then(lambda: _rows(drawing.ready))
+
+        drawing = ShardDrawing(generator, task.shards, plan.shard, ready=_kept(task, plan), drawn=drawn)
+        try:
+            for images, labels, seeds in drawing:
+                yield Rows.complete(images, labels, seeds=seeds)
+        finally:
+            if drawing.ready:  # a stop, or an error: of which a full disk must not be hidden by another
+                with suppress(OSError):
+                    task.kept.save(_rows(drawing.ready))
 
     write_planned(
         out,
@@ -147,6 +164,48 @@ def fill_bank(
         progress=progress,
     )
     return SyntheticBank.load(out)
+
+
+def check_options(*, seed: int = 0, licence: str | None = None, append: bool = False, overwrite: bool = False) -> None:
+    """Check what can be checked of :func:`fill_bank`'s options without a generator or data.
+
+    Raises:
+        InputError: a seed out of range, a licence that is no identifier, or both ``append`` and ``overwrite``.
+    """
+    whole_number(seed, name="fill_bank: seed", least=0, most=MAX_BANK_SEED)
+    if licence is not None and not re.fullmatch(LICENCE, licence):
+        raise InputError(f"fill_bank: licence must be a short identifier, such as 'cc-by-4.0', got {licence!r}")
+    if append and overwrite:
+        raise InputError("fill_bank: append and overwrite exclude each other")
+
+
+def estimate_fill(generator: Generator, plan: Plan) -> tuple[int, float]:
+    """Measure on one batch, which is thrown away, what filling a bank takes.
+
+    Returns:
+        Bytes on the disk, and seconds if this process draws every image.
+    """
+    labels, seeds = plan.shard(0)
+    one_class = slice(0, min(generator.sample_batch, int((labels == labels[0]).sum())))
+    begun = time.monotonic()
+    generator.sample(labels[one_class], seeds[one_class])
+    batches = -(-plan.total // generator.sample_batch)
+    return bank_bytes(_kind(generator), plan.total, shards=plan.shards), (time.monotonic() - begun) * batches
+
+
+def _kept(task: Task, plan: Plan) -> dict[Key, Tensor]:
+    """The images of a task's shards that earlier runs have drawn."""
+    shards = torch.tensor(task.shards, dtype=torch.int64)
+    images: dict[Key, Tensor] = {}
+    for rows in task.kept.load():
+        mine = rows.take(torch.isin(plan.shard_of(rows.labels, rows.seeds), shards).nonzero().flatten())
+        images.update(zip(zip(mine.labels.tolist(), mine.seeds.tolist(), strict=True), mine.images, strict=True))
+    return images
+
+
+def _rows(images: Mapping[Key, Tensor]) -> Rows:
+    labels, seeds = torch.tensor(list(images)).unbind(1)
+    return Rows.complete(torch.stack(list(images.values())), labels, seeds=seeds)
 
 
 def balanced_counts(counts: Mapping[str, int]) -> dict[str, int]:
@@ -192,7 +251,13 @@ def make_plan(generator: Generator, *, counts: Mapping[str, int] | None, balance
         )
     # Small enough that a stop loses little, large enough that a big bank has few files.
     largest = images_per_shard(generator.image_shape, generator.pixel_dtype)
-    return Plan(counts=ordered, seed=seed, images_per_shard=min(largest, max(64, sum(ordered) // 64)))
+    plan = Plan(counts=ordered, seed=seed, images_per_shard=min(largest, max(64, sum(ordered) // 64)))
+    if plan.shards > MAX_SHARDS:
+        raise InputError(
+            f"fill_bank: {plan.total:,} images would be {plan.shards:,} shards, a bank has at most {MAX_SHARDS:,}: "
+            "fill several banks, each with a seed of its own"
+        )
+    return plan
 
 
 def _identity(generator: Generator, plan: Plan, *, licence: str | None) -> str:
@@ -212,12 +277,13 @@ def _bank(generator: Generator, plan: Plan, *, licence: str | None) -> Manifest:
         **({"licence": licence} if licence else {}),
         "genmix_transforms": _version(),
     }
-    return Manifest(
-        classes=generator.classes,
-        dtype=str(generator.pixel_dtype).removeprefix("torch."),
-        shape=generator.image_shape,
-        sources=(json.loads(json.dumps(source)),),
-    )
+    return replace(_kind(generator), sources=(json.loads(json.dumps(source)),))
+
+
+def _kind(generator: Generator) -> Manifest:
+    """What the manifest says of any bank of this generator."""
+    dtype = str(generator.pixel_dtype).removeprefix("torch.")
+    return Manifest(classes=generator.classes, dtype=dtype, shape=generator.image_shape)
 
 
 def _version() -> str:

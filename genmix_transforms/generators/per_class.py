@@ -1,7 +1,9 @@
 """One generator for each class: the paper's way with GANs."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from torch import Tensor, nn
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.checks import check_output_folder
-from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds, read_config, write_config
-from genmix_transforms.generators.folder import CONFIG, TRAINING
+from genmix_transforms.generators.arguments import check_labels_and_seeds
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.estimate import Estimate
+from genmix_transforms.generators.folder import CONFIG, TRAINING, check_free, read_config, write_config
 
 FOLDER = "classes"
 
@@ -39,6 +43,7 @@ class PerClass(Generator):
     """
 
     kind = "per-class"
+    mixes_classes = False
 
     def __init__(self, members: Sequence[Generator], *, training_set: Mapping[str, Any] | None = None) -> None:
         if not members:
@@ -89,6 +94,11 @@ class PerClass(Generator):
             member.to(device)
         return self
 
+    @property
+    def sample_batch(self) -> int:
+        """A multiple of every member's."""
+        return math.lcm(*(member.sample_batch for member in self.members))
+
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`."""
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
@@ -119,9 +129,23 @@ class PerClass(Generator):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="very few images")  # said above, of all classes together
                 member.fit(own, out=out / self._member_folder(number), **options)
-        self.training_set = {"fingerprint": dataset.fingerprint, "class_counts": dataset.class_counts}
-        write_config(out, self)
+        self.training_set = dataset.training_set()
+        write_config(out, kind=self.kind, config=self.config)
         return self
+
+    def estimate(self, dataset: PatchDataset, *, out: str | Path, **options: Any) -> Estimate:
+        """Say how long the training of all members would take here: as long as the first's, for each of them.
+
+        Args:
+            dataset: the training set, with these classes.
+            out: the run's folder.
+            **options: of the members' ``estimate``.
+        """
+        self.check_trainable_on(dataset)
+        first = self.members[0].estimate(
+            dataset.of_class(self.classes[0]), out=Path(out) / self._member_folder(0), **options
+        )
+        return replace(first, steps=first.steps * len(self.members))
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save every member below ``classes/``, then ``config.json``."""
@@ -129,7 +153,7 @@ class PerClass(Generator):
         check_free(folder, overwrite=overwrite)
         for number, member in enumerate(self.members):
             member.save_pretrained(folder / self._member_folder(number), overwrite=overwrite)
-        write_config(folder, self)
+        write_config(folder, kind=self.kind, config=self.config)
 
     @classmethod
     def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "PerClass":

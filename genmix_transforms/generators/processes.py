@@ -1,11 +1,12 @@
-"""The processes of one training run: who am I, how many are we, and the mean of everyone's gradients.
+"""The processes of one training run: who am I, how many are we, what all agree on, and the mean of all gradients.
 
 Starting several processes is Accelerate's and torchrun's job; here is only what the loop asks of them.
 """
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.files.processes import share_from_environment
 
 __all__ = ["Processes", "own_device", "share_from_environment"]
+
+BUCKET_BYTES = 64 * 2**20
+"""Gradients are averaged in messages of about this size: one of them all would take as much memory as they do."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,30 @@ class Processes:
         rank: 0 for the one that writes files and shows progress.
         count: how many there are.
         device: where this one computes.
+        host: the group that talks between the processors' memories; None: the default group does.
     """
 
     rank: int
     count: int
     device: torch.device
+    host: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
     def join(cls, device: str | torch.device | None = None) -> "Processes":
-        """Join the group that ``accelerate launch`` or ``torchrun`` started; alone where neither did."""
+        """Join the group that ``accelerate launch`` or ``torchrun`` started; alone where neither did.
+
+        Raises:
+            InputError: several tasks of a Slurm step, of which none knows of the others; or no such device.
+        """
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
 
             state = PartialState(cpu=device is not None and torch.device(device).type == "cpu")
-            return cls(state.process_index, state.num_processes, state.device)
+            # What is agreed on at every step is agreed on by the processors: nobody waits for a GPU's queue.
+            talks = torch.distributed.get_backend() == "gloo"
+            host = None if talks else torch.distributed.new_group(backend="gloo")
+            return cls(state.process_index, state.num_processes, state.device, host)
+        refuse_unjoined_tasks()
         return cls(0, 1, own_device(device))
 
     @property
@@ -50,15 +64,83 @@ class Processes:
         if self.count > 1:
             torch.distributed.barrier()
 
+    def ask(self, flag: bool) -> Callable[[], bool]:
+        """Begin to find out whether any process says so, and go on working.
+
+        Every process must call this, and then the function that is returned, which waits for the answer: the same
+        one on all.
+        """
+        if self.count == 1:
+            return lambda: flag
+        message = torch.tensor([int(flag)])
+        work = torch.distributed.all_reduce(message, torch.distributed.ReduceOp.MAX, group=self.host, async_op=True)
+
+        def answer() -> bool:
+            work.wait()
+            return bool(message.item())
+
+        return answer
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so. All processes must ask, and wait for each other."""
+        return self.ask(flag)()
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """The mean over the processes of each number; one that is not finite in any process is not finite in all."""
+        if self.count == 1 or not values:
+            return list(values)
+        message = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(message, group=self.host)
+        return [float(value) for value in message / self.count]
+
+    def on_main(self, work: Callable[[], object], *, failure: str) -> None:
+        """Do something on the main process alone, while the others wait. If it fails there, it fails for all.
+
+        Args:
+            work: what to do.
+            failure: what the other processes say where the main one fails, and says why itself.
+
+        Raises:
+            RuntimeError: on the other processes, if the main one fails; that one raises its own error.
+        """
+        error = None
+        if self.is_main:
+            try:
+                work()
+            except Exception as caught:
+                error = caught
+        failed = self.any(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise RuntimeError(f"{failure}; process 0 says why")
+
     @torch.no_grad()
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace every gradient by its mean over the processes, in one message."""
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if self.count == 1 or not gradients:
+        """Replace every gradient by its mean over the processes, a bucket of gradients at a time."""
+        if self.count == 1:
             return
-        message = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        bucket: list[Tensor] = []
+        size = 0
+        for parameter in parameters:
+            if parameter.grad is None:
+                continue
+            if bucket and size + parameter.grad.nbytes > BUCKET_BYTES:
+                self._average(bucket)
+                bucket, size = [], 0
+            bucket.append(parameter.grad)
+            size += parameter.grad.nbytes
+        if bucket:
+            self._average(bucket)
+
+    def _average(self, gradients: list[Tensor]) -> None:
+        """One message. A gradient of a bucket of its own is averaged where it lies."""
+        alone = len(gradients) == 1 and gradients[0].is_contiguous()
+        message = gradients[0].view(-1) if alone else torch.cat([gradient.reshape(-1) for gradient in gradients])
         torch.distributed.all_reduce(message)
         message /= self.count
+        if alone:
+            return
         for gradient, mean in zip(gradients, message.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
@@ -69,6 +151,26 @@ class Processes:
         everyone = [torch.empty_like(values) for _ in range(self.count)]
         torch.distributed.all_gather(everyone, values.contiguous())
         return torch.cat(everyone)
+
+
+def refuse_unjoined_tasks(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse to train in a step of several Slurm tasks that no launcher has joined: each would train all by itself.
+
+    A batch script, an array's task, and a step of one task are not several tasks: Slurm tells a step alone how many it
+    has.
+
+    Raises:
+        InputError: ``srun`` started several of this command, and ``WORLD_SIZE`` is not set.
+    """
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    if "WORLD_SIZE" in environment or "SLURM_PROCID" not in environment or tasks in ("", "0", "1"):
+        return
+    raise InputError(
+        f"srun started this command {tasks} times, and each would train all by itself: for one training by several "
+        f"processes, start a launcher in one task a node (srun --ntasks-per-node=1 torchrun --nproc_per_node={tasks} "
+        "-m genmix_transforms train ..., or accelerate launch), for one process srun -n 1, and for trainings of their "
+        "own, each into its own folder, set WORLD_SIZE=1"
+    )
 
 
 def own_device(device: str | torch.device | None = None, environment: Mapping[str, str] = os.environ) -> torch.device:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.base import Generator, read_config, resolve_source
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import read_config, resolve_source
 
 ENTRY_POINTS = "genmix_transforms.generators"
 

@@ -1,11 +1,13 @@
 """The settings that every training of a generator has."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
 from genmix_transforms.settings import Settings, option
 
 LARGEST_BATCH = 65_536
+"""Images. More than that is a slip, and looking up which images they are would take hours."""
+
 LONGEST = 10**9
 """Steps. More than that is a slip."""
 
@@ -21,11 +23,14 @@ class TrainingSettings(Settings):
     configuration files offer it, the tables of the documentation list it, and the run's provenance records it.
     """
 
-    preset: str = option("", help="Values by name, for whatever is left out.")
+    preset: str = option(help="Values by name, for whatever is left out.")
     steps: int = option(help="Optimizer steps.", least=1, most=LONGEST)
     batch_size: int = option(help="Images in a step, all processes together.", least=1, most=LARGEST_BATCH)
     checkpoint_every: int = option(20_000, help="Images between checkpoints and sample sheets.", least=1, runtime=True)
     mixed_precision: Literal["no", "bf16"] = option("no", help="bf16 for processors that have it.")
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = option(
+        (), help="Trackers that are told of losses, learning rates, speed and sheets.", runtime=True
+    )
 
     def identity(self) -> dict[str, Any]:
         """What defines a run, besides its data, its seed and its batch: a resumed run must have the same."""
@@ -33,4 +38,13 @@ class TrainingSettings(Settings):
             setting.name: self.to_json()[setting.name]
             for setting in self.options()
             if not setting.runtime and setting.name not in _RECORDED_APART
+        }
+
+    @classmethod
+    def assumed(cls) -> dict[str, Any]:
+        """What a run had whose record lacks a setting, because it was made before the setting was: the default."""
+        return {
+            setting.name: list(setting.default) if isinstance(setting.default, tuple) else setting.default
+            for setting in cls.options()
+            if setting.default is not MISSING and not setting.runtime and setting.name not in _RECORDED_APART
         }

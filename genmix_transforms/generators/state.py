@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from genmix_transforms.errors import CorruptFileError
-from genmix_transforms.files.atomic import remove_leftovers, write_bytes, write_json
+from genmix_transforms.files.atomic import new_file, remove_leftovers, write_json
+from genmix_transforms.files.hashing import file_hash
+from genmix_transforms.files.tensors import file_pieces
 
 INDEX = "checkpoint.json"
 """Written last: a checkpoint exists when this file names it."""
@@ -73,6 +74,29 @@ def unpack(outline: Any, tensors: Mapping[str, Tensor]) -> Any:
     return outline
 
 
+def state_bytes(objects: Mapping[str, Stateful]) -> int:
+    """How large a checkpoint of these objects is, in bytes.
+
+    An optimiser that has not taken a step is counted with the two moments of Adam, which it will have.
+    """
+    size = 0
+    for item in objects.values():
+        size += sum(tensor.nbytes for tensor in pack(item.state_dict())[1].values())
+        if isinstance(item, torch.optim.Optimizer) and not item.state:
+            size += sum(2 * parameter.nbytes for group in item.param_groups for parameter in group["params"])
+    return size
+
+
+def all_finite(objects: Mapping[str, Stateful]) -> bool:
+    """Whether every number in the state is finite."""
+    _, tensors = pack({name: item.state_dict() for name, item in objects.items()})
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors.values():
+        if tensor.is_floating_point():
+            by_device.setdefault(tensor.device, []).append(tensor.isfinite().all())
+    return all(bool(torch.stack(found).all()) for found in by_device.values())
+
+
 def _is_channels_last(tensor: Tensor) -> bool:
     return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
@@ -86,21 +110,36 @@ def save_checkpoint(folder: Path, objects: Mapping[str, Stateful], *, images_see
         images_seen: where the training stands.
         record: what else the run must know of itself: options, seed, training set.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     outline, tensors = pack({name: item.state_dict() for name, item in objects.items()})
-    content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    there = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_checkpoint(folder, outline, there, images_seen=images_seen, record=record)
+
+
+def write_checkpoint(
+    folder: Path, outline: Any, tensors: Mapping[str, Tensor], *, images_seen: int, record: Mapping[str, Any]
+) -> None:
+    """Write what :func:`pack` has taken apart as a checkpoint, the index last.
+
+    Args:
+        folder: where checkpoints are kept; made if need be.
+        outline: of the state.
+        tensors: on the CPU and contiguous.
+        images_seen: where the training stands.
+        record: what else the run must know of itself.
+
+    Raises:
+        OSError: it cannot be written. The checkpoint before is whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"state-{images_seen:012d}.safetensors"
-    write_bytes(file, content)
-    write_json(
-        folder / INDEX,
-        {
-            "images_seen": images_seen,
-            "file": file.name,
-            "sha256": hashlib.sha256(content).hexdigest(),
-            **record,
-            "outline": outline,
-        },
-    )
+    digest = hashlib.sha256()
+    with new_file(file) as content:
+        # Piece by piece: the whole is never in memory, and other threads work meanwhile.
+        for piece in file_pieces(tensors, {}):
+            digest.update(piece)
+            content.write(piece)
+    index = {"images_seen": images_seen, "file": file.name, "sha256": digest.hexdigest(), **record, "outline": outline}
+    write_json(folder / INDEX, index)
     for other in folder.glob("state-*.safetensors"):
         if other != file:
             other.unlink()
@@ -120,10 +159,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def load_checkpoint(folder: Path, record: dict[str, Any], objects: Mapping[str, Stateful]) -> int:
     """Take up the checkpoint that ``record`` describes, and return the number of images seen."""
     file = folder / Path(record["file"]).name
-    content = file.read_bytes() if file.exists() else b""
-    if hashlib.sha256(content).hexdigest() != record["sha256"]:
+    if not file.exists() or file_hash(file) != record["sha256"]:
         raise CorruptFileError(f"{file}: not the file that {INDEX} describes; start anew with --restart")
-    state = unpack(record["outline"], safetensors.torch.load(content))
+    state = unpack(record["outline"], safetensors.torch.load_file(file))
     for name, item in objects.items():
         item.load_state_dict(state[name])
     return int(record["images_seen"])

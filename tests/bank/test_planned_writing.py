@@ -38,12 +38,13 @@ def do(folder, kind=KIND, *, stop=None, identity="first", total=5, source=0, oth
     """Write all shards that are missing, but for those from the ``stop``-th on; the numbers of those that were made."""
     made = []
 
-    def make(number, advance):
-        if len(made) == stop:
-            raise KeyboardInterrupt
-        made.append(number)
-        advance(2)
-        return shard(number, source)
+    def make(task):
+        for number in task.shards:
+            if len(made) == stop:
+                raise KeyboardInterrupt
+            made.append(number)
+            task.advance(2)
+            yield shard(number, source)
 
     plan = ShardPlan(identity=identity, counts=[2] * total, make=make, other=other)
     write_planned(folder, kind, plan, progress=False, **options)

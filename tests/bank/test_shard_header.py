@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from genmix_transforms.bank.shard import MAX_HEADER_BYTES, header_bytes, read_facts, read_layout
+from genmix_transforms.bank.shard import HEADER_KEY, MAX_HEADER_BYTES, read_facts, read_layout
 from genmix_transforms.errors import CorruptFileError
+from genmix_transforms.files.tensors import header_bytes
 from tests.bank.attacks.editing import joined, parts
 
 FACTS = {"classes": ["cyst", "hémangiome"], "fill": None}
@@ -48,7 +49,7 @@ def test_each_tensor_is_where_the_header_says(path):
 def test_a_header_that_we_wrote_is_one_of_the_librarys(tmp_path):
     names = ("labels", "distance", "images")  # the widest numbers first
     kinds = {name: (kind, shape) for name, kind, shape in EXPECTED}
-    header = header_bytes({name: kinds[name] for name in names}, FACTS)
+    header = header_bytes({name: kinds[name] for name in names}, {HEADER_KEY: json.dumps(FACTS)})
     (tmp_path / "shard").write_bytes(header + b"".join(TENSORS[name].numpy().tobytes() for name in names))
     assert len(header) % 8 == 0
     assert read_facts(tmp_path / "shard") == FACTS

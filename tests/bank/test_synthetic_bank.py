@@ -234,6 +234,40 @@ def test_with_classes_keeps_every_name(soft, order):
     assert torch.equal(mapped.with_classes(order).images, mapped.images)
 
 
+def test_replace_keeps_everything_else_of_each_image(tmp_path):
+    bank = SyntheticBank(
+        numbered(6),
+        torch.tensor([2, 0, 1, 0, 2, 1]),
+        classes=CLASSES,
+        seeds=1000 + torch.arange(6),
+        source=torch.tensor([0, 1, 0, 1, 0, 1], dtype=torch.int32),
+        distance=torch.arange(6).float(),
+        flags=torch.arange(6, dtype=torch.uint8),
+        window=(-160, 240),
+        provenance=[{"seed": 0}, {"seed": 1}],
+    )
+    bank.save(tmp_path)
+    for held in (bank, SyntheticBank.load(tmp_path, resident=False)):
+        inverted = held.replace(
+            images=255 - held.images, provenance=[{"inverted": True, **one} for one in held.sources]
+        )
+        assert torch.equal(inverted.images, 255 - bank.images)
+        for name in ("labels", "seeds", "source", "distance", "flags"):
+            assert torch.equal(getattr(inverted, name), getattr(bank, name)), name
+        assert (inverted.classes, inverted.window) == (CLASSES, (-160, 240))
+        assert [one["seed"] for one in inverted.sources] == [0, 1]
+        assert inverted.provenance == {"inverted": True}
+    assert numbers(bank) == [1, 3, 2, 5, 0, 4]
+
+
+def test_replace_refuses_what_does_not_fit(make_bank):
+    bank = make_bank()
+    with pytest.raises(InputError, match="flags must be uint8"):
+        bank.replace(flags=torch.zeros(1))
+    with pytest.raises(TypeError, match="colour"):
+        bank.replace(colour=1)
+
+
 def test_with_the_same_classes_it_is_the_same_bank(make_bank):
     bank = make_bank()
     assert bank.with_classes(list(CLASSES)) is bank

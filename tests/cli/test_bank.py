@@ -38,6 +38,32 @@ def test_info(genmix: Genmix, bank: Path) -> None:
     assert "trained on cyst 30, metastasis 20" in out
 
 
+def test_info_fails_where_a_shard_is_missing(genmix: Genmix, bank: Path) -> None:
+    (bank / "bank-00000.safetensors").unlink()
+    outcome = genmix("bank", "info", bank)
+    assert outcome.code == 1
+    assert "5 images" in outcome.out
+    assert outcome.err == (
+        f"genmix: {bank}: bank-00000.safetensors: no such file; fill the bank again, or take it from its copy\n"
+    )
+    outcome = genmix("bank", "info", bank, "--json")
+    assert outcome.code == 1
+    assert json.loads(outcome.out)["shards_missing"] == ["bank-00000.safetensors"]
+
+
+def test_info_for_programs(genmix: Genmix, bank: Path) -> None:
+    found = json.loads(genmix("bank", "info", bank, "--json").out)
+    assert found["class_counts"] == {"cyst": 3, "metastasis": 2}
+    assert (found["images"], found["shape"], found["dtype"]) == (5, [1, 16, 16], "uint8")
+    assert (found["shards"], found["shards_missing"], found["shards_to_come"]) == (1, [], 0)
+    assert found["sources"][0]["generator"]["kind"] == "dcgan"
+
+
+def test_verify_for_programs(genmix: Genmix, bank: Path) -> None:
+    found = json.loads(genmix("-q", "bank", "verify", bank, "--json").out)
+    assert found == {"whole": True, "images": 5, "shards": 1, "generation": 1}
+
+
 def test_sheet(genmix: Genmix, bank: Path, tmp_path: Path) -> None:
     outcome = genmix("bank", "sheet", bank, "--out", tmp_path / "deep/sheet.png", "--columns", 2)
     assert outcome.code == 0
@@ -228,3 +254,12 @@ def test_check_finds_copies_and_marks_them(genmix: Genmix, tmp_path: Path) -> No
     outcome = genmix(*arguments, "--quantile", 2)
     assert outcome.code == 2
     assert "quantile must be at least 0 and below 1" in outcome.err
+
+
+def test_check_for_programs(genmix: Genmix, tmp_path: Path) -> None:
+    train = open_dataset("phantom", size=16).split()[0]
+    SyntheticBank(train.images[:2], train.labels[:2], classes=train.classes).save(tmp_path / "bank")
+    outcome = genmix("bank", "check", tmp_path / "bank", "--data", "phantom", "--json")
+    found = json.loads(outcome.out)
+    assert (found["images"], found["near_copies"]) == (2, 2)
+    assert "as the source is split" in outcome.err

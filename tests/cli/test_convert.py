@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.generators.dcgan.network import DCGANNetwork, initialise
@@ -130,7 +131,7 @@ FLAGS = {
 def adm_weights(tmp_path: Path) -> tuple[Path, Path]:
     """A checkpoint by the original's names, made by going through the key map backwards, and its flags."""
     from genmix_transforms.generators.adm import ADMConfiguration
-    from genmix_transforms.generators.adm.key_map import module_names
+    from genmix_transforms.generators.adm.convert.guided_diffusion import module_names
     from genmix_transforms.generators.adm.network import build_network
 
     configuration = ADMConfiguration.from_flags(FLAGS)
@@ -160,7 +161,7 @@ def test_an_adm_and_what_it_proposes(
 
     monkeypatch.chdir(tmp_path)
     file, config = adm_weights
-    outcome = genmix("convert", "adm", file, "--config", config, "--classes", "cyst,tumour", "--out", "runs/adm")
+    outcome = genmix("convert", "adm", file, "--flags", config, "--classes", "cyst,tumour", "--out", "runs/adm")
     assert outcome.code == 0, outcome.err
     assert "draws 3 x 8 x 8 images of cyst, tumour" in outcome.out
     assert "--counts cyst=100,tumour=100" in outcome.out
@@ -168,8 +169,31 @@ def test_an_adm_and_what_it_proposes(
     assert SyntheticBank.load("banks/adm").class_counts == {"cyst": 0, "tumour": 2}
     found = UNet2DModel.from_pretrained("runs/adm", subfolder="unet").conv_in.weight
     assert torch.equal(found, torch.load(file)["input_blocks.0.0.weight"])
-    assert genmix("convert", "adm", file, "--config", config, "--out", "runs/adm").code == 2
-    assert genmix("convert", "adm", file, "--config", config, "--out", "runs/adm", "--overwrite").code == 0
+    assert genmix("convert", "adm", file, "--flags", config, "--out", "runs/adm").code == 2
+    assert genmix("convert", "adm", file, "--flags", config, "--out", "runs/adm", "--overwrite").code == 0
+
+
+def test_flags_are_taken_by_config_too_as_they_were(
+    genmix: Genmix, adm_weights: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file, flags = adm_weights
+    outcome = genmix("convert", "adm", file, "--config", flags, "--out", tmp_path / "adm", "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert f"write --flags {flags} for the original's flags" in outcome.err
+    assert yaml.safe_load(outcome.out)["flags"] == str(flags)
+
+
+def test_a_dry_run_checks_and_leaves_nothing(genmix: Genmix, adm_weights: tuple[Path, Path], tmp_path: Path) -> None:
+    file, flags = adm_weights
+    out = tmp_path / "adm"
+    dry = genmix("convert", "adm", file, "--flags", flags, "--classes", "cyst,tumour", "--out", out, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "# " + str(out) + ": draws 3 x 8 x 8 images of cyst, tumour" in dry.out
+    assert not out.exists()
+    (tmp_path / "run.yaml").write_text(dry.out)
+    done = genmix("convert", "adm", "--config", tmp_path / "run.yaml")
+    assert done.code == 0, done.err
+    assert (out / "config.json").is_file()
 
 
 def test_an_upsampler_becomes_a_folder_of_diffusers(
@@ -182,7 +206,7 @@ def test_an_upsampler_becomes_a_folder_of_diffusers(
     weights["input_blocks.0.0.weight"] = torch.zeros(32, 6, 3, 3)
     torch.save(weights, file)
     config.write_text(json.dumps({**FLAGS, "small_size": 4}))
-    outcome = genmix("convert", "adm", file, "--config", config, "--out", tmp_path / "up")
+    outcome = genmix("convert", "adm", file, "--flags", config, "--out", tmp_path / "up")
     assert outcome.code == 0, outcome.err
     assert "an ADM upsampler, which UNet2DModel.from_pretrained opens" in outcome.out
     assert UNet2DModel.from_pretrained(tmp_path / "up").config["in_channels"] == 6
@@ -193,8 +217,8 @@ def test_what_is_no_adm(genmix: Genmix, adm_weights: tuple[Path, Path], weights:
     for arguments, message in (
         ([weights], "expected a network of OpenAI's guided-diffusion"),
         ([file], "none of the published sizes"),
-        ([file, "--config", tmp_path / "none.json"], "none.json: no such file"),
-        ([file, "--config", config, "--classes", "a"], "weights of 2 classes, and 1 names (a)"),
+        ([file, "--flags", tmp_path / "none.json"], "none.json: no such file"),
+        ([file, "--flags", config, "--classes", "a"], "weights of 2 classes, and 1 names (a)"),
     ):
         outcome = genmix("convert", "adm", *arguments, "--out", tmp_path / "run")
         assert outcome.code == 2

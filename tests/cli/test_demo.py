@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from genmix_transforms import SyntheticBank
@@ -34,6 +35,13 @@ def test_the_demo_leaves_what_it_says(genmix: Genmix, tmp_path: Path) -> None:
     # Again, it has nothing left to do and says the same.
     again = genmix("-q", "demo", "--out", tmp_path / "demo")
     assert again.out.split("seconds.")[1] == outcome.out.split("seconds.")[1]
+
+
+def test_a_dry_run_leaves_nothing(genmix: Genmix, tmp_path: Path) -> None:
+    outcome = genmix("demo", "--out", tmp_path / "demo", "--dry-run")
+    assert outcome.code == 0
+    assert yaml.safe_load(outcome.out) == {"out": str(tmp_path / "demo"), "seed": 0}
+    assert not (tmp_path / "demo").exists()
 
 
 def test_another_folder_is_not_taken_over(genmix: Genmix, tmp_path: Path) -> None:

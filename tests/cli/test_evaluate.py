@@ -1,6 +1,11 @@
 """``genmix evaluate``."""
 
 import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +15,7 @@ import pytest
 import torch
 
 from genmix_transforms import SyntheticBank
+from genmix_transforms.data import open_dataset
 
 Genmix = Callable[..., Any]
 SHORT = "--seeds 2 --steps 3 --batch-size 8 --device cpu".split()
@@ -120,8 +126,8 @@ def test_a_preset_and_what_changes_it(genmix: Genmix, discs: Path, tmp_path: Pat
         (["--bank", "a:b=BANK"], "a bank's name must be a word without a colon"),
         (["--bank", "a=BANK", "--folds", "3"], "give --bank a=FOLDER with {fold} in it"),
         (["--bank", "BANK", "--folds", "2"], "2 folds need a bank each"),
-        (["--folds", "0"], "--folds must be at least 1, got 0"),
-        (["--preset", "large"], "no preset 'large'; there are paper, small, fast"),
+        (["--folds", "0"], "--folds must be a whole number, from 1 to 1000, got 0"),
+        (["--preset", "large"], "preset must be one of scratch, paper, small, fast, got 'large'"),
         (["--tune", "1", "--arms", "baseline"], "tune must be 0"),
         (["--weights", "none.pth", "--classifier", "resnet18", "--arms", "baseline"], "no such file of weights"),
     ],
@@ -140,26 +146,139 @@ def test_banks_and_presets_that_cannot_be(
 
 
 @pytest.mark.parametrize(
-    ("bank", "options", "message"),
+    ("options", "message"),
     [
-        ({"classes": ("bright", "grey")}, [], "grey"),
-        ({"size": 16}, [], "16"),
-        (None, [], "needs a bank"),
-        ({}, ["--alpha", "0"], "alpha must be positive"),
-        ({}, ["--alpha", "-1"], "alpha must be positive"),
-        ({}, ["--arms", "baseline,genmax"], "genmax"),
-        ({}, ["--seeds", "0"], "seeds must be a whole number, at least 1"),
-        ({}, ["--pairing", "random"], "pairing must be one of any, balanced, same, other, inverse"),
-        ({}, ["--classifier", "resnet19"], "resnet19"),
+        (["--alpha", "0"], "evaluate: alpha must be positive, got 0"),
+        (["--alpha", "-1"], "evaluate: alpha must be positive, got -1"),
+        (["--arms", "baseline,genmax"], "no arm 'genmax'; there are baseline, mixup"),
+        (["--arms", "mixup,mixup"], "every arm once, got mixup, mixup"),
+        (["--seeds", "0"], "seeds must be a whole number, from 1 to 10000, got 0"),
+        (["--seeds", "1000000000"], "seeds must be a whole number, from 1 to 10000, got 1000000000"),
+        (["--folds", "1000000000"], "--folds must be a whole number, from 1 to 1000"),
+        (["--batch-size", "1000000000"], "batch_size must be a whole number, from 2 to 65536, got 1000000000"),
+        (["--input-size", "1000000000"], "input_size must be a whole number, from 16 to 4096"),
+        (["--learning-rate", "1e9"], "learning_rate must be above 0 and at most 10"),
+        (["--pairing", "random"], "'any', 'balanced', 'same', 'other', 'inverse'"),
+        (["--classifier", "resnet19"], "no classifier 'resnet19'"),
+        (["--weights", "none.pth", "--classifier", "resnet18"], "no such file of weights"),
+        (["--weights", "imagenet"], "the classifier 'small' has no pre-trained weights"),
+        (["--arms", "genmix"], "needs a bank"),
+        (["--preset", "large"], "preset must be one of"),
+        (["--device", "abacus"], "abacus"),
     ],
 )
-def test_bad_input_before_any_work(
-    bank: dict[str, Any] | None, options: list[str], message: str, genmix: Genmix, discs: Path, tmp_path: Path
+def test_what_the_options_have_wrong_is_said_before_the_data_is_read(
+    options: list[str], message: str, genmix: Genmix, tmp_path: Path
+) -> None:
+    arms = [] if "--arms" in options else ["--arms", "baseline"]
+    outcome = genmix("-q", "evaluate", "--data", "no-such-data.npz", "--out", tmp_path / "results", *arms, *options)
+    assert outcome.code == 2, outcome.err
+    assert message in " ".join(outcome.err.replace("\u2502", " ").split())
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("bank", "message"), [({"classes": ("bright", "grey")}, "grey"), ({"size": 16}, "16"), (None, "needs a bank")]
+)
+def test_bad_banks_before_any_work(
+    bank: dict[str, Any] | None, message: str, genmix: Genmix, discs: Path, tmp_path: Path
 ) -> None:
     with_bank = [] if bank is None else ["--bank", save_bank(tmp_path / "bank", **bank)]
-    outcome = genmix(
-        "-q", "evaluate", "--data", discs, *with_bank, "--out", tmp_path / "results", "--device", "cpu", *options
-    )
+    outcome = genmix("-q", "evaluate", "--data", discs, *with_bank, "--out", tmp_path / "results", "--device", "cpu")
     assert outcome.code == 2, outcome.err
     assert message in outcome.err
     assert not (tmp_path / "results/runs").exists()
+
+
+def test_a_bank_whose_generator_saw_the_test_part_is_refused(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
+    patches = open_dataset(discs)
+    bank = SyntheticBank(
+        patches.images, patches.labels, classes=patches.classes, provenance={"training_set": patches.training_set()}
+    )
+    bank.save(tmp_path / "bank")
+    outcome = genmix(
+        "-q", "evaluate", "--data", discs, "--bank", tmp_path / "bank", "--out", tmp_path / "results", *SHORT
+    )
+    assert outcome.code == 2, outcome.err
+    assert "its generator was trained on" in outcome.err
+    assert "--split split.csv" in outcome.err
+    assert not (tmp_path / "results").exists()
+
+
+def test_rare_settings_are_options_too_but_not_in_the_help(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
+    outcome = genmix(
+        *["-q", "evaluate", "--data", discs, "--out", tmp_path / "results", "--arms", "baseline", "--seeds", 1],
+        *["--epochs", 1, "--batch-size", 8, "--patience", 4, "--precision", "bf16", "--weight-decay", 0.5],
+    )
+    assert outcome.code == 0, outcome.err
+    protocol = json.loads((tmp_path / "results/results.json").read_text())["protocol"]
+    asked = {"epochs": 1, "patience": 4, "precision": "bf16", "weight_decay": 0.5}
+    assert {name: protocol[name] for name in asked} == asked
+    told = genmix("evaluate", "--help").out
+    assert "--learning-rate" in told
+    assert "--weight-decay" not in told
+
+
+def test_two_seeds_are_said_to_be_too_few_before_the_work_and_beside_the_table(
+    genmix: Genmix, discs: Path, tmp_path: Path
+) -> None:
+    outcome = genmix("-q", "evaluate", "--data", discs, "--arms", "baseline", "--out", tmp_path / "results", *SHORT)
+    assert outcome.code == 0, outcome.err
+    for text in (outcome.err, outcome.out, (tmp_path / "results/results.md").read_text()):
+        assert "2 seeds are too few to know how much trainings of one arm differ" in " ".join(text.split())
+        assert "--seeds 5" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_in_the_background_it_can_be_stopped_and_gone_on_with(
+    sign: signal.Signals, discs: Path, tmp_path: Path
+) -> None:
+    """A shell has what it runs with ``&`` in a script ignore Ctrl-C."""
+    out = tmp_path / "results"
+    command = [sys.executable, "-m", "genmix_transforms", "-q", "evaluate", "--data", str(discs), "--out", str(out)]
+    command += "--arms baseline --seeds 400 --steps 20 --batch-size 4 --device cpu".split()
+    shell = f"trap '' INT; exec {shlex.join(command)}"
+    process = subprocess.Popen(["sh", "-c", shell], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("runs/*.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()[1]
+    process.send_signal(sign)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "stopped; run the same command again to go on" in said
+    assert "Traceback" not in said
+    kept = list(out.glob("runs/*.json"))
+    assert 0 < len(kept) < 400
+    assert all(json.loads(path.read_text())["arm"] == "baseline" for path in kept)
+
+
+def test_a_dry_run_checks_and_estimates_and_leaves_nothing(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
+    bank = save_bank(tmp_path / "bank")
+    asked = ["evaluate", "--data", discs, "--bank", bank, "--out", tmp_path / "results", "--preset", "small"]
+    asked += ["--classifier", "small", "--weights", "none", "--batch-size", 8, "--seeds", 3, "--device", "cpu"]
+    outcome = genmix("-q", *asked, "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert "24 trainings of 150 steps, 12 of them to tune: about" in outcome.out
+    assert "3 seeds are too few" in outcome.out
+    assert not (tmp_path / "results").exists()
+    for line in ("preset: small", "classifier: small", "weights: none", "learning_rate: 0.0003", "batch_size: 8"):
+        assert line in outcome.out.splitlines()
+
+
+def test_a_dry_run_refuses_what_the_run_would(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
+    bank = save_bank(tmp_path / "bank", size=16)
+    outcome = genmix("evaluate", "--data", discs, "--bank", bank, "--out", tmp_path / "results", "--dry-run")
+    assert outcome.code == 2
+    assert "resize one to the other" in outcome.err
+
+
+def test_the_split_comes_from_a_file(genmix: Genmix, tmp_path: Path) -> None:
+    data = save_patches(tmp_path / "patches.npz")
+    genmix("-q", "split", data, "--out", tmp_path / "split.csv", "--seed", 3)
+    asked = ["-q", "evaluate", "--data", data, "--arms", "baseline", *SHORT]
+    for name, how in (("file", ["--split", tmp_path / "split.csv"]), ("seed", ["--split-seed", 3])):
+        outcome = genmix(*asked, "--out", tmp_path / name, *how)
+        assert outcome.code == 0, outcome.err
+    one, other = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("file", "seed"))
+    assert one["data"]["fingerprints"] == other["data"]["fingerprints"]

@@ -1,14 +1,20 @@
 """Options that several commands share."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import typer
+from typer.testing import CliRunner
 
-from genmix_transforms.cli.options import Fit, comma_separated, open_patches, parse_share, split_patches
-from genmix_transforms.errors import InputError
+from genmix_transforms.cli.options import Data, DataOptions, Fit, comma_separated, parse_share, takes_data_options
+from genmix_transforms.data import open_dataset
+from genmix_transforms.errors import InputError, MissingPathError
 
 
 @pytest.mark.parametrize(
@@ -30,9 +36,10 @@ def test_what_is_no_share(text: str) -> None:
 
 
 def test_what_was_done_is_said(discs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    patches = open_patches(str(discs), size=32, fit=Fit.PAD, channels=None, group_key=None)
+    options = DataOptions(size=32, fit=Fit.PAD, split_seed=3)
+    patches = options.open(str(discs))
     assert patches.images.shape[1:] == (1, 32, 32)
-    split_patches(patches, split_seed=3, official=True)
+    options.split_patches(patches)
     out = capsys.readouterr().out
     assert "discs.npz: 48 patches, 1 x 32 x 32 (bright 24, dark 24)" in out
     assert "20x20" in out
@@ -44,12 +51,79 @@ def test_the_sources_own_split(tmp_path: Path, capsys: pytest.CaptureFixture[str
     split = np.array(["train"] * 8 + ["val"] * 4 + ["test"] * 4)
     labels = np.arange(16) % 2
     np.savez(tmp_path / "s.npz", images=np.zeros((16, 16, 16), np.uint8), labels=labels, split=split)
-    patches = open_patches(str(tmp_path / "s.npz"), size=None, fit=Fit.RESIZE, channels=None, group_key=None)
-    train, _, _ = split_patches(patches, split_seed=0, official=True)
+    patches = DataOptions().open(str(tmp_path / "s.npz"))
+    train, _, _ = DataOptions().split_patches(patches)
     assert len(train) == 8
     assert "as the source is split: 8 to train" in capsys.readouterr().out
-    split_patches(patches, split_seed=0, official=False)
+    DataOptions(official=False).split_patches(patches)
     assert "split with seed 0: 8 to train" in capsys.readouterr().out
+
+
+def test_the_split_of_a_file(discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_dataset(discs).save_split(tmp_path / "split.csv", seed=5)
+    options = DataOptions(size=16, split=tmp_path / "split.csv")
+    parts = options.split_patches(options.open(str(discs)))
+    for part, expected in zip(parts, open_dataset(discs).split(seed=5), strict=True):
+        assert torch.equal(part.origins, expected.origins)
+    assert f"split as {tmp_path / 'split.csv'} says: 24 to train" in capsys.readouterr().out
+    train = options.open_training_set(str(discs), all_data=False, painter="DCGAN")
+    assert torch.equal(train.origins, parts[0].origins)
+
+
+def test_folds_from_a_seed_and_from_files(discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    patches = open_dataset(discs)
+    patches.save_split(tmp_path / "{fold}.csv", folds=3, seed=7)
+    of_seed = DataOptions(split_seed=7).fold_patches(patches, 3)
+    of_files = DataOptions(split=tmp_path / "{fold}.csv").fold_patches(patches, 3)
+    assert [[part.fingerprint for part in parts] for parts in of_files] == [
+        [part.fingerprint for part in parts] for parts in of_seed
+    ]
+    out = capsys.readouterr().out
+    assert "3 folds with seed 7\n  fold 0: 24 to train" in out
+    assert "{fold}.csv says" in out
+    with pytest.raises(InputError, match=r"each of 3 folds has a file of its own; write \{fold\} for its number"):
+        DataOptions(split=tmp_path / "0.csv").fold_patches(patches, 3)
+
+
+def test_options_that_exclude_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "split.csv"
+    with pytest.raises(MissingPathError, match=r"split\.csv: no such file; genmix split DATA --out split\.csv"):
+        DataOptions(split=file)
+    file.touch()
+    for options in ({"split_seed": 0}, {"official": False}):
+        with pytest.raises(InputError, match="--split says who is in which part; leave --split-seed and --no-official"):
+            DataOptions(split=file, **options)
+    with pytest.raises(InputError, match="--all-data trains on every patch; leave --split out"):
+        DataOptions(split=file).open_training_set("nowhere", all_data=True, painter="DCGAN")
+
+
+def test_a_command_gets_them_all_as_one(genmix: Callable[..., Any]) -> None:
+    app = typer.Typer(add_completion=False)
+
+    @app.command()
+    @takes_data_options
+    def command(data: Data, options: DataOptions, loud: bool = False) -> None:
+        """Say what it got."""
+        typer.echo(f"{data} {options} {loud}")
+
+    run = CliRunner().invoke
+    assert run(app, ["--data", "phantom"]).output == f"phantom {DataOptions()} False\n"
+    given = ["--data", "x", "--size", "64", "--fit", "pad", "--channels", "1", "--group-key", "p", "--no-official"]
+    expected = DataOptions(size=64, fit=Fit.PAD, channels=1, group_key="p", split_seed=2, official=False)
+    assert run(app, [*given, "--split-seed", "2", "--loud"]).output == f"x {expected} True\n"
+    helped = run(app, ["--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    for name in ("--data", "--size", "--fit", "--channels", "--group-key", "--split", "--split-seed", "--no-official"):
+        assert name in helped
+    assert "Say what it got." in helped
+
+
+def test_importing_the_options_needs_no_torch() -> None:
+    """So that asking for help takes no seconds."""
+    code = "import sys; import genmix_transforms.cli.options; print('torch' in sys.modules)"
+    lazy = "import genmix_transforms, sys; print('torch' in sys.modules)"
+    if subprocess.run([sys.executable, "-c", lazy], capture_output=True, text=True, check=True).stdout == "True\n":
+        pytest.skip("the package itself imports torch")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_commands_name_them_as_python_does(genmix: Callable[..., Any]) -> None:

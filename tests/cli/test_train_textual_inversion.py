@@ -24,10 +24,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samplers of one step: the sheets are drawn with the published number otherwise."""
-    from genmix_transforms.generators.textual_inversion import sampler_settings
+    from genmix_transforms.generators.textual_inversion.settings import SamplerSettings
 
-    for name, preset in sampler_settings.PRESETS.items():
-        monkeypatch.setitem(sampler_settings.PRESETS, name, {**preset, "steps": 1})
+    one_step = {name: {**preset, "steps": 1} for name, preset in SamplerSettings.SAMPLERS.items()}
+    monkeypatch.setattr(SamplerSettings, "SAMPLERS", one_step)
 
 
 def test_trained_and_filled(genmix: Genmix, discs: Path, base: Path, tmp_path: Path, fast: None) -> None:
@@ -35,7 +35,7 @@ def test_trained_and_filled(genmix: Genmix, discs: Path, base: Path, tmp_path: P
     outcome = genmix(
         *["train", "textual-inversion", "--data", discs, "--out", tmp_path / "run", "--base", base, *TINY],
         *["--sampler", "fast", "--initial-words", "bright=lung cyst, dark=breast", "--modality", "ultrasound"],
-        *["--prompt", "a scan of {}", "--no-cache-latents", "--a-template-an-image", *options.split()],
+        *["--prompt", "a scan of {}", "--no-cache-latents", "--no-one-template-a-step", *options.split()],
         *["--weight-decay", 0.01, "--checkpoint-every", 4],
     )
     assert outcome.code == 0, outcome.err
@@ -92,7 +92,7 @@ def test_going_on_to_lora(genmix: Genmix, discs: Path, base: Path, tmp_path: Pat
     assert generator.provenance["options"]["lora_after"] == 1
     both = genmix(*command, "--init", tmp_path / "first", "--out", tmp_path / "third", *TINY)
     assert both.code == 2
-    assert "--init brings its own; leave --vectors out" in both.err
+    assert "first brings its own vectors; leave vectors out" in both.err
 
 
 @pytest.mark.parametrize(
@@ -100,10 +100,12 @@ def test_going_on_to_lora(genmix: Genmix, discs: Path, base: Path, tmp_path: Pat
     [
         ("--preset quick", "preset must be one of gal, paper, got 'quick'"),
         ("--sampler slow", "sampler: must be one of paper, fast"),
-        ("--template none", "a template needs exactly one {}"),
-        ("--initial-words cyst", "--initial-words: expected class=words, separated by commas, got 'cyst'"),
+        ("--templates none-of-it", "a template needs exactly one {}"),
+        ("--initial-words cyst", "--initial-words: expected NAME=VALUE, with commas between several, got 'cyst'"),
         ("--initial-words cyst=lung", "initial_words for cyst, and the classes are bright, dark"),
-        ("--vectors 90", "with the 90 vectors of class"),
+        ("--vectors 90", "vectors must be a whole number, from 1 to 75, got 90"),
+        ("--vectors 1000000", "vectors must be a whole number, from 1 to 75, got 1000000"),
+        ("--vectors 70", "with the 70 vectors of class"),
         ("--device gpu", "no device 'gpu' here"),
         ("--tune lora --steps 1 --lora-after 1", "lora_after must be below the number of steps, 1"),
         ("--base /no/such/folder", "base model /no/such/folder: no such folder"),

@@ -249,3 +249,12 @@ def test_group_key_that_is_not_there(read):
 def test_objects(read, tmp_path):
     with pytest.raises(InputError, match=r"set\.npz: array 'label_names' holds Python objects"):
         read(plain(label_names=np.array(["cyst", "metastasis"], dtype=object)))
+
+
+@pytest.mark.parametrize(
+    "origin", [np.arange(5), np.arange(6.0), np.arange(6).reshape(6, 1), np.arange(-1, 5), np.array(list("abcdef"))]
+)
+def test_origins_that_are_another_programs(tmp_path, origin):
+    np.savez(tmp_path / "set.npz", images=np.zeros((6, 8, 8), np.uint8), labels=[0, 0, 0, 1, 1, 1], origin=origin)
+    with pytest.raises(InputError, match=r"set\.npz: origin is .*expected int64 of shape \(6,\), .* remove the array"):
+        read_archive(tmp_path / "set.npz")

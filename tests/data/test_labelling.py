@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmix_transforms.data.labelling import SPLIT_NAMES, read_groups, refuse_single_class, sorted_names
-from genmix_transforms.data.patches import SPLITS
+from genmix_transforms.data.labelling import read_groups, refuse_single_class, sorted_names
+from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS
 from genmix_transforms.errors import InputError
 
 HERE = Path("set.npz")

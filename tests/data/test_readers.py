@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from genmix_transforms.data import readers
+from genmix_transforms.data import image_files, readers
+from genmix_transforms.data.identity import pixel_hashes
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.readers import open_dataset
 from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.files import memory
 from genmix_transforms.files.images import fit_images, to_channels
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 12, 12, 3), dtype=np.uint8)
@@ -78,13 +80,36 @@ def test_every_source_is_brought_to_size_alike(source, fit, channels):
     assert data.notes == (f"12x12 pixels {done[fit]} to 16x16",)
 
 
-def test_no_source_keeps_a_path_or_a_file_name(source, tmp_path):
-    """Names of files are often names of people."""
+def test_every_source_says_who_is_who_whatever_is_done_on_reading(source):
+    expected = sorted(pixel_hashes(torch.from_numpy(IMAGES).permute(0, 3, 1, 2)).tolist())
+    plain = open_dataset(source)
+    assert sorted(plain.origins.tolist()) == expected
+    for options in (
+        {"size": 16},
+        {"size": 10, "fit": "pad"},
+        {"channels": 1},
+        {"size": 8, "fit": "crop", "channels": 1},
+    ):
+        data = open_dataset(source, **options)
+        assert torch.equal(data.origins, plain.origins)
+        assert not set(pixel_hashes(data.images).tolist()) & set(expected)
+
+
+def test_paths_of_the_files_are_kept_in_one_place_and_below_the_source(source, tmp_path):
+    """Names of files are often names of people: only a split file has them."""
     data = open_dataset(source)
     assert data.name == source.name
-    words = repr([getattr(data, field) for field in data.__dataclass_fields__ if field not in ("images", "labels")])
+    elsewhere = [field for field in data.__dataclass_fields__ if field not in ("images", "labels", "paths")]
+    words = repr([getattr(data, field) for field in elsewhere]) + repr(data)
     assert str(tmp_path) not in words
     assert ".png" not in words
+    if source.suffix == ".npz":
+        assert data.paths is None
+    else:
+        folder = source if source.is_dir() else source.parent
+        assert [(folder / path).is_file() for path in data.paths] == [True] * 8
+        for path, image in zip(data.paths, data.images, strict=True):
+            assert np.array_equal(np.asarray(Image.open(folder / path)), image.permute(1, 2, 0).numpy())
 
 
 def test_name_of_the_folder_one_stands_in(tmp_path, monkeypatch):
@@ -182,9 +207,9 @@ def test_unknown_type_of_file_lists_what_is_read(tmp_path, name):
         open_dataset(tmp_path / name)
 
 
-@pytest.mark.parametrize("size", [7, 0, -32, 32.0, True, "32"])
+@pytest.mark.parametrize("size", [7, 0, -32, 32.0, True, "32", 4097, 1_000_000_000])
 def test_size_is_checked_before_the_path(size):
-    with pytest.raises(InputError, match=r"size must be a whole number of at least 8 pixels, got"):
+    with pytest.raises(InputError, match=r"size .* must be a whole number, from 8 to 4096, got"):
         open_dataset("nope", size=size)
 
 
@@ -199,6 +224,27 @@ def test_size_is_checked_before_the_path(size):
 def test_options_are_checked_before_the_path(options, error):
     with pytest.raises(InputError, match=error):
         open_dataset("nope", **options)
+
+
+@pytest.mark.parametrize("size", [None, 64])
+def test_more_than_fits_into_memory_is_refused_before_the_first_image_is_read(source, size, monkeypatch):
+    """By the size that the patches will have, in one sentence, and not by the allocator."""
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    monkeypatch.setattr(image_files, "read_images", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(InputError, match=r"needs about 0\.0 GiB of memory, and 0\.0 GiB are available; "):
+        open_dataset(source, size=size)
+
+
+def test_size_that_does_not_fit_into_memory(tmp_path, monkeypatch):
+    np.savez(tmp_path / "set.npz", images=IMAGES, labels=LABELS)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**28)
+    assert open_dataset(tmp_path / "set.npz", size=32).images.shape == (8, 3, 32, 32)
+    with pytest.raises(
+        InputError,
+        match=r"set\.npz: 8 patches of 3 x 4096 x 4096 pixels: this needs about 0\.8 GiB of memory, and 0\.2 GiB are "
+        r"available; give a smaller size, or fewer patches",
+    ):
+        open_dataset(tmp_path / "set.npz", size=4096)
 
 
 def test_folders_have_no_group_key(tmp_path):

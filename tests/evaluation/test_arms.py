@@ -14,12 +14,17 @@ from genmix_transforms.evaluation.arms import (
     ARMS,
     DEFAULT_ARMS,
     KINDS,
+    TUNING_SEED,
     Setting,
     arm_kind,
     arm_name,
     build_arm,
+    check_arms,
+    choose,
     expand_arms,
     split_arm_name,
+    trial_values,
+    with_value,
 )
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.protocol import GRID, Protocol
@@ -266,3 +271,61 @@ def test_a_class_that_the_pairing_needs_and_the_bank_lacks():
     build_arm("genmix", setting(bank, pairing="any"))
     with pytest.raises(InputError, match="no images of it"):
         build_arm("genmix", setting(bank, pairing="same"))
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ("genmix", r"arms must be a list of names, got the text 'genmix'; give \('genmix',\)"),
+        ((), "no arms to compare"),
+        (("baseline", "genmixx"), "no arm 'genmixx'; there are baseline, mixup, .*genmix"),
+        (("baseline", "mixup", "baseline"), "every arm once, got baseline, mixup, baseline"),
+    ],
+)
+def test_arms_that_are_none(arms, message):
+    with pytest.raises(InputError, match=message):
+        check_arms(arms)
+
+
+def test_arms_may_come_from_anything():
+    assert check_arms(name for name in ("genmix", "baseline")) == ("genmix", "baseline")
+
+
+# Tuning: the same number of values for every arm, and the best of them
+
+
+@pytest.mark.parametrize("arm", [*ARMS, "genmix:dcgan"])
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_every_arm_tries_as_many_values(arm, count):
+    values = trial_values(arm, count)
+    grid = KINDS[arm.partition(":")[0]].grid
+    assert len(set(values)) == count
+    assert set(values) <= set(grid)
+    assert (values[0], values[-1]) == (grid[0], grid[-1])
+    assert list(values) == sorted(values)
+
+
+def test_blends_share_goes_from_a_tenth_to_a_half():
+    assert trial_values("blend", GRID) == (0.1, 0.2, 0.3, 0.4, 0.5)
+    assert trial_values("repeat", GRID) == (0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_value_changes_the_arms_option_and_nothing_else(arm):
+    protocol = Protocol(tune=3, steps=7)
+    assert with_value(protocol, arm, None) == Protocol(steps=7)
+    for value in KINDS[arm].grid:
+        found = with_value(protocol, arm, value)
+        assert found == Protocol(steps=7, **{KINDS[arm].knob: value})
+        assert type(getattr(found, KINDS[arm].knob)) is type(getattr(protocol, KINDS[arm].knob))
+
+
+@given(st.dictionaries(st.floats(0, 1), st.floats(0, 1), min_size=1))
+def test_the_best_is_chosen(trials):
+    best = choose(trials)
+    assert trials[best] == max(trials.values())
+    assert all(value >= best for value, score in trials.items() if score == trials[best])
+
+
+def test_the_trials_seed_is_no_runs():
+    assert TUNING_SEED > 10**9

@@ -9,28 +9,20 @@ import torch
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arms import ARMS
-from genmix_transforms.evaluation.checks import check_arms, check_splits, doubts, foreign, prepare, prepare_bank
+from genmix_transforms.evaluation.checks import (
+    Fold,
+    check_folds,
+    check_splits,
+    doubts,
+    few_seeds,
+    foreign,
+    prepare,
+    prepare_bank,
+    seen_images,
+)
 from genmix_transforms.evaluation.protocol import Protocol
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("arms", "message"),
-    [
-        ("genmix", r"arms must be a list of names, got the text 'genmix'; give \('genmix',\)"),
-        ((), "no arms to compare"),
-        (("baseline", "genmixx"), "no arm 'genmixx'; there are baseline, mixup, .*genmix"),
-        (("baseline", "mixup", "baseline"), "every arm once, got baseline, mixup, baseline"),
-    ],
-)
-def test_arms_that_are_none(arms, message):
-    with pytest.raises(InputError, match=message):
-        check_arms(arms)
-
-
-def test_arms_may_come_from_anything():
-    assert check_arms(name for name in ("genmix", "baseline")) == ("genmix", "baseline")
 
 
 def test_splits_that_do_not_fit_together(splits, shapes):
@@ -172,3 +164,151 @@ def test_groups_on_both_sides(splits):
 def test_early_stopping_of_several_arms(splits):
     (doubt,) = doubts(("baseline", "mixup"), splits, {}, Protocol(patience=3))
     assert "arms may take different numbers of steps" in doubt
+
+
+# Folds
+
+
+@pytest.fixture
+def whole(shapes):
+    patches = shapes.patches(60)
+    return replace(patches, groups=torch.arange(60) // 2)
+
+
+def made(whole, shapes, *, of=None):
+    """Three folds, each with a bank that says it was trained on that fold's training part, or on ``of``'s."""
+    folds = []
+    for splits in whole.folds(3):
+        fingerprint = (of or splits[0]).fingerprint
+        bank = shapes.bank(provenance={"training_set": {"fingerprint": fingerprint}})
+        folds.append(Fold(splits=splits, banks={"dcgan": bank}))
+    return folds
+
+
+def test_sound_folds(whole, shapes):
+    check_folds(made(whole, shapes))
+    check_folds([Fold(splits=splits) for splits in whole.folds(2)])
+
+
+def test_a_bank_of_another_folds_training_part(whole, shapes):
+    folds = made(whole, shapes)
+    swapped = [folds[0], replace(folds[1], banks=folds[0].banks), folds[2]]
+    with pytest.raises(InputError, match="fold 1: the generator of the bank 'dcgan' was trained on another set"):
+        check_folds(swapped)
+    check_folds(swapped, foreign_banks=True)
+    with pytest.raises(InputError, match="fold 0: the generator"):
+        check_folds(made(whole, shapes, of=whole))
+
+
+def test_one_split_may_have_a_bank_of_another_set_with_a_warning_elsewhere(whole, shapes):
+    check_folds(made(whole, shapes, of=whole)[:1])
+
+
+def test_groups_on_two_sides_of_a_fold(whole):
+    first, second = whole.folds(2)
+    train, val, test = first
+    leaking = (train, val, replace(test, groups=torch.cat([train.groups[:1], test.groups[1:]])))
+    with pytest.raises(InputError, match="fold 0: 1 groups have images in both its train and its test part"):
+        check_folds([Fold(splits=leaking), Fold(splits=second)])
+
+
+def test_a_group_that_is_tested_twice(whole):
+    folds = whole.folds(3)
+    with pytest.raises(InputError, match="folds 0 and 1 both test images of one group"):
+        check_folds([Fold(splits=folds[0]), Fold(splits=folds[0])])
+
+
+def test_folds_that_differ(whole, shapes):
+    folds = made(whole, shapes)
+    other = tuple(replace(part, classes=("a", "b", "c")) for part in folds[1].splits)
+    for changed, what in (
+        (replace(folds[1], splits=other), "classes"),
+        (replace(folds[1], splits=tuple(part.resized(20) for part in folds[1].splits)), "shape"),
+        (replace(folds[1], banks={}), "banks"),
+    ):
+        with pytest.raises(InputError, match=f"all folds need the same {what}: fold 0 has .*, fold 1 has"):
+            check_folds([folds[0], changed])
+
+
+def test_no_folds():
+    with pytest.raises(InputError, match="no folds"):
+        check_folds([])
+
+
+# What the generator of a bank was trained on
+
+
+def test_a_bank_whose_generator_saw_test_images_is_refused(splits, shapes):
+    whole = torch.cat([part.images for part in splits])
+    everything = replace(splits[0], images=whole, labels=torch.cat([part.labels for part in splits]))
+    bank = shapes.bank(provenance={"training_set": everything.training_set()})
+    assert seen_images(bank, splits) == {"val": 45, "test": 60}
+    with pytest.raises(InputError, match=r"the bank: its generator was trained on 60 of the 60 test images.*--split"):
+        check_folds([Fold(splits=splits, banks={"": bank})])
+    check_folds([Fold(splits=splits, banks={"": bank})], foreign_banks=True)
+    found = doubts(("genmix",), splits, {"": bank}, Protocol())
+    assert [text.split(":")[1] for text in found] == [
+        " its generator was trained on 45 of the val images",
+        " its generator was trained on 60 of the test images",
+    ]
+
+
+def test_one_test_image_at_another_size_is_enough(splits, shapes):
+    train, _, test = splits
+    one = replace(
+        train, images=torch.cat([train.images, test.images[7:8]]), labels=torch.cat([train.labels, test.labels[7:8]])
+    )
+    bank = shapes.bank(provenance={"training_set": one.resized(32).training_set()})
+    with pytest.raises(InputError, match="trained on 1 of the 60 test images"):
+        check_folds([Fold(splits=tuple(part.resized(24) for part in splits), banks={"a": bank})])
+
+
+def test_a_bank_of_the_training_part_at_any_size_is_sound(splits, shapes):
+    for record in (splits[0].training_set(), splits[0].resized(32).training_set()):
+        bank = shapes.bank(provenance={"training_set": record})
+        assert seen_images(bank, splits) == {"val": 0, "test": 0}
+        assert not foreign(bank, splits[0])
+        assert doubts(("genmix",), splits, {"": bank}, Protocol()) == ()
+    part = shapes.bank(provenance={"training_set": splits[0].subset(torch.arange(50)).training_set()})
+    assert foreign(part, splits[0])
+    assert doubts(("genmix",), splits, {"": part}, Protocol()) == ()
+
+
+def test_an_image_that_the_data_has_twice_is_not_the_generators_fault(splits, shapes):
+    train, val, test = splits
+    twice = replace(test, images=torch.cat([train.images[:1], test.images[1:]]))
+    bank = shapes.bank(provenance={"training_set": train.training_set()})
+    check_folds([Fold(splits=(train, val, twice), banks={"": bank})])
+
+
+def test_several_sources_each_with_their_training_set(splits, shapes):
+    sets = [{"training_set": part.training_set()} for part in (splits[0], splits[2])]
+    bank = shapes.bank(provenance=[*sets, {}], source=torch.arange(60, dtype=torch.int32) % 3)
+    assert seen_images(bank, splits) == {"val": 0, "test": 60}
+    assert foreign(bank, splits[0])
+    sound, unlisted = {"training_set": splits[0].training_set()}, {"training_set": {"fingerprint": "0"}}
+    bank = shapes.bank(provenance=[sound, unlisted], source=torch.arange(60, dtype=torch.int32) % 2)
+    (doubt,) = doubts(("genmix",), splits, {"": bank}, Protocol())
+    assert "trained on another set than this training set" in doubt
+
+
+def test_records_without_images_keep_the_doubt(splits, shapes):
+    bank = shapes.bank(provenance={"training_set": {"fingerprint": splits[2].fingerprint}})
+    assert seen_images(bank, splits) is None
+    check_folds([Fold(splits=splits, banks={"": bank})])
+    (doubt,) = doubts(("genmix",), splits, {"": bank}, Protocol())
+    assert "trained on another set than this training set" in doubt
+
+
+def test_a_batch_larger_than_the_training_set(splits):
+    (doubt,) = doubts(("baseline",), splits, {}, Protocol(batch_size=128))
+    assert "a batch of 128 is larger than the training set of 90 images" in doubt
+    assert doubts(("baseline",), splits, {}, Protocol(batch_size=90)) == ()
+
+
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_too_few_seeds(seeds):
+    (doubt,) = few_seeds(seeds)
+    assert f"{seeds} seeds are too few" in doubt
+    assert "--seeds 5" in doubt
+    assert few_seeds(1) == few_seeds(5) == ()

@@ -13,9 +13,10 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Fold, Protocol, comparison, evaluate, evaluate_folds, training
 from genmix_transforms.evaluation.arms import ARMS as EVERY_ARM
 from genmix_transforms.evaluation.arms import DEFAULT_ARMS as ARMS
+from genmix_transforms.evaluation.arms import TUNING_SEED, trial_values
+from genmix_transforms.evaluation.checks import prepare
 from genmix_transforms.evaluation.runs import RunCache
-from genmix_transforms.evaluation.training import run_arm
-from genmix_transforms.evaluation.tuning import TUNING_SEED, trial_values
+from genmix_transforms.evaluation.training import train_and_test
 
 
 @pytest.fixture
@@ -57,8 +58,13 @@ def test_every_arm_with_every_seed(splits, matched, quick):
     assert [(run.arm, run.seed) for run in results.runs] == [(arm, seed) for arm in ARMS for seed in (0, 1)]
     assert results.arms == ARMS
     assert results.classes == splits[0].classes
-    assert results.warnings == ()
-    alone = run_arm("genmix", splits, matched, quick, 1, device="cpu")
+    (doubt,) = results.warnings
+    assert "2 seeds are too few" in doubt
+    assert doubt in " ".join(results.table().split())
+    assert doubt in results.to_markdown()
+    cpu = torch.device("cpu")
+    setting = prepare(("genmix",), splits, {"": matched}, quick, device=cpu)
+    alone = train_and_test("genmix", splits, setting, 1, device=cpu)
     assert outcomes(results)["genmix", 1] == (alone.predictions, alone.best_step, alone.validation_macro_f1)
 
 
@@ -155,6 +161,14 @@ def test_a_bank_from_another_training_set_is_said_aloud_and_written_down(splits,
     assert "leaked" in results.table()
 
 
+def test_a_bank_whose_generator_saw_test_images_stops_it_before_any_work(splits, shapes, quick, tmp_path, trained):
+    bank = shapes.bank(90, provenance={"training_set": splits[2].training_set()})
+    with pytest.raises(InputError, match="trained on 60 of the 60 test images"):
+        compare(splits, bank, quick, out=tmp_path / "results")
+    assert trained == []
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_sound_comparison_warns_of_nothing(splits, shapes, quick, known):
     provenance = {"training_set": {"fingerprint": splits[0].fingerprint}} if known else {}
@@ -190,9 +204,9 @@ def test_arms_without_a_bank_describe_none(splits, matched, quick):
     assert compare(splits, matched, quick, arms=("baseline",), seeds=1).bank is None
 
 
-@pytest.mark.parametrize("seeds", [0, -1, 1.5, True, "5"])
+@pytest.mark.parametrize("seeds", [0, -1, 1.5, True, "5", 10**9])
 def test_seeds_that_are_none(splits, quick, trained, seeds):
-    with pytest.raises(InputError, match="seeds must be a whole number, at least 1"):
+    with pytest.raises(InputError, match="seeds must be a whole number, from 1 to 10000"):
         compare(splits, None, quick, arms=("baseline",), seeds=seeds)
     assert trained == []
 
@@ -213,10 +227,10 @@ def test_nothing_starts_before_everything_is_checked(splits, shapes, quick, tmp_
 
 def test_a_file_where_the_results_belong(splits, quick, tmp_path, trained):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(InputError, match="taken: the results need a folder, and a file stands there"):
+    with pytest.raises(InputError, match="taken: cannot be a folder, for .*taken is a file"):
         compare(splits, None, quick, arms=("baseline",), out=tmp_path / "taken")
     (tmp_path / "runs").write_text("")
-    with pytest.raises(InputError, match="runs: the results need a folder"):
+    with pytest.raises(InputError, match="runs: cannot be a folder, for .*runs is a file"):
         compare(splits, None, quick, arms=("baseline",), out=tmp_path)
     assert trained == []
 
@@ -285,7 +299,7 @@ def test_every_image_is_tested_once_a_seed(folds, quick, tmp_path):
     assert results.outcomes["genmix:a"].predictions.shape == (2, 60)
     assert results.data["counts"] == {"3 folds": {"cyst": 20, "hemangioma": 20, "metastasis": 20}}
     assert results.banks["a"]["trained_on"] == "each fold's training set"
-    assert results.warnings == ()
+    assert [warning[:7] for warning in results.warnings] == ["2 seeds"]
     # A fold is a split like any other.
     alone = evaluate(folds[1].splits, banks=folds[1].banks, arms=("genmix",), **{**options, "out": None})
     of_fold = [run for run in results.runs if run.fold == 1 and run.arm == "genmix:a"]

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.evaluation.metrics import score
-from genmix_transforms.evaluation.runs import Run, RunCache, kept_probabilities, readable_json, run_key
+from genmix_transforms.evaluation.runs import (
+    Run,
+    RunCache,
+    finished_name,
+    kept_probabilities,
+    read_finished,
+    readable_json,
+    run_key,
+    write_finished,
+)
 
 
 @pytest.fixture
@@ -138,3 +147,19 @@ def test_a_file_under_another_runs_name_is_no_run(tmp_path, run):
     cache.put(run, key="k")
     (tmp_path / "genmix-fold1-seed3.json").rename(tmp_path / "genmix-fold1-seed4.json")
     assert cache.get("genmix", 4, fold=1, key="k") is None
+
+
+def test_what_is_kept_is_found_by_what_it_depends_on(tmp_path):
+    path = tmp_path / "trials" / finished_name("genmix:a/b", 1, "0.1")
+    assert path.parent == tmp_path / "trials"
+
+    def read(key):
+        return read_finished(path, lambda found: float(found["validation_macro_f1"]), key=key)
+
+    assert read("a") is None
+    write_finished(path, {"validation_macro_f1": 0.625}, key="a")
+    assert read("a") == 0.625
+    assert read("b") is None
+    for damage in ("{", "[]", '{"key": "a"}', '{"key": "a", "validation_macro_f1": "much"}'):
+        path.write_text(damage)
+        assert read("a") is None

@@ -10,9 +10,10 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import training
 from genmix_transforms.evaluation.arms import ARMS
+from genmix_transforms.evaluation.checks import prepare
 from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.protocol import Protocol
-from genmix_transforms.evaluation.training import run_arm
+from genmix_transforms.evaluation.training import train_and_test
 
 
 def outcome(run):
@@ -21,7 +22,9 @@ def outcome(run):
 
 
 def train(arm, splits, bank, protocol, seed=0):
-    return run_arm(arm, splits, bank, protocol, seed, device="cpu")
+    cpu = torch.device("cpu")
+    setting = prepare((arm,), splits, {} if bank is None else {"": bank}, protocol, device=cpu)
+    return train_and_test(arm, splits, setting, seed, device=cpu)
 
 
 @pytest.fixture
@@ -298,7 +301,12 @@ def test_a_loss_that_explodes(splits):
     with pytest.raises(
         FloatingPointError, match=r"arm 'baseline', seed 0: the loss is nan at step \d+; lower the learning"
     ):
-        train("baseline", splits, None, Protocol(steps=20, batch_size=8, learning_rate=1e30, validate_every=1))
+        train(
+            "baseline",
+            splits,
+            None,
+            Protocol(steps=20, batch_size=8, learning_rate=10, head_factor=1e37, validate_every=1),
+        )
 
 
 def test_a_bank_on_the_data_sets_classes_in_another_order(splits, shapes, quick):

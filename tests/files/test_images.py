@@ -246,6 +246,14 @@ def test_many_files_in_their_order(tmp_path):
     assert np.array_equal(read_images(paths[::-1]).numpy(), np.stack(arrays[::-1])[:, None])
 
 
+def test_images_are_shown_as_their_files_have_them(tmp_path):
+    seen = []
+    read_images(save_all(tmp_path, GREY, COLOUR), size=8, channels=1, when_read=seen.append)
+    assert [image.shape[0] for image in seen] == [1, 3]
+    assert np.array_equal(seen[0][0].numpy(), GREY)
+    assert np.array_equal(seen[1].permute(1, 2, 0).numpy(), COLOUR)
+
+
 def test_grey_and_colour_together_become_colour(tmp_path):
     images = read_images(save_all(tmp_path, GREY, COLOUR))
     assert np.array_equal(images.numpy(), np.stack([np.stack([GREY] * 3), COLOUR.transpose(2, 0, 1)]))

@@ -1,6 +1,9 @@
 """Locks: one holder at a time, whatever becomes of the last one."""
 
 import multiprocessing
+import os
+import platform
+import re
 import signal
 
 import pytest
@@ -24,6 +27,26 @@ def test_an_error_lets_go_of_it(tmp_path):
         raise KeyboardInterrupt
     with locked(tmp_path / "lock", busy="it is taken"):
         pass
+
+
+def test_whoever_comes_second_is_told_who_holds_it(tmp_path):
+    note = tmp_path / "lock.json"
+    with locked(tmp_path / "lock", busy="it is taken", note=note):
+        with (
+            pytest.raises(
+                OverwriteError,
+                match=rf"^it is taken \(process {os.getpid()} on {re.escape(platform.node())}, since \d{{4}}-.*\)$",
+            ),
+            locked(tmp_path / "lock", busy="it is taken", note=note),
+        ):
+            pass
+        note.write_text("{")  # a holder that has only just begun
+        with (
+            pytest.raises(OverwriteError, match="^it is taken$"),
+            locked(tmp_path / "lock", busy="it is taken", note=note),
+        ):
+            pass
+    assert not note.exists()
 
 
 def hold(path, held):

@@ -1,9 +1,17 @@
 """Small real parts that the tests of this room share."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.generators import DCGAN, StyleGAN
@@ -51,3 +59,44 @@ def tiny_dcgan() -> Callable[..., DCGAN]:
 @pytest.fixture(scope="session")
 def tiny_stylegan() -> Callable[..., StyleGAN]:
     return make_stylegan
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, Any]]]:
+    """What the two processes of ``two_processes.py`` say of a scenario, by rank: started once for all tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "two_processes"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            folder.mkdir()
+            _start_two_processes(folder)
+
+    def found(scenario: str) -> list[dict[str, Any]]:
+        files = [folder / f"{scenario}.{rank}.json" for rank in range(2)]
+        said = "\n".join((folder / f"{rank}.txt").read_text()[-2000:] for rank in range(2))
+        assert all(file.exists() for file in files), said
+        return [json.loads(file.read_text()) for file in files]
+
+    return found
+
+
+def _start_two_processes(folder: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    root = Path(__file__).parents[2]
+    shared = {
+        **os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "tests.generators.two_processes", str(folder)]
+    processes = []
+    for rank in range(2):
+        environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        with open(folder / f"{rank}.txt", "w") as said:
+            processes.append(subprocess.Popen(command, cwd=root, env=environment, stdout=said, stderr=said))
+    for process in processes:
+        try:
+            process.wait(timeout=180)
+        except subprocess.TimeoutExpired:
+            process.kill()

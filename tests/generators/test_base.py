@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from genmix_transforms.errors import InputError, MissingPathError, OverwriteError
+from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError, OverwriteError
 from genmix_transforms.generators import DCGAN, load_generator
 
 TinyDCGAN = Callable[..., DCGAN]
@@ -106,10 +106,19 @@ def test_weights_that_do_not_fit_are_refused(tiny_dcgan: TinyDCGAN, tmp_path: Pa
     with pytest.raises(InputError, match=r"not the weights that config.json describes"):
         load_generator(tmp_path)
     weights.write_bytes(whole[:-10])
-    with pytest.raises(InputError, match=r"not the weights that config.json describes"):
+    with pytest.raises(InputError, match=r"model.safetensors: not a whole safetensors file"):
         load_generator(tmp_path)
     weights.unlink()
     with pytest.raises(MissingPathError, match="has a config.json but no weights"):
+        load_generator(tmp_path)
+
+
+def test_one_flipped_bit_in_the_weights_is_said(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    tiny_dcgan().save_pretrained(tmp_path)
+    content = bytearray((tmp_path / "model.safetensors").read_bytes())
+    content[-5] ^= 4
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(CorruptFileError, match="damaged: not the bytes that were written"):
         load_generator(tmp_path)
 
 

@@ -1,11 +1,20 @@
 """The moving average of weights."""
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators import ADM
 from genmix_transforms.generators.ema import MovingAverage, half_life_of
+from genmix_transforms.generators.processes import Processes
+from tests.generators.conftest import CLASSES, make_dcgan, make_patches, make_stylegan
+from tests.generators.tiny_training import Tiny
 
 
 def network() -> nn.Module:
@@ -98,3 +107,66 @@ def test_a_decay_of_a_step_is_a_half_life_of_images(decay: float, batch: int) ->
 def test_a_decay_that_cannot_be(decay: float) -> None:
     with pytest.raises(InputError, match="ema_decay must be above 0 and below 1"):
         half_life_of(decay, batch_size=1)
+
+
+def test_somebody_must_say_how_large_a_batch_is() -> None:
+    average = MovingAverage(nn.Linear(1, 1), half_life=100)
+    with pytest.raises(ValueError, match="set batch_size, or give batch"):
+        average.decay(images_seen=0)
+    average.batch_size = 8
+    assert average.decay(images_seen=10**6) == pytest.approx(0.5 ** (8 / 100))
+    assert average.decay(images_seen=10**6, batch=4) == pytest.approx(0.5 ** (8 / 100))
+
+
+@dataclass(frozen=True)
+class OneOfTwo(Processes):
+    """The first of two processes, whose other one says the same as it."""
+
+    def ask(self, flag: bool) -> Callable[[], bool]:
+        return lambda: flag
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        return list(values)
+
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        pass
+
+    def gather(self, values: Tensor) -> Tensor:
+        return torch.cat([values, values])
+
+    def wait(self) -> None:
+        pass
+
+
+def make_adm() -> ADM:
+    flags = {"image_size": 16, "num_channels": 32, "channel_mult": [1, 1], "num_res_blocks": 1, "class_cond": True}
+    sampler = {"steps": 2, "batch_size": 4}
+    return ADM(classes=CLASSES, channels=1, configuration=flags, sampler=sampler)
+
+
+@pytest.mark.parametrize("make", [make_dcgan, make_stylegan, make_adm], ids=["dcgan", "stylegan", "adm"])
+def test_every_kind_decays_alike_with_one_process_and_with_two(
+    make: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decays: dict[int, list[float]] = {1: [], 2: []}
+    decay = MovingAverage.decay
+    count = 1
+
+    def recorded(self: MovingAverage, **given: Any) -> float:
+        decays[count].append(decay(self, **given))
+        return decays[count][-1]
+
+    monkeypatch.setattr(MovingAverage, "decay", recorded)
+    for count, processes in ((1, Processes), (2, OneOfTwo)):
+        monkeypatch.setattr(Processes, "join", lambda *_, now=count, of=processes: of(0, now, torch.device("cpu")))
+        make().fit(make_patches(), out=tmp_path / str(count), steps=3, batch_size=4, progress=False)
+    assert len(decays[1]) == 3
+    assert decays[1] == decays[2]
+
+
+def test_two_real_processes_decay_as_one(two_processes: Callable[[str], list[dict[str, Any]]]) -> None:
+    average = MovingAverage(Tiny().network, half_life=100)
+    average.batch_size = 4
+    for found in two_processes("unbroken"):
+        assert found["how"] == "done"
+        assert found["decays"] == [average.decay(images_seen=seen) for seen in range(0, 80, 4)]

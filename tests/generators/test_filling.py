@@ -1,13 +1,16 @@
 """Filling banks: counts, seeds, going on after a kill, several processes, refusals."""
 
+import errno
 import hashlib
+import multiprocessing
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +18,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmix_transforms.bank import SyntheticBank, manifest
+from genmix_transforms.bank import SyntheticBank, kept_rows, manifest
 from genmix_transforms.bank.card import bank_card
-from genmix_transforms.errors import InputError, OverwriteError
+from genmix_transforms.errors import DiskFullError, InputError, OverwriteError
 from genmix_transforms.generators import DCGAN, fill_bank
 from genmix_transforms.generators.filling import Plan, UnfinishedBankError, balanced_counts, make_plan
 
@@ -156,42 +159,209 @@ def test_several_processes_cannot_overwrite(
         fill(tiny_dcgan(), tmp_path / "bank", overwrite=True)
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": "1700000000"}
+# Stopped in the middle: in processes of their own, which are killed
 
 
-@pytest.fixture(scope="module")
-def generator_folder(tmp_path_factory: pytest.TempPathFactory, tiny_dcgan: TinyDCGAN) -> Path:
-    folder = tmp_path_factory.mktemp("generator")
-    tiny_dcgan(base_width=32).save_pretrained(folder)
-    return folder
+def fill_slowly(generator: DCGAN, out: Path, drawn: Path, pause: float, **options: Any) -> None:
+    """Fill, and write down after every batch how many images have been drawn."""
+    draw, count = type(generator).sample, 0
+
+    def slow(self: DCGAN, labels: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+        nonlocal count
+        images = draw(self, labels, seeds)
+        count += len(labels)
+        drawn.write_text(str(count))
+        time.sleep(pause)
+        return images
+
+    type(generator).sample = slow  # type: ignore[method-assign]
+    with suppress(UnfinishedBankError):
+        fill(generator, out, **options)
 
 
-def fill_command(generator: Path, out: Path) -> list[str]:
-    options = ["--counts", "cyst=6000,metastasis=5000", "--device", "cpu"]
-    return ["-m", "genmix_transforms", "-q", "fill", str(generator), "--out", str(out), *options]
+def start(generator: DCGAN, out: Path, drawn: Path, *, pause: float = 0, **options: Any) -> multiprocessing.Process:
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=fill_slowly, args=(generator, out, drawn, pause), kwargs=options, daemon=True)
+    process.start()
+    return process  # type: ignore[return-value]
 
 
-def test_killed_and_run_again_and_shared_the_bytes_are_the_same(generator_folder: Path, tmp_path: Path) -> None:
-    out, shared = tmp_path / "killed", tmp_path / "shared"
-    process = subprocess.Popen([sys.executable, *fill_command(generator_folder, out)], env=ENVIRONMENT)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline and len(list(out.glob("bank-*"))) < 2:
+def wait_for(condition: Callable[[], bool], process: multiprocessing.Process) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.is_alive(), "it was over before it could be stopped"
+        assert time.monotonic() < deadline, "it never came to where it was to be stopped"
         time.sleep(0.005)
-    assert process.poll() is None, "the fill was over before it could be killed: make it longer"
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
-    for arguments in (
-        fill_command(generator_folder, out),
-        # Two real processes at once.
-        [*"-m torch.distributed.run --standalone --nproc_per_node=2".split(), *fill_command(generator_folder, shared)],
-    ):
-        done = subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, timeout=300, env=ENVIRONMENT
-        )
-        assert done.returncode == 0, done.stderr
-    assert hashes(out) == hashes(shared)
-    bank = SyntheticBank.load(out, verify=True)
-    assert bank.class_counts == {"cyst": 6000, "metastasis": 5000}
+
+
+def stop(process: multiprocessing.Process, number: signal.Signals) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == (-9 if number == signal.SIGKILL else 1)
+
+
+def drawn_by(generator: DCGAN, out: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> int:
+    draw, counts = DCGAN.sample, [0]
+
+    def counting(self: DCGAN, labels: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+        counts.append(len(labels))
+        return draw(self, labels, seeds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DCGAN, "sample", counting)
+        fill(generator, out, **options)
+    return sum(counts)
+
+
+ONE_SHARD = {"cyst": 40, "metastasis": 24}
+MANY_SHARDS = {"cyst": 600, "metastasis": 500}
+
+
+def test_a_kill_in_the_middle_of_the_only_shard_loses_little(
+    tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network draws 32 images at a time: two batches, and the kill comes between them."""
+    out, counts, fills = tmp_path / "killed", tmp_path / "drawn", {"counts": ONE_SHARD}
+    fill(tiny_dcgan(), tmp_path / "whole", **fills)
+    monkeypatch.setattr(kept_rows, "KEEP_EVERY", 0)
+    process = start(tiny_dcgan(), out, counts, pause=30, **fills)
+    wait_for(counts.exists, process)
+    stop(process, signal.SIGKILL)
+    assert not list(out.glob("bank-*"))
+    # Killed before it was kept, the batch is lost; a second kill comes after.
+    assert [path.name for path in out.glob("*.kept")] == []
+    process = start(tiny_dcgan(), out, counts, pause=1, **fills)
+    wait_for(lambda: (out / "bank.0of1.kept").exists(), process)
+    stop(process, signal.SIGKILL)
+    with pytest.raises(InputError, match="a bank whose first shard is not finished; run the same command again"):
+        SyntheticBank.load(out)
+    assert drawn_by(tiny_dcgan(), out, monkeypatch, **fills) == 32
+    assert hashes(out) == hashes(tmp_path / "whole")
+    assert not list(out.glob("*.kept"))
+
+
+def test_ctrl_c_loses_no_batch(tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, counts, fills = tmp_path / "stopped", tmp_path / "drawn", {"counts": ONE_SHARD}
+    fill(tiny_dcgan(), tmp_path / "whole", **fills)
+    process = start(tiny_dcgan(), out, counts, pause=0.3, **fills)
+    wait_for(counts.exists, process)
+    time.sleep(0.4)  # in the second batch
+    stop(process, signal.SIGINT)
+    assert drawn_by(tiny_dcgan(), out, monkeypatch, **fills) == 32
+    assert hashes(out) == hashes(tmp_path / "whole")
+
+
+def test_killed_and_run_again_and_shared_the_bytes_are_the_same(
+    tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fills = {"counts": MANY_SHARDS}
+    fill(tiny_dcgan(), tmp_path / "whole", **fills)
+    out, shared = tmp_path / "killed", tmp_path / "shared"
+    process = start(tiny_dcgan(), out, tmp_path / "drawn", pause=0.05, **fills)
+    wait_for(lambda: len(list(out.glob("bank-*"))) >= 2, process)
+    stop(process, signal.SIGKILL)
+    # Three real processes at once, of which one is stopped; another share of the work then goes on.
+    three = [start(tiny_dcgan(), shared, tmp_path / f"{n}", pause=0.03, share=(n, 3), **fills) for n in range(3)]
+    wait_for(lambda: len(list(shared.glob("bank-*"))) >= 3, three[1])
+    stop(three[1], signal.SIGINT)
+    for done in (three[0], three[2]):
+        done.join(60)
+        assert done.exitcode == 0
+    for folder in (out, shared):
+        assert drawn_by(tiny_dcgan(), folder, monkeypatch, **fills) <= 1100 - 2 * 61
+        assert hashes(folder) == hashes(tmp_path / "whole")
+        assert not list(folder.glob("*.kept"))
+        SyntheticBank.load(folder, verify=True)
+
+
+def test_what_other_shares_have_kept_is_used(
+    tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tiny_dcgan(), tmp_path / "whole")
+    out, draw = tmp_path / "bank", DCGAN.sample
+    for rank in range(3):
+        calls = []
+
+        def stopped(*arguments: Any, calls: list[int] = calls) -> torch.Tensor:
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return draw(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DCGAN, "sample", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                fill(tiny_dcgan(), out, share=(rank, 3))
+    assert len(list(out.glob("*.kept"))) == 3
+    assert drawn_by(tiny_dcgan(), out, monkeypatch) == sum(COUNTS.values()) - 3 * 32
+    assert hashes(out) == hashes(tmp_path / "whole")
+    assert not list(out.glob("*.kept"))
+
+
+def test_an_overwriting_fill_that_was_stopped_goes_on(
+    tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "Run the same command again to go on" is said of this command too."""
+    out, draw, calls = tmp_path / "bank", DCGAN.sample, []
+    fill(tiny_dcgan(), out, seed=1)
+
+    def stopped(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return draw(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DCGAN, "sample", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fill(tiny_dcgan(), out, overwrite=True)
+    assert drawn_by(tiny_dcgan(), out, monkeypatch, overwrite=True) == sum(COUNTS.values()) - 3 * 32
+    fill(tiny_dcgan(), tmp_path / "whole")
+    assert SyntheticBank.load(out).images.equal(SyntheticBank.load(tmp_path / "whole").images)
+    # A finished one is thrown away: that is how a damaged bank is mended.
+    assert drawn_by(tiny_dcgan(), out, monkeypatch, overwrite=True) == sum(COUNTS.values())
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_drawn(
+    tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tiny_dcgan(), tmp_path / "old", seed=1)
+    before = hashes(tmp_path / "old")
+
+    def usage(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=150_000 - sum(file.stat().st_size for file in tmp_path.glob("*/bank-*")))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with monkeypatch.context() as patch:
+        patch.setattr(DCGAN, "sample", lambda *_: pytest.fail("drawn"))
+        message = "new: the bank needs .* kB, but only .* kB are free on that disk; free some space, or give a folder"
+        with pytest.raises(InputError, match=message):
+            fill(tiny_dcgan(), tmp_path / "new", counts={"cyst": 400})
+        with pytest.raises(InputError, match="old: the bank needs"):
+            fill(tiny_dcgan(), tmp_path / "old", counts={"cyst": 4000}, overwrite=True)
+    assert hashes(tmp_path / "old") == before
+    # The room of the bank that is thrown away counts, and what is there need not be written again.
+    fill(tiny_dcgan(), tmp_path / "old", overwrite=True)
+    fill(tiny_dcgan(), tmp_path / "old")
+
+
+def test_a_disk_that_fills_up_loses_no_image(
+    tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == "bank-00001.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(DiskFullError, match=r"bank-00001.safetensors: the disk is full .* run the same command"):
+            fill(tiny_dcgan(), tmp_path / "bank")
+    drawn = drawn_by(tiny_dcgan(), tmp_path / "bank", monkeypatch)
+    assert drawn == sum(COUNTS.values()) - 4 * 32  # two shards of 58 were drawn: four batches
 
 
 def test_another_bank_is_not_touched(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
@@ -252,6 +422,10 @@ def test_a_folder_with_other_things_is_refused(tiny_dcgan: TinyDCGAN, tmp_path: 
         ({"counts": {"cyst": 0}}, "nothing to draw: the counts are"),
         ({"counts": {"cyst": 2, "metastasis": 2}, "balance": True}, "every class is as large as the largest already"),
         ({"counts": None}, "does not record its training set's class counts: give counts, for the classes cyst, meta"),
+        (
+            {"counts": {"cyst": 10**16}},
+            "10,000,000,000,000,000 images would be .* shards, a bank has at most 1",
+        ),
         ({"counts": {"cyst": 1}, "seed": -1}, "seed must be a whole number, from 0 to 2147483647, got -1"),
     ],
 )

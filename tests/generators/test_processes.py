@@ -1,15 +1,20 @@
-"""Several processes: who am I, and the mean of everyone's gradients (two real gloo processes)."""
+"""Several processes: who am I, what all agree on, and the mean of everyone's gradients (two real gloo processes)."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.processes import Processes, own_device, share_from_environment
+from genmix_transforms.generators.processes import (
+    Processes,
+    own_device,
+    refuse_unjoined_tasks,
+    share_from_environment,
+)
+
+TwoProcesses = Callable[[str], list[dict[str, Any]]]
 
 
 @pytest.mark.parametrize(
@@ -40,34 +45,53 @@ def test_alone_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes.gather(parameter.grad).tolist() == [1, 2]
 
 
-SCRIPT = """
-import torch
-from genmix_transforms.errors import InputError
-from genmix_transforms.generators.processes import Processes
-processes = Processes.join("cpu")
-assert processes.count == 2
-a, b, c = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((2,), (1, 2), (3,)))
-a.grad = torch.tensor([1.0, 2.0]) * (processes.rank + 1)
-b.grad = torch.tensor([[10.0, 0.0]]) * processes.rank
-processes.average_gradients([a, b, c])
-assert a.grad.tolist() == [1.5, 3.0], a.grad
-assert b.grad.tolist() == [[5.0, 0.0]], b.grad
-assert c.grad is None
-everyone = processes.gather(torch.tensor([[10, processes.rank]]))
-assert everyone.tolist() == [[10, 0], [10, 1]], everyone
-processes.wait()
-torch.distributed.destroy_process_group()
-"""
+def test_two_processes_average_and_agree(two_processes: TwoProcesses) -> None:
+    for found in two_processes("averages"):
+        assert found["gradients"] == [[1.5, 3.0], [[5.0, 0.0]], None]
+        assert found["gathered"] == [[10, 0], [10, 1]]
+        assert found["mean"] == [0.5, 2.0]
+        assert found["any"] == [True, False]
 
 
-def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
-    script = tmp_path / "average.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=180, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr
+def test_gradients_in_buckets_are_those_of_one_message(two_processes: TwoProcesses) -> None:
+    for found in two_processes("buckets"):
+        assert found == {"same": True, "alike": True}
+
+
+def test_what_fails_on_the_main_process_fails_on_all(two_processes: TwoProcesses) -> None:
+    main, other = two_processes("full_disk")
+    assert main["how"] == "DiskFullError: no space at all"
+    assert other["how"].startswith("RuntimeError: ")
+    assert other["how"].endswith("the training cannot begin; process 0 says why")
+    assert main["again"] == other["again"] == "done"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"},
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_ARRAY_TASK_ID": "1"},
+    ],
+    ids=["srun -n 4", "srun -n 4 in an array"],
+)
+def test_tasks_that_no_launcher_has_joined_are_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="srun started this .* 4 times.*torchrun --nproc_per_node=4.*WORLD_SIZE=1"):
+        refuse_unjoined_tasks(environment)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"},
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"},
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"},
+        {"SLURM_PROCID": "1", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "WORLD_SIZE": "1"},
+    ],
+    ids=["no Slurm", "a batch script", "an array's task", "srun -n 1", "told to be alone"],
+)
+def test_a_lone_process_under_slurm_trains(environment: dict[str, str]) -> None:
+    refuse_unjoined_tasks(environment)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])

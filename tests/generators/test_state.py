@@ -5,17 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.errors import CorruptFileError
 from genmix_transforms.generators.state import (
+    all_finite,
     clear,
     load_checkpoint,
     pack,
     read_record,
     save_checkpoint,
+    state_bytes,
     unpack,
     weights_hash,
 )
@@ -128,3 +132,56 @@ def test_the_memory_layout_is_part_of_the_state(tmp_path: Path) -> None:
     load_checkpoint(tmp_path, record, {"optimiser": optimiser})
     assert [value.stride() for value in optimiser.state[model.weight].values()] == strides
     assert model.weight.stride() in strides
+
+
+class Held:
+    """Any state."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+    def state_dict(self) -> Any:
+        return self.state
+
+    def load_state_dict(self, state: Any) -> None:
+        self.state = state
+
+
+def test_the_file_is_one_that_safetensors_reads(tmp_path: Path) -> None:
+    types = (
+        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+        torch.uint64, torch.uint32, torch.uint16, torch.uint8, torch.bool,
+    )  # fmt: skip
+    state = {f"of \u00e9 {dtype}": torch.arange(6).view(2, 3).to(dtype) for dtype in types}
+    state |= {"empty": torch.zeros(0, 3), "scalar": torch.tensor(3.5), "large": torch.rand(5 * 2**20)}
+    save_checkpoint(tmp_path, {"held": Held(state)}, images_seen=8, record={})
+    read = safetensors.torch.load_file(tmp_path / "state-000000000008.safetensors")
+    assert {name.removeprefix("/held/") for name in read} == set(state)
+    for name, tensor in state.items():
+        assert read[f"/held/{name}"].dtype == tensor.dtype
+        assert torch.equal(read[f"/held/{name}"], tensor)
+    record, other = read_record(tmp_path), Held(None)
+    assert record is not None
+    load_checkpoint(tmp_path, record, {"held": other})  # its hash is that of the file
+    assert torch.equal(other.state["large"], state["large"])
+
+
+def test_its_size_is_known_before_an_optimiser_has_moments(tmp_path: Path) -> None:
+    model = torch.nn.Linear(300, 200)
+    optimiser = torch.optim.Adam(model.parameters())
+    objects = {"model": model, "optimiser": optimiser}
+    before = state_bytes(objects)
+    model(torch.rand(2, 300)).sum().backward()
+    optimiser.step()
+    save_checkpoint(tmp_path, objects, images_seen=8, record={})
+    size = (tmp_path / "state-000000000008.safetensors").stat().st_size
+    assert size == pytest.approx(before, rel=0.01)
+    assert size == pytest.approx(state_bytes(objects), rel=0.01)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_is_found(value: float) -> None:
+    good = {"a": [torch.ones(3)], "count": torch.tensor(3), "none": None}
+    assert all_finite({"held": Held(good)})
+    assert all_finite({})
+    assert not all_finite({"held": Held(good), "other": Held({"b": (torch.tensor([1.0, value]),)})})

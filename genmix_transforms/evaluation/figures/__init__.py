@@ -4,52 +4,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genmix_transforms.evaluation.figures.confusion import confusion_figure
-    from genmix_transforms.evaluation.figures.evolution import evolution_figure
-    from genmix_transforms.evaluation.figures.examples import examples_figure
-    from genmix_transforms.evaluation.figures.forest import forest_figure
-    from genmix_transforms.evaluation.figures.mixing import mixing_figure
-    from genmix_transforms.evaluation.figures.penultimate import features
-    from genmix_transforms.evaluation.figures.points import FeaturePoints, feature_points
-    from genmix_transforms.evaluation.figures.saving import save_figures
-    from genmix_transforms.evaluation.figures.scores import scores_figure
-    from genmix_transforms.evaluation.figures.style import save_figure
-    from genmix_transforms.evaluation.figures.tsne import tsne_figure
+    from genmix_transforms.evaluation.figures.confusion import confusion_figure as confusion_figure
+    from genmix_transforms.evaluation.figures.evolution import evolution_figure as evolution_figure
+    from genmix_transforms.evaluation.figures.examples import examples_figure as examples_figure
+    from genmix_transforms.evaluation.figures.forest import forest_figure as forest_figure
+    from genmix_transforms.evaluation.figures.mixing import mixing_figure as mixing_figure
+    from genmix_transforms.evaluation.figures.points import FeaturePoints as FeaturePoints
+    from genmix_transforms.evaluation.figures.points import feature_points as feature_points
+    from genmix_transforms.evaluation.figures.points import features as features
+    from genmix_transforms.evaluation.figures.saving import save_figures as save_figures
+    from genmix_transforms.evaluation.figures.scores import scores_figure as scores_figure
+    from genmix_transforms.evaluation.figures.style import save_figure as save_figure
+    from genmix_transforms.evaluation.figures.tsne import tsne_figure as tsne_figure
 
+_DRAWN = ("confusion", "evolution", "examples", "forest", "mixing", "scores", "tsne")
 _HOME = {
+    **{f"{name}_figure": name for name in _DRAWN},
     "FeaturePoints": "points",
-    "confusion_figure": "confusion",
-    "evolution_figure": "evolution",
-    "examples_figure": "examples",
     "feature_points": "points",
-    "features": "penultimate",
-    "forest_figure": "forest",
-    "mixing_figure": "mixing",
+    "features": "points",
     "save_figure": "style",
     "save_figures": "saving",
-    "scores_figure": "scores",
-    "tsne_figure": "tsne",
 }
 
-__all__ = [
-    "FeaturePoints",
-    "confusion_figure",
-    "evolution_figure",
-    "examples_figure",
-    "feature_points",
-    "features",
-    "forest_figure",
-    "mixing_figure",
-    "save_figure",
-    "save_figures",
-    "scores_figure",
-    "tsne_figure",
-]
+__all__ = sorted(_HOME)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(f"genmix_transforms.evaluation.figures.{_HOME[name]}"), name)
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,4 +1,7 @@
-"""Real, synthetic and mixed patches of one bank, as a picture of pixels: it needs no plotting library."""
+"""Which patches figures show, what a transform makes of them, and a picture of both that needs no plotting library."""
+
+import copy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,9 +11,10 @@ from torch import Tensor
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.figures.patches import choose, hard_labels, in_eight_bits, mix, rows_of, to_pixels
+from genmix_transforms.files.checks import check_seed, whole_number
+from genmix_transforms.files.images import HIGHEST_PIXEL
 from genmix_transforms.files.sheet import draw_sheet
-from genmix_transforms.transforms import GenMix
+from genmix_transforms.transforms import GenMix, functional
 
 _CELL = 96
 """About how many pixels wide a patch is shown."""
@@ -47,22 +51,10 @@ def mixing_figure(
         >>> mixing_figure(train, bank, genmix=GenMix(bank), per_class=1).mode
         'RGB'
     """
-    if per_class < 1:
-        raise InputError(f"per_class must be at least 1, got {per_class}")
-    if seed < 0:
-        raise InputError(f"seed must not be negative, got {seed}")
+    per_class, seed = whole_number(per_class, name="per_class", least=1), check_seed(seed)
     bank = bank.with_classes(train.classes)
-    if genmix.bank.classes != train.classes:
-        raise InputError(
-            f"the data's classes are {', '.join(train.classes)}, those of genmix's bank "
-            f"{', '.join(genmix.bank.classes)}: build GenMix with bank.with_classes(train.classes)"
-        )
-    for what, shape in (("bank's", bank.image_shape), ("images of genmix's bank", genmix.bank.image_shape)):
-        if shape != tuple(train.images.shape[1:]):
-            raise InputError(
-                f"the patches are {' x '.join(map(str, train.images.shape[1:]))} (C x H x W), the {what} "
-                f"{' x '.join(map(str, shape))}: resize one to the other"
-            )
+    check_alike(train, bank, what="the bank")
+    check_alike(train, genmix.bank, what="genmix")
     random = np.random.default_rng(seed)
     chosen = [choose(train.labels == number, per_class, random) for number in range(len(train.classes))]
     bank_labels = hard_labels(bank)
@@ -84,6 +76,102 @@ def mixing_figure(
     headings = [("real", per_class), ("", 1), ("synthetic", per_class), ("", 1), ("GenMix", per_class)]
     magnify = max(1, round(_CELL / max(train.images.shape[-2:])))
     return draw_sheet(rows, list(train.classes), headings=headings, magnify=magnify)
+
+
+def check_alike(train: PatchDataset, bank: SyntheticBank, *, what: str) -> None:
+    """Check that a bank has the classes and the shape of the data.
+
+    Args:
+        train: the data.
+        bank: of a figure, or of a transform in it.
+        what: the bank is of, for the message.
+    """
+    if bank.classes != train.classes:
+        raise InputError(
+            f"{what}: the data's classes are {', '.join(train.classes)}, the bank's {', '.join(bank.classes)}: "
+            "build GenMix with bank.with_classes(train.classes)"
+        )
+    if bank.image_shape != tuple(train.images.shape[1:]):
+        raise InputError(
+            f"{what}: the patches are {' x '.join(map(str, train.images.shape[1:]))} (C x H x W), the bank's "
+            f"{' x '.join(map(str, bank.image_shape))}: resize one to the other"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """What GenMix made of some patches, on the CPU.
+
+    Args:
+        values: float32 ``(N, C, H, W)`` in [0, 1], whatever normalisation the transform was built for.
+        labels: float32 ``(N, K)``.
+        lam: float32 ``(N,)``, the weight of the partner.
+        index: int64 ``(N,)``, the partner's row in the bank or, where ``from_batch``, among the patches.
+        from_batch: bool ``(N,)``.
+    """
+
+    values: Tensor
+    labels: Tensor
+    lam: Tensor
+    index: Tensor
+    from_batch: Tensor
+
+
+def choose(of_class: Tensor, count: int, random: np.random.Generator) -> Tensor:
+    """At most ``count`` places, int64, where ``of_class`` is true, each once."""
+    places = np.flatnonzero(of_class.cpu().numpy())
+    return torch.from_numpy(random.permutation(places)[:count].astype(np.int64))
+
+
+def mix(pixels: Tensor, labels: Tensor, genmix: GenMix, *, seed: int) -> Mixed:
+    """Integer patches ``(N, C, H, W)`` through ``genmix``, which stays as it was."""
+    device = genmix.bank.device
+    # A copy that shares the bank: the caller's transform keeps its mode, and its generator its place.
+    transform = copy.copy(genmix)
+    transform.training, transform.inplace = True, False
+    transform.generator = torch.Generator(device).manual_seed(seed)
+    # genmix.scale is of its bank's pixels; the patches may have another depth.
+    highest = HIGHEST_PIXEL[genmix.bank.pixel_dtype]
+    scale = genmix.scale * highest
+    values = functional.dequantise(pixels.to(device), scale / HIGHEST_PIXEL[pixels.dtype], genmix.shift)
+    mixed, soft = transform(values, labels.to(device))
+    unit = ((mixed - genmix.shift) / scale).clamp(0, 1)
+    drawn = transform.params
+    assert drawn is not None  # it was called
+    return Mixed(
+        values=unit.cpu(),
+        labels=soft.cpu(),
+        lam=drawn["lam"].cpu(),
+        index=drawn["index"].cpu(),
+        from_batch=drawn["from_batch"].cpu(),
+    )
+
+
+def hard_labels(bank: SyntheticBank) -> Tensor:
+    """The class of each image of a bank, int64 ``(N,)`` on the CPU: of soft labels, the largest."""
+    labels = bank.labels.cpu()
+    return labels.argmax(dim=1) if labels.ndim == 2 else labels
+
+
+def rows_of(bank: SyntheticBank, index: Tensor) -> Tensor:
+    """Images of a bank by number, on the CPU; of one larger than memory, only these are read."""
+    images: Tensor = bank.rows(index.to(bank.device))
+    return images.cpu()
+
+
+def in_eight_bits(pixels: Tensor) -> Tensor:
+    """Integer patches as uint8: black and white stay black and white."""
+    return to_pixels(in_unit(pixels))
+
+
+def to_pixels(values: Tensor) -> Tensor:
+    """Values in [0, 1] as uint8."""
+    return (values * 255).round().to(torch.uint8)
+
+
+def in_unit(pixels: Tensor) -> Tensor:
+    """Integer patches as float32 in [0, 1]."""
+    return pixels.float() / HIGHEST_PIXEL[pixels.dtype]
 
 
 def _filled_up(images: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The features of real, synthetic and mixed images under one classifier."""
+"""The features of real, synthetic and mixed images: what a classifier has made of them before its last layer."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.figures.patches import choose, hard_labels, in_unit, mix, rows_of
-from genmix_transforms.evaluation.figures.penultimate import features
+from genmix_transforms.evaluation.figures.mixing import check_alike, choose, hard_labels, in_unit, mix, rows_of
 from genmix_transforms.evaluation.figures.style import KINDS
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.files.checks import check_seed, whole_number
 from genmix_transforms.transforms import GenMix
+
+_WITH_WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -96,22 +97,13 @@ def feature_points(
         (6, 64)
     """
     most, seed = whole_number(most, name="most", least=1), check_seed(seed)
-    shape = tuple(train.images.shape[1:])
     if not len(train):
         raise InputError("feature_points: no real images")
-    if genmix is not None and genmix.bank.classes != train.classes:
-        raise InputError(
-            f"the data's classes are {', '.join(train.classes)}, those of genmix's bank "
-            f"{', '.join(genmix.bank.classes)}: build GenMix with bank.with_classes(train.classes)"
-        )
+    if genmix is not None:
+        check_alike(train, genmix.bank, what="genmix")
     if bank is not None:
         bank = bank.with_classes(train.classes)
-    for what, found in (("bank's", bank), ("images of genmix's bank", None if genmix is None else genmix.bank)):
-        if found is not None and found.image_shape != shape:
-            raise InputError(
-                f"the patches are {' x '.join(map(str, shape))} (C x H x W), the {what} "
-                f"{' x '.join(map(str, found.image_shape))}: resize one to the other"
-            )
+        check_alike(train, bank, what="the bank")
     random = np.random.default_rng(seed)
     chosen = _some(len(train), most, random)
     images, labels = train.images[chosen], train.labels[chosen]
@@ -128,6 +120,62 @@ def feature_points(
         labels=torch.cat([numbers for *_, numbers in groups]).numpy(),
         kinds=np.repeat([kind for kind, *_ in groups], [len(values) for _, values, _ in groups]),
     )
+
+
+@torch.no_grad()
+def features(network: nn.Module, images: Tensor, *, batch_size: int = 128) -> Tensor:
+    """The input of the network's last layer: a row of features for each image.
+
+    The last layer is the ``nn.Linear`` or convolution that runs last, whatever its name; where it sees a map of
+    features (SqueezeNet), the mean over the map is taken.
+
+    Args:
+        network: any classifier: :class:`~genmix_transforms.evaluation.classifiers.SmallClassifier`, torchvision's,
+            EfficientNet-Lite. It works in ``eval()`` and is back in its mode afterwards.
+        images: normalised as for training, float ``(N, C, H, W)``; each batch is moved to the network's device.
+        batch_size: images at a time.
+
+    Returns:
+        float32 ``(N, D)``, on the CPU.
+
+    Raises:
+        InputError: no images, or a network without such a layer.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> features(network, torch.zeros(5, 1, 2, 2)).shape
+        torch.Size([5, 3])
+    """
+    batch_size = whole_number(batch_size, name="batch_size", least=1)
+    if images.ndim != 4 or not len(images) or not images.is_floating_point():
+        raise InputError(
+            f"features: images must be float (N, C, H, W), N at least 1, got {images.dtype} {tuple(images.shape)}"
+        )
+    last: list[Tensor] = []
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        last[:] = [inputs[0]]
+
+    layers = [module for module in network.modules() if isinstance(module, _WITH_WEIGHTS)]
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    modes = {module: module.training for module in network.modules()}
+    weight = next(network.parameters(), None)
+    found = []
+    try:
+        network.eval()
+        for batch in images.split(batch_size):
+            last.clear()
+            network(batch if weight is None else batch.to(weight.device, weight.dtype))
+            if not last:
+                raise InputError("features: the network has no linear layer and no convolution to take the input of")
+            rows = last[0].flatten(2).mean(dim=2) if last[0].ndim > 2 else last[0]
+            found.append(rows.float().cpu().clone())
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return torch.cat(found)
 
 
 def _some(count: int, most: int, random: np.random.Generator) -> Tensor:

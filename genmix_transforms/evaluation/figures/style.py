@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from genmix_transforms.errors import InputError, MissingExtraError
 from genmix_transforms.files.atomic import write_bytes
 from genmix_transforms.files.checks import check_output_folder
@@ -142,18 +144,6 @@ def class_colours(count: int) -> tuple[str, ...]:
     return tuple(to_hex(cividis(0.92 * number / (count - 1))) for number in range(count))
 
 
-def luminance(colour: str) -> float:
-    """The relative luminance of an sRGB colour ``#RRGGBB``, 0 black to 1 white (WCAG 2.2).
-
-    Example:
-        >>> luminance("#FFFFFF")
-        1.0
-    """
-    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 def balanced(panels: int) -> int:
     """How many columns of panels: up to four, so that the last line is as full as may be.
 
@@ -170,6 +160,22 @@ def bare(axes: "Axes") -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def show_patch(axes: "Axes", patch: Tensor, *, left: float, top: float, side: float) -> None:
+    """Draw a patch ``(C, H, W)``, uint8, on axes whose y grows downward.
+
+    Three channels are color; of others the first is shown.
+    """
+    axes.imshow(
+        patch.movedim(0, -1).numpy() if patch.shape[0] == 3 else patch[0].numpy(),
+        cmap="gray",
+        vmin=0,
+        vmax=255,
+        interpolation="none",
+        aspect="auto",
+        extent=(left, left + side, top + side, top),
+    )
 
 
 def text_width(text: str, *, size: float, weight: str = "normal") -> float:

@@ -1,7 +1,9 @@
 """The classifier of noisy images that guides sampling: the first half of the network, and attention pooling."""
 
 import inspect
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from diffusers import ModelMixin
@@ -13,6 +15,8 @@ from torch.nn import functional as F
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.configuration import GROUPS, ADMConfiguration
+from genmix_transforms.generators.adm.network import WEIGHTS, save_network
+from genmix_transforms.generators.folder import CONFIG, read_weights
 
 
 class AttentionPool(nn.Module):
@@ -168,3 +172,31 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         values = self.mid_block(values, embedding)
         logits: Tensor = self.pool(F.silu(self.norm_out(values)))
         return logits
+
+
+def save_classifier(folder: Path, classifier: NoisyClassifier | None) -> None:
+    """Write the classifier; None: remove the one that is there."""
+    if classifier is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        save_network(folder, classifier)
+
+
+def load_classifier(folder: Path) -> NoisyClassifier | None:
+    """The classifier in a folder; None where there is none.
+
+    Raises:
+        InputError: it cannot be read.
+        CorruptFileError: its weights are damaged.
+    """
+    if not (folder / CONFIG).exists():
+        return None
+    weights, _ = read_weights(folder / WEIGHTS)
+    try:
+        with torch.device("meta"):  # the weights come from the file, and none need be drawn
+            classifier: NoisyClassifier = NoisyClassifier.from_config(NoisyClassifier.load_config(folder))
+        classifier.load_state_dict(weights, assign=True)
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"{folder}: not a classifier that can be read ({error})") from error
+    classifier.eval()
+    return classifier

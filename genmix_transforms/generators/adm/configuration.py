@@ -180,6 +180,28 @@ class ADMConfiguration:
             raise InputError(f"ADM: {image_size} pixels are too few for a network of {len(self.widths)} levels")
         return other
 
+    def adapted(
+        self,
+        *,
+        classes: int,
+        channels: int | None = None,
+        resolution: int | None = None,
+        null_class: bool | None = None,
+    ) -> "ADMConfiguration":
+        """The same network for so many classes, other channels or another size; None: as they are.
+
+        A network that is told the class still is, if there is only one left; one that is not becomes so with several.
+        """
+        conditional = self.class_cond or classes > 1
+        adapted = replace(
+            self,
+            class_cond=conditional,
+            num_classes=classes if conditional else self.num_classes,
+            channels=self.channels if channels is None else channels,
+            null_class=conditional and (self.null_class if null_class is None else null_class),
+        )
+        return adapted if resolution is None else adapted.at(resolution)
+
     def to_flags(self) -> dict[str, Any]:
         """The flags, as JSON can hold them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
@@ -375,12 +397,3 @@ def choose_configuration(
     if null_class is not None:
         configuration = replace(configuration, null_class=null_class)
     return configuration if resolution is None else configuration.at(resolution)
-
-
-def check_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """The class names as a tuple, or an :class:`InputError`."""
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise InputError(f"ADM: classes must be different names, in a list; got {classes!r}")
-    if not classes or len(set(classes)) != len(classes):
-        raise InputError(f"ADM: classes must be different names, at least one, got {tuple(classes)!r}")
-    return tuple(classes)

@@ -12,31 +12,27 @@ from torch import Tensor
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.adm.adapting import adapt_configuration, adapt_network
-from genmix_transforms.generators.adm.checkpoint import Checkpoint, read_checkpoint
-from genmix_transforms.generators.adm.classifier import NoisyClassifier
-from genmix_transforms.generators.adm.configuration import ADMConfiguration, check_names, choose_configuration
-from genmix_transforms.generators.adm.fitting import fit_adm
-from genmix_transforms.generators.adm.folder import (
-    CLASSIFIER,
-    NETWORK,
-    SCHEDULER,
-    load_classifier,
-    load_network,
-    read_provenance,
-    save_classifier,
-    save_network,
-    save_scheduler,
-)
-from genmix_transforms.generators.adm.network import build_network, initialise
-from genmix_transforms.generators.adm.sampler_settings import SamplerSettings
-from genmix_transforms.generators.adm.sampling import draw_images
-from genmix_transforms.generators.adm.schedule import NoiseSchedule
-from genmix_transforms.generators.adm.settings import TrainingSettings
-from genmix_transforms.generators.base import Generator, check_free, check_labels_and_seeds, write_config
-from genmix_transforms.generators.folder import CONFIG
+from genmix_transforms.generators.adm.classifier import NoisyClassifier, load_classifier, save_classifier
+from genmix_transforms.generators.adm.configuration import ADMConfiguration, choose_configuration
+from genmix_transforms.generators.adm.convert import Checkpoint, read_checkpoint
+from genmix_transforms.generators.adm.loss import HybridLoss
+from genmix_transforms.generators.adm.network import WEIGHTS, adapt_network, build_network, initialise, save_network
+from genmix_transforms.generators.adm.noise_schedule import NoiseSchedule, save_scheduler
+from genmix_transforms.generators.adm.sampling import SamplerSettings, draw_images
+from genmix_transforms.generators.adm.settings import ADMNetworkSettings, ADMSettings, resolve
+from genmix_transforms.generators.adm.timesteps import make_timesteps
+from genmix_transforms.generators.adm.training import ADMTraining, prepare_for_tuning
+from genmix_transforms.generators.arguments import check_bits, check_class_names, check_labels_and_seeds, shape_of
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import CONFIG, check_free, read_weights, write_config
 from genmix_transforms.generators.pixels import to_pixels
+from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.state import weights_hash
+
+NETWORK = "unet"
+SCHEDULER = "scheduler"
+CLASSIFIER = "classifier"
+"""The folders of a saved ADM, as diffusers' pipelines call theirs."""
 
 
 class ADM(Generator):
@@ -50,12 +46,10 @@ class ADM(Generator):
         classes: the class names.
         resolution: side of the images in pixels; None: the configuration's.
         channels: of the images; None: 1 for a preset, else the configuration's.
-        configuration: a preset ("small-32", "small-64", or one of the published: "64", "128", "256", "256-uncond",
-            "512"), or the original's flags. None: a small preset of the resolution.
-        null_class: whether the network has a row for "no class", for classifier-free guidance; None: as the
-            configuration says.
         sampler: how images are drawn, :class:`SamplerSettings` or a mapping of them; None: 25 steps of DDIM.
         bits: 8 or 16 a pixel.
+        **network: fields of :class:`ADMNetworkSettings`: ``configuration`` (a preset's name, the original's flags, or
+            an :class:`ADMConfiguration`) and ``null_class``.
 
     Raises:
         InputError: a size that is no multiple of what the network halves, or other values that make no network.
@@ -70,6 +64,10 @@ class ADM(Generator):
     """
 
     kind = "adm"
+    network_settings = ADMNetworkSettings
+    training_settings = ADMSettings
+    fine_tuning_preset = "fine-tune"
+    shows_evolution = True
 
     def __init__(
         self,
@@ -77,20 +75,22 @@ class ADM(Generator):
         classes: Sequence[str],
         resolution: int | None = None,
         channels: int | None = None,
-        configuration: str | Mapping[str, Any] | ADMConfiguration | None = None,
-        null_class: bool | None = None,
         sampler: SamplerSettings | Mapping[str, Any] | None = None,
         bits: int = 8,
+        **network: Any,
     ) -> None:
-        self.classes = check_names(classes)
-        if bits not in (8, 16):
-            raise InputError(f"ADM: bits must be 8 or 16, got {bits}")
+        settings = ADMNetworkSettings.of(network, name="ADM")
+        self.classes = check_class_names(classes, name="ADM")
+        self.pixel_dtype = check_bits(bits, name="ADM")
         self.configuration = choose_configuration(
-            configuration, classes=len(self.classes), resolution=resolution, channels=channels, null_class=null_class
+            settings.configuration,
+            classes=len(self.classes),
+            resolution=resolution,
+            channels=channels,
+            null_class=settings.null_class,
         )
         if self.configuration.small_size is not None:
             raise InputError("ADM: an upsampler draws nothing without a smaller image; it is no generator by itself")
-        self.pixel_dtype = torch.uint8 if bits == 8 else torch.uint16
         self.provenance: dict[str, Any] = {}
         self.classifier: NoisyClassifier | None = None
         self._set_sampler(SamplerSettings.of(sampler))
@@ -138,13 +138,6 @@ class ADM(Generator):
             self.classifier.to(device)
         return self
 
-    def with_network(self, network: torch.nn.Module) -> "ADM":
-        """The same ADM with other weights: it shares ``network``, and has a provenance of its own."""
-        other = copy.copy(self)
-        other._network = network
-        other.provenance = copy.deepcopy(self.provenance)
-        return other
-
     def with_sampler(self, **settings: Any) -> "ADM":
         """The same ADM, its images drawn otherwise.
 
@@ -181,7 +174,7 @@ class ADM(Generator):
         if classes is not None:
             if self.configuration.class_cond:
                 raise InputError("ADM: the network is told the class, and its classes are the classifier's too")
-            other.classes = check_names(classes)
+            other.classes = check_class_names(classes, name="ADM")
         if classifier is not None:
             theirs = (classifier.config["channels"], classifier.config["image_size"], classifier.config["num_classes"])
             ours = (self.configuration.channels, self.configuration.image_size, len(other.classes))
@@ -222,9 +215,9 @@ class ADM(Generator):
         Raises:
             InputError: a size or classes that do not fit.
         """
-        names = self.classes if classes is None else check_names(classes)
-        configuration = adapt_configuration(
-            self.configuration, classes=len(names), channels=channels, resolution=resolution, null_class=null_class
+        names = self.classes if classes is None else check_class_names(classes, name="ADM")
+        configuration = self.configuration.adapted(
+            classes=len(names), channels=channels, resolution=resolution, null_class=null_class
         )
         with torch.device("meta"):
             other = ADM(
@@ -245,6 +238,11 @@ class ADM(Generator):
         other._take(other._network)
         other.provenance = {"adapted_from": {"weights": self.weights_hash, **self.provenance}}
         return other
+
+    @property
+    def sample_batch(self) -> int:
+        """Images in one pass through the network."""
+        return self.sampler.batch_size
 
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images with :attr:`sampler`; see :meth:`Generator.sample`. A batch may be of several classes."""
@@ -267,65 +265,93 @@ class ADM(Generator):
             images[here] = to_pixels(values, self.pixel_dtype).cpu()
         return images
 
-    def fit(
-        self,
-        dataset: PatchDataset,
-        *,
-        out: str | Path,
-        seed: int = 0,
-        warm_start: bool = False,
-        restart: bool = False,
-        device: str | torch.device | None = None,
-        progress: bool = True,
-        **settings: Any,
-    ) -> "ADM":
-        """Train on real patches. Run again with the same arguments, it goes on where it stopped: on the CPU, exactly.
+    @classmethod
+    def prepare_options(
+        cls, options: Mapping[str, Any], *, training: Mapping[str, Any] | None = None, init: str | Path | None = None
+    ) -> dict[str, Any]:
+        """Read the flags' file, and give the network a row for "no class" where labels are to be dropped."""
+        prepared = super().prepare_options(options, training=training, init=init)
+        configuration = prepared.get("configuration")
+        if configuration is not None and init is not None:
+            raise InputError(f"{init}: --init brings its own network; leave --configuration out")
+        if isinstance(configuration, str) and configuration.endswith(".json"):
+            prepared["configuration"] = ADMConfiguration.from_file(configuration)
+        if (training or {}).get("label_dropout"):
+            prepared.setdefault("null_class", True)
+        return prepared
 
-        The weights are drawn with ``seed``, unless ``warm_start`` says to go on from those it has: fine-tuning.
+    @classmethod
+    def adapted_to(cls, source: str | Path, patches: PatchDataset, **options: Any) -> "ADM":
+        """Load a trained ADM and :meth:`adapt` it to a dataset's classes, channels and size.
 
-        Args:
-            dataset: the training set; its classes, size and channels are this ADM's (:meth:`adapt` changes those).
-            out: the run's folder; ``load_generator`` takes it, during the training too. ``evolution.png`` in it shows
-                images of fixed seeds, before the training and at its checkpoints.
-            seed: of the weights, the data order and the noise.
-            warm_start: start from the weights that this ADM has.
-            restart: throw away an earlier run in ``out``.
-            device: where to train; None: CUDA where there is one. Several processes each get their own.
-            progress: show a bar.
-            **settings: fields of :class:`TrainingSettings`; an unknown one is an error that names it.
-
-        Raises:
-            InputError: data or options that do not fit; before any work.
-            FloatingPointError: the training diverged.
+        See :meth:`Generator.adapted_to`. The weights bring their own ``configuration``.
         """
-        network = fit_adm(
-            self, dataset, out=out, settings=TrainingSettings.of(settings), seed=seed, warm_start=warm_start,
-            restart=restart, device=device, progress=progress,
-        )  # fmt: skip
-        self._take(network.to(self.device))
-        self.provenance = read_provenance(Path(out) / NETWORK)
-        return self
+        asked = ADMNetworkSettings.of(options, name="ADM")
+        if asked.configuration is not None:
+            raise InputError(f"{source}: the weights bring their own network; leave configuration out")
+        shape = shape_of(patches, painter="ADM")
+        return cls.from_pretrained(source).adapt(
+            classes=patches.classes,
+            channels=shape["channels"],
+            resolution=shape["resolution"],
+            null_class=asked.null_class,
+        )
+
+    def resolve(
+        self, settings: ADMSettings, dataset: PatchDataset, *, warm_start: bool, processes: Processes
+    ) -> ADMSettings:
+        """Check the settings against the network, and fill in the share of dropped labels."""
+        null_class = self.configuration.null_class
+        return resolve(settings, null_class=null_class, warm_start=warm_start, processes=processes.count)
+
+    def make_trainee(
+        self, settings: ADMSettings, dataset: PatchDataset, *, seed: int, warm_start: bool, processes: Processes
+    ) -> ADMTraining:
+        """Put a copy of the network in training: this generator stays whole if the training fails."""
+        network: Any = copy.deepcopy(self._network)
+        if not warm_start:
+            initialise(network, seed=seed)
+        prepare_for_tuning(network, settings.tune, lora_rank=settings.lora_rank, seed=seed)
+        network.train().to(processes.device)
+        if settings.gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        levels = 2 ** torch.iinfo(self.pixel_dtype).bits
+        loss = HybridLoss(self.schedule, device=processes.device, levels=levels)
+        return ADMTraining(
+            network,
+            configuration=self.configuration,
+            settings=settings,
+            loss=loss,
+            timesteps=make_timesteps(settings.timesteps, loss.count, device=processes.device, processes=processes),
+        )
+
+    def training_identity(self) -> dict[str, Any]:
+        """The classes and the network's flags: how images are drawn may change between a run and its resume."""
+        return {"classes": list(self.classes), "configuration": self.configuration.to_flags()}
+
+    def origin(self) -> dict[str, Any]:
+        """What is recorded of the weights; adapted ones have seen the training set of those they were adapted from."""
+        origin = super().origin()
+        before = self.provenance.get("adapted_from", {})
+        if "training_set" in before:
+            origin.setdefault("training_set", before["training_set"])
+        return origin
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save as ``config.json``, and as diffusers keeps them, ``unet/``, ``scheduler/`` and ``classifier/``.
 
-        Args:
-            folder: made if need be.
-            overwrite: replace a generator that is there.
-
-        Raises:
-            OverwriteError: the folder holds a generator, and ``overwrite`` is False.
+        See :meth:`Generator.save_pretrained`.
         """
         folder = Path(folder)
         check_free(folder, overwrite=overwrite)
         save_network(folder / NETWORK, self._network, provenance=self.provenance)
         save_classifier(folder / CLASSIFIER, self.classifier)
         save_scheduler(folder / SCHEDULER, self.configuration)
-        write_config(folder, self)
+        write_config(folder, kind=self.kind, config=self.config)
 
     @classmethod
     def _from_folder(cls, folder: Path, config: dict[str, Any]) -> "ADM":
-        weights, provenance = load_network(folder / NETWORK)
+        weights, provenance = read_weights(folder / NETWORK / WEIGHTS)
         # On no device: the weights come from the file, and none need be drawn.
         with torch.device("meta"):
             generator = cls(**config)
@@ -341,7 +367,7 @@ class ADM(Generator):
     @classmethod
     def from_checkpoint(
         cls,
-        file: str | Path,
+        file: str | Path | Checkpoint,
         *,
         configuration: ADMConfiguration | Mapping[str, Any] | str | Path | None = None,
         classes: Sequence[str] | None = None,
@@ -351,9 +377,9 @@ class ADM(Generator):
 
         Args:
             file: ``.pt`` or ``.pth`` (read with ``weights_only=True``), ``.safetensors``, or a file's place on the hub,
-                ``owner/name/file.pt``.
+                ``owner/name/file.pt``; or a checkpoint that is read already.
             configuration: the flags it was trained with, or a JSON file of them; None: one of the published networks,
-                recognised from the weights' shapes.
+                recognized from the weights' shapes.
             classes: a name for each of its classes, in its order; None: class-0000, class-0001, ..., or "image".
             sampler: how images are drawn; None: 25 steps of DDIM.
 
@@ -361,18 +387,7 @@ class ADM(Generator):
             InputError: a file that holds something else, an upsampler or classifier, several networks, or code (nothing
                 in it is run); one that was cut short; weights that do not fit the flags; or another number of names.
         """
-        checkpoint = read_checkpoint(file, configuration=configuration)
-        return cls.of_checkpoint(checkpoint, classes=classes, sampler=sampler)
-
-    @classmethod
-    def of_checkpoint(
-        cls,
-        checkpoint: Checkpoint,
-        *,
-        classes: Sequence[str] | None = None,
-        sampler: SamplerSettings | Mapping[str, Any] | None = None,
-    ) -> "ADM":
-        """The generator of a checkpoint that is read already: see :meth:`from_checkpoint`."""
+        checkpoint = file if isinstance(file, Checkpoint) else read_checkpoint(file, configuration=configuration)
         names = checkpoint.class_names(classes)
         with torch.device("meta"):
             generator = cls(classes=names, configuration=checkpoint.configuration, sampler=sampler)
@@ -385,20 +400,5 @@ class ADM(Generator):
         self._network = network.to(memory_format=torch.channels_last).eval()
 
     def _set_sampler(self, sampler: SamplerSettings) -> None:
-        if len(self.classes) > 1 and not self.configuration.class_cond and not sampler.classifier_scale:
-            raise InputError(
-                f"ADM: the network is not told the class (class_cond is false), and the classes are "
-                f"{', '.join(self.classes[:8])}; give one name, set class_cond, adapt(classes=...) the network, or let "
-                "a classifier guide it"
-            )
-        if sampler.guidance_scale != 1 and not self.configuration.null_class:
-            raise InputError(
-                f"ADM: guidance_scale {sampler.guidance_scale} needs a network that was trained with label dropout "
-                "(null_class): this one knows no image without a class"
-            )
-        if sampler.steps > self.configuration.diffusion_steps:
-            raise InputError(
-                f"ADM: {sampler.steps} sampling steps of a diffusion that has "
-                f"{self.configuration.diffusion_steps} timesteps; give at most as many"
-            )
+        sampler.check_network(self.configuration, classes=self.classes)
         self.sampler = sampler

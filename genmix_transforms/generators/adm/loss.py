@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.adm.schedule import NoiseSchedule
+from genmix_transforms.generators.adm.noise_schedule import NoiseSchedule, widest_float
 
 LEAST_PROBABILITY = 1e-12
 """Of a pixel's bin, as in the original: where nothing is left, the logarithm stops falling, and the gradient too."""
@@ -50,11 +50,13 @@ class HybridLoss:
         self.count = len(schedule)
         self._half_bin = 1 / (levels - 1)
         left, betas = schedule.alphas_cumprod, schedule.betas
-        self._image_share = left.sqrt().to(device)
-        self._noise_share = (1 - left).sqrt().to(device)
-        self._low = schedule.posterior_log_variance.to(device)
-        self._high = betas.log().to(device)
-        self._mean_share = (betas / ((1 - betas) * (1 - left)).sqrt()).to(device)
+        # Computed in float64 on the CPU; images in float32 see the same numbers from a float32 table.
+        dtype = widest_float(device)
+        self._image_share = left.sqrt().to(device, dtype)
+        self._noise_share = (1 - left).sqrt().to(device, dtype)
+        self._low = schedule.posterior_log_variance.to(device, dtype)
+        self._high = betas.log().to(device, dtype)
+        self._mean_share = (betas / ((1 - betas) * (1 - left)).sqrt()).to(device, dtype)
 
     def noisy(self, images: Tensor, added: Tensor, timesteps: Tensor) -> Tensor:
         """``x_t``: a draw from ``q(x_t | x_0)``.

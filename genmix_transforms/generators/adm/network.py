@@ -1,6 +1,11 @@
-"""The ADM network: diffusers' ``UNet2DModel``, and the two things that its configuration cannot say."""
+"""The ADM network: diffusers' ``UNet2DModel``, and the two things that its configuration cannot say.
 
-from collections.abc import Sequence
+Its weights are drawn, made to fit other classes and channels, and saved here.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DModel
@@ -8,11 +13,18 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.resnet import ResnetBlock2D
-from torch import nn
+from torch import Tensor, nn
 
+from genmix_transforms.files.atomic import write_text
 from genmix_transforms.generators.adm.configuration import GROUPS, ADMConfiguration
+from genmix_transforms.generators.folder import CONFIG, write_weights
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""Diffusers' name for the weights in a model's folder."""
 
 _PREFIX = "ADM"
+_ROWS = "class_embedding.weight"
+_ENDS = ("conv_in.weight", "conv_out.weight", "conv_out.bias")
 
 
 class ADMUNet(UNet2DModel):
@@ -195,3 +207,78 @@ def initialise(network: nn.Module, *, seed: int) -> None:
     for end in ends:
         for parameter in end.parameters():
             parameter.zero_()
+
+
+def adapt_network(
+    weights: Mapping[str, Tensor],
+    *,
+    old: ADMConfiguration,
+    new: ADMConfiguration,
+    old_classes: Sequence[str],
+    new_classes: Sequence[str],
+) -> dict[str, Tensor]:
+    """The state dict of a network of ``new``, from that of one of ``old``, which differs in classes and channels alone.
+
+    Returns:
+        New tensors, on the same device.
+    """
+    adapted = {name: tensor.detach().clone() for name, tensor in weights.items() if name not in (_ROWS, *_ENDS)}
+    if new.class_cond:
+        adapted[_ROWS] = _class_rows(weights, old=old, new=new, old_classes=old_classes, new_classes=new_classes)
+    inputs = new.input_channels // new.channels
+    adapted["conv_in.weight"] = _spread_inputs(weights["conv_in.weight"], parts=inputs, channels=new.channels)
+    outputs = new.output_channels // new.channels
+    for name in ("conv_out.weight", "conv_out.bias"):
+        adapted[name] = _average_outputs(weights[name], parts=outputs, channels=new.channels)
+    return adapted
+
+
+def _class_rows(
+    weights: Mapping[str, Tensor],
+    *,
+    old: ADMConfiguration,
+    new: ADMConfiguration,
+    old_classes: Sequence[str],
+    new_classes: Sequence[str],
+) -> Tensor:
+    width = weights["time_embedding.linear_2.bias"]
+    if not old.class_cond:
+        return width.new_zeros(new.class_rows or 0, len(width))
+    rows = weights[_ROWS].detach()
+    mean = rows[: old.num_classes].mean(0)
+    known = dict(zip(old_classes, rows, strict=False))
+    found = [known.get(name, mean) for name in new_classes]
+    if new.null_class:
+        found.append(rows[old.num_classes] if old.null_class else mean)
+    return torch.stack(found)
+
+
+def _spread_inputs(weight: Tensor, *, parts: int, channels: int) -> Tensor:
+    """``(W, parts * old, 3, 3)`` to ``(W, parts * channels, 3, 3)``: the sum over a part's channels stays as it is."""
+    split = weight.detach().unflatten(1, (parts, -1))
+    if split.shape[2] == channels:
+        return weight.detach().clone()
+    share: Tensor = split.sum(2, keepdim=True) / channels
+    return share.expand(-1, -1, channels, -1, -1).flatten(1, 2).contiguous()
+
+
+def _average_outputs(value: Tensor, *, parts: int, channels: int) -> Tensor:
+    """``(parts * old, ...)`` to ``(parts * channels, ...)``: every channel of a part is the mean of the old ones."""
+    split = value.detach().unflatten(0, (parts, -1))
+    if split.shape[1] == channels:
+        return value.detach().clone()
+    mean: Tensor = split.mean(1, keepdim=True)
+    return mean.expand(-1, channels, *mean.shape[2:]).flatten(0, 1).contiguous()
+
+
+def save_network(folder: Path, network: Any, *, provenance: dict[str, Any] | None = None) -> None:
+    """Write a diffusers model so that its ``from_pretrained`` opens the folder, each file whole or not at all.
+
+    Args:
+        folder: made if need be.
+        network: the model.
+        provenance: travels inside the weights' file: one rename replaces both.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder / WEIGHTS, network.state_dict(), provenance=provenance or {})
+    write_text(folder / CONFIG, network.to_json_string())

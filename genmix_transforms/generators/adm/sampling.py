@@ -1,12 +1,13 @@
-"""Sampling: from noise to images, step by step. Every number that an image depends on comes from its own seed.
+"""Sampling: its settings, and the way from noise to images. Every number that an image depends on has its own seed.
 
 The updates are plain functions of float tensors: :func:`ddpm_step`, :func:`ddim_step`. DPM-Solver++ and UniPC are
 diffusers'.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from math import sqrt
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
@@ -15,12 +16,60 @@ from torch.nn import functional as F
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.configuration import ADMConfiguration
-from genmix_transforms.generators.adm.sampler_settings import SamplerSettings
-from genmix_transforms.generators.adm.schedule import NoiseSchedule
+from genmix_transforms.generators.adm.noise_schedule import NoiseSchedule
 from genmix_transforms.generators.batches import whole_batches
+from genmix_transforms.generators.sampler_settings import DiffusionSampler
+from genmix_transforms.settings import option
 
 LEAST_LOG_SNR = -5.1
 """Where DPM-Solver++ begins on a cosine schedule, whose first steps are so noisy that it would divide by nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSettings(DiffusionSampler):
+    """How an ADM's images are drawn. Other settings draw other images: they are part of an image's identity.
+
+    Raises:
+        InputError: values that cannot work.
+    """
+
+    method: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = option(
+        "ddim",
+        help="ddpm (ancestral, for 100 to 1000 steps), ddim (deterministic with eta 0), dpmsolver++ or unipc (second "
+        "order, for 10 to 50 steps).",
+    )
+    classifier_scale: float = option(
+        0.0, help="Classifier guidance: the scale of the classifier's gradient; 0 is no guidance.", least=0
+    )
+
+    @property
+    def spacing(self) -> str:
+        """Which timesteps the steps are at: the original's for ddpm and ddim."""
+        return "leading" if self.method == "ddim" else "linspace"
+
+    def check_network(self, configuration: ADMConfiguration, *, classes: Sequence[str]) -> None:
+        """Check that a network of this configuration can be drawn from so.
+
+        Raises:
+            InputError: classes that neither it nor a classifier is told, guidance it was not trained for, or more
+                steps than it has timesteps.
+        """
+        if len(classes) > 1 and not configuration.class_cond and not self.classifier_scale:
+            raise InputError(
+                f"ADM: the network is not told the class (class_cond is false), and the classes are "
+                f"{', '.join(classes[:8])}; give one name, set class_cond, adapt(classes=...) the network, or let a "
+                "classifier guide it"
+            )
+        if self.guidance_scale != 1 and not configuration.null_class:
+            raise InputError(
+                f"ADM: guidance_scale {self.guidance_scale} needs a network that was trained with label dropout "
+                "(null_class): this one knows no image without a class"
+            )
+        if self.steps > configuration.diffusion_steps:
+            raise InputError(
+                f"ADM: {self.steps} sampling steps of a diffusion that has {configuration.diffusion_steps} timesteps; "
+                "give at most as many"
+            )
 
 
 def ddpm_step(

@@ -1,148 +1,156 @@
-"""How an ADM is trained: presets and single numbers, checked before any work."""
+"""The settings of an ADM: of its network, of its training, and of the training of the classifier that guides it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.adm.timesteps import TIMESTEPS
-from genmix_transforms.generators.adm.tuning import TUNE
-from genmix_transforms.generators.ema import half_life_of
 from genmix_transforms.generators.processes import own_device
-from genmix_transforms.generators.training import MIXED_PRECISION
-
-if TYPE_CHECKING:
-    from genmix_transforms.generators.adm.generator import ADM
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A named training schedule."""
-
-    steps: int  # optimiser iterations
-    batch_size: int  # images, all processes together
-    learning_rate: float  # of AdamW
-
-
-PRESETS = {
-    # The learning rate is that of Dhariwal, Nichol (appendix I); batch and steps are not theirs (256 images, millions
-    # of steps), but suit some hundreds of images.
-    "adm": Schedule(steps=50_000, batch_size=32, learning_rate=1e-4),
-    # From a network that knows images already.
-    "fine-tune": Schedule(steps=20_000, batch_size=16, learning_rate=1e-4),
-    # The budget that Lee et al. (arXiv 2405.20650), section 3.1, give their GANs; they say nothing of their ADM's. The
-    # learning rate is ADM's: theirs, 0.001, is ten times that.
-    "paper": Schedule(steps=70_000, batch_size=8, learning_rate=1e-4),
-}
+from genmix_transforms.generators.settings import TrainingSettings
+from genmix_transforms.settings import Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """How an ADM is trained.
+class ADMNetworkSettings(Settings):
+    """What its network is, besides the size and the classes."""
 
-    Args:
-        preset: "adm" (50,000 steps of 32 images at 0.0001), "fine-tune" (20,000 of 16) or "paper" (70,000 of 8).
-        steps: optimiser steps; None: the preset's.
-        batch_size: images in a step, all processes together; None: the preset's.
-        learning_rate: of AdamW; None: the preset's.
-        weight_decay: of AdamW.
-        ema_decay: what the averaged weights keep of themselves at a step. Early on less: the average's half-life, in
-            full 6,931 steps for 0.9999, is never more than a twentieth of the run so far.
-        ema_device: where the average is kept: "auto" (beside the network, or on the CPU when the GPU's memory is
-            short), or the name of a device.
-        label_dropout: share of the images shown without their class, which classifier-free guidance needs; None: 0.1
-            for a network with a row for "no class", else 0.
-        mirror: show images mirrored left to right, half of the time. Not where sides matter.
-        timesteps: "uniform", or "loss-second-moment": more often where the loss is large.
-        tune: "all", "attention" or "lora": what is trained, besides both ends of the network.
-        lora_rank: of the adapters.
-        gradient_checkpointing: compute activations twice instead of keeping them: less memory, more time.
-        accumulate: parts that a process shares its batch into, one after the other: less memory.
-        checkpoint_every: images between checkpoints and sample sheets.
-        mixed_precision: "no" or "bf16".
+    configuration: Any = option(  # noqa: RUF009 (a name, flags or an ADMConfiguration, which is frozen)
+        None,
+        help="The network: small-32, small-64, one of the published (64, 128, 256, 256-uncond, 512), or the original's "
+        "flags (a JSON file, on the command line). Left out, the small one nearest to the size.",
+    )
+    null_class: bool | None = option(
+        None,
+        help='Whether the network has a row for "no class", which classifier-free guidance needs. Left out, as the '
+        "configuration says.",
+        rare=True,
+    )
 
-    Raises:
-        InputError: values that cannot work.
-    """
 
-    preset: str = "adm"
-    steps: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    weight_decay: float = 0.0
-    ema_decay: float = 0.9999
-    ema_device: str = "auto"
-    label_dropout: float | None = None
-    mirror: bool = False
-    timesteps: str = "uniform"
-    tune: str = "all"
-    lora_rank: int = 8
-    gradient_checkpointing: bool = False
-    accumulate: int = 1
-    checkpoint_every: int = 20_000
-    mixed_precision: str = "no"
+@dataclass(frozen=True, kw_only=True)
+class ADMSettings(TrainingSettings):
+    """How it is trained."""
 
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("preset", tuple(PRESETS)),
-            ("timesteps", TIMESTEPS),
-            ("tune", TUNE),
-            ("mixed_precision", MIXED_PRECISION),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("steps", "batch_size"):
-            whole_number(getattr(self.schedule, name), name=name, least=1)
-        for name in ("lora_rank", "accumulate", "checkpoint_every"):
-            whole_number(getattr(self, name), name=name, least=1)
-        if not 0 < _number(self.schedule.learning_rate, "learning_rate") < float("inf"):
-            raise InputError(f"learning_rate must be positive, got {self.learning_rate}")
-        if not 0 <= _number(self.weight_decay, "weight_decay") < float("inf"):
-            raise InputError(f"weight_decay must be at least 0, got {self.weight_decay}")
-        half_life_of(_number(self.ema_decay, "ema_decay"), batch_size=1)
+    PRESETS: ClassVar = {
+        # The learning rate is that of Dhariwal, Nichol (appendix I); batch and steps are not theirs (256 images,
+        # millions of steps), but suit some hundreds of images.
+        "adm": {"steps": 50_000, "batch_size": 32, "learning_rate": 1e-4},
+        # From a network that knows images already.
+        "fine-tune": {"steps": 20_000, "batch_size": 16, "learning_rate": 1e-4},
+        # The budget that Lee et al. (arXiv 2405.20650), section 3.1, give their GANs; they say nothing of their ADM's.
+        # The learning rate is ADM's: theirs, 0.001, is ten times that.
+        "paper": {"steps": 70_000, "batch_size": 8, "learning_rate": 1e-4},
+    }
+
+    learning_rate: float = option(help="Of AdamW.", above=0, most=10)
+    weight_decay: float = option(0.0, help="Of AdamW.", least=0, most=10)
+    ema_decay: float = option(
+        0.9999,
+        help="What the averaged weights keep of themselves at a step. Early on they keep less: the half-life of the "
+        "average, in full 6,931 steps for 0.9999, is never more than a twentieth of the run so far.",
+        above=0,
+        below=1,
+    )
+    ema_device: str = option(
+        "auto",
+        help="Where the average is kept: auto (beside the network, or on the CPU when the GPU's memory is short), or a "
+        "device.",
+        rare=True,
+        runtime=True,
+    )
+    label_dropout: float | None = option(
+        None,
+        help="Share of the images shown without their class, which classifier-free guidance needs. Left out, 0.1 for a "
+        'network with a row for "no class", else 0.',
+        least=0,
+        below=1,
+    )
+    mirror: bool = option(
+        False, help="Show images mirrored left to right, half of the time. Not where the sides matter."
+    )
+    timesteps: Literal["uniform", "loss-second-moment"] = option(
+        "uniform", help="Noise levels all alike, or more often those where the loss is large."
+    )
+    tune: Literal["all", "attention", "lora"] = option(
+        "all", help="What of the network is trained, besides both its ends: attention and lora take less memory."
+    )
+    lora_rank: int = option(8, help="Of the adapters that tune lora trains.", least=1, most=4096)
+    gradient_checkpointing: bool = option(
+        False, help="Compute activations twice instead of keeping them: less memory, more time.", runtime=True
+    )
+    accumulate: int = option(
+        1,
+        help="Parts that each process divides its share of a batch into, one after the other: less memory.",
+        least=1,
+        runtime=True,
+    )
+
+    def check(self) -> None:
+        """Check that there is such a device."""
         if self.ema_device != "auto":
             own_device(self.ema_device)
-        if self.label_dropout is not None and not 0 <= _number(self.label_dropout, "label_dropout") < 1:
-            raise InputError(f"label_dropout must be at least 0 and below 1, got {self.label_dropout}")
 
-    @property
-    def schedule(self) -> Schedule:
-        """The preset, with the numbers that were given in their places."""
-        given = {name: getattr(self, name) for name in ("steps", "batch_size", "learning_rate")}
-        return replace(PRESETS[self.preset], **{name: value for name, value in given.items() if value is not None})
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "TrainingSettings":
-        """Settings from options by name; an unknown one is an error that names it."""
-        names = [field.name for field in fields(cls)]
-        unknown = [name for name in options if name not in names]
-        if unknown:
-            raise InputError(f"ADM.fit: no such option: {', '.join(unknown)}; there are {', '.join(names)}")
-        return cls(**options)
+    def identity(self) -> dict[str, Any]:
+        """What defines a run: the rank only where there are adapters."""
+        identity = super().identity()
+        if self.tune != "lora":
+            del identity["lora_rank"]
+        return identity
 
 
-def label_dropout(generator: "ADM", settings: TrainingSettings) -> float:
-    """The share of images shown without their class.
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings(TrainingSettings):
+    """How the classifier of noisy images is trained that guides an ADM's sampling."""
+
+    PRESETS: ClassVar = {
+        # The rate and the weight decay are those of Dhariwal, Nichol (appendix H).
+        "adm": {"steps": 10_000, "batch_size": 32, "learning_rate": 3e-4, "weight_decay": 0.05}
+    }
+
+    learning_rate: float = option(help="Of AdamW.", above=0, most=10)
+    weight_decay: float = option(help="Of AdamW.", least=0, most=10)
+    augment: tuple[Literal["color", "translation", "cutout"], ...] = option(
+        ("translation",),
+        help="What the images go through before the noise (DiffAugment), or none: the original crops at random against "
+        "overfitting.",
+    )
+    mirror: bool = option(
+        False, help="Show images mirrored left to right, half of the time. Not where the sides matter."
+    )
+
+
+def resolve(settings: ADMSettings, *, null_class: bool, warm_start: bool, processes: int) -> ADMSettings:
+    """Check the settings against the network and the processes; ``label_dropout`` becomes a number.
+
+    Args:
+        settings: of the training.
+        null_class: whether the network has a row for "no class".
+        warm_start: whether the network knows images already.
+        processes: how many train together.
 
     Raises:
-        InputError: there is no row for "no class", or nothing that would teach it.
+        InputError: a batch that cannot be shared, a part of a new network to tune, dropped labels that the
+            network has no row for, or a row that nothing would teach.
     """
-    has_row = generator.configuration.null_class
-    if settings.label_dropout and not has_row:
+    if settings.accumulate > max(1, settings.batch_size // processes):
+        raise InputError(
+            f"ADM.fit: a batch of {settings.batch_size} cannot be shared into {settings.accumulate} parts in each of "
+            f"{processes} processes; give a smaller accumulate"
+        )
+    if not warm_start and settings.tune != "all":
+        raise InputError(
+            f"ADM.fit: tune {settings.tune!r} adapts a network that knows images already: give warm_start=True "
+            "(--init FOLDER), or tune 'all'"
+        )
+    if settings.label_dropout and not null_class:
         raise InputError(
             'ADM.fit: label_dropout needs a network with a row for "no class": make it with null_class=True, or '
             "adapt(null_class=True) it"
         )
-    if has_row and settings.label_dropout == 0:
+    if null_class and settings.label_dropout == 0:
         raise InputError(
             'ADM.fit: the network has a row for "no class" (null_class), which label_dropout 0 would never teach; '
             "leave label_dropout out (0.1), or make the network with null_class=False"
         )
-    return (0.1 if has_row else 0.0) if settings.label_dropout is None else settings.label_dropout
-
-
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{name} must be a number, got {value!r}")
-    return float(value)
+    if settings.label_dropout is not None:
+        return settings
+    return replace(settings, label_dropout=0.1 if null_class else 0.0)

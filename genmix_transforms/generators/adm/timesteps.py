@@ -1,34 +1,13 @@
 """Which timesteps a batch is trained on: all alike, or more often those whose loss is large."""
 
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators.adm.noise_schedule import widest_float
 from genmix_transforms.generators.processes import Processes
-
-TIMESTEPS = ("uniform", "loss-second-moment")
-
-
-class TimestepSampler(Protocol):
-    """Draws timesteps with torch's global generator of the device, and learns from the losses."""
-
-    def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Timesteps int64 ``(count,)``, and the weights of their losses, which keep the mean unbiased, ``(count,)``."""
-        ...
-
-    def update(self, timesteps: Tensor, losses: Tensor) -> None:
-        """Take note of the losses ``(n,)`` of this process's images."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What must survive a kill."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it up again."""
-        ...
 
 
 class UniformTimesteps:
@@ -36,7 +15,7 @@ class UniformTimesteps:
 
     Args:
         count: of timesteps.
-        device: where to draw them.
+        device: where to draw them, with torch's global generator.
     """
 
     def __init__(self, count: int, *, device: str | torch.device = "cpu") -> None:
@@ -44,21 +23,21 @@ class UniformTimesteps:
         self.device = torch.device(device)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Timesteps, and ones."""
+        """Timesteps int64 ``(count,)``, and the weights of their losses, which keep the mean unbiased, ``(count,)``."""
         return torch.randint(0, self.count, (count,), device=self.device), torch.ones(count, device=self.device)
 
     def update(self, timesteps: Tensor, losses: Tensor) -> None:
-        """Nothing is learnt."""
+        """Take note of the losses ``(n,)`` of this process's images: here, nothing is learned from them."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty."""
+        """What must survive a kill: here, nothing."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to take up."""
+        """Take up what :meth:`state_dict` gave."""
 
 
-class LossSecondMomentTimesteps:
+class LossSecondMomentTimesteps(UniformTimesteps):
     """Timesteps in proportion to the root of their loss's second moment, from the last losses of each.
 
     Uniform until every timestep has its history. It never waits for the device.
@@ -82,20 +61,19 @@ class LossSecondMomentTimesteps:
         uniform_share: float = 0.001,
         processes: Processes | None = None,
     ) -> None:
-        self.count = count
-        self.device = torch.device(device)
+        super().__init__(count, device=device)
         self.uniform_share = uniform_share
         self.processes = processes
         # One row more than there are timesteps: what is out of date before it is written goes there.
-        self._history = torch.zeros(count + 1, history, dtype=torch.float64, device=self.device)
+        self._history = torch.zeros(count + 1, history, dtype=widest_float(self.device), device=self.device)
         self._seen = torch.zeros(count + 1, dtype=torch.int64, device=self.device)
 
     @property
     def probabilities(self) -> Tensor:
-        """Of each timestep, float64 ``(count,)``."""
+        """Of each timestep, float64 ``(count,)`` where the device has it."""
         history, seen = self._history[:-1], self._seen[:-1]
         roots = history.square().mean(1).sqrt()
-        learnt = roots / roots.sum().clamp(min=torch.finfo(torch.float64).tiny)
+        learnt = roots / roots.sum().clamp(min=torch.finfo(roots.dtype).tiny)
         learnt = learnt * (1 - self.uniform_share) + self.uniform_share / self.count
         ready = (seen >= history.shape[1]).all() & (roots.sum() > 0)
         return torch.where(ready, learnt, torch.full_like(learnt, 1 / self.count))
@@ -108,7 +86,7 @@ class LossSecondMomentTimesteps:
 
     def update(self, timesteps: Tensor, losses: Tensor) -> None:
         """Take note of the losses, the oldest of a timestep making room."""
-        losses = losses.detach().double()
+        losses = losses.detach().to(self._history.dtype)
         if self.processes is not None:
             timesteps, losses = self.processes.gather(timesteps), self.processes.gather(losses)
         size = self._history.shape[1]
@@ -136,15 +114,13 @@ class LossSecondMomentTimesteps:
 
 
 def make_timesteps(
-    name: str, count: int, *, device: str | torch.device = "cpu", processes: Processes | None = None
-) -> TimestepSampler:
-    """The sampler of a name.
-
-    Raises:
-        InputError: no such name.
-    """
+    name: Literal["uniform", "loss-second-moment"],
+    count: int,
+    *,
+    device: str | torch.device = "cpu",
+    processes: Processes | None = None,
+) -> UniformTimesteps:
+    """The sampler of a name."""
     if name == "uniform":
         return UniformTimesteps(count, device=device)
-    if name == "loss-second-moment":
-        return LossSecondMomentTimesteps(count, device=device, processes=processes)
-    raise InputError(f"timesteps must be one of {', '.join(TIMESTEPS)}, got {name!r}")
+    return LossSecondMomentTimesteps(count, device=device, processes=processes)

@@ -1,63 +1,71 @@
-"""One training step of an ADM: noisy images of all kinds of noise, and the averaged network."""
+"""The training of an ADM: what of the network is trained, one step on noisy images, and the averaged network."""
 
+import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import Literal
 
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from genmix_transforms.errors import InputError
+from genmix_transforms.generators.adm.configuration import ADMConfiguration
 from genmix_transforms.generators.adm.loss import BOUND_WEIGHT, HybridLoss
-from genmix_transforms.generators.adm.settings import TrainingSettings, label_dropout
-from genmix_transforms.generators.adm.timesteps import TimestepSampler
-from genmix_transforms.generators.adm.tuning import trained, with_weights
+from genmix_transforms.generators.adm.settings import ADMSettings
+from genmix_transforms.generators.adm.timesteps import UniformTimesteps
+from genmix_transforms.generators.augmentation import mirrored
 from genmix_transforms.generators.ema import MovingAverage, half_life_of
+from genmix_transforms.generators.lora import add_adapters, merge_adapters
 from genmix_transforms.generators.state import Stateful
 
-if TYPE_CHECKING:
-    from genmix_transforms.generators.adm.generator import ADM
+_ENDS = ("class_embedding", "conv_in", "conv_norm_out", "conv_out")
+"""What new classes and channels change: trained whole, whatever else is."""
+
+_BYTES_TRAINED = 16
+"""Of a trained number: the gradient, AdamW's two moments and the average, in float32."""
+
+_SHARE_FOR_ACTIVATIONS = 0.5
+"""Of the device's free memory, which the rest must leave over."""
 
 
 class ADMTraining:
-    """A network in training, its optimiser, its average, and what it learns of the timesteps.
+    """A network in training, its optimizer, its average, and what it learns of the timesteps.
 
     Args:
-        generator: what is trained.
-        network: its weights, on the device, as :func:`prepare_for_tuning` left them.
-        settings: see there.
+        network: on the device, as :func:`prepare_for_tuning` left it; its weights are where the training starts.
+        configuration: of the network.
+        settings: of the training; ``label_dropout`` is a number.
         loss: on the same device.
         timesteps: what draws them.
-        ema_device: where the average is kept; None: beside the network.
     """
 
     def __init__(
         self,
-        generator: "ADM",
         network: nn.Module,
         *,
-        settings: TrainingSettings,
+        configuration: ADMConfiguration,
+        settings: ADMSettings,
         loss: HybridLoss,
-        timesteps: TimestepSampler,
-        ema_device: torch.device | None = None,
+        timesteps: UniformTimesteps,
     ) -> None:
-        self.generator = generator
         self.network = network
+        self.configuration = configuration
         self.settings = settings
         self.loss = loss
         self.timesteps = timesteps
-        self.label_dropout = label_dropout(generator, settings)
         self._trained = nn.ParameterList(trained(network))
-        schedule = settings.schedule
         self.average = MovingAverage(
             self._trained,
-            half_life=half_life_of(settings.ema_decay, batch_size=schedule.batch_size),
-            device=ema_device,
+            half_life=half_life_of(settings.ema_decay, batch_size=settings.batch_size),
+            device=place_average(self._trained, settings.ema_device),
         )
         self.optimiser = torch.optim.AdamW(
-            self._trained, lr=schedule.learning_rate, weight_decay=settings.weight_decay, fused=True
+            self._trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
 
     def state_objects(self) -> Mapping[str, Stateful]:
-        """The network, the optimiser, the average and the timesteps' losses."""
+        """The network, the optimizer, the average and the timesteps' losses."""
         return {
             "network": self.network,
             "optimiser": self.optimiser,
@@ -72,24 +80,24 @@ class ADMTraining:
             "mse", the error in the noise; and, of a network that tells the variance, "bits_per_dim": the variational
             bound, as the mean of a term estimates it.
         """
-        count = len(images)
-        if self.settings.mirror:
-            turned = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
-            images = torch.where(turned, images.flip(-1), images)
-        if self.label_dropout:
-            hidden = torch.rand(count, device=labels.device) < self.label_dropout
-            labels = torch.where(hidden, torch.full_like(labels, self.generator.configuration.num_classes), labels)
+        settings, count = self.settings, len(images)
+        if settings.mirror:
+            images = mirrored(images)
+        if settings.label_dropout:
+            hidden = torch.rand(count, device=labels.device) < settings.label_dropout
+            labels = torch.where(hidden, torch.full_like(labels, self.configuration.num_classes), labels)
         timesteps, weights = self.timesteps.draw(count)
         added = torch.randn_like(images)
         terms = []
-        for part in parts(count, self.settings.accumulate):
-            squared, bits = self.losses(images[part], labels[part], timesteps[part], added[part])
-            each = self._sum(squared, bits)
-            (each * weights[part]).sum().div(count).backward()
-            terms.append((squared.detach(), None if bits is None else bits.detach()))
-        self.optimiser.step()
+        with out_of_memory_explained():
+            for part in parts(count, settings.accumulate):
+                squared, bits = self.losses(images[part], labels[part], timesteps[part], added[part])
+                each = self._sum(squared, bits)
+                (each * weights[part]).sum().div(count).backward()
+                terms.append((squared.detach(), None if bits is None else bits.detach()))
+            self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.average.update(self._trained, batch=self.settings.schedule.batch_size, images_seen=images_seen)
+        self.average.update(self._trained, batch=settings.batch_size, images_seen=images_seen)
         squared = torch.cat([term for term, _ in terms])
         bits = torch.cat([term for _, term in terms if term is not None]) if terms[0][1] is not None else None
         self.timesteps.update(timesteps, self._sum(squared, bits))
@@ -97,9 +105,11 @@ class ADMTraining:
         return values if bits is None else {**values, "bits_per_dim": self.loss.count * (weights * bits).mean()}
 
     def losses(self, images: Tensor, labels: Tensor, timesteps: Tensor, added: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The two parts of the loss of each image."""
-        told = labels if self.generator.configuration.class_cond else None
-        return noise_losses(self.network, self.loss, images, told, timesteps, added)
+        """The two parts of the loss of each image: see :meth:`HybridLoss.__call__`."""
+        told = labels if self.configuration.class_cond else None
+        noisy = self.loss.noisy(images, added, timesteps)
+        prediction = self.network(noisy, timesteps, class_labels=told, return_dict=False)[0]
+        return self.loss(prediction, images, added, timesteps)
 
     def _sum(self, squared: Tensor, bits: Tensor | None) -> Tensor:
         # L_vlb is the sum of all terms: one of them stands for as many as there are timesteps.
@@ -116,15 +126,85 @@ def parts(count: int, number: int) -> Iterator[slice]:
         yield slice(part * count // number, (part + 1) * count // number)
 
 
-def noise_losses(
-    network: nn.Module,
-    loss: HybridLoss,
-    images: Tensor,
-    labels: Tensor | None,
-    timesteps: Tensor,
-    added: Tensor,
-) -> tuple[Tensor, Tensor | None]:
-    """What the network says of noisy images, judged: see :meth:`HybridLoss.__call__`."""
-    noisy = loss.noisy(images, added, timesteps)
-    prediction = network(noisy, timesteps, class_labels=labels, return_dict=False)[0]
-    return loss(prediction, images, added, timesteps)
+def prepare_for_tuning(
+    network: nn.Module, tune: Literal["all", "attention", "lora"], *, lora_rank: int = 8, seed: int = 0
+) -> None:
+    """Mark what is to be trained, in place; for "lora", put the adapters in first.
+
+    Args:
+        network: an ADM network.
+        tune: "all"; "attention": the attention layers, and both ends of the network; "lora": low-rank changes to the
+            attention's projections, and both ends.
+        lora_rank: of the changes.
+        seed: of their start, which changes nothing of what the network says.
+
+    Raises:
+        MissingExtraError: "lora" without peft.
+    """
+    network.requires_grad_(tune == "all")
+    if tune == "all":
+        return
+    if tune == "lora":
+        add_adapters(network, rank=lora_rank, seed=seed, name="default")  # as checkpoints of earlier releases call them
+    else:
+        for module in network.modules():
+            if isinstance(module, Attention):
+                module.requires_grad_(True)
+    for name in _ENDS:
+        end = getattr(network, name, None)
+        if end is not None:
+            end.requires_grad_(True)
+
+
+def trained(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are trained."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def with_weights(network: nn.Module, values: list[Tensor]) -> nn.Module:
+    """A copy of a network in training, for sampling and saving: plain, with any adapters added to the weights.
+
+    Args:
+        network: as :func:`prepare_for_tuning` left it.
+        values: for its trained parameters, in their order.
+    """
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter, value in zip(trained(other), values, strict=True):
+            parameter.copy_(value)
+    merge_adapters(other)
+    return other.eval().requires_grad_(False)
+
+
+def place_average(parameters: nn.ParameterList, given: str) -> torch.device | None:
+    """Where the averaged weights are kept; None: beside those in training.
+
+    They go to the CPU if a GPU would have too little memory left for the activations.
+
+    Args:
+        parameters: those in training.
+        given: "auto", or the name of a device.
+    """
+    if given != "auto":
+        return torch.device(given)
+    device = parameters[0].device
+    if device.type != "cuda":
+        return None
+    # What this process's allocator holds and does not use is free too.
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + unused
+    needed = _BYTES_TRAINED * sum(parameter.numel() for parameter in parameters)
+    return torch.device("cpu") if needed > (1 - _SHARE_FOR_ACTIVATIONS) * free else None
+
+
+@contextmanager
+def out_of_memory_explained() -> Iterator[None]:
+    """Say what takes less memory where the device has too little of it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            "ADM.fit: the device's memory is too small for one step; share it among more parts (accumulate), keep "
+            "fewer activations (gradient_checkpointing), compute in bf16 (mixed_precision), keep the average elsewhere "
+            "(ema_device='cpu'), tune 'attention' or 'lora', or take smaller images"
+        ) from error

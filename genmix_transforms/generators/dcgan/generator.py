@@ -9,7 +9,8 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.base import Generator, check_bits, check_class_names, check_labels_and_seeds
+from genmix_transforms.generators.arguments import check_bits, check_class_names, check_labels_and_seeds
+from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork, initialise
 from genmix_transforms.generators.dcgan.settings import DCGANNetworkSettings, DCGANSettings
 from genmix_transforms.generators.dcgan.training import DCGANTraining
@@ -104,6 +105,11 @@ class DCGAN(Generator):
     def network(self) -> DCGANNetwork:
         """Latents ``(N, latent_size)`` and labels ``(N,)`` to images ``(N, C, H, W)`` in [-1, 1]."""
         return self._network
+
+    @property
+    def sample_batch(self) -> int:
+        """Images in one pass through the network."""
+        return CHUNK
 
     @torch.no_grad()
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:

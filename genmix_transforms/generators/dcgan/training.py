@@ -69,7 +69,7 @@ class DCGANTraining:
         generator_loss.backward()
         self.optimiser.step()
 
-        self.average.update(self.network, batch=len(images), images_seen=images_seen)
+        self.average.update(self.network, batch=self.settings.batch_size, images_seen=images_seen)
         return {"discriminator": discriminator_loss, "generator": generator_loss}
 
     def result(self) -> nn.Module:

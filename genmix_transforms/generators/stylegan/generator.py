@@ -16,15 +16,15 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.atomic import write_tensors
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.base import (
-    Generator,
+from genmix_transforms.generators.arguments import (
     check_bits,
     check_class_names,
-    check_free,
     check_labels_and_seeds,
     refuse_fixed,
     shape_of,
 )
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import check_free
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.stylegan.adapting import adapt_discriminator, adapt_network
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
@@ -211,6 +211,11 @@ class StyleGAN(Generator):
         changed = {**self.settings.to_json(), "psi": psi, "cutoff": cutoff}
         other.settings = StyleGANNetworkSettings.of(changed, name="StyleGAN")
         return other
+
+    @property
+    def sample_batch(self) -> int:
+        """Images in one pass through the network."""
+        return chunk_size(self._network)
 
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`. Latent and noise of an image both follow from its seed."""

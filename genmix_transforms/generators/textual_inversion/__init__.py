@@ -1,10 +1,13 @@
 """Textual Inversion: Gal et al., "An Image is Worth One Word" (arXiv 2208.01618), on latent diffusion models."""
 
-from genmix_transforms.generators.textual_inversion.base_model import BaseSource, find_base_model, open_base_model
+from genmix_transforms.generators.textual_inversion.base_model import find_base_model, open_base_model
 from genmix_transforms.generators.textual_inversion.generator import TextualInversion
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
-from genmix_transforms.generators.textual_inversion.settings import TrainingSettings
+from genmix_transforms.generators.textual_inversion.network import BaseSource, LatentDiffusion
+from genmix_transforms.generators.textual_inversion.settings import (
+    SamplerSettings,
+    TextualInversionNetworkSettings,
+    TextualInversionSettings,
+)
 from genmix_transforms.generators.textual_inversion.start_images import StartImages
 
 __all__ = [
@@ -13,7 +16,8 @@ __all__ = [
     "SamplerSettings",
     "StartImages",
     "TextualInversion",
-    "TrainingSettings",
+    "TextualInversionNetworkSettings",
+    "TextualInversionSettings",
     "find_base_model",
     "open_base_model",
 ]

@@ -1,4 +1,4 @@
-"""Opening a base model: a pipeline as diffusers saves it, from a folder or the hub."""
+"""Open a base model: a pipeline as diffusers saves it, from a folder or the hub, whose parts fit each other."""
 
 import importlib.util
 import json
@@ -6,7 +6,6 @@ import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ import torch
 from safetensors import SafetensorError
 
 from genmix_transforms.errors import InputError, MissingPathError
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.parts import check_parts
-
-PAPER_MODEL = "CompVis/ldm-text2im-large-256"
-"""The model of Lee et al.: latent diffusion, trained on LAION-400M (Rombach et al., arXiv 2112.10752)."""
+from genmix_transforms.generators.textual_inversion.network import BaseSource, LatentDiffusion
+from genmix_transforms.generators.textual_inversion.settings import PAPER_MODEL
 
 FAMILIES = {"LDMTextToImagePipeline": "ldm", "StableDiffusionPipeline": "stable-diffusion"}
 """The pipelines that embeddings can be learned for, as ``model_index.json`` names them."""
+
+PREDICTIONS = ("epsilon", "v_prediction")
+"""What the U-Net of a base model may predict."""
 
 _INDEX = "model_index.json"
 
@@ -32,21 +31,6 @@ _UNREADABLE = (
     OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, pickle.PickleError,
     SafetensorError,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseSource:
-    """Where a base model comes from.
-
-    Args:
-        name: the hub's id, or the folder's own name: never a path, which would tell of somebody's machine.
-        revision: the hub's commit; None for a folder.
-        folder: where it lies on this machine.
-    """
-
-    name: str
-    revision: str | None
-    folder: Path
 
 
 def find_base_model(source: str | Path, *, revision: str | None = None) -> BaseSource:
@@ -169,6 +153,56 @@ def open_base_model(
     check_parts(model, name=str(source.folder))
     model.source = source
     return model
+
+
+def check_noise_schedule(config: Any, *, name: str) -> None:
+    """Raise an :class:`InputError` for a scheduler whose model neither learns nor draws as is known here.
+
+    Args:
+        config: of the scheduler that the base model came with.
+        name: of the base model, for the message.
+    """
+    prediction = config.get("prediction_type", "epsilon")
+    if "beta_schedule" not in config or prediction not in PREDICTIONS:
+        raise InputError(
+            f"{name}: a base model that predicts {' or '.join(PREDICTIONS)} from a schedule of betas is expected; "
+            f"this one came with a {config.get('_class_name', 'scheduler')} of prediction_type {prediction!r}"
+        )
+
+
+def check_parts(model: LatentDiffusion, *, name: str) -> None:
+    """Raise an :class:`InputError` for parts that do not belong together, or not to a latent diffusion model.
+
+    Args:
+        model: opened.
+        name: for the message.
+    """
+    check_noise_schedule(model.scheduler_config, name=name)
+    unet, table = model.unet.config, model.learned.table
+    side = unet.sample_size
+    if isinstance(side, bool) or not isinstance(side, int) or side < 1:
+        raise InputError(
+            f"{name}: its U-Net says that it was trained on latents of {side!r}; one number is expected, as for square "
+            "images (sample_size in unet/config.json)"
+        )
+    latents = int(model.autoencoder.config.latent_channels)
+    if not int(unet.in_channels) == int(unet.out_channels) == latents:
+        raise InputError(
+            f"{name}: its U-Net takes {unet.in_channels} channels and gives {unet.out_channels}, and its autoencoder's "
+            f"latents have {latents}: a model that is told more than a prompt, which is not known here"
+        )
+    rows = int(getattr(table, "num_embeddings", 0))
+    if len(model.tokenizer) > rows:
+        raise InputError(
+            f"{name}: its tokenizer has {len(model.tokenizer)} tokens, and its text encoder vectors for {rows}: they "
+            "are not of one model"
+        )
+    told, width = unet.cross_attention_dim, int(model.text_encoder.config.hidden_size)
+    if (set(told) if isinstance(told, (list, tuple)) else {told}) != {width}:
+        raise InputError(
+            f"{name}: its text encoder's states have {width} numbers, and its U-Net asks for {told}: they are not of "
+            "one model"
+        )
 
 
 def _open_text_encoder(folder: Path, *, family: str) -> Any:

@@ -1,6 +1,6 @@
 """Files of learned embeddings: ours, which diffusers opens, and those that others wrote. Nothing is unpickled."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.atomic import write_tensors
+from genmix_transforms.files.hashing import file_hash
+from genmix_transforms.generators.textual_inversion.tokens import check_classes
 from genmix_transforms.generators.weights_file import read_weights
 
 EMBEDDINGS = "learned_embeds.safetensors"
@@ -94,6 +96,55 @@ def find_embeddings(source: str | Path) -> Path:
         if (source / name).is_file():
             return source / name
     raise MissingPathError(f"{source}: neither a {EMBEDDINGS} nor a {_OLD} in this folder; name the file itself")
+
+
+def read_class_embeddings(files: Mapping[str, str | Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the vectors of several classes, each from a file of its own.
+
+    Args:
+        files: for each class a file, or a folder with one, of one token.
+
+    Returns:
+        ``{class: vectors (V, D)}``, float32, and a provenance: the files' hashes, and what each called its token.
+
+    Raises:
+        InputError: no files, files of something else or of several tokens, or vectors of different widths.
+    """
+    if not isinstance(files, Mapping) or not files:
+        raise InputError(f"from_embeddings: expected files for the classes, {{'cyst': 'cyst.pt', ...}}, got {files!r}")
+    embeddings: dict[str, Tensor] = {}
+    tokens, hashes = {}, {}
+    for name in check_classes(tuple(files)):
+        file = find_embeddings(files[name])
+        found = read_embeddings(file)
+        if len(found) != 1:
+            raise InputError(
+                f"{file}: holds {len(found)} tokens ({', '.join(list(found)[:4])}), and one file is one class; save "
+                "the vectors of each in a file of its own"
+            )
+        ((tokens[name], embeddings[name]),) = found.items()
+        hashes[name] = f"sha256:{file_hash(file)}"
+        first, rows = next(iter(embeddings.items()))
+        if embeddings[name].shape[1] != rows.shape[1]:
+            raise InputError(
+                f"{file}: vectors of {embeddings[name].shape[1]} numbers, and those of {first} have {rows.shape[1]}: "
+                "they were learned for different base models"
+            )
+    return embeddings, {"converted": "Textual Inversion embeddings", "files": hashes, "tokens": tokens}
+
+
+def one_file_a_class(files: Sequence[str | Path], classes: Sequence[str]) -> dict[str, str | Path]:
+    """Files and the names of their classes, in the same order, as :func:`read_class_embeddings` takes them.
+
+    Raises:
+        InputError: not as many names as files, or a name twice.
+    """
+    if len(files) != len(classes):
+        raise InputError(
+            f"{len(files)} files of embeddings and {len(classes)} class names ({', '.join(classes)}): one file is "
+            "one class"
+        )
+    return dict(zip(check_classes(classes), files, strict=True))
 
 
 def _vectors_in(content: Any) -> dict[Any, Any]:

@@ -1,4 +1,4 @@
-"""The files of a Textual Inversion's folder: what is loaded again, and the same once more for other tools.
+"""The files of a Textual Inversion's folder, and the base model that they were learned for.
 
 ``model.safetensors`` holds the vectors of all classes, the adapters and the provenance: one rename replaces them all,
 and whoever opens the folder while it is trained finds those of one moment. For diffusers the same is written once more,
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.atomic import write_json, write_tensors
 from genmix_transforms.files.checks import name_fault
-from genmix_transforms.generators.folder import CONFIG, TRAINING, WEIGHTS
-from genmix_transforms.generators.textual_inversion.base_model import BaseSource
+from genmix_transforms.generators.folder import CONFIG, TRAINING, WEIGHTS, read_weights, write_weights
+from genmix_transforms.generators.lora import ADAPTERS
+from genmix_transforms.generators.textual_inversion.base_model import find_base_model, open_base_model
 from genmix_transforms.generators.textual_inversion.embeddings_file import EMBEDDINGS, save_embeddings
-from genmix_transforms.generators.textual_inversion.lora import ADAPTERS
+from genmix_transforms.generators.textual_inversion.network import BaseSource, LatentDiffusion
 from genmix_transforms.generators.textual_inversion.tokens import placeholder
 
 BASE = "base_model.json"
@@ -32,6 +32,13 @@ RESERVED = (CONFIG, WEIGHTS, BASE, LORA, TRAINING, "samples", "evolution.png")
 """Names in the folder that no class may have."""
 
 _EMBEDDING = "embedding."
+
+_NOISE_SCHEDULE = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr",
+    "prediction_type", "timestep_spacing", "steps_offset", "set_alpha_to_one", "clip_sample", "clip_sample_range",
+    "thresholding", "final_sigmas_type",
+)  # fmt: skip
+"""What of a scheduler's configuration images can depend on; None where its kind does not say."""
 
 
 def check_reserved(classes: Sequence[str]) -> None:
@@ -54,8 +61,7 @@ def save_learned(
     """
     earlier = _classes_of(folder / WEIGHTS)
     tensors = {f"{_EMBEDDING}{name}": rows for name, rows in embeddings.items()} | dict(adapters)
-    metadata = {"genmix_provenance": json.dumps(provenance)}
-    write_tensors(folder / WEIGHTS, tensors, metadata=metadata)
+    write_weights(folder / WEIGHTS, tensors, provenance=provenance)
     for name, rows in embeddings.items():
         save_embeddings(folder / name, placeholder(name), rows)
     for name in earlier - set(embeddings):  # of a generator that was here before; other people's files stay
@@ -91,33 +97,14 @@ def load_learned(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], di
     Raises:
         MissingPathError: there are none.
         InputError: not a whole file.
+        CorruptFileError: damaged.
     """
-    file = folder / WEIGHTS
-    if not file.exists():
-        raise MissingPathError(f"{file}: no such file; {folder} has a {CONFIG} but no weights")
-    try:
-        with safetensors.safe_open(file, framework="pt") as content:
-            provenance = json.loads((content.metadata() or {}).get("genmix_provenance", "{}"))
-        tensors = safetensors.torch.load_file(file)
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(f"{file}: not a whole safetensors file ({error})") from error
+    tensors, provenance = read_weights(folder / WEIGHTS)
     embeddings = {
         name.removeprefix(_EMBEDDING): tensor for name, tensor in tensors.items() if name.startswith(_EMBEDDING)
     }
-    return (
-        embeddings,
-        {name: tensor for name, tensor in tensors.items() if not name.startswith(_EMBEDDING)},
-        provenance,
-    )
-
-
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """The provenance alone; nothing where there is none."""
-    if not (folder / WEIGHTS).exists():
-        return {}
-    with safetensors.safe_open(folder / WEIGHTS, framework="pt") as content:
-        provenance: dict[str, Any] = json.loads((content.metadata() or {}).get("genmix_provenance", "{}"))
-    return provenance
+    adapters = {name: tensor for name, tensor in tensors.items() if not name.startswith(_EMBEDDING)}
+    return embeddings, adapters, provenance
 
 
 def save_place(folder: Path, source: BaseSource) -> None:
@@ -139,3 +126,66 @@ def read_place(folder: Path) -> Path | None:
         raise InputError(
             f"{folder / BASE}: not readable ({error}); say where the base model is: --base FOLDER"
         ) from error
+
+
+def record_of(model: LatentDiffusion, source: BaseSource) -> dict[str, Any]:
+    """Name, revision, hash of the weights, and what of the noise schedule the weights do not tell: never a path."""
+    return {
+        "name": source.name,
+        "revision": source.revision,
+        "weights": f"sha256:{model.weights_hash}",
+        "noise_schedule": {name: model.scheduler_config.get(name) for name in _NOISE_SCHEDULE},
+    }
+
+
+def open_recorded(
+    folder: Path, record: Mapping[str, Any], *, given: str | Path | LatentDiffusion | None = None
+) -> tuple[LatentDiffusion, BaseSource]:
+    """The base model of a record, and its source under the name that it was recorded by.
+
+    Args:
+        folder: of the generator.
+        record: as :func:`record_of` makes it.
+        given: where the base model is, or itself; None: where it was when the folder was written, else the hub's.
+
+    Raises:
+        MissingPathError: it is not there.
+        InputError: it is another.
+    """
+    if set(record) != {"name", "revision", "weights", "noise_schedule"}:
+        raise InputError(f"{folder}: its config.json does not say which base model it was learned for")
+    model = given if isinstance(given, LatentDiffusion) else open_base_model(_find(folder, record, given))
+    place = model.source.folder if model.source else Path("in memory")
+    source = BaseSource(name=record["name"], revision=record["revision"], folder=place)
+    found = record_of(model, source)
+    for key, what in (("weights", "other weights"), ("noise_schedule", "another noise schedule")):
+        if differing := _differing(found[key], record[key]):
+            raise InputError(
+                f"{folder}: learned for the base model {record['name']}, and the one at {place} has {what} "
+                f"({differing}); say where that one is: base=FOLDER (--base FOLDER)"
+            )
+    return model, source
+
+
+def _differing(found: Any, recorded: Any) -> str:
+    if isinstance(found, Mapping) and isinstance(recorded, Mapping):
+        return ", ".join(
+            f"{name} {found.get(name)!r}, where {value!r} is expected"
+            for name, value in recorded.items()
+            if found.get(name) != value
+        )
+    return "" if found == recorded else f"{found}, where {recorded} is expected"
+
+
+def _find(folder: Path, record: Mapping[str, Any], given: str | Path | None) -> BaseSource:
+    if given is not None:
+        return find_base_model(given)
+    place = read_place(folder)
+    if place is not None and place.is_dir():
+        return find_base_model(place)
+    if record["revision"] is not None:
+        return find_base_model(record["name"], revision=record["revision"])
+    where = "and nothing says where that is" if place is None else f"which is no longer at {place}"
+    raise MissingPathError(
+        f"{folder}: learned for the base model {record['name']}, {where}; say where it is: base=FOLDER (--base FOLDER)"
+    )

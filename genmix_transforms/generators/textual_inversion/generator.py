@@ -12,41 +12,35 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.base import (
-    Generator,
-    check_free,
-    check_labels_and_seeds,
-    read_config,
-    resolve_source,
-    write_config,
-)
+from genmix_transforms.generators.arguments import check_bits, check_labels_and_seeds
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.folder import CONFIG, check_free, read_config, resolve_source, write_config
+from genmix_transforms.generators.lora import adapter_state, load_adapter_state
+from genmix_transforms.generators.pixels import to_pixels
+from genmix_transforms.generators.processes import Processes
+from genmix_transforms.generators.randomness import DataOrder
 from genmix_transforms.generators.state import weights_hash
-from genmix_transforms.generators.textual_inversion.base_model import (
-    PAPER_MODEL,
-    BaseSource,
-    find_base_model,
-    open_base_model,
-)
-from genmix_transforms.generators.textual_inversion.checkpoint import from_embeddings
-from genmix_transforms.generators.textual_inversion.class_rows import check_embeddings
-from genmix_transforms.generators.textual_inversion.drawing import draw_pixels
-from genmix_transforms.generators.textual_inversion.fitting import fit_textual_inversion
+from genmix_transforms.generators.textual_inversion.base_model import find_base_model, open_base_model
+from genmix_transforms.generators.textual_inversion.embeddings_file import read_class_embeddings
 from genmix_transforms.generators.textual_inversion.folder import (
     check_reserved,
-    read_provenance,
+    load_learned,
+    open_recorded,
+    record_of,
     save_learned,
     save_place,
 )
-from genmix_transforms.generators.textual_inversion.grey import ChannelSpread
-from genmix_transforms.generators.textual_inversion.initial_rows import check_initial_words, initial_rows
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.loading import load_folder
-from genmix_transforms.generators.textual_inversion.lora import adapter_state
-from genmix_transforms.generators.textual_inversion.prompts import check_template, choose_templates
-from genmix_transforms.generators.textual_inversion.recorded_base import record_of
-from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
-from genmix_transforms.generators.textual_inversion.sampling import make_scheduler
-from genmix_transforms.generators.textual_inversion.settings import TrainingSettings
+from genmix_transforms.generators.textual_inversion.images import ChannelSpread, to_grey, to_size
+from genmix_transforms.generators.textual_inversion.network import BaseSource, LatentDiffusion
+from genmix_transforms.generators.textual_inversion.prompts import choose_templates
+from genmix_transforms.generators.textual_inversion.rows import check_embeddings, check_initial_words, initial_rows
+from genmix_transforms.generators.textual_inversion.sampling import draw_images, make_scheduler
+from genmix_transforms.generators.textual_inversion.settings import (
+    PAPER_MODEL,
+    SamplerSettings,
+    TextualInversionNetworkSettings,
+    TextualInversionSettings,
+)
 from genmix_transforms.generators.textual_inversion.start_images import StartImages
 from genmix_transforms.generators.textual_inversion.tokens import (
     PlaceholderTokens,
@@ -54,6 +48,14 @@ from genmix_transforms.generators.textual_inversion.tokens import (
     check_vectors,
     placeholder,
 )
+from genmix_transforms.generators.textual_inversion.training import (
+    TextualInversionTraining,
+    model_to_train,
+    resolve_settings,
+)
+
+LARGEST_SIDE = 16_384
+"""Of an image in pixels; more is a slip."""
 
 
 class TextualInversion(Generator):
@@ -63,19 +65,12 @@ class TextualInversion(Generator):
 
     Args:
         classes: the class names. Each becomes a placeholder token, ``<cyst>``, of several vectors.
-        base: a folder as diffusers' pipelines save it, a hub id, what :func:`find_base_model` found, or another
-            generator's :attr:`model`, to share it.
-        revision: branch, tag or commit on the hub.
         resolution: side of the images in pixels; the base model's own is scaled to it.
         channels: 1 or 3.
-        vectors: learned for each class: a number, or ``{class: number}``. One is what Gal et al. learn; what is far
-            from the base model's own images needs more.
-        initial_words: of classes, to begin with, ``{class: "dark round cyst"}``; left out, the class's name.
-        templates: prompts to learn with, each with one ``{}``; None: a list of plain ones.
-        modality: a word for that list: "ultrasound", "CT", "X-ray".
-        prompt: the template that images are drawn with; None: the first of the templates.
-        sampler: how images are drawn: a preset ("paper", "fast"), :class:`SamplerSettings` or a mapping of them.
         bits: 8 or 16 a pixel.
+        **options: fields of :class:`TextualInversionNetworkSettings`. In Python, ``base`` may also be what
+            :func:`find_base_model` found, or another generator's :attr:`model`, to share it; ``sampler`` may be
+            :class:`SamplerSettings` or a mapping of them.
 
     Attributes:
         model: the base model, with adapters in its U-Net if any were trained.
@@ -98,53 +93,86 @@ class TextualInversion(Generator):
     """
 
     kind = "textual-inversion"
+    network_settings = TextualInversionNetworkSettings
+    training_settings = TextualInversionSettings
+    shows_evolution = True
+    command_help = """Learn words for the classes in a latent diffusion model that stays as it came: Textual Inversion.
+
+    Leaves the generator (genmix fill takes it), a folder for each class that diffusers' load_textual_inversion opens,
+    evolution.png (the images of fixed seeds, before the training and at the checkpoints), a sheet for every checkpoint
+    in samples/, and the losses in training/.
+
+    Run again, it goes on where it stopped.
+
+    Several processes: torchrun --nproc_per_node 2 -m genmix_transforms train textual-inversion ...
+    """
 
     def __init__(
-        self,
-        *,
-        classes: Sequence[str],
-        base: str | Path | BaseSource | LatentDiffusion = PAPER_MODEL,
-        revision: str | None = None,
-        resolution: int = 64,
-        channels: int = 1,
-        vectors: int | Mapping[str, int] = 8,
-        initial_words: Mapping[str, str] | None = None,
-        templates: str | Sequence[str] | None = None,
-        modality: str | None = None,
-        prompt: str | None = None,
-        sampler: SamplerSettings | Mapping[str, Any] | str | None = None,
-        bits: int = 8,
+        self, *, classes: Sequence[str], resolution: int = 64, channels: int = 1, bits: int = 8, **options: Any
     ) -> None:
         self.classes = check_classes(classes)
         check_reserved(self.classes)
-        resolution = whole_number(resolution, name="resolution", least=1)
+        resolution = whole_number(resolution, name="TextualInversion: resolution", least=1, most=LARGEST_SIDE)
         if channels not in (1, 3):
             raise InputError(f"TextualInversion: channels must be 1 (grey) or 3 (colour), got {channels}")
-        if bits not in (8, 16):
-            raise InputError(f"TextualInversion: bits must be 8 or 16, got {bits}")
         self.image_shape = (int(channels), resolution, resolution)
-        self.pixel_dtype = torch.uint8 if bits == 8 else torch.uint16
-        self.templates = choose_templates(templates, modality=modality)
-        self.prompt = self.templates[0] if prompt is None else check_template(prompt)
-        self.sampler = SamplerSettings.of(sampler)
-        self.vectors = check_vectors(vectors, self.classes)
+        self.pixel_dtype = check_bits(bits, name="TextualInversion")
+        if isinstance(options.get("templates"), str):
+            options["templates"] = (options["templates"],)
+        settings = TextualInversionNetworkSettings.of(options, name="TextualInversion")
+        self.templates = choose_templates(settings.templates, modality=settings.modality)
+        self.prompt = settings.prompt or self.templates[0]
+        self.sampler = SamplerSettings.of(settings.sampler)
+        self.vectors = check_vectors(settings.vectors, self.classes)
         self.provenance: dict[str, Any] = {}
         self.start_images: StartImages | None = None
         self.channel_spread = ChannelSpread()
-        if isinstance(base, LatentDiffusion):
-            if base.source is None or revision is not None:
+        if isinstance(settings.base, LatentDiffusion):
+            if settings.base.source is None or settings.revision is not None:
                 raise InputError(
                     "TextualInversion: base must be a folder, a hub id, or a model that open_base_model has opened, "
                     "which has no other revision"
                 )
-            self.model, self.base = base, base.source
+            self.model, self.base = settings.base, settings.base.source
         else:
-            self.base = base if isinstance(base, BaseSource) else find_base_model(base, revision=revision)
+            found = isinstance(settings.base, BaseSource)
+            self.base = settings.base if found else find_base_model(settings.base, revision=settings.revision)
             self.model = open_base_model(self.base)
-        self.initial_words = check_initial_words(initial_words, self.classes, self.model.tokenizer)
+        self.initial_words = check_initial_words(settings.initial_words, self.classes, self.model.tokenizer)
         self._set_embeddings(self.initial_embeddings(0))
         self.tokens.check_own(self.templates)
         self._check_sampler()
+
+    @classmethod
+    def prepare_options(
+        cls, options: Mapping[str, Any], *, training: Mapping[str, Any] | None = None, init: str | Path | None = None
+    ) -> dict[str, Any]:
+        """Look for the base model before the data is read; with ``init``, refuse what that brings along."""
+        options = super().prepare_options(options, training=training, init=init)
+        if init is None:
+            base = find_base_model(options.get("base", PAPER_MODEL), revision=options.pop("revision", None))
+            return {**options, "base": base}
+        if own := ", ".join(name for name in options if name not in ("base", "sampler")):
+            raise InputError(f"TextualInversion: {init} brings its own {own}; leave {own} out")
+        return options
+
+    @classmethod
+    def adapted_to(
+        cls, source: str | Path, patches: PatchDataset, *, base: Any = None, sampler: Any = None, **options: Any
+    ) -> "TextualInversion":
+        """Load trained embeddings to go on from; see :meth:`Generator.adapted_to`.
+
+        Args:
+            source: a folder, or the id of a model repository on the hub.
+            patches: what it will be trained on.
+            base: where the base model is; None: where it was.
+            sampler: how images are drawn; None: as they were.
+            **options: none: it brings its own.
+        """
+        cls.prepare_options(options, init=source)
+        generator = cls.from_pretrained(source, base=base)
+        generator.check_trainable_on(patches)
+        return generator if sampler is None else generator.with_sampler(sampler)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -210,15 +238,16 @@ class TextualInversion(Generator):
         other.provenance = copy.deepcopy(self.provenance)
         other.channel_spread = ChannelSpread()
         other.model = self.model if model is None else model
-        other.vectors = {name: len(embeddings[name]) for name in self.classes}
         other._set_embeddings(embeddings)
         return other
 
-    def with_sampler(self, preset: str | None = None, /, **settings: Any) -> "TextualInversion":
+    def with_sampler(
+        self, sampler: SamplerSettings | Mapping[str, Any] | str | None = None, /, **settings: Any
+    ) -> "TextualInversion":
         """The same, its images drawn otherwise.
 
         Args:
-            preset: "paper" or "fast": those settings, in place of this one's.
+            sampler: "paper", "fast" or settings, in place of this one's.
             **settings: fields of :class:`SamplerSettings`; those left out stay as they are.
 
         Returns:
@@ -227,7 +256,7 @@ class TextualInversion(Generator):
         Raises:
             InputError: settings that cannot work.
         """
-        start = self.sampler if preset is None else SamplerSettings.of(preset)
+        start = self.sampler if sampler is None else SamplerSettings.of(sampler)
         other = self.with_embeddings(self._embeddings)
         other.sampler = SamplerSettings.of({**start.to_json(), **settings})
         other._check_sampler()
@@ -255,61 +284,85 @@ class TextualInversion(Generator):
         filled = [self.tokens.fill(template, name) for name in self.classes for template in self.templates]
         return self.tokens.ids(filled).view(len(self.classes), len(self.templates), -1)
 
-    @torch.no_grad()
     def contexts(self) -> Tensor:
         """What the U-Net is told of each class when images are drawn: ``(K, 77, W)``, on the base model's device."""
         return self._encode([self.tokens.fill(self.prompt, name) for name in self.classes])
 
-    @torch.no_grad()
     def negative_context(self) -> Tensor:
         """What the U-Net is led away from: ``(77, W)``, on the base model's device."""
         return self._encode([self.sampler.negative_prompt])[0]
+
+    @property
+    def sample_batch(self) -> int:
+        """Images in one pass through the network."""
+        return self.sampler.batch_size
 
     @torch.no_grad()
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images with :attr:`sampler`; see :meth:`Generator.sample`. A batch may be of several classes."""
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
-        return draw_pixels(self, labels, seeds)
+        real = self.start_images
+        images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
+        batches = draw_images(
+            self.model,
+            contexts=self.contexts(),
+            which=labels,
+            negative=self.negative_context(),
+            seeds=seeds,
+            settings=self.sampler,
+            start=None if real is None else lambda places: real.latents(self.model, labels[places], seeds[places]),
+        )
+        for here, values in batches:
+            values = values.float().clamp(-1, 1)
+            if self.image_shape[0] == 1:
+                values, spread = to_grey(values)
+                self.channel_spread.add(spread.cpu())
+            images[here] = to_pixels(to_size(values, self.image_shape[1]), self.pixel_dtype).cpu()
+        return images
 
-    def fit(
+    def resolve(
+        self, settings: TextualInversionSettings, dataset: PatchDataset, *, warm_start: bool, processes: Processes
+    ) -> TextualInversionSettings:
+        """Check the settings against the base model, and fill in its family's learning rate."""
+        return resolve_settings(settings, self.model, warm_start=warm_start, processes=processes)
+
+    def make_trainee(
         self,
+        settings: TextualInversionSettings,
         dataset: PatchDataset,
         *,
-        out: str | Path,
-        seed: int = 0,
-        warm_start: bool = False,
-        restart: bool = False,
-        device: str | torch.device | None = None,
-        progress: bool = True,
-        **settings: Any,
-    ) -> "TextualInversion":
-        """Learn from real patches. Run again with the same arguments, it goes on where it stopped: on the CPU, exactly.
+        seed: int,
+        warm_start: bool,
+        processes: Processes,
+    ) -> TextualInversionTraining:
+        """Put the rows, the base model and the latents together.
 
-        The vectors begin as their initial words, unless ``warm_start`` says to go on from those it has.
-
-        Args:
-            dataset: the training set, of this generator's classes, size and channels.
-            out: the run's folder; ``load_generator`` takes it, during the training too.
-            seed: of the noise in the initial vectors, the data order and the steps' noise.
-            warm_start: start from the vectors (and adapters) that it has.
-            restart: throw away an earlier run in ``out``.
-            device: where to train; None: CUDA where there is one. Several processes each get their own. The base model
-                is moved there, and back at the end.
-            progress: show a bar.
-            **settings: fields of :class:`TrainingSettings`; an unknown one is an error that names it.
-
-        Raises:
-            InputError: data or options that do not fit; before any work.
-            FloatingPointError: the training diverged.
+        The base model is moved to the device, for whoever shares it. With adapters its U-Net stays where it is: a copy
+        is trained.
         """
-        trained = fit_textual_inversion(
-            self, dataset, out=out, settings=TrainingSettings.of(settings), seed=seed, warm_start=warm_start,
-            restart=restart, device=device, progress=progress,
-        )  # fmt: skip
+        start = self if warm_start else self.with_embeddings(self.initial_embeddings(seed))
+        return TextualInversionTraining(
+            model_to_train(self.model, settings, seed=seed).to(processes.device),
+            embeddings=start.embeddings,
+            prompts=start.prompt_ids(),
+            dataset=dataset,
+            order=DataOrder(len(dataset), seed=seed),
+            settings=settings,
+            processes=processes,
+        )
+
+    def with_result(self, trainee: TextualInversionTraining) -> "TextualInversion":
+        """The generator with the rows as they stand now; it shares the base model, adapters included."""
+        return self.with_embeddings(trainee.result(), model=trainee.model)
+
+    def take_up(self, trained: "TextualInversion") -> None:
+        """Draw from now on as ``trained`` does."""
         self.model = trained.model
-        self._set_embeddings(trained.embeddings)
-        self.provenance = read_provenance(Path(out))
-        return self
+        self._set_embeddings(trained._embeddings)
+
+    def training_identity(self) -> dict[str, Any]:
+        """All of the configuration but the sampler: a run may be drawn from otherwise."""
+        return {name: value for name, value in self.config.items() if name not in ("sampler", "bits")}
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save as ``config.json`` and ``model.safetensors``, and for diffusers once more: ``<class>/``, ``unet_lora/``.
@@ -329,7 +382,7 @@ class TextualInversion(Generator):
         folder.mkdir(parents=True, exist_ok=True)
         save_place(folder, self.base)
         save_learned(folder, self._embeddings, adapter_state(self.model.unet), provenance=self.provenance)
-        write_config(folder, self)
+        write_config(folder, kind=self.kind, config=self.config)
 
     @classmethod
     def from_pretrained(
@@ -356,7 +409,23 @@ class TextualInversion(Generator):
         config = read_config(folder)
         if config["kind"] != cls.kind:
             raise InputError(f"{source}: a {config['kind']} generator, not a {cls.kind}; load_generator takes any kind")
-        return load_folder(cls, folder, config["config"], base=base).to(device)
+        options = dict(config["config"])
+        tokens, record = options.pop("tokens", None), options.pop("base", {})
+        options.pop("start_images", None)  # they do not travel with it
+        embeddings, adapters, provenance = load_learned(folder)
+        model, place = open_recorded(folder, record, given=base)
+        generator = cls(**options, base=model)
+        if tokens != generator.config["tokens"]:
+            raise InputError(f"{folder / CONFIG}: the tokens are {tokens}, and the classes {list(generator.classes)}")
+        if adapters:
+            # A base model that was lent keeps its U-Net as it is.
+            unet = copy.deepcopy(model.unet) if isinstance(base, LatentDiffusion) else model.unet
+            generator.model = model.with_unet(unet)
+            load_adapter_state(unet, adapters, name=str(folder))
+        generator.base = place  # by the recorded name, whatever the folder is called here
+        generator = generator.with_embeddings(embeddings)
+        generator.provenance = provenance
+        return generator.to(device)
 
     @classmethod
     def from_embeddings(
@@ -367,8 +436,33 @@ class TextualInversion(Generator):
         revision: str | None = None,
         **options: Any,
     ) -> "TextualInversion":
-        """See :func:`from_embeddings`."""
-        return from_embeddings(files, base=base, revision=revision, **options)
+        """A generator of embeddings that others learned; their files are those that :func:`read_embeddings` reads.
+
+        A class's token is ours, ``<cyst>``, whatever the file calls it; what the file called it is kept in the
+        provenance.
+
+        Args:
+            files: for each class a file, or a folder with one, of one token.
+            base: the base model that they were learned for: a folder, a hub id, or an opened one.
+            revision: branch, tag or commit on the hub.
+            **options: others of :class:`TextualInversion`: resolution, channels, templates, modality, prompt, sampler,
+                bits.
+
+        Raises:
+            InputError: no files, files of something else or of several tokens, or embeddings of another width than the
+                base model's. The files are checked before the base model is opened.
+
+        Example:
+            >>> generator = TextualInversion.from_embeddings(
+            ...     {"cyst": "embeddings_gs-6099.pt"}, base="CompVis/ldm-text2im-large-256", prompt="a photo of {}"
+            ... )  # doctest: +SKIP
+        """
+        embeddings, provenance = read_class_embeddings(files)
+        vectors = {name: len(rows) for name, rows in embeddings.items()}
+        generator = cls(classes=tuple(files), base=base, revision=revision, vectors=vectors, **options)
+        generator = generator.with_embeddings(embeddings)
+        generator.provenance = provenance
+        return generator
 
     def initial_embeddings(self, seed: int) -> dict[str, Tensor]:
         """The vectors that a training with this seed begins with: see :func:`initial_rows`."""
@@ -391,7 +485,9 @@ class TextualInversion(Generator):
         self.tokens.ids([self.sampler.negative_prompt])
         make_scheduler(self.model.scheduler_config, self.sampler)
 
+    @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> Tensor:
         device = self.model.device
+        self.model.to(device)  # parts that it shares with another U-Net may have gone elsewhere with that
         rows = torch.cat(list(self._embeddings.values())).to(device)
         return self.model.encode_text(self.tokens.ids(prompts).to(device), rows=rows)

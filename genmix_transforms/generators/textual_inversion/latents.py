@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.files.progress import progress_bar
+from genmix_transforms.generators.augmentation import mirrored
 from genmix_transforms.generators.pixels import to_signed_unit
-from genmix_transforms.generators.textual_inversion.grey import to_colour
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.resizing import to_native_size
+from genmix_transforms.generators.textual_inversion.images import to_colour, to_size
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +32,20 @@ class Posteriors:
         self.model = model
         self.images = images
 
-    def __call__(self, index: Tensor, mirrored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def prepare(self, *, progress: bool) -> None:
+        """Nothing is computed beforehand."""
+
+    def __call__(self, index: Tensor, mirror: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Means and standard deviations, each ``(n, C, h, w)``, on the model's device.
 
         Args:
-            index: of the images, int64 ``(n,)``.
-            mirrored: bool ``(n,)``, those to take mirrored left to right; None: none.
+            index: of the images, int64 ``(n,)``, on the CPU.
+            mirror: bool ``(n,)``, on the CPU: those to take mirrored left to right; None: none.
         """
         pixels = self.images.index_select(0, index.to(self.images.device))
         images = to_signed_unit(pixels.to(self.model.device))
-        if mirrored is not None:
-            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        if mirror is not None:
+            images = mirrored(images, which=mirror.to(images.device))
         return self.encode(images)
 
     @torch.no_grad()
@@ -50,11 +53,11 @@ class Posteriors:
         """Of images ``(n, C, S, S)`` in [-1, 1], brought to three channels and the model's native size."""
         # In full precision whatever the training's is: an autoencoder's small errors are seen in every image.
         with torch.autocast(self.model.device.type, enabled=False):
-            return self.model.encode_images(to_colour(to_native_size(images, self.model.native_size)))
+            return self.model.encode_images(to_colour(to_size(images, self.model.native_size)))
 
 
 class CachedPosteriors(Posteriors):
-    """The same, computed once, in batches, when the first step asks; mirrored images too, which are encoded apart.
+    """The same, computed once, in batches; mirrored images too, which are encoded apart.
 
     An autoencoder's latent of a mirrored image is not the mirrored latent.
 
@@ -62,41 +65,44 @@ class CachedPosteriors(Posteriors):
         model: see :class:`Posteriors`.
         images: see there.
         mirror: whether mirrored images will be asked for.
-        progress: show a bar.
     """
 
-    def __init__(self, model: LatentDiffusion, images: Tensor, *, mirror: bool, progress: bool = True) -> None:
+    def __init__(self, model: LatentDiffusion, images: Tensor, *, mirror: bool) -> None:
         super().__init__(model, images)
         self.mirror = mirror
-        self.progress = progress
-        self._mean: Tensor | None = None
-        self._std: Tensor | None = None
+        self._cached: tuple[Tensor, Tensor] | None = None
 
-    def __call__(self, index: Tensor, mirrored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def prepare(self, *, progress: bool) -> None:
+        """Compute them all, unless that is done; the first call that needs them does it otherwise.
+
+        Args:
+            progress: show a bar.
+        """
+        if self._cached is not None:
+            return
+        sides = 2 if self.mirror else 1
+        count, shape = sides * len(self.images), self.model.latent_shape
+        size = 2 * count * shape[0] * shape[1] * shape[2] * 4
+        device = self.model.device if size <= MOST_BESIDE_THE_MODEL else torch.device("cpu")
+        log.info("latents of %s images: %.1f MiB on %s", count, size / 2**20, device)
+        means, stds = torch.empty(count, *shape, device=device), torch.empty(count, *shape, device=device)
+        with progress_bar(total=count, unit="img", desc="latents", leave=False, disable=not progress) as bar:
+            for side in range(sides):
+                for start in range(0, len(self.images), ENCODED_TOGETHER):
+                    pixels = self.images[start : start + ENCODED_TOGETHER].to(self.model.device)
+                    images = to_signed_unit(pixels)
+                    first = side * len(self.images) + start
+                    here = slice(first, first + len(images))
+                    means[here], stds[here] = self.encode(images.flip(-1) if side else images)
+                    bar.update(len(images))
+        self._cached = means, stds
+
+    def __call__(self, index: Tensor, mirror: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Posteriors.__call__`."""
-        mean, std = self._filled()
-        place = index if mirrored is None else index + len(self.images) * mirrored
+        self.prepare(progress=False)
+        assert self._cached is not None
+        mean, std = self._cached
+        place = index if mirror is None else index + len(self.images) * mirror
         place = place.to(mean.device)
         device = self.model.device
         return mean[place].to(device), std[place].to(device)
-
-    def _filled(self) -> tuple[Tensor, Tensor]:
-        if self._mean is None or self._std is None:
-            sides = 2 if self.mirror else 1
-            count, shape = sides * len(self.images), self.model.latent_shape
-            size = 2 * count * shape[0] * shape[1] * shape[2] * 4
-            beside = size <= MOST_BESIDE_THE_MODEL
-            device = self.model.device if beside else torch.device("cpu")
-            log.info("latents of %s images: %.1f MiB on %s", count, size / 2**20, device)
-            means, stds = torch.empty(count, *shape, device=device), torch.empty(count, *shape, device=device)
-            with progress_bar(total=count, unit="img", desc="latents", leave=False, disable=not self.progress) as bar:
-                for side in range(sides):
-                    for start in range(0, len(self.images), ENCODED_TOGETHER):
-                        pixels = self.images[start : start + ENCODED_TOGETHER].to(self.model.device)
-                        images = to_signed_unit(pixels)
-                        first = side * len(self.images) + start
-                        here = slice(first, first + len(images))
-                        means[here], stds[here] = self.encode(images.flip(-1) if side else images)
-                        bar.update(len(images))
-            self._mean, self._std = means, stds
-        return self._mean, self._std

@@ -4,6 +4,12 @@ from collections.abc import Sequence
 
 from genmix_transforms.errors import InputError
 
+MAX_TOKENS = 77
+"""The length of a prompt in tokens, both families'. LDM's tokenizer does not know it."""
+
+MOST_VECTORS = MAX_TOKENS - 2
+"""That a prompt has room for, between its beginning and its end."""
+
 PLAIN = (
     "a medical image of {}",
     "an image of {}",

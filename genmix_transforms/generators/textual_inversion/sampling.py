@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.batches import whole_batches
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.parts import check_noise_schedule
-from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
+from genmix_transforms.generators.textual_inversion.base_model import check_noise_schedule
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.settings import SamplerSettings
 
 
 def make_scheduler(config: Mapping[str, Any], settings: SamplerSettings) -> Any:
@@ -138,8 +138,8 @@ def draw_images(
     """
     if settings.strength < 1 and start is None:
         raise InputError(
-            f"sampling: strength {settings.strength} is for images that begin with a real one: give start images "
-            "(with_start_images), or strength 1"
+            f"TextualInversion: the sampler starts from real images (strength {settings.strength}), and there are "
+            "none: give the training set with with_start_images(patches), or strength 1"
         )
     make_scheduler(model.scheduler_config, settings)
     for here, some, begin, fresh in whole_batches(which, seeds, settings.batch_size, model.latent_shape):

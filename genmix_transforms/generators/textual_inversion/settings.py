@@ -1,32 +1,17 @@
-"""How embeddings are learned: presets and single numbers, checked before any work."""
+"""The settings of a Textual Inversion: of its prompts and its base model, of its sampler, and of its training."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.training import MIXED_PRECISION
+from genmix_transforms.generators.sampler_settings import DiffusionSampler
+from genmix_transforms.generators.settings import TrainingSettings
+from genmix_transforms.generators.textual_inversion.prompts import MOST_VECTORS, check_template, choose_templates
+from genmix_transforms.settings import Settings, option
 
-TUNE = ("embeddings", "lora")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A named training schedule."""
-
-    steps: int  # optimiser iterations
-    batch_size: int  # images, all classes and processes together
-
-
-PRESETS = {
-    # Gal et al. (arXiv 2208.01618): 5,000 steps in the paper's section 4, 6,100 in the configurations of their code, of
-    # 4 images of one concept. The batch is twice theirs, since it is of several classes.
-    "gal": Schedule(steps=6_100, batch_size=8),
-    # The budget that Lee et al. (arXiv 2405.20650), section 3.1, give their GANs; they say nothing of their Textual
-    # Inversion's, only that the diffusion model is not fine-tuned.
-    "paper": Schedule(steps=70_000, batch_size=8),
-}
+PAPER_MODEL = "CompVis/ldm-text2im-large-256"
+"""The model of Lee et al.: latent diffusion, trained on LAION-400M (Rombach et al., arXiv 2112.10752)."""
 
 LEARNING_RATES = {
     # Gal et al.'s code: 0.005 for each image of a batch of 4.
@@ -34,100 +19,172 @@ LEARNING_RATES = {
     # The example of diffusers for Stable Diffusion: 0.0005, with --scale_lr for each image of a batch of 4 (1 x 4).
     "stable-diffusion": 0.002,
 }
-"""By family of base model. Not scaled any further with the batch: Adam's steps are of one size whatever the gradient's
-is, and here a batch is of several classes."""
+"""By family of base model. They are not scaled with the batch: Adam's steps are of one size whatever the gradient's is,
+and here a batch is of several classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """How embeddings are learned.
+class SamplerSettings(DiffusionSampler):
+    """How images are drawn. Other settings draw other images: they are part of a generator's configuration.
 
-    Args:
-        preset: "gal" (6,100 steps of 8 images) or "paper" (70,000 of 8).
-        steps: optimiser steps; None: the preset's.
-        batch_size: images in a step, all classes and processes together; None: the preset's.
-        learning_rate: of AdamW for the vectors; None: 0.02 for the paper's base model (Gal et al.: 0.005 for each image
-            of a batch of 4), 0.002 for Stable Diffusion (diffusers' example: 0.0005 for each).
-        weight_decay: of AdamW for the vectors. 0: it would pull them to the origin, and a word vector's length means
-            something. (In diffusers' first example it ate whole vocabularies: issues 507, 1009 and 1176 there.)
-        mirror: show images mirrored left to right, half of the time. Not where sides matter.
-        cache_latents: encode every image once, at the start, and not at every step.
-        one_template_a_step: draw one prompt template for each class in a step, so that the text encoder reads as many
-            prompts as there are classes; False: one for each image.
-        tune: "embeddings", or "lora": low-rank changes to the U-Net besides, which the paper does not make.
-        lora_rank: of the adapters.
-        lora_learning_rate: of AdamW for the adapters.
-        lora_after: steps of the embeddings alone before the adapters begin to learn.
-        gradient_checkpointing: compute the U-Net's activations twice instead of keeping them: less memory, more time.
-        accumulate: parts that a process shares its batch into, one after the other: less memory.
-        checkpoint_every: images between checkpoints and sample sheets.
-        mixed_precision: "no" or "bf16".
+    The defaults are the sampler "paper".
 
     Raises:
         InputError: values that cannot work.
+
+    Example:
+        >>> SamplerSettings.of("fast").steps
+        20
     """
 
-    preset: str = "gal"
-    steps: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    weight_decay: float = 0.0
-    mirror: bool = False
-    cache_latents: bool = True
-    one_template_a_step: bool = True
-    tune: str = "embeddings"
-    lora_rank: int = 4
-    lora_learning_rate: float = 1e-4
-    lora_after: int = 0
-    gradient_checkpointing: bool = False
-    accumulate: int = 1
-    checkpoint_every: int = 8_000
-    mixed_precision: str = "no"
+    SAMPLERS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # Rombach et al. and Gal et al. (rinongal/textual_inversion, scripts/txt2img.py and its README): DDIM, 50 steps,
+        # eta 0, scale 10.
+        "paper": {"method": "ddim", "steps": 50, "eta": 0.0, "guidance_scale": 10.0},
+        # Second order and data prediction, which strong guidance needs (Lu et al., arXiv 2211.01095); the same scale,
+        # so that nothing but the solver differs.
+        "fast": {"method": "dpmsolver++", "steps": 20, "eta": 0.0, "guidance_scale": 10.0},
+    }
 
-    def __post_init__(self) -> None:
-        for name, allowed in (("preset", tuple(PRESETS)), ("tune", TUNE), ("mixed_precision", MIXED_PRECISION)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("steps", "batch_size"):
-            whole_number(getattr(self.schedule, name), name=name, least=1)
-        for name in ("lora_rank", "accumulate", "checkpoint_every"):
-            whole_number(getattr(self, name), name=name, least=1)
-        whole_number(self.lora_after, name="lora_after", least=0)
-        for name in ("learning_rate", "lora_learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not 0 < _number(value, name) < float("inf"):
-                raise InputError(f"{name} must be positive, got {value}")
-        if not 0 <= _number(self.weight_decay, "weight_decay") < float("inf"):
-            raise InputError(f"weight_decay must be at least 0, got {self.weight_decay}")
-        if self.tune == "lora" and self.lora_after >= self.schedule.steps:
+    method: Literal["ddim", "dpmsolver++", "unipc"] = option(
+        "ddim", help="The solver: ddim (deterministic with eta 0), or one of second order, for 10 to 50 steps."
+    )
+    steps: int = option(50, help="Passes through the U-Net, from pure noise to the image.", least=1)
+    guidance_scale: float = option(
+        10.0,
+        help="Classifier-free guidance: how far to go from the negative prompt toward the class's; 1 is no guidance, "
+        "and half the work.",
+        least=0,
+    )
+    negative_prompt: str = option("", help="What to go away from; the empty prompt, as published, if it is empty.")
+    strength: float = option(
+        1.0,
+        help="With start images (SDEdit): the share of the steps that is taken, from the noised image on.",
+        above=0,
+        most=1,
+    )
+
+    def check(self) -> None:
+        """Refuse settings that would draw nothing, or ignore one another."""
+        super().check()
+        if not self.steps_taken:
             raise InputError(
-                f"lora_after must be below the number of steps, {self.schedule.steps}, got {self.lora_after}: the "
-                "adapters would never learn"
+                f"strength {self.strength} of {self.steps} steps is no step at all: the image would stay the real one; "
+                f"give a strength of at least {1 / self.steps:g}, or more steps"
+            )
+        if self.negative_prompt and self.guidance_scale == 1:
+            raise InputError(
+                f"guidance_scale 1 is no guidance, and negative_prompt {self.negative_prompt!r} would do nothing; give "
+                "a scale above 1, or no negative_prompt"
             )
 
     @property
-    def schedule(self) -> Schedule:
-        """The preset, with the numbers that were given in their places."""
-        given = {name: getattr(self, name) for name in ("steps", "batch_size")}
-        return replace(PRESETS[self.preset], **{name: value for name, value in given.items() if value is not None})
+    def steps_taken(self) -> int:
+        """How many of the steps are taken: all, or with start images the last ones, as diffusers counts them."""
+        return min(int(self.steps * self.strength), self.steps)
 
-    def rate(self, family: str) -> float:
-        """The vectors' learning rate, for a family of base model."""
-        return LEARNING_RATES[family] if self.learning_rate is None else self.learning_rate
 
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "TrainingSettings":
-        """Settings from options by name; an unknown one is an error that names it."""
-        names = [field.name for field in fields(cls)]
-        unknown = [name for name in options if name not in names]
-        if unknown:
+@dataclass(frozen=True, kw_only=True)
+class TextualInversionNetworkSettings(Settings):
+    """What it is made of, beside the size and the classes: the base model, the vectors, the prompts, the sampler."""
+
+    base: Any = option(  # noqa: RUF009
+        PAPER_MODEL,
+        help="The latent diffusion model: a folder as diffusers' pipelines save it, or an id on the hub.",
+    )
+    revision: str | None = option(None, help="Branch, tag or commit of the base model on the hub.")
+    vectors: int | Mapping[str, int] = option(
+        8,
+        help="Learned for each class: a number, or CLASS=NUMBER for every class. One is what Gal et al. learn; what is "
+        "far from the base model's own images needs more.",
+        least=1,
+        most=MOST_VECTORS,
+    )
+    initial_words: Mapping[str, str] | None = option(
+        None,
+        help="What classes begin as: 'cyst=dark round cyst,metastasis=spot'. Left out, the classes' names.",
+    )
+    templates: tuple[str, ...] | None = option(
+        None, help="Prompts to learn with, each with one {} for the class. Left out, ten plain ones."
+    )
+    modality: str | None = option(
+        None, help="A word for the prompts that are used without templates: ultrasound, CT, X-ray."
+    )
+    prompt: str | None = option(
+        None, help="The prompt that images are drawn with, with one {}. Left out, the first template."
+    )
+    sampler: Any = option(  # noqa: RUF009
+        "paper", help="How images are drawn: paper (50 steps of DDIM, scale 10) or fast (20 of DPM-Solver++)."
+    )
+
+    def check(self) -> None:
+        """Refuse prompts without a place for the class, and samplers that do not exist."""
+        choose_templates(self.templates, modality=self.modality)
+        if self.prompt is not None:
+            check_template(self.prompt)
+        SamplerSettings.of(self.sampler)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextualInversionSettings(TrainingSettings):
+    """How embeddings are learned."""
+
+    PRESETS: ClassVar = {
+        # Gal et al. (arXiv 2208.01618): 5,000 steps in the paper's section 4, 6,100 in the configurations of their
+        # code, of 4 images of one concept. The batch is twice theirs, since it is of several classes.
+        "gal": {"steps": 6_100, "batch_size": 8},
+        # The budget that Lee et al. (arXiv 2405.20650), section 3.1, give their GANs; they say nothing of their
+        # Textual Inversion's, only that the diffusion model is not fine-tuned.
+        "paper": {"steps": 70_000, "batch_size": 8},
+    }
+
+    learning_rate: float | None = option(
+        None,
+        help="Of AdamW for the vectors. Left out, 0.02 for the paper's base model, 0.002 for Stable Diffusion.",
+        above=0,
+        most=10,
+    )
+    # Above 0 it pulls vectors to the origin, and a word vector's length means something. (In diffusers' first example
+    # it ate whole vocabularies: issues 507, 1009 and 1176 there.)
+    weight_decay: float = option(0.0, help="Of AdamW for the vectors.", least=0, rare=True)
+    mirror: bool = option(False, help="Show images mirrored left to right, half of the time. Not where sides matter.")
+    cache_latents: bool = option(
+        True, help="Encode every image once, at the start, and not at every step.", runtime=True
+    )
+    one_template_a_step: bool = option(
+        True,
+        help="Draw one prompt for each class in a step. Otherwise one for each image, which takes more time.",
+        rare=True,
+    )
+    tune: Literal["embeddings", "lora"] = option(
+        "embeddings", help="The embeddings alone, as in the paper, or small changes to the U-Net besides (lora)."
+    )
+    lora_rank: int = option(4, help="Of the adapters.", least=1, most=1024)
+    lora_learning_rate: float = option(1e-4, help="Of AdamW for the adapters.", above=0, most=10)
+    lora_after: int = option(0, help="Steps of the embeddings alone before the adapters learn too.", least=0)
+    gradient_checkpointing: bool = option(
+        False, help="Compute the U-Net's activations twice instead of keeping them: less memory.", runtime=True
+    )
+    accumulate: int = option(
+        1,
+        help="Parts that each process shares its batch into, one after the other: less memory.",
+        least=1,
+        runtime=True,
+    )
+    checkpoint_every: int = option(8_000, help="Images between checkpoints and sample sheets.", least=1, runtime=True)
+
+    def check(self) -> None:
+        """Refuse adapters that would never learn."""
+        if self.tune == "lora" and self.lora_after >= self.steps:
             raise InputError(
-                f"TextualInversion.fit: no such option: {', '.join(unknown)}; there are {', '.join(names)}"
+                f"lora_after must be below the number of steps, {self.steps}, got {self.lora_after}: the adapters "
+                "would never learn"
             )
-        return cls(**options)
 
-
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{name} must be a number, got {value!r}")
-    return float(value)
+    def identity(self) -> dict[str, Any]:
+        """What defines a run; the adapters' settings only where there are adapters."""
+        return {
+            name: value
+            for name, value in super().identity().items()
+            if self.tune == "lora" or not name.startswith("lora_")
+        }

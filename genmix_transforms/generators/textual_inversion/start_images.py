@@ -10,10 +10,9 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.pixels import to_signed_unit
-from genmix_transforms.generators.textual_inversion.grey import to_colour
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.resizing import to_native_size
-from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
+from genmix_transforms.generators.textual_inversion.images import to_colour, to_size
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.settings import SamplerSettings
 
 STREAM = 2**63
 """The stream of a seed that chooses; noise is drawn from the streams of the steps, 0 to some hundreds."""
@@ -103,6 +102,6 @@ class StartImages:
 
     def _encode(self, model: LatentDiffusion, image: Tensor) -> Tensor:
         # By itself: in a batch, the last bits could depend on the others.
-        values = to_colour(to_native_size(to_signed_unit(image[None]), model.native_size))
+        values = to_colour(to_size(to_signed_unit(image[None]), model.native_size))
         mean, _ = model.encode_images(values.to(model.device, model.unet.dtype))
         return mean[0].float().cpu()

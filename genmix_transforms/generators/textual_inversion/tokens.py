@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.checks import name_fault, whole_number
-
-MAX_TOKENS = 77
-"""The length of a prompt in tokens, both families'. LDM's tokenizer does not know it."""
+from genmix_transforms.files.checks import name_fault
+from genmix_transforms.generators.arguments import check_class_names
+from genmix_transforms.generators.textual_inversion.prompts import MAX_TOKENS, MOST_VECTORS
 
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
@@ -20,10 +19,7 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InputError: no list of different names that can be folders' names, or two that lower-case into one token.
     """
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise InputError(f"TextualInversion: classes must be different names, in a list; got {classes!r}")
-    if not classes or len(set(classes)) != len(classes):
-        raise InputError(f"TextualInversion: classes must be different names, at least one, got {tuple(classes)!r}")
+    classes = check_class_names(classes, name="TextualInversion")
     owners: dict[str, str] = {}
     for name in classes:
         if fault := name_fault(name):
@@ -34,14 +30,14 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
                 f"TextualInversion: the classes {other!r} and {name!r} would have the same token, {placeholder(name)}: "
                 "tokens are lower-cased, with hyphens for spaces; rename one of the classes"
             )
-    return tuple(classes)
+    return classes
 
 
 def check_vectors(vectors: int | Mapping[str, int], classes: Sequence[str]) -> dict[str, int]:
     """How many vectors each class has.
 
     Raises:
-        InputError: no whole numbers from 1 on, or not one for each class.
+        InputError: a mapping without a number for each class.
     """
     if not isinstance(vectors, Mapping):
         vectors = dict.fromkeys(classes, vectors)
@@ -50,7 +46,7 @@ def check_vectors(vectors: int | Mapping[str, int], classes: Sequence[str]) -> d
             f"TextualInversion: vectors must be a number, or a number for each of the classes {', '.join(classes)}; "
             f"got them for {', '.join(map(str, vectors)) or 'none'}"
         )
-    return {name: whole_number(vectors[name], name=f"vectors ({name})", least=1) for name in classes}
+    return {name: vectors[name] for name in classes}
 
 
 def placeholder(name: str) -> str:
@@ -86,12 +82,19 @@ class PlaceholderTokens:
         first: id of the first; the others follow it.
 
     Raises:
-        InputError: the tokenizer knows one of the tokens already, or does not number new ones in order.
+        InputError: more vectors than a prompt has room for; the tokenizer knows one of the tokens already, or does not
+            number new ones in order.
     """
 
     def __init__(self, tokenizer: Any, vectors: Mapping[str, int]) -> None:
         from transformers import AddedToken
 
+        for name, count in vectors.items():
+            if count > MOST_VECTORS:
+                raise InputError(
+                    f"TextualInversion: {count} vectors of class {name!r}, and a prompt has room for {MOST_VECTORS}; "
+                    "give fewer"
+                )
         self.names = {name: token_names(name, count) for name, count in vectors.items()}
         self.first = len(tokenizer)
         tokens = [token for names in self.names.values() for token in names]

@@ -9,7 +9,8 @@ from matplotlib.colors import to_hex
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.figures import confusion_figure
 from genmix_transforms.evaluation.figures.confusion import shares
-from genmix_transforms.evaluation.figures.style import DASH, INK, WIDTH, luminance
+from genmix_transforms.evaluation.figures.style import DASH, INK, WIDTH
+from tests.evaluation.figures.luminance import luminance
 
 CLASSES = ("cyst", "hemangioma", "metastasis")
 ONE = [[8, 2, 0], [1, 3, 0], [5, 5, 10]]

@@ -7,7 +7,7 @@ import torch
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.figures import mixing_figure
+from genmix_transforms.evaluation.figures import mixing, mixing_figure
 from genmix_transforms.transforms import GenMix
 
 CLASSES = ("cyst", "metastasis")
@@ -158,12 +158,63 @@ def test_what_does_not_fit_together():
     other = synthetic(classes=("cyst", "polyp"))
     swapped = synthetic(classes=CLASSES[::-1])
     for some_bank, genmix, options, message in (
-        (bank, GenMix(bank), {"per_class": 0}, "per_class must be at least 1, got 0"),
-        (bank, GenMix(bank), {"seed": -1}, "seed must not be negative, got -1"),
+        (bank, GenMix(bank), {"per_class": 0}, "per_class must be a whole number, at least 1, got 0"),
+        (bank, GenMix(bank), {"seed": -1}, "seed must be a whole number"),
         (other, GenMix(other), {}, "polyp is no class of the data"),
-        (bank, GenMix(swapped), {}, "those of genmix's bank metastasis, cyst: build GenMix with bank.with_classes"),
+        (
+            bank,
+            GenMix(swapped),
+            {},
+            "genmix: .*the bank's metastasis, cyst: build GenMix with",
+        ),
         (small, GenMix(small), {}, r"the patches are 1 x 48 x 48 \(C x H x W\), the bank's 1 x 8 x 8: resize"),
-        (bank, GenMix(small), {}, "the images of genmix's bank 1 x 8 x 8"),
+        (bank, GenMix(small), {}, r"genmix: the patches are 1 x 48 x 48 \(C x H x W\), the bank's 1 x 8 x 8: resize"),
     ):
         with pytest.raises(InputError, match=message):
             mixing_figure(train, some_bank, genmix=genmix, **options)
+
+
+# Which patches are shown, and what the transform makes of them
+
+
+def test_chosen_are_of_the_class_and_each_once():
+    of_class = torch.tensor([True, False, True, True, False])
+    found = mixing.choose(of_class, 2, np.random.default_rng(0))
+    assert len(set(found.tolist())) == 2
+    assert of_class[found].all()
+    assert sorted(mixing.choose(of_class, 9, np.random.default_rng(0)).tolist()) == [0, 2, 3]
+
+
+def test_mixed_is_equation_1_in_the_unit_range(shapes):
+    train, bank = shapes.patches(12), shapes.bank(20)
+    for options in ({}, {"mean": (0.3,), "std": (0.2,)}):
+        mixed = mixing.mix(train.images, train.labels, GenMix(bank, alpha=1.0, **options), seed=3)
+        lam = mixed.lam.view(-1, 1, 1, 1)
+        expected = lam * bank.images[mixed.index] / 255 + (1 - lam) * train.images / 255
+        assert torch.allclose(mixed.values, expected, atol=1e-5)
+        assert not mixed.from_batch.any()
+        rows = torch.nn.functional.one_hot(torch.stack([bank.labels[mixed.index], train.labels]), 3).float()
+        assert torch.allclose(mixed.labels, mixed.lam[:, None] * rows[0] + (1 - mixed.lam[:, None]) * rows[1])
+
+
+def test_the_seed_is_all_that_counts(shapes):
+    train, genmix = shapes.patches(6), GenMix(shapes.bank(20))
+    one = mixing.mix(train.images, train.labels, genmix, seed=1)
+    torch.manual_seed(5)
+    assert torch.equal(one.values, mixing.mix(train.images, train.labels, genmix, seed=1).values)
+    assert not torch.equal(one.values, mixing.mix(train.images, train.labels, genmix, seed=2).values)
+    assert genmix.params is None
+
+
+def test_labels_of_a_bank_are_classes():
+    images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    soft = SyntheticBank(images, torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), classes=("a", "b"))
+    assert mixing.hard_labels(soft).tolist() == [0, 0, 1]  # a bank is sorted by class
+    assert mixing.hard_labels(SyntheticBank(images, torch.tensor([0, 1, 1]), classes=("a", "b"))).tolist() == [0, 1, 1]
+
+
+def test_pixels_of_either_depth_are_the_same_grey():
+    grey = torch.tensor([0, 17, 255]).view(3, 1, 1, 1)
+    assert torch.equal(mixing.in_eight_bits(grey.to(torch.uint8)), grey.to(torch.uint8))
+    assert torch.equal(mixing.in_eight_bits((grey * 257).to(torch.uint16)), grey.to(torch.uint8))
+    assert mixing.in_unit(grey.to(torch.uint8)).flatten().tolist() == pytest.approx([0, 17 / 255, 1])

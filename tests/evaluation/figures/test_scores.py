@@ -7,7 +7,8 @@ from matplotlib.colors import to_hex
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.figures import scores_figure
 from genmix_transforms.evaluation.figures.scores import GROUPS, group_of
-from genmix_transforms.evaluation.figures.style import WIDTH, luminance
+from genmix_transforms.evaluation.figures.style import WIDTH
+from tests.evaluation.figures.luminance import luminance
 
 SEEDS = {"baseline": [0.55, 0.6, 0.56], "blend:adm": [0.62, 0.6, 0.64], "genmix:adm": [0.58, 0.7, 0.61]}
 INTERVALS = {"baseline": (0.54, 0.6), "genmix:adm": (0.55, 0.71)}

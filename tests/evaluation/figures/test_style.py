@@ -9,6 +9,7 @@ from PIL import Image
 
 from genmix_transforms.errors import InputError, MissingExtraError, OverwriteError
 from genmix_transforms.evaluation.figures import style
+from tests.evaluation.figures.luminance import luminance
 
 # Machado, Oliveira, Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency" (IEEE TVCG 15,
 # 2009), severity 1.0: matrices on linear RGB.
@@ -58,7 +59,7 @@ def test_the_distances_can_be_too_small():
 
 @pytest.mark.parametrize("colour", style.class_colours(3))
 def test_colours_stand_out_from_the_page(colour):
-    assert 1.05 / (style.luminance(colour) + 0.05) > 3
+    assert 1.05 / (luminance(colour) + 0.05) > 3
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 9, 14])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import CorruptFileError, InputError
 from genmix_transforms.generators.adm import ADMConfiguration, NoisyClassifier
-from genmix_transforms.generators.adm.classifier import AttentionPool
+from genmix_transforms.generators.adm.classifier import AttentionPool, load_classifier, save_classifier
 from genmix_transforms.generators.adm.configuration import OFFICIAL_CLASSIFIERS
 
 
@@ -84,3 +84,32 @@ def test_time_and_place_make_a_difference(tiny_flags: ADMConfiguration) -> None:
 def test_bad_input(change: dict[str, int], message: str, tiny_flags: ADMConfiguration) -> None:
     with pytest.raises(InputError, match=message):
         NoisyClassifier.of(replace(tiny_flags, **change))
+
+
+def test_the_classifier_comes_and_goes(tiny_flags: ADMConfiguration, tmp_path: Path) -> None:
+    classifier = NoisyClassifier.of(tiny_flags)
+    assert load_classifier(tmp_path / "classifier") is None
+    save_classifier(tmp_path / "classifier", classifier)
+    loaded = load_classifier(tmp_path / "classifier")
+    assert loaded is not None
+    assert not loaded.training
+    assert torch.equal(loaded.conv_in.weight, classifier.conv_in.weight)
+    save_classifier(tmp_path / "classifier", None)
+    assert not (tmp_path / "classifier").exists()
+
+
+def test_files_that_are_no_classifier(tiny_flags: ADMConfiguration, tmp_path: Path) -> None:
+    save_classifier(tmp_path, NoisyClassifier.of(tiny_flags))
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CorruptFileError, match="damaged: not the bytes that were written"):
+        load_classifier(tmp_path)
+    file.write_bytes(content[:1000])
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        load_classifier(tmp_path)
+    file.write_bytes(content)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"num_classes": 3', '"num_classes": 4'))
+    with pytest.raises(InputError, match="not a classifier that can be read"):
+        load_classifier(tmp_path)

@@ -167,3 +167,15 @@ def test_half_precision_is_judged_in_float32() -> None:
 def test_a_single_timestep_is_refused() -> None:
     with pytest.raises(InputError, match="training needs at least 2 timesteps"):
         HybridLoss(NoiseSchedule.named("linear", 1))
+
+
+def test_tables_in_float32_give_float32_images_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on devices that have no float64."""
+    given = case(torch.float32)
+    expected = HybridLoss(NoiseSchedule.named("cosine", 1000))(**given)
+    monkeypatch.setattr("genmix_transforms.generators.adm.loss.widest_float", lambda _: torch.float32)
+    loss = HybridLoss(NoiseSchedule.named("cosine", 1000))
+    assert loss._low.dtype == torch.float32
+    for value, same in zip(loss(**given), expected, strict=True):
+        assert value is not None
+        assert torch.equal(value, same)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm import ADMConfiguration, NoiseSchedule, SamplerSettings
-from genmix_transforms.generators.adm.sampler_settings import METHODS
 from genmix_transforms.generators.adm.sampling import Denoiser, ddim_step, ddpm_step, draw
+
+METHODS = ("ddpm", "ddim", "dpmsolver++", "unipc")
 
 SCHEDULES = {name: NoiseSchedule.named(name) for name in ("linear", "cosine")}
 UNCONDITIONAL = ADMConfiguration(image_size=16, channel_mult=(1, 2), attention_resolutions=(8,), channels=1)
@@ -215,3 +216,32 @@ def test_bfloat16_is_the_networks_alone() -> None:
     values = make(Wrapped(), SCHEDULES["linear"], start=torch.zeros(1, 1, 4, 4), steps=2, precision="bfloat16")
     assert seen == [torch.bfloat16] * 2
     assert values.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "euler"}, "method must be one of ddpm, ddim, dpmsolver\\+\\+, unipc, got 'euler'"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
+        ({"steps": 0}, "steps must be a whole number, at least 1, got 0"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"batch_size": 0}, "batch_size must be a whole number"),
+        ({"eta": 0.5, "method": "ddpm"}, "eta is ddim's, from 0 to 1, got 0.5 with ddpm"),
+        ({"eta": 1.5}, "eta must be from 0 to 1, got 1.5"),
+        ({"guidance_scale": -1}, "guidance_scale must be at least 0, got -1"),
+        ({"classifier_scale": float("nan")}, "classifier_scale must be at least 0, got nan"),
+        ({"classifier_scale": "1"}, "classifier_scale must be a number"),
+        ({"sampler": "ddim"}, "no such option: sampler; there are method, steps"),
+    ],
+)
+def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SamplerSettings.of(settings)
+
+
+def test_settings_go_through_json() -> None:
+    settings = SamplerSettings(method="ddpm", steps=100, guidance_scale=2)
+    assert SamplerSettings.of(settings.to_json()) == settings
+    assert SamplerSettings.of(None) == SamplerSettings() == SamplerSettings.of({})
+    with pytest.raises(InputError, match="expected SamplerSettings or a mapping, got a str"):
+        SamplerSettings.of("ddim")  # type: ignore[arg-type]

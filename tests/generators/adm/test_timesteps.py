@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.adm.timesteps import LossSecondMomentTimesteps, UniformTimesteps, make_timesteps
+from genmix_transforms.generators.adm.timesteps import LossSecondMomentTimesteps, UniformTimesteps
 from genmix_transforms.generators.state import pack, unpack
 
 
@@ -100,11 +100,6 @@ def test_its_state_goes_through_a_checkpoint() -> None:
     assert torch.equal(first.probabilities, second.probabilities)
     with pytest.raises(InputError, match=r"a history of \(5, 2\), expected \(6, 2\)"):
         LossSecondMomentTimesteps(6, history=2).load_state_dict(first.state_dict())
-
-
-def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(InputError, match="timesteps must be one of uniform, loss-second-moment, got 'importance'"):
-        make_timesteps("importance", 10)
 
 
 SCRIPT = """

@@ -1,4 +1,4 @@
-"""One training step of an ADM: who is shown what, which weights move, parts, dropout of labels, the average."""
+"""The training of an ADM: what is tuned, who is shown what in a step, parts, dropout of labels, the average."""
 
 import math
 from collections.abc import Callable
@@ -8,12 +8,19 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from genmix_transforms.errors import InputError
 from genmix_transforms.generators import ADM
 from genmix_transforms.generators.adm.loss import HybridLoss
-from genmix_transforms.generators.adm.settings import TrainingSettings
+from genmix_transforms.generators.adm.settings import ADMSettings
 from genmix_transforms.generators.adm.timesteps import make_timesteps
-from genmix_transforms.generators.adm.training import ADMTraining, parts
-from genmix_transforms.generators.adm.tuning import prepare_for_tuning
+from genmix_transforms.generators.adm.training import (
+    ADMTraining,
+    parts,
+    place_average,
+    prepare_for_tuning,
+    trained,
+    with_weights,
+)
 
 TinyADM = Callable[..., ADM]
 
@@ -22,14 +29,16 @@ LABELS = torch.arange(8) % 3
 
 
 def make(generator: ADM, **options: Any) -> ADMTraining:
-    settings = TrainingSettings.of({"steps": 10, "batch_size": 8, **options})
+    settings = ADMSettings.of({"steps": 10, "batch_size": 8, **options}, name="ADM.fit")
     network = generator.network.train()
     prepare_for_tuning(network, settings.tune)
     if settings.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     loss = HybridLoss(generator.schedule)
     timesteps = make_timesteps(settings.timesteps, loss.count)
-    return ADMTraining(generator, network, settings=settings, loss=loss, timesteps=timesteps)
+    return ADMTraining(
+        network, configuration=generator.configuration, settings=settings, loss=loss, timesteps=timesteps
+    )
 
 
 def gradients_of(training: ADMTraining, *, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -143,17 +152,17 @@ def test_only_what_is_tuned_moves(tiny_adm: TinyADM) -> None:
     assert len(training.average.average) == sum(parameter.requires_grad for parameter in training.network.parameters())
 
 
-def test_the_snapshot_is_the_average_and_a_copy(tiny_adm: TinyADM) -> None:
+def test_the_result_is_the_average_and_a_copy(tiny_adm: TinyADM) -> None:
     training = make(tiny_adm(), learning_rate=0.01)
     for step in range(3):
         training.training_step(IMAGES, LABELS, 8 * step)
-    snapshot = training.generator.with_network(training.result())
+    result = training.result()
     values = list(training.average.average.parameters())
-    for parameter, value in zip(snapshot.network.parameters(), values, strict=True):
+    for parameter, value in zip(result.parameters(), values, strict=True):
         assert torch.equal(parameter, value)
         assert parameter.data_ptr() != value.data_ptr()
-    assert not torch.equal(snapshot.network.conv_in.weight, training.network.conv_in.weight)
-    assert not snapshot.network.training
+    assert not torch.equal(result.conv_in.weight, training.network.conv_in.weight)
+    assert not result.training
     assert training.network.training
 
 
@@ -214,3 +223,108 @@ def test_it_learns(tiny_adm: TinyADM) -> None:
         torch.manual_seed(step)
         errors.append(training.training_step(images, LABELS, 8 * step)["mse"].item())
     assert sum(errors[-10:]) < sum(errors[:10]) / 2
+
+
+def test_too_little_memory_is_said_with_the_ways_out(tiny_adm: TinyADM) -> None:
+    training = make(tiny_adm())
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    training.network.register_forward_pre_hook(full)
+    with pytest.raises(InputError, match=r"memory is too small for one step; .*accumulate.*gradient_checkpointing"):
+        training.training_step(IMAGES, LABELS, 0)
+
+
+@pytest.mark.parametrize(("free", "place"), [(4000, None), (3000, "cpu")])
+def test_the_average_goes_to_the_cpu_when_the_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch, free: int, place: str | None
+) -> None:
+    """100 numbers take 1600 bytes in training; as many are left for the activations."""
+
+    class OnGPU:
+        device = torch.device("cuda")
+
+        def numel(self) -> int:
+            return 100
+
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (free - 200, 10**6))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda _: 700)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda _: 500)
+    there: Any = [OnGPU()]
+    assert place_average(there, "auto") == (None if place is None else torch.device(place))
+    assert place_average(there, "cuda:1") == torch.device("cuda", 1)
+    assert place_average([torch.zeros(3)], "auto") is None  # type: ignore[arg-type]
+
+
+def network_of(tiny_adm: TinyADM) -> Any:
+    return tiny_adm().network.eval()
+
+
+def outputs(network: Any) -> torch.Tensor:
+    noisy = torch.linspace(-1, 1, 2 * 256).view(2, 1, 16, 16)
+    with torch.no_grad():
+        return network(noisy, torch.tensor([3, 900]), class_labels=torch.tensor([0, 2]), return_dict=False)[0]
+
+
+def test_all_is_all(tiny_adm: TinyADM) -> None:
+    network = network_of(tiny_adm)
+    prepare_for_tuning(network, "all")
+    assert len(trained(network)) == len(list(network.parameters()))
+
+
+def test_attention_is_attention_and_both_ends(tiny_adm: TinyADM) -> None:
+    network = network_of(tiny_adm)
+    prepare_for_tuning(network, "attention")
+    names = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert {"conv_in.weight", "conv_out.bias", "class_embedding.weight", "conv_norm_out.weight"} <= names
+    ends = {"conv_in", "conv_out", "conv_norm_out", "class_embedding"}
+    assert all("attentions" in name or name.partition(".")[0] in ends for name in names)
+    assert sum("to_q.weight" in name for name in names) == sum(
+        "to_q.weight" in name for name, _ in network.named_parameters()
+    )
+    assert not any("resnets" in name for name in names)
+
+
+def test_a_copy_has_the_values_given_and_leaves_the_network_alone(tiny_adm: TinyADM) -> None:
+    network = network_of(tiny_adm)
+    prepare_for_tuning(network, "attention")
+    before = outputs(network)
+    copy = with_weights(network, [torch.zeros_like(parameter) for parameter in trained(network)])
+    assert copy.conv_in.weight.abs().sum() == 0
+    assert torch.equal(copy.time_embedding.linear_1.weight, network.time_embedding.linear_1.weight)
+    assert not trained(copy)
+    assert torch.equal(outputs(network), before)
+
+
+def test_adapters_change_nothing_at_first_and_are_few(tiny_adm: TinyADM) -> None:
+    pytest.importorskip("peft")
+    network = network_of(tiny_adm)
+    before, size = outputs(network), sum(parameter.numel() for parameter in network.parameters())
+    ends = sum(
+        parameter.numel()
+        for name in ("class_embedding", "conv_in", "conv_norm_out", "conv_out")
+        for parameter in getattr(network, name).parameters()
+    )
+    width, attentions = 64, sum("to_q.weight" in name for name, _ in network.named_parameters())
+    prepare_for_tuning(network, "lora", lora_rank=2, seed=5)
+    assert torch.equal(outputs(network), before)
+    # Four projections of 64 to 64 channels in each attention, each with two matrices of rank 2.
+    assert sum(parameter.numel() for parameter in trained(network)) == ends + attentions * 4 * 2 * 2 * width
+    assert sum(parameter.numel() for parameter in network.parameters()) > size
+
+
+def test_merged_adapters_say_the_same_in_a_plain_network(tiny_adm: TinyADM) -> None:
+    pytest.importorskip("peft")
+    network = network_of(tiny_adm)
+    plain = network_of(tiny_adm).state_dict()
+    prepare_for_tuning(network, "lora", lora_rank=4)
+    with torch.no_grad():
+        for parameter in trained(network):
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    copy = with_weights(network, trained(network))
+    assert copy.state_dict().keys() == plain.keys()
+    changed = [name for name, value in copy.state_dict().items() if not torch.equal(value, plain[name])]
+    assert any("to_v.weight" in name for name in changed)
+    assert not any("resnets" in name for name in changed)
+    assert torch.allclose(outputs(copy), outputs(network), atol=1e-4)

@@ -76,10 +76,8 @@ def test_fit_saves_what_it_returns(tiny_patches: Patches, tmp_path: Path) -> Non
     loaded = load_generator(tmp_path)
     assert loaded.weights_hash == generator.weights_hash
     assert loaded.provenance == generator.provenance
-    assert loaded.provenance["training_set"] == {
-        "fingerprint": tiny_patches().fingerprint,
-        "class_counts": {"cyst": 12, "metastasis": 12},
-    }
+    assert loaded.provenance["training_set"] == tiny_patches().training_set()
+    assert loaded.provenance["settings"]["learning_rate"] == 0.0002
     assert torch.equal(loaded.sample([0, 1], [5, 5]), generator.sample([0, 1], [5, 5]))
 
 

@@ -8,7 +8,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from genmix_transforms.generators.textual_inversion.base_model import find_base_model, open_base_model
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from tests.generators.textual_inversion.tiny_pipelines import save_ldm, save_stable_diffusion
 
 

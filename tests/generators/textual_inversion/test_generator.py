@@ -1,6 +1,7 @@
-"""Textual Inversion as a generator: identity of an image, saving, sampling, and what it refuses before any work."""
+"""Textual Inversion as a generator: identity of an image, saving, loading, sampling, and what it refuses."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators import TextualInversion, fill_bank, load_generator
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.lora import add_adapters
-from tests.generators.textual_inversion.tiny_generators import make_ti
+from genmix_transforms.generators.lora import adapter_parameters, add_adapters
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.settings import SamplerSettings
+from tests.generators.textual_inversion.tiny_generators import CLASSES, make_ti
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,23 @@ def test_it_fills_a_bank(generator: TextualInversion, tmp_path: Path) -> None:
     assert torch.equal(bank.images[:2], generator.sample([0, 0], [0, 1]))
 
 
+def test_going_on_from_another(generator: TextualInversion, tiny_patches: Any, tmp_path: Path) -> None:
+    generator.save_pretrained(tmp_path)
+    adapted = TextualInversion.adapted_to(tmp_path, tiny_patches(), base=generator.model, sampler="fast")
+    assert adapted.weights_hash == generator.weights_hash
+    assert adapted.sampler == SamplerSettings.of("fast")
+    assert TextualInversion.adapted_to(tmp_path, tiny_patches()).config == generator.config
+    with pytest.raises(InputError, match="brings its own vectors, modality; leave vectors, modality out"):
+        TextualInversion.adapted_to(tmp_path, tiny_patches(), vectors=2, modality="CT")
+    with pytest.raises(InputError, match="the data has 1 x 20 x 20"):
+        TextualInversion.adapted_to(tmp_path, tiny_patches(size=20))
+
+
+def test_made_for_patches(ldm: LatentDiffusion, tiny_patches: Any) -> None:
+    made = TextualInversion.for_patches(tiny_patches(channels=3), base=ldm, vectors=1)
+    assert (made.classes, made.image_shape, made.pixel_dtype) == (CLASSES, (3, 16, 16), torch.uint8)
+
+
 def test_other_embeddings(generator: TextualInversion) -> None:
     longer = {"cyst": torch.randn(5, 16), "metastasis": torch.randn(1, 16)}
     other = generator.with_embeddings(longer)
@@ -122,7 +142,7 @@ def test_other_embeddings(generator: TextualInversion) -> None:
     assert other.sample([0, 1], [1, 2]).shape == (2, 1, 16, 16)
     with pytest.raises(InputError, match=r"of 'cyst' are of shape \(1, 8\); the base model tiny-ldm .* width 16"):
         generator.with_embeddings({**longer, "cyst": torch.zeros(1, 8)})
-    with pytest.raises(InputError, match="with the 80 vectors of class 'cyst' is .* tokens long"):
+    with pytest.raises(InputError, match="80 vectors of class 'cyst', and a prompt has room for 75"):
         generator.with_embeddings({**longer, "cyst": torch.zeros(80, 16)})
 
 
@@ -140,13 +160,19 @@ def test_other_embeddings(generator: TextualInversion) -> None:
         ({"modality": "<cyst>"}, "has a class's own token in it"),
         ({"sampler": {"negative_prompt": "cyst " * 90}}, "a prompt of 92 tokens, and the text encoder reads 77"),
         ({"sampler": {"steps": 2000}}, "2000 steps of ddim do not fit a diffusion of 1000 timesteps"),
-        ({"resolution": 0}, "resolution must be a whole number, at least 1"),
+        ({"resolution": 0}, "resolution must be a whole number, from 1 to 16384"),
         ({"channels": 2}, r"channels must be 1 \(grey\) or 3 \(colour\), got 2"),
         ({"bits": 12}, "bits must be 8 or 16, got 12"),
-        ({"vectors": 0}, "vectors .cyst. must be a whole number, at least 1"),
+        ({"vectors": 0}, "TextualInversion: vectors must be a whole number, from 1 to 75, got 0"),
+        ({"vectors": 1_000_000}, "vectors must be a whole number, from 1 to 75, got 1000000"),
+        ({"vectors": 1.5}, "vectors must be a whole number"),
+        ({"vectors": {"cyst": 1, "metastasis": 0}}, "vectors of metastasis must be a whole number"),
         ({"vectors": 74}, "with the 74 vectors of class '.*' is .* tokens long, .*give at most .* vectors, or shorter"),
         ({"vectors": 70, "prompt": "a long way to go to a scan of {}"}, "'a long way to go to a scan of {}' with"),
         ({"initial_words": {"b": "cyst"}}, "initial_words for b"),
+        ({"initial_words": "cyst"}, "initial_words must be a mapping from names to values, got 'cyst'"),
+        ({"initial_words": {"cyst": 3}}, "initial_words of cyst must be a text, got 3"),
+        ({"vector": 3}, "TextualInversion: no such option: vector; did you mean vectors?"),
         ({"templates": ["cyst"]}, r"a template needs exactly one \{\}"),
         ({"prompt": "cyst"}, r"a template needs exactly one \{\}"),
         ({"templates": ["{}"], "modality": "CT"}, "templates or a modality, not both"),
@@ -188,3 +214,75 @@ def test_another_kinds_folder(generator: TextualInversion, tmp_path: Path, tiny_
         TextualInversion.from_pretrained(tmp_path / "gan")
     with pytest.raises(InputError, match="a dcgan generator has no base model; leave base .*out"):
         load_generator(tmp_path / "gan", base="x")
+
+
+def test_grey_is_the_mean_of_the_channels_and_says_how_far_they_differed(ldm: LatentDiffusion) -> None:
+    grey, colour = make_ti(ldm), make_ti(ldm, channels=3)
+    one, three = grey.sample([0, 1], [5, 6]), colour.sample([0, 1], [5, 6])
+    assert (three.float().mean(1, keepdim=True) - one.float()).abs().max() <= 1
+    assert grey.channel_spread.images == 2
+    assert 0 < grey.channel_spread.mean <= grey.channel_spread.largest <= 1
+    native = make_ti(ldm, channels=3, resolution=32).sample([0, 1], [5, 6]).float()  # counted before it is made smaller
+    spread = (native.amax(1) - native.amin(1)).mean() / 255
+    assert grey.channel_spread.mean == pytest.approx(float(spread), abs=0.004)
+    assert colour.channel_spread.images == 0
+    assert grey.with_sampler(steps=3).channel_spread.images == 0
+
+
+def test_real_images_to_start_from(generator: TextualInversion, tiny_patches: Any, tmp_path: Path) -> None:
+    patches: PatchDataset = tiny_patches()
+    started = generator.with_start_images(patches, strength=0.5)
+    assert started.sampler.strength == 0.5
+    images = started.sample([0, 1], [5, 6])
+    assert not torch.equal(images, generator.sample([0, 1], [5, 6]))
+    assert torch.equal(started.sample([1], [6])[0], images[1])
+    assert started.config["start_images"] == patches.fingerprint
+    assert started.describe()["start_images"]["strength"] == 0.5
+    assert "start_images" not in generator.config
+    # They do not travel with the generator, which then says what it lacks.
+    started.save_pretrained(tmp_path)
+    loaded = load_generator(tmp_path)
+    assert isinstance(loaded, TextualInversion)
+    with pytest.raises(
+        InputError, match=r"starts from real images \(strength 0.5\), and there are none: give the train"
+    ):
+        loaded.sample([0], [5])
+    assert torch.equal(loaded.with_start_images(patches, strength=0.5).sample([0, 1], [5, 6]), images)
+    free = started.with_start_images(None)
+    assert free.config == generator.config
+    assert torch.equal(free.sample([0], [5]), generator.sample([0], [5]))
+
+
+def test_saved_and_loaded(generator: TextualInversion, tmp_path: Path) -> None:
+    generator.save_pretrained(tmp_path)
+    loaded = load_generator(tmp_path)
+    assert isinstance(loaded, TextualInversion)
+    assert (loaded.config, loaded.weights_hash) == (generator.config, generator.weights_hash)
+    assert torch.equal(loaded.sample([0, 1], [5, 6]), generator.sample([0, 1], [5, 6]))
+
+
+@pytest.mark.parametrize("lent", [False, True])
+def test_adapters_are_saved_and_loaded(ldm: LatentDiffusion, tmp_path: Path, lent: bool) -> None:
+    pytest.importorskip("peft")
+    unet = copy.deepcopy(ldm.unet)
+    adapted = make_ti(ldm).with_embeddings(make_ti(ldm).embeddings, model=ldm.with_unet(unet))
+    add_adapters(unet, rank=2)
+    with torch.no_grad():
+        for parameter in adapter_parameters(unet):
+            parameter.add_(0.3)
+    images = adapted.sample([0], [5])
+    assert not torch.equal(images, make_ti(ldm).sample([0], [5]))
+    adapted.save_pretrained(tmp_path)
+    loaded = TextualInversion.from_pretrained(tmp_path, base=ldm if lent else None)
+    assert loaded.weights_hash == adapted.weights_hash
+    assert torch.equal(loaded.sample([0], [5]), images)
+    assert not adapter_parameters(ldm.unet)  # a model that was lent stays as it is
+
+
+def test_tokens_of_other_classes_are_refused(generator: TextualInversion, tmp_path: Path) -> None:
+    generator.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["config"]["classes"] = ["cyst", "lesion"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"config.json: the tokens are .*<metastasis>.*, and the classes .*lesion"):
+        load_generator(tmp_path)

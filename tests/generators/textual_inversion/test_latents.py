@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from genmix_transforms.generators.textual_inversion import latents
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.latents import CachedPosteriors, Posteriors
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 
 IMAGES = torch.randint(0, 256, (11, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 INDEX = torch.tensor([3, 3, 10, 0])
@@ -19,7 +19,7 @@ def test_the_cache_holds_what_would_be_computed(
 ) -> None:
     if place == "on the CPU":
         monkeypatch.setattr(latents, "MOST_BESIDE_THE_MODEL", 0)
-    cached = CachedPosteriors(ldm, IMAGES, mirror=mirrored is not None, progress=False)(INDEX, mirrored)
+    cached = CachedPosteriors(ldm, IMAGES, mirror=mirrored is not None)(INDEX, mirrored)
     computed = Posteriors(ldm, IMAGES)(INDEX, mirrored)
     for there, here in zip(cached, computed, strict=True):
         assert there.shape == (4, 4, 4, 4)
@@ -47,7 +47,7 @@ def test_what_is_encoded(ldm: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_mirrored_image_has_a_latent_of_its_own(ldm: LatentDiffusion) -> None:
-    cache = CachedPosteriors(ldm, IMAGES, mirror=True, progress=False)
+    cache = CachedPosteriors(ldm, IMAGES, mirror=True)
     mean, _ = cache(INDEX, torch.zeros(4, dtype=torch.bool))
     mirrored, _ = cache(INDEX, torch.ones(4, dtype=torch.bool))
     assert (mirrored.flip(-1) - mean).abs().max() > 1e-3
@@ -59,7 +59,7 @@ def test_each_image_is_encoded_once(ldm: LatentDiffusion, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         Posteriors, "encode", lambda self, pixels: (counts.append(len(pixels)), encode(self, pixels))[1]
     )
-    cache = CachedPosteriors(ldm, IMAGES, mirror=True, progress=False)
+    cache = CachedPosteriors(ldm, IMAGES, mirror=True)
     assert counts == []  # a run that is over already, or is refused, asks for none
     for _ in range(3):
         cache(INDEX, MIRRORED)
@@ -77,5 +77,5 @@ def test_the_autoencoder_works_in_full_precision_whatever_the_training_does(ldm:
 def test_sixteen_bits(ldm: LatentDiffusion) -> None:
     wide = (IMAGES.to(torch.int32) * 257).to(torch.uint16)
     expected, _ = Posteriors(ldm, IMAGES)(INDEX, MIRRORED)
-    for posteriors in (CachedPosteriors(ldm, wide, mirror=True, progress=False), Posteriors(ldm, wide)):
+    for posteriors in (CachedPosteriors(ldm, wide, mirror=True), Posteriors(ldm, wide)):
         assert torch.allclose(posteriors(INDEX, MIRRORED)[0], expected, atol=1e-6)

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.randomness import noise
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.sampling import draw_images, make_scheduler
+from genmix_transforms.generators.textual_inversion.settings import SamplerSettings
 
 PROMPTS = ["ultrasound of a cyst", "lung scan", "benign tumour of the breast"]
 SEEDS = [7, 2**40, 3, 11, 12]
@@ -353,5 +353,5 @@ def test_too_many_steps(ldm: LatentDiffusion, method: str, steps: int) -> None:
 
 
 def test_a_strength_needs_real_images(ldm: LatentDiffusion) -> None:
-    with pytest.raises(InputError, match="strength 0.5 is for images that begin with a real one: give start images"):
+    with pytest.raises(InputError, match="real images .strength 0.5., and there are none: give the training set"):
         sample(ldm, [0], [1], strength=0.5)

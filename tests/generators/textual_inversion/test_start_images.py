@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.textual_inversion.base_model import find_base_model, open_base_model
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.sampler_settings import SamplerSettings
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.settings import SamplerSettings
 from genmix_transforms.generators.textual_inversion.start_images import StartImages
 
 CLASSES = ("cyst", "tumour")

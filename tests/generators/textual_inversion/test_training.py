@@ -1,4 +1,4 @@
-"""One training step: whose rows move, exact gradients however prompts and batches are shared, what stays as it was."""
+"""One training step: whose rows move, exact gradients however prompts and batches are shared, and the loss."""
 
 import copy
 from collections.abc import Callable
@@ -6,19 +6,28 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.errors import InputError
+from genmix_transforms.generators.lora import add_adapters
+from genmix_transforms.generators.processes import Processes
+from genmix_transforms.generators.randomness import DataOrder
 from genmix_transforms.generators.state import weights_hash
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.latents import CachedPosteriors, Posteriors
-from genmix_transforms.generators.textual_inversion.lora import add_adapters
-from genmix_transforms.generators.textual_inversion.settings import TrainingSettings
-from genmix_transforms.generators.textual_inversion.training import TextualInversionTraining
+from genmix_transforms.generators.textual_inversion import latents
+from genmix_transforms.generators.textual_inversion.latents import Posteriors
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.settings import TextualInversionSettings
+from genmix_transforms.generators.textual_inversion.training import NoiseLoss, TextualInversionTraining
 from tests.generators.textual_inversion.tiny_generators import make_ti
 
 CLASSES = ("cyst", "metastasis", "normal")
 IMAGES = torch.randint(0, 256, (12, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 LABELS = torch.arange(12) % 3
+PATCHES = PatchDataset(images=IMAGES, labels=LABELS, classes=CLASSES, name="few")
 INDEX = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7])
 
 
@@ -31,15 +40,21 @@ def base(request: pytest.FixtureRequest) -> LatentDiffusion:
 def make(
     model: LatentDiffusion, *, kind: type[TextualInversionTraining] = TextualInversionTraining, **options: Any
 ) -> TextualInversionTraining:
-    settings = TrainingSettings.of({"steps": 10, "batch_size": 8, "learning_rate": 0.01, **options})
+    given = {"steps": 10, "batch_size": 8, "learning_rate": 0.01, **options}
     generator = make_ti(model, classes=CLASSES)
-    posteriors: Posteriors = Posteriors(model, IMAGES)
-    if settings.cache_latents:
-        posteriors = CachedPosteriors(model, IMAGES, mirror=settings.mirror, progress=False)
-    return kind(generator, model, settings=settings, posteriors=posteriors)
+    return kind(
+        model,
+        embeddings=generator.embeddings,
+        prompts=generator.prompt_ids(),
+        dataset=PATCHES,
+        order=lambda start, stop: INDEX,
+        settings=TextualInversionSettings.of(given, name="test"),
+        processes=Processes(0, 1, torch.device("cpu")),
+    )
 
 
 def step(training: TextualInversionTraining, *, seed: int = 0, index: Tensor = INDEX, images_seen: int = 0) -> Tensor:
+    training.order = lambda start, stop: index
     torch.manual_seed(seed)
     return training.training_step(index, LABELS[index], images_seen)["mse"]
 
@@ -228,7 +243,7 @@ def test_half_of_the_images_are_mirrored(ldm: LatentDiffusion) -> None:
     seen = []
     training = make(ldm, mirror=True)
     posteriors = training.posteriors
-    training.posteriors = lambda index, mirrored: (seen.append(mirrored), posteriors(index, mirrored))[1]  # type: ignore[assignment]
+    training.posteriors = lambda index, mirror: (seen.append(mirror), posteriors(index, mirror))[1]  # type: ignore[assignment]
     for number in range(20):
         step(training, seed=number)
     assert 0.35 < torch.cat(seen).float().mean() < 0.65
@@ -295,11 +310,96 @@ def test_adapters_state_is_taken_up(adapted: Callable[[], LatentDiffusion]) -> N
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_the_snapshot_is_a_copy(ldm: LatentDiffusion) -> None:
+def test_the_result_is_a_copy(ldm: LatentDiffusion) -> None:
     training = make(ldm)
-    snapshot = training.generator.with_embeddings(training.result(), model=training.model)
-    assert snapshot.model is ldm
-    before = snapshot.embeddings
+    before = training.result()
+    kept = {name: rows.clone() for name, rows in before.items()}
     step(training)
-    assert all(torch.equal(before[name], rows) for name, rows in snapshot.embeddings.items())
+    assert all(torch.equal(before[name], rows) for name, rows in kept.items())
     assert not torch.equal(training.result()["cyst"], before["cyst"])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_each_process_takes_its_share_of_the_order_and_knows_the_classes_of_all(
+    ldm: LatentDiffusion, count: int
+) -> None:
+    order = DataOrder(len(PATCHES), seed=3)
+    together = torch.zeros(3, dtype=torch.bool)
+    for rank in range(count):
+        training = make(ldm, batch_size=4)
+        training.order, training.processes = order, Processes(rank, count, torch.device("cpu"))
+        index, classes, present = training.batch(8)
+        share = 4 // count
+        assert torch.equal(index, order(8, 12)[rank * share : (rank + 1) * share])
+        assert torch.equal(classes, LABELS[index])
+        together[classes] = True
+        assert present == [label in LABELS[order(8, 12)] for label in range(3)]
+    assert together.tolist() == present
+
+
+class NoHostReads(TorchDispatchMode):
+    """Fails where the host would wait for the device to know a value."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket not in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.is_nonzero,
+            torch.ops.aten.equal,
+        ), f"{func} reads the device"
+        return func(*args, **(kwargs or {}))
+
+
+class OnTheDevice:
+    """What the loop hands over lies on the device: the step must decide without it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the step asks the device for {name}")
+
+
+@pytest.mark.parametrize("options", [{}, {"mirror": True, "one_template_a_step": False, "accumulate": 2}])
+def test_a_step_never_waits_for_the_device(
+    ldm: LatentDiffusion, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = make(ldm, **options)
+    monkeypatch.setattr(training.optimiser, "step", lambda: None)  # it counts its steps on the CPU
+    with pytest.raises(AssertionError, match="reads the device"), NoHostReads():
+        float(torch.rand(()))
+    with NoHostReads():
+        for images_seen in (0, 8):
+            training.training_step(OnTheDevice(), OnTheDevice(), images_seen)  # type: ignore[arg-type]
+
+
+def test_latents_kept_on_the_cpu_are_looked_up_there(ldm: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents, "MOST_BESIDE_THE_MODEL", 0)
+    assert_same(make(ldm, mirror=True), make(ldm, mirror=True, cache_latents=False))
+
+
+CONFIG = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("schedule", ["scaled_linear", "squaredcos_cap_v2"])
+def test_it_is_diffusers(prediction: str, schedule: str) -> None:
+    config = {**CONFIG, "prediction_type": prediction, "beta_schedule": schedule, "_class_name": "DDIMScheduler"}
+    loss, theirs = NoiseLoss(config), DDPMScheduler.from_config(config)
+    torch.manual_seed(0)
+    latents, added, said = torch.randn(3, 5, 4, 4, 4).unbind()
+    timesteps = torch.tensor([0, 1, 500, 998, 999])
+    assert loss.timesteps == 1000
+    assert torch.allclose(loss.noisy(latents, added, timesteps), theirs.add_noise(latents, added, timesteps), atol=1e-6)
+    target = added if prediction == "epsilon" else theirs.get_velocity(latents, added, timesteps)
+    assert torch.allclose(loss.target(latents, added, timesteps), target, atol=1e-6)
+    each = loss(said, latents, added, timesteps)
+    assert each.shape == (5,)
+    assert each.mean() == pytest.approx(F.mse_loss(said, target).item(), rel=1e-5)
+    assert loss(said.bfloat16(), latents, added, timesteps).dtype == torch.float32
+
+
+def test_a_config_that_does_not_say_predicts_the_noise() -> None:
+    assert NoiseLoss(CONFIG).prediction == "epsilon"
+
+
+def test_another_prediction() -> None:
+    with pytest.raises(InputError, match="predicts epsilon or v_prediction .*; .* prediction_type 'sample'"):
+        NoiseLoss({**CONFIG, "prediction_type": "sample"})

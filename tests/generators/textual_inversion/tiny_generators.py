@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from genmix_transforms.generators import TextualInversion
-from genmix_transforms.generators.textual_inversion.latent_diffusion import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 
 CLASSES = ("cyst", "metastasis")
 

@@ -1,0 +1,85 @@
+"""``genmix split``: who trains, who validates, who tests, decided once and kept in a file."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genmix_transforms.cli.options import GroupKey, Official, comma_separated, describe_parts
+from genmix_transforms.errors import InputError
+
+READ_AT = 16
+"""Side in pixels at which the patches are held here: nobody looks at them, and files may be of any size."""
+
+
+def split(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Real patches: a folder of class folders, an .npz, a .csv (path,label[,split][,group]), or the word "
+            "phantom."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The file to write (.csv); with --folds a name with {fold} in it, a file for each.")
+    ],
+    seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
+    fractions: Annotated[
+        str, typer.Option(help="Shares of train, validation and test; they sum to 1.")
+    ] = "0.5,0.25,0.25",
+    group_key: GroupKey = None,
+    official: Official = True,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate: so many splits, and every patch is tested in one of them.")
+    ] = None,
+    validation: Annotated[
+        float, typer.Option(help="With --folds: share that validates, of what a fold does not test.")
+    ] = 0.25,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+) -> None:
+    """Split the data into train, validation and test, and keep the split in a file for --split of every other command.
+
+    Groups (patients) never part, and each part has the class proportions of the whole. The file is a table with a line
+    for each patch; it may be edited in a spreadsheet. It holds the names of your files: do not publish it.
+    """
+    from genmix_transforms.data import open_dataset
+    from genmix_transforms.data.patches import describe_counts
+    from genmix_transforms.data.split_file import check_split_path, fold_path
+    from genmix_transforms.data.splitting import check_folds, check_split, count_parted
+
+    shares = _numbers(fractions)
+    check_split(seed=seed, fractions=shares)
+    if folds is not None:
+        check_folds(folds, seed=seed, validation=validation)
+    check_split_path(out, folds=folds, overwrite=overwrite)
+    patches = open_dataset(data, size=READ_AT, group_key=group_key)
+    typer.echo(f"{patches.name}: {len(patches)} patches ({describe_counts(patches.class_counts)})")
+    for note in patches.notes:
+        if f"{READ_AT}x{READ_AT}" not in note:  # how they are held here is nobody's concern
+            typer.echo(f"  {note}")
+    patches.save_split(
+        out, seed=seed, fractions=shares, official=official, folds=folds, validation=validation, overwrite=overwrite
+    )
+    for fold in range(folds or 1):
+        file = out if folds is None else fold_path(out, fold)
+        written = patches.with_split(file)
+        assert written.official is not None
+        typer.echo(f"{file}: {describe_parts(written.split())}")
+        if twins := count_parted(patches.origins.numpy(), written.official.numpy()):
+            typer.echo(
+                f"  {twins} images are in more than one part as exact copies (the same origin in the file): scores may "
+                f"be too high"
+            )
+    if folds is None and official and patches.official is not None:
+        typer.echo("  as the source is split; --no-official splits anew")
+    first = out if folds is None else fold_path(out, 0)
+    command = shlex.join(["genmix", "train", "dcgan", "--data", data, "--split", str(first), "--out", "runs/dcgan"])
+    typer.echo(f"give it to every command that reads the data, such as:\n  {command}")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in comma_separated(text)]
+    except ValueError:
+        raise InputError(f"--fractions: expected numbers, such as 0.5,0.25,0.25, got {text!r}") from None

@@ -1,0 +1,138 @@
+"""What the results say of the data, the banks, the protocol and the machine: facts and hashes, no paths."""
+
+import hashlib
+import platform
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import torch
+
+from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.data.patches import SPLITS, PatchDataset
+from genmix_transforms.evaluation.arms import ONLY_BANK, Setting
+from genmix_transforms.evaluation.checks import Fold, Splits, bank_fingerprint, foreign, used_banks
+from genmix_transforms.evaluation.classifiers import IMAGENET
+from genmix_transforms.evaluation.protocol import Protocol
+
+_PART = re.compile(r" \((fold \d+, )?train\)$")
+
+
+def describe_protocol(protocol: Protocol) -> dict[str, Any]:
+    """Its fields; a file of weights by the hash of what is in it."""
+    weights = protocol.weights
+    if weights not in (None, IMAGENET):
+        file = Path(str(weights)).stat()
+        weights = _file_hash(str(weights), file.st_size, file.st_mtime_ns)
+    return {**protocol.to_dict(), "weights": weights}
+
+
+@cache
+def _file_hash(path: str, size: int, changed: int) -> str:
+    """Once for each state of the file: a run's key needs it, and there are hundreds of runs."""
+    with open(path, "rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def describe_data(folds: Sequence[Splits], setting: Setting) -> dict[str, Any]:
+    """Counts, shape and fingerprints of one split, or of several folds."""
+    train = folds[0][0]
+    facts = {
+        "name": _PART.sub("", train.name),
+        "shape": list(train.images.shape[1:]),
+        "dtype": str(train.images.dtype).removeprefix("torch."),
+        "classes": list(train.classes),
+        "notes": list(train.notes),
+    }
+    if len(folds) == 1:
+        return {
+            **facts,
+            "counts": {name: part.class_counts for name, part in zip(SPLITS, folds[0], strict=True)},
+            "fingerprints": {name: part.fingerprint for name, part in zip(SPLITS, folds[0], strict=True)},
+            "normalisation": {"mean": list(setting.normalisation.mean), "std": list(setting.normalisation.std)},
+        }
+    tested = {name: sum(test.class_counts[name] for *_, test in folds) for name in train.classes}
+    return {
+        **facts,
+        "counts": {f"{len(folds)} folds": tested},
+        "fold_counts": [
+            {name: part.class_counts for name, part in zip(SPLITS, splits, strict=True)} for splits in folds
+        ],
+        "fingerprints": [
+            {name: part.fingerprint for name, part in zip(SPLITS, splits, strict=True)} for splits in folds
+        ],
+    }
+
+
+def describe_banks(arms: Sequence[str], folds: Sequence[Fold], settings: Sequence[Setting]) -> dict[str, Any]:
+    """The banks that the arms use: ``bank``, the one without a name or None, and ``banks`` by name."""
+    trains = [fold.splits[0] for fold in folds]
+    facts = {
+        name: describe_bank([setting.banks[name] for setting in settings], trains)
+        for name in folds[0].banks
+        if name in used_banks(arms)
+    }
+    return {"bank": facts.pop(ONLY_BANK, None), "banks": facts}
+
+
+def describe_bank(banks: Sequence[SyntheticBank], trains: Sequence[PatchDataset]) -> dict[str, Any]:
+    """One bank, or that of a name in each fold: counts and what it was trained on; the rest is the first's."""
+    first = banks[0]
+    generator = first.provenance.get("generator")
+    counts = {name: sum(bank.class_counts[name] for bank in banks) for name in first.class_counts}
+    recorded = {_trained_on(bank, train) for bank, train in zip(banks, trains, strict=True)}
+    told = recorded.pop() if len(recorded) == 1 else "another set"
+    return {
+        "counts": counts,
+        "content": content_hash(first) if len(banks) == 1 else [content_hash(bank) for bank in banks],
+        "trained_on": told if len(banks) == 1 or told != _THIS else "each fold's training set",
+        **_facts(first.provenance),
+        **({"generator": _facts(generator)} if isinstance(generator, dict) else {}),
+    }
+
+
+_THIS = "this training set"
+
+
+def _trained_on(bank: SyntheticBank, train: PatchDataset) -> str:
+    if bank_fingerprint(bank) is None:
+        return "not recorded"
+    return "another set" if foreign(bank, train) else _THIS
+
+
+def content_hash(bank: SyntheticBank) -> str:
+    """SHA-256 of a bank's images, labels and class names, in their order."""
+    digest = hashlib.sha256()
+    digest.update(f"{bank.classes}{(len(bank), *bank.image_shape)}{bank.pixel_dtype}{bank.labels.dtype}".encode())
+    for tensor in (bank.labels, bank.images):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _facts(provenance: dict[str, Any]) -> dict[str, Any]:
+    """The plain values of a provenance, without paths: results are published."""
+    return {
+        name: value
+        for name, value in provenance.items()
+        if isinstance(value, (str, int, float, bool))
+        and not (
+            isinstance(value, str) and (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute())
+        )
+    }
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Of the libraries that a score may depend on, and the kind of device."""
+    from genmix_transforms import __version__
+
+    return {
+        "genmix_transforms": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+        "torchmetrics": version("torchmetrics"),
+        "device": device.type,
+    }

@@ -1,0 +1,101 @@
+"""What users give to every kind of generator: class names, bits, labels and seeds, checked before any work."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.errors import InputError
+
+
+def check_class_names(classes: Sequence[str], *, name: str) -> tuple[str, ...]:
+    """Class names as a tuple.
+
+    Raises:
+        InputError: a text, something other than names, none at all, or one name twice.
+    """
+    if isinstance(classes, str):
+        raise InputError(f"{name}: classes must be different names, in a list; got the text {classes!r}")
+    classes = tuple(classes)
+    if not all(isinstance(word, str) for word in classes):
+        raise InputError(f"{name}: classes must be names, got {classes!r}")
+    if not classes or len(set(classes)) != len(classes):
+        raise InputError(f"{name}: classes must be different names, at least one, got {classes!r}")
+    return classes
+
+
+def check_bits(bits: int, *, name: str) -> torch.dtype:
+    """The pixel type of 8 or 16 bits.
+
+    Raises:
+        InputError: another number.
+    """
+    if bits not in (8, 16):
+        raise InputError(f"{name}: bits must be 8 or 16, got {bits}")
+    return torch.uint8 if bits == 8 else torch.uint16
+
+
+def shape_of(patches: PatchDataset, *, painter: str) -> dict[str, int]:
+    """The resolution, channels and bits of a dataset, as constructors take them.
+
+    Raises:
+        InputError: patches that are not square.
+    """
+    _, channels, height, width = patches.images.shape
+    if height != width:
+        raise InputError(
+            f"the patches are {height}x{width}, and a {painter} draws squares: give --size (with --fit crop or pad)"
+        )
+    return {"resolution": height, "channels": channels, "bits": 8 * patches.images.dtype.itemsize}
+
+
+def refuse_fixed(source: str | Path, asked: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Refuse options that given weights fix otherwise.
+
+    Args:
+        source: where the weights are, for the message.
+        asked: options by name; None is one that was left out.
+        fixed: the values that the weights have.
+
+    Raises:
+        InputError: another value.
+    """
+    for name, value in asked.items():
+        if value is not None and name in fixed and value != fixed[name]:
+            raise InputError(
+                f"{source}: its weights have {name} {fixed[name]!r}, and {value!r} was asked for; leave {name} out, or "
+                "train from scratch"
+            )
+
+
+def check_labels_and_seeds(
+    labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int], *, classes: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Labels and seeds as int64 tensors on the CPU, or an :class:`InputError` that says what is wrong with them."""
+    try:
+        labels = torch.as_tensor(labels, device="cpu")
+        seeds = torch.as_tensor(seeds, device="cpu")
+        labels, seeds = (
+            values.long() if values.dtype in (torch.uint16, torch.uint32, torch.uint64) else values
+            for values in (labels, seeds)
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"sample: labels and seeds must be whole numbers below 2**63 ({error})") from error
+    for name, values in (("labels", labels), ("seeds", seeds)):
+        if values.ndim != 1 or (values.numel() and (values.is_floating_point() or values.dtype == torch.bool)):
+            raise InputError(
+                f"sample: {name} must be whole numbers of shape (n,), got {values.dtype} of shape {tuple(values.shape)}"
+            )
+    if labels.shape != seeds.shape:
+        raise InputError(f"sample: one seed for each label, got {len(labels)} labels and {len(seeds)} seeds")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+        raise InputError(
+            f"sample: labels run from {int(labels.min())} to {int(labels.max())}, "
+            f"but the classes are {', '.join(f'{number} {name}' for number, name in enumerate(classes))}"
+        )
+    if seeds.numel() and int(seeds.min()) < 0:
+        raise InputError(f"sample: seeds must not be negative, got {int(seeds.min())}")
+    return labels.long(), seeds.long()
