@@ -16,8 +16,7 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBe
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertTokenizer
 
-from genmix_transforms.generators.textual_inversion.base_model import BaseSource
-from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.network import BaseSource, LatentDiffusion
 
 TOKENS = 77
 LEVELS = (1, 2, 4, 4)

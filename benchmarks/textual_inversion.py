@@ -37,11 +37,12 @@ from timing import WARM_UP_ROUNDS, Neighbours, Times, interleave, machine, proce
 from torch import Tensor
 from torch.nn import functional as F
 
+from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.generators import TextualInversion
-from genmix_transforms.generators.textual_inversion.latents import CachedPosteriors, Posteriors
+from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
-from genmix_transforms.generators.textual_inversion.settings import TrainingSettings
-from genmix_transforms.generators.textual_inversion.training import TextualInversionTraining
+from genmix_transforms.generators.textual_inversion.settings import TextualInversionSettings
+from genmix_transforms.generators.textual_inversion.training import TextualInversionTraining, resolve_settings
 
 CLASSES = ("normal", "benign", "malignant", "lesion")
 EXAMPLE = "the example's step"
@@ -55,21 +56,38 @@ class PromptAnImage(TextualInversionTraining):
 
     def choose_prompts(self, classes: Tensor) -> tuple[Tensor, Tensor]:
         distinct, which = super().choose_prompts(classes)
-        return distinct[which.to(distinct.device)], torch.arange(len(classes))
+        return distinct[which], torch.arange(len(classes))
+
+
+def training_of(
+    kind: type[TextualInversionTraining],
+    generator: TextualInversion,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    cached: bool,
+) -> TextualInversionTraining:
+    """A training whose every step has all images, in their order."""
+    given = {"steps": 1, "batch_size": len(labels), "cache_latents": cached}
+    processes = Processes(0, 1, generator.model.device)
+    settings = TextualInversionSettings.of(given, name="benchmark")
+    return kind(
+        generator.model,
+        embeddings=generator.embeddings,
+        prompts=generator.prompt_ids(),
+        dataset=PatchDataset(images=images, labels=labels, classes=generator.classes, name="random"),
+        order=lambda start, stop: torch.arange(len(labels)),
+        settings=resolve_settings(settings, generator.model, warm_start=False, processes=processes),
+        processes=processes,
+    )
 
 
 def ours(
     generator: TextualInversion, images: Tensor, labels: Tensor, *, cached: bool, shared: bool, bf16: bool
 ) -> Callable[[], object]:
-    settings = TrainingSettings.of({"steps": 1, "batch_size": len(labels)})
-    posteriors = (
-        CachedPosteriors(generator.model, images, mirror=False, progress=False)
-        if cached
-        else Posteriors(generator.model, images.to(generator.model.device))
-    )
-    training = (TextualInversionTraining if shared else PromptAnImage)(
-        generator, generator.model, settings=settings, posteriors=posteriors
-    )
+    kind = TextualInversionTraining if shared else PromptAnImage
+    training = training_of(kind, generator, images, labels, cached=cached)
+    training.prepare(progress=False)
     device = generator.model.device
     labels, index = labels.to(device), torch.arange(len(labels), device=device)
     seen = 0

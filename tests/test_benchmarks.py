@@ -662,12 +662,11 @@ class TestTextualInversion:
 
     def test_a_prompt_an_image_is_the_same_prompts(self, scripts, generator):
         script = scripts.textual_inversion
-        settings = script.TrainingSettings.of({"steps": 1, "batch_size": 6})
-        classes = torch.tensor([0, 1, 1, 0, 1, 1])
+        images, classes = torch.zeros(6, 1, 16, 16, dtype=torch.uint8), torch.tensor([0, 1, 1, 0, 1, 1])
         each = {}
         for kind in (script.TextualInversionTraining, script.PromptAnImage):
             torch.manual_seed(3)
-            training = kind(generator, generator.model, settings=settings, posteriors=None)
+            training = script.training_of(kind, generator, images, classes, cached=True)
             ids, which = training.choose_prompts(classes)
             each[kind] = ids[which]
             assert len(ids) == (2 if kind is script.TextualInversionTraining else 6)

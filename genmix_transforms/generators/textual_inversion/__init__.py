@@ -3,7 +3,11 @@
 from genmix_transforms.generators.textual_inversion.base_model import find_base_model, open_base_model
 from genmix_transforms.generators.textual_inversion.generator import TextualInversion
 from genmix_transforms.generators.textual_inversion.network import BaseSource, LatentDiffusion
-from genmix_transforms.generators.textual_inversion.settings import SamplerSettings, TextualInversionSettings
+from genmix_transforms.generators.textual_inversion.settings import (
+    SamplerSettings,
+    TextualInversionNetworkSettings,
+    TextualInversionSettings,
+)
 from genmix_transforms.generators.textual_inversion.start_images import StartImages
 
 __all__ = [
@@ -12,6 +16,7 @@ __all__ = [
     "SamplerSettings",
     "StartImages",
     "TextualInversion",
+    "TextualInversionNetworkSettings",
     "TextualInversionSettings",
     "find_base_model",
     "open_base_model",

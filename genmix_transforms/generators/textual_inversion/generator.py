@@ -30,7 +30,7 @@ from genmix_transforms.generators.textual_inversion.folder import (
     save_learned,
     save_place,
 )
-from genmix_transforms.generators.textual_inversion.images import ChannelSpread, to_grey, to_patch_size
+from genmix_transforms.generators.textual_inversion.images import ChannelSpread, to_grey, to_size
 from genmix_transforms.generators.textual_inversion.network import BaseSource, LatentDiffusion
 from genmix_transforms.generators.textual_inversion.prompts import choose_templates
 from genmix_transforms.generators.textual_inversion.rows import check_embeddings, check_initial_words, initial_rows
@@ -158,7 +158,7 @@ class TextualInversion(Generator):
 
     @classmethod
     def adapted_to(
-        cls, source: str | Path, patches: PatchDataset, *, base: Any = None, sampler: Any = None
+        cls, source: str | Path, patches: PatchDataset, *, base: Any = None, sampler: Any = None, **options: Any
     ) -> "TextualInversion":
         """Load trained embeddings to go on from; see :meth:`Generator.adapted_to`.
 
@@ -167,7 +167,9 @@ class TextualInversion(Generator):
             patches: what it will be trained on.
             base: where the base model is; None: where it was.
             sampler: how images are drawn; None: as they were.
+            **options: none: it brings its own.
         """
+        cls.prepare_options(options, init=source)
         generator = cls.from_pretrained(source, base=base)
         generator.check_trainable_on(patches)
         return generator if sampler is None else generator.with_sampler(sampler)
@@ -236,7 +238,6 @@ class TextualInversion(Generator):
         other.provenance = copy.deepcopy(self.provenance)
         other.channel_spread = ChannelSpread()
         other.model = self.model if model is None else model
-        other.vectors = {name: len(embeddings[name]) for name in self.classes}
         other._set_embeddings(embeddings)
         return other
 
@@ -283,12 +284,10 @@ class TextualInversion(Generator):
         filled = [self.tokens.fill(template, name) for name in self.classes for template in self.templates]
         return self.tokens.ids(filled).view(len(self.classes), len(self.templates), -1)
 
-    @torch.no_grad()
     def contexts(self) -> Tensor:
         """What the U-Net is told of each class when images are drawn: ``(K, 77, W)``, on the base model's device."""
         return self._encode([self.tokens.fill(self.prompt, name) for name in self.classes])
 
-    @torch.no_grad()
     def negative_context(self) -> Tensor:
         """What the U-Net is led away from: ``(77, W)``, on the base model's device."""
         return self._encode([self.sampler.negative_prompt])[0]
@@ -311,14 +310,14 @@ class TextualInversion(Generator):
             negative=self.negative_context(),
             seeds=seeds,
             settings=self.sampler,
-            start=real and (lambda places: real.latents(self.model, labels[places], seeds[places])),
+            start=None if real is None else lambda places: real.latents(self.model, labels[places], seeds[places]),
         )
         for here, values in batches:
             values = values.float().clamp(-1, 1)
             if self.image_shape[0] == 1:
                 values, spread = to_grey(values)
                 self.channel_spread.add(spread.cpu())
-            images[here] = to_pixels(to_patch_size(values, self.image_shape[1]), self.pixel_dtype).cpu()
+            images[here] = to_pixels(to_size(values, self.image_shape[1]), self.pixel_dtype).cpu()
         return images
 
     def resolve(
@@ -336,10 +335,14 @@ class TextualInversion(Generator):
         warm_start: bool,
         processes: Processes,
     ) -> TextualInversionTraining:
-        """Put the rows, the base model and the latents together. The base model is moved, for whoever shares it."""
+        """Put the rows, the base model and the latents together.
+
+        The base model is moved to the device, for whoever shares it. With adapters its U-Net stays where it is: a copy
+        is trained.
+        """
         start = self if warm_start else self.with_embeddings(self.initial_embeddings(seed))
         return TextualInversionTraining(
-            model_to_train(self.model.to(processes.device), settings, seed=seed),
+            model_to_train(self.model, settings, seed=seed).to(processes.device),
             embeddings=start.embeddings,
             prompts=start.prompt_ids(),
             dataset=dataset,
@@ -406,18 +409,12 @@ class TextualInversion(Generator):
         config = read_config(folder)
         if config["kind"] != cls.kind:
             raise InputError(f"{source}: a {config['kind']} generator, not a {cls.kind}; load_generator takes any kind")
-        return cls._from_folder(folder, config["config"], base=base).to(device)
-
-    @classmethod
-    def _from_folder(
-        cls, folder: Path, config: dict[str, Any], *, base: str | Path | LatentDiffusion | None = None
-    ) -> "TextualInversion":
-        config = dict(config)
-        tokens, record = config.pop("tokens", None), config.pop("base", {})
-        config.pop("start_images", None)  # they do not travel with it
+        options = dict(config["config"])
+        tokens, record = options.pop("tokens", None), options.pop("base", {})
+        options.pop("start_images", None)  # they do not travel with it
         embeddings, adapters, provenance = load_learned(folder)
-        model, source = open_recorded(folder, record, given=base)
-        generator = cls(**config, base=model)
+        model, place = open_recorded(folder, record, given=base)
+        generator = cls(**options, base=model)
         if tokens != generator.config["tokens"]:
             raise InputError(f"{folder / CONFIG}: the tokens are {tokens}, and the classes {list(generator.classes)}")
         if adapters:
@@ -425,10 +422,10 @@ class TextualInversion(Generator):
             unet = copy.deepcopy(model.unet) if isinstance(base, LatentDiffusion) else model.unet
             generator.model = model.with_unet(unet)
             load_adapter_state(unet, adapters, name=str(folder))
-        generator.base = source  # by the recorded name, whatever the folder is called here
+        generator.base = place  # by the recorded name, whatever the folder is called here
         generator = generator.with_embeddings(embeddings)
         generator.provenance = provenance
-        return generator
+        return generator.to(device)
 
     @classmethod
     def from_embeddings(
@@ -488,6 +485,7 @@ class TextualInversion(Generator):
         self.tokens.ids([self.sampler.negative_prompt])
         make_scheduler(self.model.scheduler_config, self.sampler)
 
+    @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> Tensor:
         device = self.model.device
         self.model.to(device)  # parts that it shares with another U-Net may have gone elsewhere with that

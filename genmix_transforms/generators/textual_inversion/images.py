@@ -73,40 +73,28 @@ class ChannelSpread:
         )
 
 
-def to_native_size(images: Tensor, size: int) -> Tensor:
-    """Patches at the size that a base model was trained on.
+def to_size(images: Tensor, size: int) -> Tensor:
+    """Patches at the size that a base model was trained on, or its images at the size of the patches.
+
+    Clipped first, as a base model's own pipeline clips its images, and after.
 
     Args:
-        images: float ``(N, C, S, S)`` in [-1, 1].
-        size: side in pixels: ``LatentDiffusion.native_size``.
+        images: float ``(N, C, S, S)``, around [-1, 1].
+        size: side in pixels: ``LatentDiffusion.native_size``, or that of the patches.
 
     Returns:
         ``(N, C, size, size)`` in [-1, 1].
 
     Example:
         >>> import torch
-        >>> to_native_size(torch.zeros(2, 1, 64, 64), 256).shape
+        >>> to_size(torch.zeros(2, 1, 64, 64), 256).shape
         torch.Size([2, 1, 256, 256])
     """
-    return _resize(images, size)
-
-
-def to_patch_size(images: Tensor, size: int) -> Tensor:
-    """A base model's images at the size of the patches: clipped first, as its own pipeline clips them, then averaged.
-
-    Args:
-        images: float ``(N, C, S, S)`` around [-1, 1].
-        size: side of the patches in pixels.
-
-    Returns:
-        ``(N, C, size, size)`` in [-1, 1].
-    """
-    return _resize(images, size)
-
-
-def _resize(images: Tensor, size: int) -> Tensor:
     whole_number(size, name="size", least=1)
     images = images.clamp(-1, 1)
     if images.shape[-2:] == (size, size):
         return images
     return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp_(-1, 1)
+
+
+to_native_size = to_patch_size = to_size  # the names of earlier releases

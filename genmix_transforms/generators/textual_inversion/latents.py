@@ -8,7 +8,7 @@ from torch import Tensor
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.augmentation import mirrored
 from genmix_transforms.generators.pixels import to_signed_unit
-from genmix_transforms.generators.textual_inversion.images import to_colour, to_native_size
+from genmix_transforms.generators.textual_inversion.images import to_colour, to_size
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Posteriors:
         """Of images ``(n, C, S, S)`` in [-1, 1], brought to three channels and the model's native size."""
         # In full precision whatever the training's is: an autoencoder's small errors are seen in every image.
         with torch.autocast(self.model.device.type, enabled=False):
-            return self.model.encode_images(to_colour(to_native_size(images, self.model.native_size)))
+            return self.model.encode_images(to_colour(to_size(images, self.model.native_size)))
 
 
 class CachedPosteriors(Posteriors):

@@ -10,7 +10,7 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.pixels import to_signed_unit
-from genmix_transforms.generators.textual_inversion.images import to_colour, to_native_size
+from genmix_transforms.generators.textual_inversion.images import to_colour, to_size
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.settings import SamplerSettings
 
@@ -102,6 +102,6 @@ class StartImages:
 
     def _encode(self, model: LatentDiffusion, image: Tensor) -> Tensor:
         # By itself: in a batch, the last bits could depend on the others.
-        values = to_colour(to_native_size(to_signed_unit(image[None]), model.native_size))
+        values = to_colour(to_size(to_signed_unit(image[None]), model.native_size))
         mean, _ = model.encode_images(values.to(model.device, model.unet.dtype))
         return mean[0].float().cpu()

@@ -67,7 +67,7 @@ def model_to_train(model: LatentDiffusion, settings: TextualInversionSettings, *
     """The base model; if adapters are trained, with a U-Net of its own that has them.
 
     Args:
-        model: the base model, on the device.
+        model: the base model.
         settings: as :func:`resolve_settings` returned them.
         seed: of new adapters.
     """

@@ -17,13 +17,13 @@ from transformers.utils import logging as transformers_logging
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.generators.textual_inversion.base_model import (
-    PAPER_MODEL,
     check_noise_schedule,
     check_parts,
     find_base_model,
     open_base_model,
 )
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.settings import PAPER_MODEL
 from tests.generators.textual_inversion.tiny_pipelines import save_ldm
 
 

@@ -14,9 +14,9 @@ from genmix_transforms.errors import CorruptFileError, InputError, MissingPathEr
 from genmix_transforms.generators import TextualInversion, load_generator
 from genmix_transforms.generators.folder import WEIGHTS, read_provenance
 from genmix_transforms.generators.textual_inversion import folder as folder_module
-from genmix_transforms.generators.textual_inversion.base_model import BaseSource, find_base_model
+from genmix_transforms.generators.textual_inversion.base_model import find_base_model
 from genmix_transforms.generators.textual_inversion.folder import load_learned, save_learned
-from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
+from genmix_transforms.generators.textual_inversion.network import BaseSource, LatentDiffusion
 from tests.generators.textual_inversion.tiny_generators import make_ti
 from tests.generators.textual_inversion.tiny_pipelines import save_ldm
 
@@ -135,7 +135,7 @@ def test_folders_that_are_not_whole(ldm: LatentDiffusion, tmp_path: Path) -> Non
     damaged = bytearray(whole)
     damaged[-3] ^= 1  # one bit of the last vector
     weights.write_bytes(damaged)
-    with pytest.raises(CorruptFileError, match=r"model\.safetensors: damaged: .*do not match the checksum"):
+    with pytest.raises(CorruptFileError, match=r"model\.safetensors: damaged: .*its checksum differs"):
         load_generator(tmp_path)
     weights.unlink()
     with pytest.raises(MissingPathError, match=r"no such file; .* has a config\.json but no weights"):

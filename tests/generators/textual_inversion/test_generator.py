@@ -15,7 +15,8 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.generators import TextualInversion, fill_bank, load_generator
 from genmix_transforms.generators.lora import adapter_parameters, add_adapters
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
-from tests.generators.textual_inversion.tiny_generators import make_ti
+from genmix_transforms.generators.textual_inversion.settings import SamplerSettings
+from tests.generators.textual_inversion.tiny_generators import CLASSES, make_ti
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,23 @@ def test_it_fills_a_bank(generator: TextualInversion, tmp_path: Path) -> None:
     bank = fill_bank(generator, counts={"cyst": 2, "metastasis": 3}, out=tmp_path, progress=False)
     assert bank.class_counts == {"cyst": 2, "metastasis": 3}
     assert torch.equal(bank.images[:2], generator.sample([0, 0], [0, 1]))
+
+
+def test_going_on_from_another(generator: TextualInversion, tiny_patches: Any, tmp_path: Path) -> None:
+    generator.save_pretrained(tmp_path)
+    adapted = TextualInversion.adapted_to(tmp_path, tiny_patches(), base=generator.model, sampler="fast")
+    assert adapted.weights_hash == generator.weights_hash
+    assert adapted.sampler == SamplerSettings.of("fast")
+    assert TextualInversion.adapted_to(tmp_path, tiny_patches()).config == generator.config
+    with pytest.raises(InputError, match="brings its own vectors, modality; leave vectors, modality out"):
+        TextualInversion.adapted_to(tmp_path, tiny_patches(), vectors=2, modality="CT")
+    with pytest.raises(InputError, match="the data has 1 x 20 x 20"):
+        TextualInversion.adapted_to(tmp_path, tiny_patches(size=20))
+
+
+def test_made_for_patches(ldm: LatentDiffusion, tiny_patches: Any) -> None:
+    made = TextualInversion.for_patches(tiny_patches(channels=3), base=ldm, vectors=1)
+    assert (made.classes, made.image_shape, made.pixel_dtype) == (CLASSES, (3, 16, 16), torch.uint8)
 
 
 def test_other_embeddings(generator: TextualInversion) -> None:

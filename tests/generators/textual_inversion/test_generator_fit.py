@@ -18,6 +18,7 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Protocol, evaluate
 from genmix_transforms.generators import TextualInversion, fill_bank, load_generator
 from genmix_transforms.generators.lora import adapter_parameters
+from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.training import TextualInversionTraining
 from tests.generators.textual_inversion.tiny_generators import make_ti
@@ -144,6 +145,29 @@ def test_adapters_leave_the_lent_base_model_alone(ldm: LatentDiffusion, tiny_pat
         fit(loaded, tiny_patches(), tmp_path / "more", warm_start=True, tune="lora")
     further = fit(loaded, tiny_patches(), tmp_path / "more", warm_start=True, steps=1, **options)
     assert further.weights_hash != trained.weights_hash
+
+
+def test_it_is_on_the_device_that_it_was_trained_on_whole(
+    ldm: LatentDiffusion, tiny_patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base model is moved for whoever shares it, and not back at the end; others bring its parts along again."""
+    moves: list[str] = []
+    to = LatentDiffusion.to
+
+    def keep(self: LatentDiffusion, device: Any, *rest: Any) -> Any:
+        moves.append(str(device))
+        return to(self, device, *rest)
+
+    other = make_ti(ldm)
+    with monkeypatch.context() as patch:
+        patch.setattr(LatentDiffusion, "to", keep)
+        patch.setattr(Processes, "join", classmethod(lambda cls, device: Processes(0, 1, torch.device("cpu", 0))))
+        trained = fit(make_ti(ldm), tiny_patches(), tmp_path / "run", steps=1)
+        assert (moves[0], moves[-1]) == ("cpu:0", "cpu:0")
+        assert trained.model is ldm
+        moves.clear()
+        other.sample([0], [1])
+        assert set(moves) == {"cpu"}  # where its own U-Net is
 
 
 def test_from_embeddings_to_adapters(ldm: LatentDiffusion, tiny_patches: Patches, tmp_path: Path) -> None:

@@ -17,12 +17,9 @@ from huggingface_hub.errors import (
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import MissingPathError
 from genmix_transforms.generators import TextualInversion, load_generator
-from genmix_transforms.generators.textual_inversion.base_model import (
-    PAPER_MODEL,
-    BaseSource,
-    find_base_model,
-    open_base_model,
-)
+from genmix_transforms.generators.textual_inversion.base_model import find_base_model, open_base_model
+from genmix_transforms.generators.textual_inversion.network import BaseSource
+from genmix_transforms.generators.textual_inversion.settings import PAPER_MODEL
 
 REVISION = "30de525ca11a880baea4962827fb6cb0bb268955"
 """The commit that other people's caches hold. Not checked against the hub from where this was written."""

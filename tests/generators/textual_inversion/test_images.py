@@ -14,8 +14,7 @@ from genmix_transforms.generators.textual_inversion.images import (
     ChannelSpread,
     to_colour,
     to_grey,
-    to_native_size,
-    to_patch_size,
+    to_size,
 )
 
 
@@ -71,7 +70,7 @@ def smooth(size: int, *, waves: int) -> Tensor:
 @pytest.mark.parametrize(("old", "new"), [(64, 256), (256, 64), (64, 96), (96, 64), (28, 32), (32, 28), (64, 64)])
 def test_both_ways_are_pillows(old: int, new: int) -> None:
     image = torch.rand(1, 2, old, old, generator=torch.Generator().manual_seed(old)) * 2 - 1
-    for resize in (to_native_size, to_patch_size):
+    for resize in (to_size,):
         made = resize(image, new)
         assert made.shape == (1, 2, new, new)
         for channel in range(2):
@@ -81,7 +80,7 @@ def test_both_ways_are_pillows(old: int, new: int) -> None:
 @given(st.integers(4, 40), st.integers(4, 40), st.floats(-1, 1))
 @settings(max_examples=30)
 def test_constant_stays_constant(old: int, new: int, value: float) -> None:
-    made = to_patch_size(torch.full((1, 1, old, old), value), new)
+    made = to_size(torch.full((1, 1, old, old), value), new)
     assert torch.allclose(made, torch.full((1, 1, new, new), value), atol=1e-5)
 
 
@@ -92,7 +91,7 @@ def test_what_is_too_fine_for_the_patch_becomes_grey() -> None:
     chequers = stripes * stripes.transpose(-1, -2)
     thirds = torch.where(torch.arange(256) % 3 == 0, 1.0, -0.5).expand(1, 1, 256, 256)  # mean of nearly 0
     for pattern in (stripes, stripes.transpose(-1, -2), chequers, thirds):
-        made = to_patch_size(pattern, 64)
+        made = to_size(pattern, 64)
         assert made[..., 2:-2, 2:-2].abs().max() < 0.03
         assert made.abs().mean() < 0.02
     # What a resize that leaves pixels out, or that looks at the nearest only, makes of it:
@@ -103,18 +102,18 @@ def test_what_is_too_fine_for_the_patch_becomes_grey() -> None:
 @pytest.mark.parametrize(("old", "new"), [(256, 64), (64, 256), (512, 64), (64, 96)])
 def test_the_mean_is_kept(old: int, new: int) -> None:
     image = torch.rand(8, 1, old, old, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
-    change = (to_patch_size(image, new).mean((1, 2, 3)) - image.mean((1, 2, 3))).abs()
+    change = (to_size(image, new).mean((1, 2, 3)) - image.mean((1, 2, 3))).abs()
     assert change.max() < 2 / 255  # a level of grey
 
 
 @pytest.mark.parametrize("native", [256, 512, 96])
 def test_there_and_back_again(native: int) -> None:
     image = smooth(64, waves=4)
-    back = to_patch_size(to_native_size(image, native), 64)
+    back = to_size(to_size(image, native), 64)
     assert (back - image).abs().mean() < 0.005
     assert (back - image).abs().max() < 0.02  # at the edges
     noise = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    back = to_patch_size(to_native_size(noise, native), 64)
+    back = to_size(to_size(noise, native), 64)
     # The finest detail there is, which no kernel keeps whole.
     assert torch.corrcoef(torch.stack([back.flatten(), noise.flatten()]))[0, 1] > 0.94
 
@@ -122,16 +121,16 @@ def test_there_and_back_again(native: int) -> None:
 def test_what_lies_outside_is_clipped_before_it_is_averaged() -> None:
     image = torch.full((1, 3, 64, 64), -1.0)
     image[..., ::2] = 5.0
-    expected = to_patch_size(image.clamp(-1, 1), 16)
-    assert torch.equal(to_patch_size(image, 16), expected)
-    assert torch.equal(to_patch_size(image, 64), image.clamp(-1, 1))
+    expected = to_size(image.clamp(-1, 1), 16)
+    assert torch.equal(to_size(image, 16), expected)
+    assert torch.equal(to_size(image, 64), image.clamp(-1, 1))
     edge = torch.full((1, 1, 16, 16), -1.0)
     edge[..., 8:] = 1.0
-    assert to_native_size(edge, 64).abs().max() <= 1
+    assert to_size(edge, 64).abs().max() <= 1
     assert float(image.max()) == 5.0  # the input is not touched
 
 
 @pytest.mark.parametrize("size", [0, 2.5, "64"])
 def test_no_size(size: object) -> None:
     with pytest.raises(InputError, match="size must be a whole number, at least 1"):
-        to_patch_size(torch.zeros(1, 1, 8, 8), size)  # type: ignore[arg-type]
+        to_size(torch.zeros(1, 1, 8, 8), size)  # type: ignore[arg-type]
