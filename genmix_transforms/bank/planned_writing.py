@@ -145,21 +145,16 @@ def write_planned(
             )
 
 
-def bank_bytes(kind: Manifest, counts: Sequence[int]) -> int:
-    """How much space the shards of a bank take.
-
-    Args:
-        kind: of the bank.
-        counts: images in each shard.
-    """
+def bank_bytes(kind: Manifest, images: int, *, shards: int) -> int:
+    """How much space images of a kind of bank take, in so many shards."""
     label = 8 if kind.labels == "index" else 4 * len(kind.classes)
     row = math.prod(kind.shape) * kind.pixel_dtype.itemsize + label + sum(of.itemsize for of in DESCRIPTIONS.values())
-    return sum(counts) * row + len(counts) * HEADER_BYTES
+    return images * row + shards * HEADER_BYTES
 
 
 def _check_space(folder: Path, kind: Manifest, counts: Sequence[int], *, freed: int = 0) -> None:
     # Beside the shards, as much as one of them for what is made and in none yet.
-    needed = bank_bytes(kind, counts) + (bank_bytes(kind, [max(counts)]) if counts else 0)
+    needed = bank_bytes(kind, sum(counts) + max(counts, default=0), shards=len(counts) + 1)
     check_free_space(folder, needed - freed, what="the bank")
 
 

@@ -2,34 +2,35 @@
 
 import shlex
 from contextlib import suppress
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genmix_transforms.cli.command import DryRun, print_config
 from genmix_transforms.cli.options import (
-    Channels,
+    DataOptions,
     Device,
-    Fit,
-    FitOption,
-    GroupKey,
-    Official,
     Out,
     Share,
-    Size,
-    SplitSeed,
     comma_separated,
-    open_patches,
     parse_share,
-    split_patches,
+    takes_data_options,
 )
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import InputError, UnfinishedBankError
 from genmix_transforms.files.checks import check_output_folder
 
+if TYPE_CHECKING:
+    from genmix_transforms.generators.base import Generator
+    from genmix_transforms.generators.filling import Plan
 
+
+@takes_data_options
 def fill(
     context: typer.Context,
     generator: Annotated[str, typer.Argument(help="A generator: a folder, or the id of a repository on the hub.")],
     out: Out,
+    options: DataOptions,
     match: Annotated[
         str | None,
         typer.Option(
@@ -42,12 +43,6 @@ def fill(
         bool,
         typer.Option("--balance", help="Fill every class up to the largest one, real and synthetic together."),
     ] = False,
-    size: Size = None,
-    fit: FitOption = Fit.RESIZE,
-    channels: Channels = None,
-    group_key: GroupKey = None,
-    split_seed: SplitSeed = 0,
-    official: Official = True,
     seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
     base: Annotated[
         str | None,
@@ -59,8 +54,11 @@ def fill(
     sampler: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=VALUE, again for more: how an ADM or a Textual Inversion draws, such as steps=50 or eta=1. "
-            "Other settings, other images. Left out, as the generator has them."
+            "--set",
+            "--sampler",
+            metavar="NAME=VALUE",
+            help="How an ADM or a Textual Inversion draws, such as steps=50 or eta=1; again for more. Other settings, "
+            "other images. Left out, as the generator has them.",
         ),
     ] = None,
     licence: Annotated[
@@ -70,30 +68,36 @@ def fill(
     append: Annotated[bool, typer.Option("--append", help="Add to the bank in this folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away the bank in this folder.")] = False,
     device: Device = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Fill a bank with a generator's images. Run again, it goes on where it stopped.
 
     Several processes (torchrun, accelerate launch, a Slurm array) share the work without communication.
     """
     from genmix_transforms.generators import fill_bank, load_generator
-    from genmix_transforms.generators.filling import UnfinishedBankError
+    from genmix_transforms.generators.filling import check_options, make_plan
     from genmix_transforms.generators.processes import own_device
 
     check_output_folder(out)
-    where = own_device(device)
     if match and counts:
         raise InputError("give --match or --counts, not both")
+    check_options(seed=seed, licence=licence, append=append, overwrite=overwrite)
     class_counts = _parse_counts(counts) if counts else None
-    if match:
-        patches = open_patches(match, size=size, fit=fit, channels=channels, group_key=group_key)
-        train, _, _ = split_patches(patches, split_seed=split_seed, official=official)
-        class_counts = train.class_counts
+    own_share = parse_share(share)
     settings = _parse_settings(sampler or [])
-    loaded = load_generator(generator, device=where, base=base)
+    loaded = load_generator(generator, device=own_device(device), base=base)
     if settings:
         if not hasattr(loaded, "with_sampler"):
-            raise InputError(f"--sampler: a {loaded.kind} draws in one pass and has no sampler; leave the option out")
+            raise InputError(f"--set: a {loaded.kind} draws in one pass and has no sampler; leave the option out")
         loaded = loaded.with_sampler(**settings)
+    if match:
+        train, _, _ = options.split_patches(options.open(match))
+        class_counts = train.class_counts
+    if dry_run:
+        _describe(loaded, make_plan(loaded, counts=class_counts, balance=balance, seed=seed), out=out)
+        has_sampler = hasattr(loaded, "with_sampler")
+        print_config(context, resolved={"sampler": loaded.config["sampler"]} if has_sampler else None)
+        return
     try:
         bank = fill_bank(
             loaded,
@@ -102,7 +106,7 @@ def fill(
             balance=balance,
             seed=seed,
             licence=licence,
-            share=parse_share(share),
+            share=own_share,
             append=append,
             overwrite=overwrite,
             progress=bool(context.obj),
@@ -115,6 +119,21 @@ def fill(
     spread = getattr(loaded, "channel_spread", None)
     if spread is not None and spread.images:
         typer.echo(f"  {spread}")
+
+
+def _describe(generator: "Generator", plan: "Plan", *, out: Path) -> None:
+    """Say what will be drawn, and what it takes, or that the disk has no room for it."""
+    from genmix_transforms.data.patches import describe_counts
+    from genmix_transforms.files.disk import check_free_space, size_text
+    from genmix_transforms.generators.estimate import duration_text
+    from genmix_transforms.generators.filling import estimate_fill
+
+    size, seconds = estimate_fill(generator, plan)
+    check_free_space(out, size, what="the bank")
+    counts = describe_counts(dict(zip(generator.classes, plan.counts, strict=True)))
+    shards = "1 shard" if plan.shards == 1 else f"{plan.shards} shards"
+    typer.echo(f"{plan.total} images ({counts}) in {shards}, {size_text(size)}")
+    typer.echo(f"about {duration_text(seconds)} in one process on {generator.device}, from one batch")
 
 
 def _parse_counts(text: str) -> dict[str, int]:
@@ -132,7 +151,7 @@ def _parse_settings(texts: list[str]) -> dict[str, str | int | float]:
     for text in texts:
         name, _, value = (part.strip() for part in text.partition("="))
         if not name or not value:
-            raise InputError(f"--sampler: expected NAME=VALUE, such as steps=50, got {text!r}")
+            raise InputError(f"--set: expected NAME=VALUE, such as steps=50, got {text!r}")
         settings[name] = _number_or_text(value)
     return settings
 

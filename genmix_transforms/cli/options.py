@@ -245,12 +245,12 @@ def open_patches(
     return DataOptions(size=size, fit=fit, channels=channels, group_key=group_key).open(data)
 
 
-def split_patches(patches: "PatchDataset", *, split_seed: int, official: bool) -> "Parts":
+def split_patches(patches: "PatchDataset", *, split_seed: int | None, official: bool) -> "Parts":
     """See :meth:`DataOptions.split_patches`."""
     return DataOptions(split_seed=split_seed, official=official).split_patches(patches)
 
 
-def fold_patches(patches: "PatchDataset", *, folds: int, split_seed: int) -> "tuple[Parts, ...]":
+def fold_patches(patches: "PatchDataset", *, folds: int, split_seed: int | None) -> "tuple[Parts, ...]":
     """See :meth:`DataOptions.fold_patches`."""
     return DataOptions(split_seed=split_seed).fold_patches(patches, folds)
 

@@ -71,6 +71,8 @@ def split(
                 f"  {twins} images are in more than one part as exact copies (the same origin in the file): scores may "
                 f"be too high"
             )
+    if folds is None and official and patches.official is not None:
+        typer.echo("  as the source is split; --no-official splits anew")
     first = out if folds is None else fold_path(out, 0)
     command = shlex.join(["genmix", "train", "dcgan", "--data", data, "--split", str(first), "--out", "runs/dcgan"])
     typer.echo(f"give it to every command that reads the data, such as:\n  {command}")

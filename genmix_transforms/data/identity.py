@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,18 @@ def pixel_hashes(images: Tensor) -> Tensor:
     for number, row in enumerate(rows):
         digest = kind.copy()
         digest.update(row.data)
-        hashes[number] = int.from_bytes(digest.digest()[:8], "big") >> 1
+        hashes[number] = _number(digest.digest())
     return torch.from_numpy(hashes)
+
+
+def text_hashes(texts: Iterable[str]) -> Tensor:
+    """The identity, int64 ``(N,)``, of images that are drawn and not read, by texts that say which they are."""
+    return torch.tensor([_number(hashlib.sha256(text.encode()).digest()) for text in texts], dtype=torch.int64)
+
+
+def _number(digest: bytes) -> int:
+    """The first 63 bits of a digest."""
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def record_images(origins: Tensor) -> str | None:

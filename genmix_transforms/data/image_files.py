@@ -11,10 +11,11 @@ from torch import Tensor
 from genmix_transforms.data.csv_file import read_csv
 from genmix_transforms.data.identity import pixel_hashes
 from genmix_transforms.data.labelling import GROUP_KEYS, read_groups, refuse_single_class, sorted_names
-from genmix_transforms.data.patches import PatchDataset, check_patch_memory
+from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.images import Fit, class_folders, describe_fit, image_size, read_images
+from genmix_transforms.files.memory import check_image_memory
 
 
 def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: int | None) -> PatchDataset:
@@ -154,7 +155,7 @@ def _read_files(
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """The images ``(N, C, H, W)``, their hashes ``(N,)`` as the files have them, and a note if any was resized."""
     height, width = image_size(files[0]) if size is None else (size, size)
-    check_patch_memory(len(files), channels or 1, height, width, itemsize=1, name=name)
+    check_image_memory((len(files), channels or 1, height, width), itemsize=1, name=name)
     note = "" if size is None else describe_fit({image_size(file) for file in files}, size, fit=fit)
     hashes: list[Tensor] = []
     images = read_images(

@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genmix_transforms.data.drawn_lesions import CLASSES, PAPER_COUNTS, DrawnLesions
 from genmix_transforms.data.liver_lesions import draw_lesion, render_footprint
 from genmix_transforms.data.liver_parenchyma import SURFACE
-from genmix_transforms.data.liver_slices import LiverSlices
-from genmix_transforms.data.liver_windows import LiverWindows, Place
-from genmix_transforms.data.patches import SPLITS, PatchDataset
-from genmix_transforms.data.phantom import CLASSES, PAPER_COUNTS, SMALLEST_SIZE, checked_counts, class_index
+from genmix_transforms.data.liver_slices import LiverSlices, LiverWindows, Place
+from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.phantom_lesions import DIAMETERS
 from genmix_transforms.data.phantom_scanner import Array
+from genmix_transforms.data.splitting import SPLITS
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.checks import check_seed, whole_number
+from genmix_transforms.files.checks import check_seed
 from genmix_transforms.files.progress import progress_bar
 
 _NAME = "LiverLesionSimulator"
@@ -58,7 +58,7 @@ class SimulatedLesion:
 
 
 @dataclass(frozen=True, eq=False)
-class LiverLesionSimulator:
+class LiverLesionSimulator(DrawnLesions):
     """Focal liver lesions drawn into real livers: cysts, hemangiomas and metastases of known truth.
 
     The parenchyma, its vessels and the scanner's noise are real; the lesions are those of
@@ -114,26 +114,13 @@ class LiverLesionSimulator:
     source: str | Path | LiverSlices
     _: KW_ONLY
     size: int = 32
-    seed: int = 0
-    train: Sequence[int] = PAPER_COUNTS["train"]
-    val: Sequence[int] = PAPER_COUNTS["val"]
-    test: Sequence[int] = PAPER_COUNTS["test"]
     largest: float | None = None
     level: float = 127.5
     width: float = 255.0
 
     def __post_init__(self) -> None:
-        whole_number(self.size, name=f"{_NAME}: size", least=SMALLEST_SIZE)
+        super().__post_init__()
         check_seed(self.seed, name=f"{_NAME}: seed")
-        if not (np.isfinite(self.level) and np.isfinite(self.width) and self.width > 0):
-            raise InputError(
-                f"{_NAME}: the window must have a finite level and a width above 0 HU, "
-                f"got level {self.level} and width {self.width}"
-            )
-        for split in SPLITS:
-            object.__setattr__(self, split, checked_counts(_NAME, split, getattr(self, split)))
-        if not any(sum(counts) for counts in self._counts):
-            raise InputError(f"{_NAME}: all counts are 0; ask for some lesions")
         if not isinstance(self.source, str | Path | LiverSlices):
             raise InputError(
                 f"{_NAME}: source must be the path of an .npz or LiverSlices(images=..., masks=..., patients=...), "
@@ -143,8 +130,8 @@ class LiverLesionSimulator:
             object.__setattr__(self, "source", LiverSlices.open(self.source))
         self._check_slices()
         object.__setattr__(self, "largest", self._checked_largest())
-        for split, counts in zip(SPLITS, self._counts, strict=True):
-            if sum(counts):
+        for split in SPLITS:
+            if sum(getattr(self, split)):
                 self._check_room(split)
 
     @property
@@ -176,11 +163,8 @@ class LiverLesionSimulator:
         Raises:
             InputError: no such class, split or number, or no room for it (only in a split whose counts are 0).
         """
-        label_index = class_index(f"{_NAME}.lesion", label)
-        if split not in SPLITS:
-            raise InputError(f"{_NAME}.lesion: split must be one of {', '.join(SPLITS)}, got {split!r}")
-        number = whole_number(number, name=f"{_NAME}.lesion: number", least=0)
-        rng = np.random.default_rng([_LESIONS, SPLITS.index(split), label_index, number, self.seed])
+        split_index, label_index, number = self._asked("lesion", label, number, split)
+        rng = np.random.default_rng([_LESIONS, split_index, label_index, number, self.seed])
         name = CLASSES[label_index]
         outline, thickness = draw_lesion(name, rng, largest=self._largest)
         place = self._windows.find(self._slices_of[split], outline.diameter, rng)
@@ -222,23 +206,13 @@ class LiverLesionSimulator:
             uint8 ``(N, 1, size, size)`` through the window; sorted by split, class and number; ``official`` has the
             split, ``groups`` the patient, who is in one split only.
         """
-        lesions = self.lesions
-        low = self.level - self.width / 2
-        hounsfield = np.stack([lesion.image for lesion in lesions])[:, None]
-        images = np.clip(np.rint((hounsfield - low) * (255 / self.width)), 0, 255).astype(np.uint8)
-        patients = self.slices.patients[[lesion.place.slice for lesion in lesions]]
-        names, groups = np.unique(patients, return_inverse=True)
-        return PatchDataset(
-            images=torch.from_numpy(images),
-            labels=torch.tensor([CLASSES.index(lesion.label) for lesion in lesions]),
-            classes=CLASSES,
-            groups=torch.from_numpy(groups.reshape(-1).astype(np.int64)),
-            official=torch.tensor([split for split, counts in enumerate(self._counts) for _ in range(sum(counts))]),
+        patients = self.slices.patients[[lesion.place.slice for lesion in self.lesions]]
+        source = f"windows of {self.slices.name}, {len(np.unique(patients))} patients"
+        return self._patches(
+            (lesion.image for lesion in self.lesions),
+            patients,
             name="liver lesion simulator",
-            notes=(
-                f"modelled lesions in real liver: windows of {self.slices.name}, {len(names)} patients",
-                f"grey 0 to 255 is {low:g} to {low + self.width:g} HU",
-            ),
+            notes=(f"modelled lesions in real liver: {source}",),
         )
 
     def masks(self) -> Tensor:
@@ -248,18 +222,8 @@ class LiverLesionSimulator:
     @cached_property
     def lesions(self) -> tuple[SimulatedLesion, ...]:
         """All lesions of all splits, in the order of :meth:`dataset`; drawn once."""
-        wanted = [
-            (split, label, number)
-            for split, counts in zip(SPLITS, self._counts, strict=True)
-            for label, count in enumerate(counts)
-            for number in range(count)
-        ]
-        progress = progress_bar(wanted, desc="drawing lesions", unit="img", disable=len(wanted) < 200)
-        return tuple(self.lesion(label, number, split=split) for split, label, number in progress)
-
-    @property
-    def _counts(self) -> tuple[Sequence[int], ...]:
-        return self.train, self.val, self.test
+        progress = progress_bar(self.wanted, desc="drawing lesions", unit="img", disable=len(self.wanted) < 200)
+        return tuple(self.lesion(label, number, split=SPLITS[split]) for split, label, number in progress)
 
     @property
     def _largest(self) -> float:

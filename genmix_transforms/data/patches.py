@@ -28,7 +28,7 @@ from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.arrays import write_npz
 from genmix_transforms.files.checks import check_output_folder
 from genmix_transforms.files.images import Fit, describe_fit, fit_images, to_channels
-from genmix_transforms.files.memory import check_memory
+from genmix_transforms.files.memory import check_image_memory
 
 MOST_CHANNELS = 7
 """A last axis no longer than this is one of channels; no image is as narrow."""
@@ -180,7 +180,7 @@ class PatchDataset:
             InputError: another ``fit``, or a size at which the patches do not fit into memory.
         """
         count, channels, *_ = self.images.shape
-        check_patch_memory(count, channels, size, size, itemsize=self.images.dtype.itemsize, name=self.name)
+        check_image_memory((count, channels, size, size), itemsize=self.images.dtype.itemsize, name=self.name)
         images = fit_images(self.images, size, fit=fit)
         note = describe_fit([(self.images.shape[-2], self.images.shape[-1])], size, fit=fit)
         return replace(self, images=images, source_hashes=self.origins, notes=(*self.notes, note)) if note else self
@@ -374,28 +374,27 @@ class PatchDataset:
         else:
             groups = np.arange(len(self)) if self.groups is None else self.groups.numpy()
             parts = assign_groups(self.labels.numpy(), groups, fractions=fractions, seed=seed)
-        for number, split in enumerate(SPLITS):
-            if not (parts == number).any():
-                way_out = (
-                    "give official=False to split anew, or a split file with patches in each part"
-                    if kept is not None
-                    else "give fractions that leave it some patches, or train on all (--all-data)"
-                )
-                raise InputError(f"{self.name}: the {split} part is empty; {way_out}")
+        way_out = (
+            "give fractions that leave it some patches, or train on all (--all-data)"
+            if kept is None
+            else "give official=False to split anew, or a split file with patches in each part"
+        )
+        self._refuse_empty(parts, "part is empty; " + way_out)
         return parts
 
     def _parts_of_folds(self, count: int, *, seed: int, validation: float) -> list[Numbers]:
         """For each fold and patch the index of its part, ``(N,)``."""
         groups = groups_of_copies(self.origins.numpy()) if self.groups is None else self.groups.numpy()
         folds = fold_by_group(self.labels.numpy(), groups, count=count, validation=validation, seed=seed)
+        groups_found = f"{len(np.unique(groups))} groups are too few for {count} folds"
         for fold, parts in enumerate(folds):
-            for number, split in enumerate(SPLITS):
-                if not (parts == number).any():
-                    raise InputError(
-                        f"{self.name}: the {split} part of fold {fold} is empty: {len(np.unique(groups))} groups are "
-                        f"too few for {count} folds"
-                    )
+            self._refuse_empty(parts, f"part of fold {fold} is empty: {groups_found}")
         return folds
+
+    def _refuse_empty(self, parts: Numbers, fault: str) -> None:
+        for number, split in enumerate(SPLITS):
+            if not (parts == number).any():
+                raise InputError(f"{self.name}: the {split} {fault}")
 
     def _in_parts(self, parts: Numbers, *, prefix: str = "") -> tuple["PatchDataset", "PatchDataset", "PatchDataset"]:
         train, val, test = (
@@ -403,15 +402,6 @@ class PatchDataset:
             for number, split in enumerate(SPLITS)
         )
         return train, val, test
-
-
-def check_patch_memory(count: int, channels: int, height: int, width: int, *, itemsize: int, name: str) -> None:
-    """Refuse patches that do not fit into memory, before the first is read; twice over, for they are copied once."""
-    check_memory(
-        2 * count * channels * height * width * itemsize,
-        what=f"{name}: {count:,} patches of {channels} x {height} x {width} pixels",
-        way_out="give a smaller size, or fewer patches",
-    )
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:

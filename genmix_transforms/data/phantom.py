@@ -1,28 +1,21 @@
 """A procedural CT model of focal liver lesions: the embedded default data set, with nothing to download."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import index
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from genmix_transforms.data.patches import PatchDataset, check_patch_memory
+from genmix_transforms.data.drawn_lesions import CLASSES, PAPER_COUNTS, DrawnLesions
+from genmix_transforms.data.identity import text_hashes
+from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.phantom_lesions import LESIONS, Liver, paint_parenchyma, paint_vessels
 from genmix_transforms.data.phantom_scanner import Array, Scan, crop
 from genmix_transforms.data.splitting import SPLITS
-from genmix_transforms.errors import InputError
+from genmix_transforms.files.memory import check_image_memory
 from genmix_transforms.files.progress import progress_bar
 
-CLASSES = tuple(LESIONS)
-"""Cyst, hemangioma, metastasis: the paper's three classes, in its order."""
-
-PAPER_COUNTS = {"train": (433, 70, 178), "val": (115, 30, 157), "test": (128, 30, 149)}
-"""Lesions of each class in the paper's splits: 681, 302 and 307, together 1,290."""
-
-SMALLEST_SIZE = 16
+_NAME = "lesion phantom"
 
 LESIONS_PER_PATIENT = (0.25, 0.23, 0.22, 0.30)
 """Shares of patients with 1, 2, 3 and 4 lesions: 2.57 on average, as the paper's 1,290 lesions of 502 patients."""
@@ -36,7 +29,7 @@ _PATIENTS, _SCANS, _IMAGES = range(3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LesionPhantom:
+class LesionPhantom(DrawnLesions):
     """Focal liver lesions in portal-venous CT, drawn by a model: cysts, hemangiomas and metastases.
 
     It stands in for the paper's private data set with that set's split sizes and class counts, so that everything in
@@ -91,33 +84,8 @@ class LesionPhantom:
     """
 
     size: int = 64
-    seed: int = 0
-    train: Sequence[int] = PAPER_COUNTS["train"]
-    val: Sequence[int] = PAPER_COUNTS["val"]
-    test: Sequence[int] = PAPER_COUNTS["test"]
     level: float = 90.0
     width: float = 260.0
-
-    def __post_init__(self) -> None:
-        if not _is_whole(self.size) or self.size < SMALLEST_SIZE:
-            raise InputError(
-                f"LesionPhantom: size must be a whole number of pixels from {SMALLEST_SIZE} up, got {self.size}"
-            )
-        if not _is_whole(self.seed) or self.seed < 0:
-            raise InputError(f"LesionPhantom: seed must be a whole number from 0 up, got {self.seed}")
-        if not (np.isfinite(self.level) and np.isfinite(self.width) and self.width > 0):
-            raise InputError(
-                f"LesionPhantom: the window must have a finite level and a width above 0 HU, "
-                f"got level {self.level} and width {self.width}"
-            )
-        for split in SPLITS:
-            object.__setattr__(self, split, checked_counts("LesionPhantom", split, getattr(self, split)))
-        if not any(sum(counts) for counts in self._counts):
-            raise InputError("LesionPhantom: all counts are 0; ask for some lesions")
-
-    @property
-    def _counts(self) -> tuple[Sequence[int], ...]:
-        return self.train, self.val, self.test
 
     def render(self, label: int | str, number: int, *, split: str = "train") -> Array:
         """Draw one patch.
@@ -137,12 +105,7 @@ class LesionPhantom:
             >>> bool(LesionPhantom().render("cyst", 0)[32, 32] < 60)
             True
         """
-        label_index = class_index("LesionPhantom.render", label)
-        if split not in SPLITS:
-            raise InputError(f"LesionPhantom.render: split must be one of {', '.join(SPLITS)}, got {split!r}")
-        if not _is_whole(number) or number < 0:
-            raise InputError(f"LesionPhantom.render: number must be a whole number from 0 up, got {number}")
-        split_index = SPLITS.index(split)
+        split_index, label_index, number = self._asked("render", label, number, split)
         patient = int(patients_of(self.seed, split_index, label_index, number + 1)[number])
         scan, liver = draw_patient(self.seed, split_index, patient)
         rng = np.random.default_rng([_IMAGES, split_index, label_index, number, self.seed])
@@ -161,34 +124,20 @@ class LesionPhantom:
             uint8 ``(N, 1, size, size)`` through the window; sorted by split, class and number; ``official`` has the
             split, ``groups`` the patient (1 to 4 lesions, of one or several classes, all in one split).
         """
-        wanted = [
-            (split, label, number)
-            for split, counts in enumerate(self._counts)
-            for label, count in enumerate(counts)
-            for number in range(count)
-        ]
-        check_patch_memory(len(wanted), 1, self.size, self.size, itemsize=1, name="lesion phantom")
-        low = self.level - self.width / 2
-        images = np.empty((len(wanted), 1, self.size, self.size), dtype=np.uint8)
-        progress = progress_bar(wanted, desc="drawing lesions", unit="img", disable=len(wanted) < 200)
-        for image, (split, label, number) in zip(images, progress, strict=True):
-            hounsfield = self.render(label, number, split=SPLITS[split])
-            image[0] = np.clip(np.rint((hounsfield - low) * (255 / self.width)), 0, 255)
-        patients = [
-            np.stack([np.full(count, split), patients_of(self.seed, split, label, count)[:count]], axis=1)
-            for split, counts in enumerate(self._counts)
-            for label, count in enumerate(counts)
-        ]
-        _, groups = np.unique(np.concatenate(patients), axis=0, return_inverse=True)
-        split_of, label_of, _ = torch.tensor(wanted, dtype=torch.int64).unbind(dim=1)
-        return PatchDataset(
-            images=torch.from_numpy(images),
-            labels=label_of.contiguous(),
-            classes=CLASSES,
-            groups=torch.from_numpy(groups.reshape(-1).astype(np.int64)),
-            official=split_of.contiguous(),
-            name="lesion phantom",
-            notes=(f"grey 0 to 255 is {low:g} to {low + self.width:g} HU",),
+        check_image_memory((len(self.wanted), 1, self.size, self.size), itemsize=1, name=_NAME)
+        progress = progress_bar(self.wanted, desc="drawing lesions", unit="img", disable=len(self.wanted) < 200)
+        streams = {
+            (split, label): patients_of(self.seed, split, label, getattr(self, SPLITS[split])[label])
+            for split, label, _ in self.wanted
+        }
+        return self._patches(
+            (self.render(label, number, split=SPLITS[split]) for split, label, number in progress),
+            np.array([(split, streams[split, label][number]) for split, label, number in self.wanted]),
+            name=_NAME,
+            # Of what is drawn, whatever the size and the window: a split of the phantom is one for every size.
+            source_hashes=text_hashes(
+                f"{_NAME} {self.seed}: {split} {label} {number}" for split, label, number in self.wanted
+            ),
         )
 
 
@@ -240,31 +189,3 @@ def _stream(seed: int, split: int, patients: int) -> tuple[NDArray[np.int64], ..
     label = np.where(draws[:, 1 + most :] < SAME_CLASS, label[:, :1], label)
     patient, slot = np.nonzero(np.arange(most) < lesions[:, None])
     return tuple(patient[label[patient, slot] == number] for number in range(len(CLASSES)))
-
-
-def checked_counts(owner: str, split: str, counts: Sequence[int]) -> tuple[int, ...]:
-    """The lesions of each class that a split shall have, or an InputError in the name of ``owner``."""
-    if (
-        not isinstance(counts, Sequence)
-        or len(counts) != len(CLASSES)
-        or not all(_is_whole(count) and count >= 0 for count in counts)
-    ):
-        raise InputError(
-            f"{owner}: {split} must be {len(CLASSES)} whole numbers from 0 up, "
-            f"how many of {', '.join(CLASSES)}, got {counts}"
-        )
-    return tuple(index(count) for count in counts)
-
-
-def class_index(owner: str, label: int | str) -> int:
-    """The index of a class given by name or index, or an InputError in the name of ``owner``."""
-    if isinstance(label, str) and label in CLASSES:
-        return CLASSES.index(label)
-    if not isinstance(label, str) and _is_whole(label) and 0 <= label < len(CLASSES):
-        return index(label)
-    names = ", ".join(f"{number} {name}" for number, name in enumerate(CLASSES))
-    raise InputError(f"{owner}: label must be a class or its index ({names}), got {label!r}")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -10,7 +10,8 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.sharing import take_turns
 from genmix_transforms.files.images import fit_images
-from genmix_transforms.generators.base import Generator, shape_of
+from genmix_transforms.generators.arguments import shape_of
+from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.filling import fill_bank
 from genmix_transforms.generators.per_class import PerClass
 from genmix_transforms.generators.registry import generator_class

@@ -101,7 +101,7 @@ def check_folds(folds: Sequence[Fold], *, foreign_banks: bool = False) -> None:
             _check_groups(fold, number, tested)
         for name, bank in fold.banks.items() if not foreign_banks else ():
             _check_unseen(bank, fold.splits, name=f"fold {number}: {_bank_text(name)}" if several else _bank_text(name))
-            if several and seen_images(bank, fold.splits) is None and foreign(bank, fold.splits[0]):
+            if several and _is_unlisted(bank) and foreign(bank, fold.splits[0]):
                 raise InputError(
                     f"fold {number}: the generator of {_bank_text(name)} was trained on another set than this fold's "
                     "training part: what it saw may be tested here; train one for each fold, or say that it may be "
@@ -252,14 +252,13 @@ def doubts(
         )
     for name, bank in banks.items():
         which = _bank_text(name)
-        seen = seen_images(bank, splits)
-        for part, count in (seen or {}).items():
+        for place, count in (seen_images(bank, splits) or {}).items():
             if count:
                 found.append(
-                    f"{which}: its generator was trained on {count} of the {part} images: they have leaked into the "
+                    f"{which}: its generator was trained on {count} of the {place} images: they have leaked into the "
                     "arms that use it; train the generator on this split's training part"
                 )
-        if seen is None and foreign(bank, train):
+        if _is_unlisted(bank) and foreign(bank, train):
             found.append(
                 f"{which}: its generator was trained on another set than this training set: if that held test images, "
                 "they have leaked into the arms that use the bank; train the generator on this split's training part"
@@ -346,6 +345,11 @@ def bank_fingerprint(bank: SyntheticBank) -> str | None:
     """The fingerprint of the set that the bank's generator was trained on, where the bank records it."""
     prints = {record.get("fingerprint") for record in _training_sets(bank)}
     return "+".join(sorted(text for text in prints if isinstance(text, str))) or None
+
+
+def _is_unlisted(bank: SyntheticBank) -> bool:
+    """Whether it records a training set without its images, so that nobody can tell which they were."""
+    return any(record.get("images") is None for record in _training_sets(bank))
 
 
 def _training_sets(bank: SyntheticBank) -> list[Mapping[str, Any]]:

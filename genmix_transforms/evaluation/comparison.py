@@ -42,7 +42,7 @@ from genmix_transforms.evaluation.provenance import (
     versions,
 )
 from genmix_transforms.evaluation.results import Results
-from genmix_transforms.evaluation.runs import Run, RunCache, TrialCache, run_key
+from genmix_transforms.evaluation.runs import Run, RunCache, finished_name, read_finished, run_key, write_finished
 from genmix_transforms.evaluation.sharing import take_turns
 from genmix_transforms.evaluation.training import train_and_test, train_network
 from genmix_transforms.files.checks import check_output_folder
@@ -318,17 +318,18 @@ class Plan:
     def tune(self, bar: Any) -> dict[tuple[int, str], float | None]:
         """The value of each arm's option on each fold, by fold and arm; None where nothing is tuned."""
         scores: dict[tuple[int, str], dict[float, float]] = {}
-        cache = None if self.folder is None else TrialCache(self.folder / _TRIALS)
         for number, arm, value in self._taken(self.trials(), "trial"):
             bar.set_postfix_str(f"tuning {arm}, {arm_kind(arm).knob} {value:g}, fold {number}")
             setting = self._setting(number, arm, value)
             key = run_key(self._dependencies(arm, TUNING_SEED, number, setting.protocol))
-            score = cache.get(arm, value, fold=number, key=key) if cache else None
+            kept = None if self.folder is None else self.folder / _TRIALS / finished_name(arm, number, f"{value:g}")
+            score = kept and read_finished(kept, lambda found: float(found["validation_macro_f1"]), key=key)
             if score is None:
                 trained = train_network(arm, self.folds[number].splits, setting, TUNING_SEED, device=self.device)
                 score = trained.validation_macro_f1
-                if cache:
-                    cache.put(arm, value, score, fold=number, key=key)
+                if kept:
+                    found = {"arm": arm, "fold": number, "value": value, "validation_macro_f1": score}
+                    write_finished(kept, found, key=key)
             scores.setdefault((number, arm), {})[value] = score
             bar.update()
         return {

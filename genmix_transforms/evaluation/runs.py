@@ -3,16 +3,18 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from torch import Tensor
 
 from genmix_transforms.evaluation.metrics import Scores, plain_data
 from genmix_transforms.files.atomic import write_text
+
+T = TypeVar("T")
 
 _DIGITS = 6
 """Significant ones of a probability that is kept."""
@@ -113,63 +115,40 @@ class RunCache:
 
     def get(self, arm: str, seed: int, *, fold: int = 0, key: str) -> Run | None:
         """The run, if it is there and has that key; None if not, or if the file is damaged: it is then run again."""
-        try:
-            run = Run.from_dict(_read_kept(self.path(arm, seed, fold=fold), key))
-        except _UNREADABLE:
-            return None
-        return run if (run.arm, run.fold, run.seed) == (arm, fold, seed) else None
+        run = read_finished(self.path(arm, seed, fold=fold), Run.from_dict, key=key)
+        return run if run is not None and (run.arm, run.fold, run.seed) == (arm, fold, seed) else None
 
     def put(self, run: Run, *, key: str) -> None:
         """Keep a run, whole or not at all; an older one of that arm, fold and seed is replaced."""
-        _keep(self.path(run.arm, run.seed, fold=run.fold), key, run.to_dict())
+        write_finished(self.path(run.arm, run.seed, fold=run.fold), run.to_dict(), key=key)
 
     def path(self, arm: str, seed: int, *, fold: int = 0) -> Path:
         """Its file, whether it is there or not."""
-        return self.folder / f"{_as_file_name(arm)}-fold{fold}-seed{seed}.json"
+        return self.folder / finished_name(arm, fold, f"seed{seed}")
 
 
-class TrialCache:
-    """Scores of finished trials of the tuning in a folder, one file each.
+def finished_name(arm: str, fold: int, which: str) -> str:
+    """The name of the file of a finished training.
 
-    Args:
-        folder: made on the first :meth:`put`.
+    Quoted: the name of an arm has its bank's in it, which may hold what no file name can.
+
+    Example:
+        >>> finished_name("genmix:a/b", 0, "seed3")
+        'genmix%3Aa%2Fb-fold0-seed3.json'
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def get(self, arm: str, value: float, *, fold: int, key: str) -> float | None:
-        """The validation macro F1, if it is there and has that key; None if not, or if the file is damaged."""
-        try:
-            return float(_read_kept(self.path(arm, value, fold=fold), key)["validation_macro_f1"])
-        except _UNREADABLE:
-            return None
-
-    def put(self, arm: str, value: float, score: float, *, fold: int, key: str) -> None:
-        """Keep a score; an older one of that arm, value and fold is replaced."""
-        content = {"arm": arm, "fold": fold, "value": value, "validation_macro_f1": score}
-        _keep(self.path(arm, value, fold=fold), key, content)
-
-    def path(self, arm: str, value: float, *, fold: int) -> Path:
-        """Its file, whether it is there or not."""
-        return self.folder / f"{_as_file_name(arm)}-fold{fold}-{value:g}.json"
+    return f"{quote(arm, safe='')}-fold{fold}-{which}.json"
 
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError)
+def read_finished(path: Path, read: Callable[[Mapping[str, Any]], T], *, key: str) -> T | None:
+    """What a finished training gave, if it is there and has that key; None if not, or if the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return read(content) if content["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _read_kept(path: Path, key: str) -> Mapping[str, Any]:
-    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if content["key"] != key:
-        raise ValueError("it depended on something else")
-    return content
-
-
-def _keep(path: Path, key: str, content: Mapping[str, Any]) -> None:
+def write_finished(path: Path, content: Mapping[str, Any], *, key: str) -> None:
+    """Keep what a training gave, whole or not at all, with the hash of all that it depends on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, readable_json({"key": key, **content}))
-
-
-def _as_file_name(arm: str) -> str:
-    """Quoted: the name of an arm has its bank's in it, which may hold what no file name can."""
-    return quote(arm, safe="")

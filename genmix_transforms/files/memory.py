@@ -1,5 +1,6 @@
 """Memory: what this process may still take, and a refusal before work that would take more."""
 
+import math
 from pathlib import Path
 
 from genmix_transforms.errors import InputError
@@ -37,6 +38,16 @@ def check_memory(needed: int, *, what: str, way_out: str) -> None:
             f"{what}: this needs about {needed / 2**30:.1f} GiB of memory, and {available / 2**30:.1f} GiB are "
             f"available; {way_out}"
         )
+
+
+def check_image_memory(shape: tuple[int, int, int, int], *, itemsize: int, name: str) -> None:
+    """Refuse images ``(N, C, H, W)`` that do not fit into memory twice: while they are read, they are copied once."""
+    count, channels, height, width = shape
+    check_memory(
+        2 * math.prod(shape) * itemsize,
+        what=f"{name}: {count:,} patches of {channels} x {height} x {width} pixels",
+        way_out="give a smaller size, or fewer patches",
+    )
 
 
 def _of_machine() -> int | None:

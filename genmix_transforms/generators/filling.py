@@ -3,10 +3,11 @@
 import hashlib
 import json
 import re
+import time
 from collections.abc import Generator as Yields
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.card import LICENCE
-from genmix_transforms.bank.manifest import Manifest
-from genmix_transforms.bank.planned_writing import ShardPlan, Task, write_planned
+from genmix_transforms.bank.manifest import MAX_SHARDS, Manifest
+from genmix_transforms.bank.planned_writing import ShardPlan, Task, bank_bytes, write_planned
 from genmix_transforms.bank.rows import Rows, check_classes
 from genmix_transforms.bank.shard import images_per_shard
 from genmix_transforms.errors import InputError, UnfinishedBankError
@@ -129,9 +130,8 @@ def fill_bank(
         {'cyst': 3, 'metastasis': 2}
     """
     out = Path(out)
+    check_options(seed=seed, licence=licence, append=append, overwrite=overwrite)
     plan = make_plan(generator, counts=counts, balance=balance, seed=seed)
-    if licence is not None and not re.fullmatch(LICENCE, licence):
-        raise InputError(f"fill_bank: licence must be a short identifier, such as 'cc-by-4.0', got {licence!r}")
     check_classes(generator.classes)
 
     def make(task: Task) -> Yields[Rows, None, None]:
@@ -164,6 +164,33 @@ def fill_bank(
         progress=progress,
     )
     return SyntheticBank.load(out)
+
+
+def check_options(*, seed: int = 0, licence: str | None = None, append: bool = False, overwrite: bool = False) -> None:
+    """Check what can be checked of :func:`fill_bank`'s options without a generator or data.
+
+    Raises:
+        InputError: a seed out of range, a licence that is no identifier, or both ``append`` and ``overwrite``.
+    """
+    whole_number(seed, name="fill_bank: seed", least=0, most=MAX_BANK_SEED)
+    if licence is not None and not re.fullmatch(LICENCE, licence):
+        raise InputError(f"fill_bank: licence must be a short identifier, such as 'cc-by-4.0', got {licence!r}")
+    if append and overwrite:
+        raise InputError("fill_bank: append and overwrite exclude each other")
+
+
+def estimate_fill(generator: Generator, plan: Plan) -> tuple[int, float]:
+    """Measure on one batch, which is thrown away, what filling a bank takes.
+
+    Returns:
+        Bytes on the disk, and seconds if this process draws every image.
+    """
+    labels, seeds = plan.shard(0)
+    one_class = slice(0, min(generator.sample_batch, int((labels == labels[0]).sum())))
+    begun = time.monotonic()
+    generator.sample(labels[one_class], seeds[one_class])
+    batches = -(-plan.total // generator.sample_batch)
+    return bank_bytes(_kind(generator), plan.total, shards=plan.shards), (time.monotonic() - begun) * batches
 
 
 def _kept(task: Task, plan: Plan) -> dict[Key, Tensor]:
@@ -224,7 +251,13 @@ def make_plan(generator: Generator, *, counts: Mapping[str, int] | None, balance
         )
     # Small enough that a stop loses little, large enough that a big bank has few files.
     largest = images_per_shard(generator.image_shape, generator.pixel_dtype)
-    return Plan(counts=ordered, seed=seed, images_per_shard=min(largest, max(64, sum(ordered) // 64)))
+    plan = Plan(counts=ordered, seed=seed, images_per_shard=min(largest, max(64, sum(ordered) // 64)))
+    if plan.shards > MAX_SHARDS:
+        raise InputError(
+            f"fill_bank: {plan.total:,} images would be {plan.shards:,} shards, a bank has at most {MAX_SHARDS:,}: "
+            "fill several banks, each with a seed of its own"
+        )
+    return plan
 
 
 def _identity(generator: Generator, plan: Plan, *, licence: str | None) -> str:
@@ -244,12 +277,13 @@ def _bank(generator: Generator, plan: Plan, *, licence: str | None) -> Manifest:
         **({"licence": licence} if licence else {}),
         "genmix_transforms": _version(),
     }
-    return Manifest(
-        classes=generator.classes,
-        dtype=str(generator.pixel_dtype).removeprefix("torch."),
-        shape=generator.image_shape,
-        sources=(json.loads(json.dumps(source)),),
-    )
+    return replace(_kind(generator), sources=(json.loads(json.dumps(source)),))
+
+
+def _kind(generator: Generator) -> Manifest:
+    """What the manifest says of any bank of this generator."""
+    dtype = str(generator.pixel_dtype).removeprefix("torch.")
+    return Manifest(classes=generator.classes, dtype=dtype, shape=generator.image_shape)
 
 
 def _version() -> str:

@@ -23,7 +23,7 @@ class TrainingSettings(Settings):
     configuration files offer it, the tables of the documentation list it, and the run's provenance records it.
     """
 
-    preset: str = option("", help="Values by name, for whatever is left out.")
+    preset: str = option(help="Values by name, for whatever is left out.")
     steps: int = option(help="Optimizer steps.", least=1, most=LONGEST)
     batch_size: int = option(help="Images in a step, all processes together.", least=1, most=LARGEST_BATCH)
     checkpoint_every: int = option(20_000, help="Images between checkpoints and sample sheets.", least=1, runtime=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.generators import ADM
@@ -73,9 +74,12 @@ def test_a_share_of_the_work_is_done_and_said(
         (["--counts", "bright=-3"], "expected name=number"),
         (["--counts", "cyst=3"], "it cannot draw cyst"),
         (["--counts", "bright=3", "--match", "phantom"], "give --match or --counts, not both"),
-        (["--sampler", "steps"], "expected NAME=VALUE, such as steps=50, got 'steps'"),
-        (["--sampler", "=2"], "expected NAME=VALUE"),
-        (["--sampler", "steps=2"], "a dcgan draws in one pass and has no sampler"),
+        (["--set", "steps"], "--set: expected NAME=VALUE, such as steps=50, got 'steps'"),
+        (["--set", "=2"], "expected NAME=VALUE"),
+        (["--set", "steps=2"], "a dcgan draws in one pass and has no sampler"),
+        (["--licence", "ask me"], "licence must be a short identifier, such as 'cc-by-4.0', got 'ask me'"),
+        (["--append", "--overwrite"], "append and overwrite exclude each other"),
+        (["--match", "phantom", "--split", "gone.csv"], "--split gone.csv: no such file; genmix split DATA --out"),
         (["--share", "1"], "--share: expected RANK/COUNT, such as 0/1 for all shards, got '1'"),
         (["--share", "2/2"], "share: rank must be a whole number, from 0 to 1, got 2"),
         (["--seed", "-4"], "seed must be a whole number, from 0 to"),
@@ -88,24 +92,83 @@ def test_bad_input(options: list[str], message: str, genmix: Genmix, run: Path, 
     assert not (tmp_path / "bank").exists()
 
 
-def test_the_sampler_of_an_adm(genmix: Genmix, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--share", "1"],
+        ["--seed", "-4"],
+        ["--licence", "ask me"],
+        ["--append", "--overwrite"],
+        ["--set", "steps"],
+        ["--set", "steps=2"],
+        ["--device", "nowhere"],
+        ["--split", "gone.csv"],
+    ],
+)
+def test_options_are_checked_before_data_is_read(
+    options: list[str], genmix: Genmix, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genmix_transforms.data.open_dataset", lambda *_, **__: pytest.fail("the data was read"))
+    assert genmix("-q", "fill", run, "--out", tmp_path / "bank", "--match", "phantom", *options).code == 2
+
+
+def test_a_dry_run_can_be_fed_back(genmix: Genmix, tmp_path: Path) -> None:
+    save_adm(tmp_path / "adm")
+    command = ["-q", "fill", tmp_path / "adm", "--out", tmp_path / "bank", "--device", "cpu"]
+    plan = genmix(*command, "--counts", "bright=70,dark=30", "--set", "steps=2", "--seed", 3, "--dry-run")
+    assert plan.code == 0, plan.err
+    assert not (tmp_path / "bank").exists()
+    assert "# 100 images (bright 70, dark 30) in 2 shards, " in plan.out
+    assert "in one process on cpu, from one batch" in plan.out
+    (tmp_path / "fill.yaml").write_text(plan.out)
+    again = genmix("-q", "fill", "--config", tmp_path / "fill.yaml", "--dry-run")
+    assert yaml.safe_load(again.out) == yaml.safe_load(plan.out)
+    assert genmix("-q", "fill", "--config", tmp_path / "fill.yaml").code == 0
+    bank = SyntheticBank.load(tmp_path / "bank")
+    assert bank.class_counts == {"bright": 70, "dark": 30}
+    assert int(bank.seeds.min()) == 3 * 2**32
+    assert bank.provenance["generator"]["config"]["sampler"]["steps"] == 2
+
+
+def test_a_dry_run_finds_what_cannot_be(genmix: Genmix, run: Path, tmp_path: Path) -> None:
+    command = ["-q", "fill", run, "--out", tmp_path / "bank", "--device", "cpu", "--dry-run"]
+    assert "it cannot draw cyst" in genmix(*command, "--counts", "cyst=3").err
+    assert "1,000,000,000,000,000 images would be" in genmix(*command, "--counts", f"bright={10**15}").err
+    assert "the bank needs" in genmix(*command, "--counts", f"bright={4 * 10**11}").err
+
+
+def test_counts_of_a_split_file(genmix: Genmix, run: Path, discs: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split.csv"
+    assert genmix("split", discs, "--out", split, "--seed", 4).code == 0
+    command = ["-q", "fill", run, "--out", tmp_path / "bank", "--device", "cpu"]
+    filled = genmix(*command, "--match", discs, "--split", split)
+    assert filled.code == 0, filled.err
+    assert f"split as {split} says" in filled.out
+    assert len(SyntheticBank.load(tmp_path / "bank")) == 24
+
+
+def save_adm(folder: Path) -> None:
     flags = {"image_size": 16, "num_channels": 32, "channel_mult": [1], "num_res_blocks": 1, "num_head_channels": 32}
     adm = ADM(
         classes=["bright", "dark"],
         configuration={**flags, "attention_resolutions": [], "class_cond": True, "learn_sigma": True, "channels": 1},
         sampler={"steps": 3},
     )
-    adm.save_pretrained(tmp_path / "adm")
+    adm.save_pretrained(folder)
+
+
+def test_the_sampler_of_an_adm(genmix: Genmix, tmp_path: Path) -> None:
+    save_adm(tmp_path / "adm")
     command = ["-q", "fill", tmp_path / "adm", "--counts", "bright=2,dark=1", "--device", "cpu"]
     assert genmix(*command, "--out", tmp_path / "plain").code == 0
-    asked = ["--sampler", "eta=0.5", "--sampler", "steps = 2", "--sampler", "precision=bfloat16"]
+    asked = ["--set", "eta=0.5", "--sampler", "steps = 2", "--set", "precision=bfloat16"]  # --sampler: its older name
     assert genmix(*command, *asked, "--out", tmp_path / "other").code == 0
     plain, other = (SyntheticBank.load(tmp_path / name) for name in ("plain", "other"))
     assert plain.provenance["generator"]["config"]["sampler"]["steps"] == 3
     settings = other.provenance["generator"]["config"]["sampler"]
     assert (settings["eta"], settings["steps"], settings["precision"]) == (0.5, 2, "bfloat16")
     assert not torch.equal(plain.images, other.images)
-    refused = genmix(*command, "--sampler", "eta=2", "--out", tmp_path / "none")
+    refused = genmix(*command, "--set", "eta=2", "--out", tmp_path / "none")
     assert refused.code == 2
     assert "eta is ddim's, from 0 to 1, got 2" in refused.err
     # A bank that was drawn otherwise is another bank.

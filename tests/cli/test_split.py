@@ -64,6 +64,7 @@ def test_exact_copies_in_two_parts_are_counted(tmp_path: Path, genmix: Genmix) -
     np.savez(tmp_path / "set.npz", images=images, labels=np.arange(8) % 2, split=split)
     outcome = genmix("split", tmp_path / "set.npz", "--out", tmp_path / "split.csv")
     assert "1 images are in more than one part as exact copies (the same origin in the file)" in outcome.out
+    assert "as the source is split; --no-official splits anew" in outcome.out
 
 
 def test_a_file_is_replaced_only_if_told_to(discs: Path, tmp_path: Path, genmix: Genmix) -> None:

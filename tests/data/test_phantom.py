@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from genmix_transforms.data.phantom import CLASSES, PAPER_COUNTS, LesionPhantom, draw_patient, patients_of
 from genmix_transforms.data.phantom_lesions import paint_parenchyma, paint_vessels
 from genmix_transforms.data.phantom_scanner import crop
+from genmix_transforms.data.readers import open_dataset
 from genmix_transforms.errors import InputError
 
 SMALL = {"train": (5, 2, 3), "val": (2, 1, 2), "test": (1, 2, 2)}
@@ -246,9 +247,9 @@ def _texture(windows):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 15}, "size must be a whole number of pixels from 16 up, got 15"),
-        ({"size": 32.0}, r"size must be a whole number of pixels from 16 up, got 32\.0"),
-        ({"seed": -1}, "seed must be a whole number from 0 up, got -1"),
+        ({"size": 15}, "size must be a whole number, at least 16, got 15"),
+        ({"size": 32.0}, r"size must be a whole number, at least 16, got 32\.0"),
+        ({"seed": -1}, "seed must be a whole number, at least 0, got -1"),
         ({"seed": True}, "seed must be a whole number"),
         ({"width": 0}, "width above 0 HU, got level 90.0 and width 0"),
         ({"width": float("nan")}, "width above 0 HU"),
@@ -271,10 +272,27 @@ def test_bad_options_are_refused(options, message):
         ({"label": "adenoma", "number": 0}, "label must be a class or its index .*0 cyst.*got 'adenoma'"),
         ({"label": 3, "number": 0}, "2 metastasis.*got 3"),
         ({"label": -1, "number": 0}, "got -1"),
-        ({"label": 0, "number": -1}, "number must be a whole number from 0 up, got -1"),
+        ({"label": 0, "number": -1}, "number must be a whole number, at least 0, got -1"),
         ({"label": 0, "number": 0, "split": "training"}, "split must be one of train, val, test, got 'training'"),
     ],
 )
 def test_bad_requests_are_refused(call, message):
     with pytest.raises(InputError, match=message):
         LesionPhantom().render(**call)
+
+
+def test_a_lesion_is_who_it_is_at_every_size(tmp_path):
+    few = {"train": (2, 1, 2), "val": (1, 1, 1), "test": (1, 1, 1)}
+    small, large = (LesionPhantom(size=size, **few).dataset() for size in (16, 24))
+    assert torch.equal(small.origins, large.origins)
+    assert len(set(small.origins.tolist())) == len(small)
+    other = LesionPhantom(size=16, seed=1, **few).dataset()
+    assert not set(other.origins.tolist()) & set(small.origins.tolist())
+    more = LesionPhantom(size=16, **(few | {"train": (3, 1, 2)})).dataset()
+    assert set(small.origins.tolist()) < set(more.origins.tolist())
+    small.save_split(tmp_path / "split.csv", official=False)
+    assert [len(part) for part in large.with_split(tmp_path / "split.csv").split()] == [
+        len(part) for part in small.split(official=False)
+    ]
+    large.save_npz(tmp_path / "phantom.npz")
+    assert torch.equal(open_dataset(tmp_path / "phantom.npz").origins, small.origins)

@@ -9,7 +9,7 @@ import torch
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.bank_making import Recipe, make_bank, make_banks, resized_bank
-from genmix_transforms.evaluation.checks import foreign
+from genmix_transforms.evaluation.checks import foreign, seen_images
 from genmix_transforms.files.images import fit_images
 from genmix_transforms.generators import DCGAN, load_generator
 
@@ -32,12 +32,14 @@ def make(train, recipe, folder, **options):
     return make_bank(train, recipe, run=folder / "run", bank=folder / "bank", device="cpu", progress=False, **options)
 
 
-def test_as_many_of_each_class_as_the_training_set_has(train, tmp_path):
+def test_as_many_of_each_class_as_the_training_set_has(train, shapes, tmp_path):
     bank = make(train, TINY, tmp_path)
     assert bank.class_counts == train.class_counts
     assert bank.image_shape == (1, 16, 16)
     assert not foreign(bank, train)
     assert foreign(bank, train.subset(torch.arange(10)))
+    other = shapes.patches(9, seed=5)
+    assert seen_images(bank, (other, other, train)) == {"val": 0, "test": len(train)}
     assert load_generator(tmp_path / "run").provenance["steps"] == 2
 
 

@@ -286,6 +286,10 @@ def test_several_sources_each_with_their_training_set(splits, shapes):
     bank = shapes.bank(provenance=[*sets, {}], source=torch.arange(60, dtype=torch.int32) % 3)
     assert seen_images(bank, splits) == {"val": 0, "test": 60}
     assert foreign(bank, splits[0])
+    sound, unlisted = {"training_set": splits[0].training_set()}, {"training_set": {"fingerprint": "0"}}
+    bank = shapes.bank(provenance=[sound, unlisted], source=torch.arange(60, dtype=torch.int32) % 2)
+    (doubt,) = doubts(("genmix",), splits, {"": bank}, Protocol())
+    assert "trained on another set than this training set" in doubt
 
 
 def test_records_without_images_keep_the_doubt(splits, shapes):

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.evaluation.metrics import score
-from genmix_transforms.evaluation.runs import Run, RunCache, TrialCache, kept_probabilities, readable_json, run_key
+from genmix_transforms.evaluation.runs import (
+    Run,
+    RunCache,
+    finished_name,
+    kept_probabilities,
+    read_finished,
+    readable_json,
+    run_key,
+    write_finished,
+)
 
 
 @pytest.fixture
@@ -140,13 +149,17 @@ def test_a_file_under_another_runs_name_is_no_run(tmp_path, run):
     assert cache.get("genmix", 4, fold=1, key="k") is None
 
 
-def test_trials_are_kept_by_what_they_depend_on(tmp_path):
-    cache = TrialCache(tmp_path / "trials")
-    assert cache.get("blend", 0.1, fold=0, key="a") is None
-    cache.put("blend", 0.1, 0.625, fold=0, key="a")
-    assert cache.get("blend", 0.1, fold=0, key="a") == 0.625
-    for arm, value, fold, key in (("blend", 0.1, 0, "b"), ("blend", 0.3, 0, "a"), ("blend", 0.1, 1, "a")):
-        assert cache.get(arm, value, fold=fold, key=key) is None
-    cache.path("blend", 0.1, fold=0).write_text("{")
-    assert cache.get("blend", 0.1, fold=0, key="a") is None
-    assert cache.path("genmix:a/b", 0.1, fold=0).parent == tmp_path / "trials"
+def test_what_is_kept_is_found_by_what_it_depends_on(tmp_path):
+    path = tmp_path / "trials" / finished_name("genmix:a/b", 1, "0.1")
+    assert path.parent == tmp_path / "trials"
+
+    def read(key):
+        return read_finished(path, lambda found: float(found["validation_macro_f1"]), key=key)
+
+    assert read("a") is None
+    write_finished(path, {"validation_macro_f1": 0.625}, key="a")
+    assert read("a") == 0.625
+    assert read("b") is None
+    for damage in ("{", "[]", '{"key": "a"}', '{"key": "a", "validation_macro_f1": "much"}'):
+        path.write_text(damage)
+        assert read("a") is None

@@ -301,7 +301,12 @@ def test_a_loss_that_explodes(splits):
     with pytest.raises(
         FloatingPointError, match=r"arm 'baseline', seed 0: the loss is nan at step \d+; lower the learning"
     ):
-        train("baseline", splits, None, Protocol(steps=20, batch_size=8, learning_rate=1e30, validate_every=1))
+        train(
+            "baseline",
+            splits,
+            None,
+            Protocol(steps=20, batch_size=8, learning_rate=10, head_factor=1e37, validate_every=1),
+        )
 
 
 def test_a_bank_on_the_data_sets_classes_in_another_order(splits, shapes, quick):

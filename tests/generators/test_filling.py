@@ -422,6 +422,10 @@ def test_a_folder_with_other_things_is_refused(tiny_dcgan: TinyDCGAN, tmp_path: 
         ({"counts": {"cyst": 0}}, "nothing to draw: the counts are"),
         ({"counts": {"cyst": 2, "metastasis": 2}, "balance": True}, "every class is as large as the largest already"),
         ({"counts": None}, "does not record its training set's class counts: give counts, for the classes cyst, meta"),
+        (
+            {"counts": {"cyst": 10**16}},
+            "10,000,000,000,000,000 images would be .* shards, a bank has at most 1",
+        ),
         ({"counts": {"cyst": 1}, "seed": -1}, "seed must be a whole number, from 0 to 2147483647, got -1"),
     ],
 )

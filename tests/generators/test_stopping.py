@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from genmix_transforms.errors import Terminated
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.stopping import ONE_PRESS, Stopping
 from tests.generators.tiny_training import Tiny, position, run, same_end
@@ -29,8 +30,9 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_exactly(number: signa
         if images_seen == 28:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         run(Tiny(before_step=ask), tmp_path / "stopped")
+    assert isinstance(stopped.value, Terminated) == (number == signal.SIGTERM)
     assert signal.getsignal(number) == before
     assert position(tmp_path / "stopped") == 32
     again = Tiny()
@@ -42,7 +44,7 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_exactly(number: signa
 @pytest.mark.parametrize("name", ["interrupt_one", "terminate_both"])
 def test_two_processes_stop_at_the_same_step_and_go_on_exactly(name: str, two_processes: TwoProcesses) -> None:
     for found in two_processes(name):
-        assert found["how"].startswith("KeyboardInterrupt")
+        assert found["how"].startswith("Terminated" if name == "terminate_both" else "KeyboardInterrupt")
         assert found["stopped_at"] == 36  # asked in the step from 28 on, known to all a step later
         assert found["steps"] == list(range(0, 36, 4))
         assert found["restored"]

@@ -1,13 +1,14 @@
 """The training loop: exact resume after a real kill, refusals, sheets, losses, several processes."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +20,11 @@ import torch
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators import DCGAN
-from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.training import train
+from tests.generators.recorder import Recorder, run
 
 Patches = Callable[..., PatchDataset]
 TinyDCGAN = Callable[..., DCGAN]
-
-
-class Recorder:
-    """A trainee that learns nothing and remembers what it was given."""
-
-    def __init__(self, generator: DCGAN, *, fail_at: int | None = None, loss: float = 1.0) -> None:
-        self.generator = generator
-        self.steps: list[tuple[int, list[int], float]] = []
-        self.fail_at = fail_at
-        self.loss = loss
-
-    def state_objects(self) -> Mapping[str, Any]:
-        return {"network": self.generator.network}
-
-    def training_step(self, images: torch.Tensor, labels: torch.Tensor, images_seen: int) -> Mapping[str, torch.Tensor]:
-        if self.fail_at == images_seen:
-            raise RuntimeError("power cut")
-        self.steps.append((images_seen, labels.tolist(), float(torch.rand(()))))
-        self.last_images = images
-        return {"value": torch.tensor(self.loss)}
-
-
-def run(trainee: Recorder, patches: PatchDataset, out: Path, **options: Any) -> None:
-    defaults = {"steps": 10, "batch_size": 4, "seed": 0, "options": {}, "checkpoint_every": 12, "progress": False}
-    train(trainee, patches, out=out, **{"snapshot": lambda: trainee.generator, **defaults, **options})
 
 
 def test_images_labels_and_order(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
@@ -104,22 +80,6 @@ def test_the_users_random_numbers_are_left_alone(tiny_patches: Patches, tiny_dcg
     torch.manual_seed(5)
     run(recorder, tiny_patches(), tmp_path)
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_what_a_run_leaves(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
-    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path)
-    left = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
-    assert left == [
-        "config.json",
-        "model.safetensors",
-        *(f"samples/{seen:012d}.png" for seen in (12, 24, 36, 40)),
-        "training/checkpoint.json",
-        "training/lock",
-        "training/losses.jsonl",
-        "training/state-000000000040.safetensors",
-    ]
-    losses = [json.loads(line) for line in (tmp_path / "training/losses.jsonl").read_text().splitlines()]
-    assert losses == [{"images_seen": seen, "value": 1.0} for seen in (12, 24, 36, 40)]
 
 
 def test_a_finished_run_stays_finished_and_can_be_lengthened(
@@ -216,32 +176,6 @@ def test_bad_options(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match="value loss is nan at 12 images"):
-        run(Recorder(tiny_dcgan(), loss=float("nan")), tiny_patches(), tmp_path)
-
-
-def test_weights_that_are_not_finite_stop_the_run_and_keep_the_checkpoint(
-    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
-) -> None:
-    """A learning rate of 1e9 leaves the losses finite for long."""
-    recorder = Recorder(tiny_dcgan())
-    step = recorder.training_step
-
-    def explode(images: torch.Tensor, labels: torch.Tensor, images_seen: int) -> Mapping[str, torch.Tensor]:
-        if images_seen == 28:
-            with torch.no_grad():
-                next(recorder.generator.network.parameters()).fill_(torch.inf)
-        return step(images, labels, images_seen)
-
-    recorder.training_step = explode  # type: ignore[method-assign]
-    with pytest.raises(FloatingPointError, match="a weight is no longer finite at 36 images; the last checkpoint is k"):
-        run(recorder, tiny_patches(), tmp_path)
-    assert json.loads((tmp_path / "training/checkpoint.json").read_text())["images_seen"] == 24
-    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
-    assert all(tensor.isfinite().all() for tensor in weights.values())
-
-
 def test_batches_larger_than_the_data_are_said(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
     recorder = Recorder(tiny_dcgan())
     with pytest.warns(UserWarning, match="has 6 images, fewer than a batch of 15.*a batch of at most 6 .--batch-size"):
@@ -269,17 +203,6 @@ def test_a_disk_too_full_is_refused_before_any_step(
     run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path / "run")  # with a free disk it goes on
 
 
-def test_the_bar_says_where_the_training_stands_and_writes(
-    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path, progress=True)
-    shown = capsys.readouterr().err.split("\r")
-    assert all(str(tmp_path) in line for line in shown[1:-1] if line.strip())
-    assert any("0/10" in line and "checkpoint at 3" in line for line in shown)
-    assert "10/10" in shown[-1]
-    assert "checkpoint at 10, value=1.000" in shown[-1]
-
-
 def test_what_a_trainings_caller_gets(tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
     recorder = Recorder(tiny_dcgan())
     found = train(
@@ -291,7 +214,7 @@ def test_what_a_trainings_caller_gets(tiny_patches: Patches, tiny_dcgan: TinyDCG
     assert found == DCGAN.from_pretrained(tmp_path).provenance
 
 
-# From here on, the command itself in processes of its own.
+# From here on, in processes of their own.
 
 
 def save_npz(patches: PatchDataset, path: Path) -> Path:
@@ -319,50 +242,79 @@ def state(out: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(out / "training" / record["file"])
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, tiny_patches: Patches) -> tuple[Path, Path]:
-    """A data set and a run on it that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    data = save_npz(tiny_patches(48), folder / "discs.npz")
-    finish(command(data, folder / "run"))
-    return data, folder / "run"
+def wait_for(out: Path, images_seen: int, at_work: Callable[[], bool]) -> None:
+    """Until there is a checkpoint of so many images."""
+    index = out / "training/checkpoint.json"
+    deadline = time.monotonic() + 120
+    while at_work() and time.monotonic() < deadline:
+        if index.exists() and json.loads(index.read_text())["images_seen"] >= images_seen:
+            break
+        time.sleep(0.01)
+    assert at_work(), "the run was over before it could be stopped: make it longer"
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def fit_tiny(patches: PatchDataset, generator: DCGAN, out: Path) -> None:
+    """Two hundred steps with everything that a training has: two networks, optimisers, an average, sheets."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    generator.fit(patches, out=out, steps=200, batch_size=8, checkpoint_every=160, device="cpu", progress=False)
+
+
 def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(
-    sign: signal.Signals, unbroken: tuple[Path, Path], tmp_path: Path
+    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
 ) -> None:
-    data, whole = unbroken
-    out = tmp_path / "run"
-    kills = ((160, 0.0), (480, 0.1)) if sign == signal.SIGKILL else ((320, 0.05),)
-    for checkpoint, delay in kills:
-        process = subprocess.Popen(command(data, out), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-        index = out / "training/checkpoint.json"
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if index.exists() and json.loads(index.read_text())["images_seen"] >= checkpoint:
-                break
-            time.sleep(0.01)
+    context = multiprocessing.get_context("fork")  # an interpreter's start takes longer than the training
+    patches, out, whole = tiny_patches(48), tmp_path / "run", tmp_path / "whole"
+
+    def start(folder: Path) -> multiprocessing.process.BaseProcess:
+        process = context.Process(target=fit_tiny, args=(patches, tiny_dcgan(), folder))
+        process.start()
+        return process
+
+    undisturbed = start(whole)
+    for checkpoint, delay in ((160, 0.0), (480, 0.1)):
+        process = start(out)
+        wait_for(out, checkpoint, process.is_alive)
         time.sleep(delay)
-        assert process.poll() is None, "the run was over before it could be killed: make it longer"
-        process.send_signal(sign)
-        process.wait(timeout=60)
-        assert process.returncode != 0
-    assert json.loads(index.read_text())["images_seen"] < 1600
-    finish(command(data, out))
+        process.kill()
+        process.join()
+    assert json.loads((out / "training/checkpoint.json").read_text())["images_seen"] < 1600
+    last = start(out)
+    for process in (last, undisturbed):
+        process.join(timeout=120)
+        assert process.exitcode == 0
     ours, theirs = state(out), state(whole)
     assert ours.keys() == theirs.keys()
-    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
-    assert different == []
-    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    if sign == signal.SIGKILL:  # Ctrl-C adds a checkpoint where it stopped, and so a line to the losses
-        assert (out / "training/losses.jsonl").read_bytes() == (whole / "training/losses.jsonl").read_bytes()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    for name in ("model.safetensors", "training/losses.jsonl"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
     assert list(out.rglob(".*")) == []  # nothing half-written is left
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, tiny_patches: Patches) -> Path:
+    return save_npz(tiny_patches(48), tmp_path_factory.mktemp("data") / "discs.npz")
+
+
+def test_a_scheduler_stops_the_command_as_ctrl_c_does(data: Path, tmp_path: Path) -> None:
+    """SIGTERM, and SIGINT ignored, as a script's ``&`` leaves it."""
+    arguments = command(data, tmp_path / "run", steps=100_000)
+    process = subprocess.Popen(
+        arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    wait_for(tmp_path / "run", 160, lambda: process.poll() is None)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; run the same command again to go on" in said
+    seen = json.loads((tmp_path / "run/training/checkpoint.json").read_text())["images_seen"]
+    assert f"stopped at step {seen // 8:,} of 100,000" in said
+    assert list((tmp_path / "run").rglob(".*")) == []
+
+
 @pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
-def test_two_processes_train_one_network(launcher: str, unbroken: tuple[Path, Path], tmp_path: Path) -> None:
-    data, _ = unbroken
+def test_two_processes_train_one_network(launcher: str, data: Path, tmp_path: Path) -> None:
     launch = {
         "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
         "accelerate": [
@@ -411,48 +363,3 @@ def test_another_number_of_processes_is_said_aloud(
         warnings.simplefilter("always")
         run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path, steps=11)
     assert any("begun with 2 processes, going on with 1" in str(warning.message) for warning in caught)
-
-
-def test_the_evolution_begins_before_the_training_and_survives_a_kill(
-    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
-) -> None:
-    patches = tiny_patches()
-
-    def evolution() -> Evolution:
-        return Evolution(patches.classes, batch_size=4)
-
-    whole = evolution()
-    run(Recorder(tiny_dcgan()), patches, tmp_path / "whole", evolution=whole)
-    assert whole.images_seen == [0, 12, 24, 36, 40]
-    with pytest.raises(RuntimeError, match="power cut"):
-        run(Recorder(tiny_dcgan(), fail_at=28), patches, tmp_path / "broken", evolution=evolution())
-    again = evolution()
-    run(Recorder(tiny_dcgan()), patches, tmp_path / "broken", evolution=again)
-    assert again.images_seen == whole.images_seen
-    pictures = [(tmp_path / out / "evolution.png").read_bytes() for out in ("whole", "broken")]
-    assert pictures[0] == pictures[1]
-    drawn = tiny_dcgan().sample([0] * 8 + [1] * 8, [*range(8)] * 2)
-    for number, (_, row) in enumerate(whole.rows()):
-        assert torch.equal(row[0], drawn[number // 3 * 8 + number % 3])
-    run(Recorder(tiny_dcgan()), patches, tmp_path / "whole", seed=1, restart=True, steps=1)
-    assert not (tmp_path / "whole/evolution.png").exists()
-
-
-class Scale:
-    """What draws nothing, but can be saved."""
-
-    def __init__(self) -> None:
-        self.provenance: dict[str, Any] = {}
-
-    def save_pretrained(self, folder: Path, *, overwrite: bool = False) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "scale.json").write_text(json.dumps(self.provenance["steps"]))
-
-
-def test_what_draws_nothing_is_trained_without_sheets(
-    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path
-) -> None:
-    run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path, snapshot=Scale)
-    assert (tmp_path / "scale.json").read_text() == "10"
-    assert not (tmp_path / "samples").exists()
-    assert (tmp_path / "training/checkpoint.json").exists()

@@ -7,18 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.figures.style import (
-    BAND,
-    DASH,
-    INK,
-    WIDTH,
-    balanced,
-    check_classes,
-    finished,
-    house_style,
-    need,
-    new_figure,
-)
+from genmix_transforms.evaluation.figures import style
 from genmix_transforms.files.checks import whole_number
 
 if TYPE_CHECKING:
@@ -66,20 +55,20 @@ def confusion_figure(
         >>> figure = confusion_figure({"baseline": [[8, 2], [1, 9]]}, ["cyst", "metastasis"])
         >>> figure.savefig("confusion.pdf")
     """
-    names = check_classes(classes)
+    names = style.check_classes(classes)
     matrices = {arm: _counts(arm, found, len(names)) for arm, found in confusions.items()}
     if not matrices:
         raise InputError("confusion_figure: no arms; give {name: counts}")
-    columns = balanced(len(matrices)) if columns is None else whole_number(columns, name="columns", least=1)
+    columns = style.balanced(len(matrices)) if columns is None else whole_number(columns, name="columns", least=1)
     lines, longest = -(-len(matrices) // columns), max(map(len, names)) * _LETTER
     left = longest + 10
-    cell = min(_LARGEST, ((WIDTH - left) / columns - _GAP) / len(names))
+    cell = min(_LARGEST, ((style.WIDTH - left) / columns - _GAP) / len(names))
     side, turned = cell * len(names), longest > cell
     counted = _size(cell, counted=True) >= _LEAST
-    with house_style():
+    with style.house_style():
         foot = 12 + (0.75 * longest if turned else 4)
         width, height = max(_NARROWEST, left + columns * (side + _GAP)), lines * (side + _TITLE) + foot
-        figure = new_figure(height=height, width=width, layout="compressed")
+        figure = style.new_figure(height=height, width=width, layout="compressed")
         panels = figure.subplots(lines, columns, squeeze=False).flatten()
         for number, (axes, (arm, counts)) in enumerate(zip(panels, matrices.items(), strict=False)):
             axes.set_title(arm)
@@ -93,7 +82,7 @@ def confusion_figure(
         figure.supylabel("true class", size=8)
         between = " " if width > _WHOLE_LINE else "\n"
         figure.supxlabel(f"predicted class{between}({meaning})", size=8)
-        return finished(figure)
+        return style.finished(figure)
 
 
 def _size(cell: float, *, counted: bool) -> float:
@@ -130,7 +119,7 @@ def shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _draw(axes: "Axes", counts: NDArray[np.float64], *, size: float, counted: bool) -> None:
-    colours = need("matplotlib").colormaps[_MAP].with_extremes(bad=BAND)
+    colours = style.need("matplotlib").colormaps[_MAP].with_extremes(bad=style.BAND)
     of_row, images = shares(counts), counts.mean(axis=0)
     classes = len(images)
     axes.imshow(np.ma.masked_invalid(of_row), cmap=colours, vmin=0, vmax=100 / _DARKEST, interpolation="none")
@@ -138,10 +127,10 @@ def _draw(axes: "Axes", counts: NDArray[np.float64], *, size: float, counted: bo
     for row in range(classes):
         for column in range(classes):
             known = np.isfinite(of_row[row, column])
-            text = f"{of_row[row, column]:.0f}" if known else DASH
+            text = f"{of_row[row, column]:.0f}" if known else style.DASH
             if known and counted:
                 text += f"\n({images[row, column]:.{decimals}f})"
-            axes.text(column, row, text, ha="center", va="center", size=size, color=INK, linespacing=1.25)
+            axes.text(column, row, text, ha="center", va="center", size=size, color=style.INK, linespacing=1.25)
     edges = np.arange(classes + 1) - 0.5
     axes.hlines(edges, -0.5, classes - 0.5, color="white", linewidth=0.8)
     axes.vlines(edges, -0.5, classes - 0.5, color="white", linewidth=0.8)

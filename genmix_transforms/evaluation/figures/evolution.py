@@ -8,8 +8,7 @@ import safetensors
 from torch import Tensor
 
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError
-from genmix_transforms.evaluation.figures.examples import as_picture
-from genmix_transforms.evaluation.figures.style import WIDTH, bare, finished, house_style, new_figure, text_width
+from genmix_transforms.evaluation.figures import style
 from genmix_transforms.files.sheet import to_eight_bits
 from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.state import INDEX, read_record, unpack
@@ -50,14 +49,14 @@ def evolution_figure(run: str | Path) -> "Figure":
     evolution, batch_size = read_evolution(Path(run))
     columns, classes = len(evolution.images_seen), evolution.classes
     rows = evolution.rows()
-    margin = max(_MARGIN, max(text_width(name, size=_LETTERS, weight="bold") for name in classes) + 4)
-    side = min(_LARGEST, (WIDTH - margin - columns * _GAP) / columns)
-    with house_style():
+    margin = max(_MARGIN, max(style.text_width(name, size=_LETTERS, weight="bold") for name in classes) + 4)
+    side = min(_LARGEST, (style.WIDTH - margin - columns * _GAP) / columns)
+    with style.house_style():
         width = margin + columns * (side + _GAP)
         height = _HEADING + len(rows) * (side + _GAP) + (len(classes) - 1) * _CLASS_GAP + 0.5
-        figure = new_figure(height=height, width=width, layout="none")
+        figure = style.new_figure(height=height, width=width, layout="none")
         axes = figure.add_axes((0, 0, 1, 1))
-        bare(axes)
+        style.bare(axes)
         for column, seen in enumerate(evolution.images_seen):
             heading = f"{seen:,} images\n{seen // batch_size:,} steps" if seen else "before"
             middle = margin + column * (side + _GAP) + side / 2
@@ -71,18 +70,10 @@ def evolution_figure(run: str | Path) -> "Figure":
                 last = name
             for column, image in enumerate(images):
                 left = margin + column * (side + _GAP)
-                axes.imshow(
-                    as_picture(to_eight_bits(image)),
-                    cmap="gray",
-                    vmin=0,
-                    vmax=255,
-                    interpolation="none",
-                    aspect="auto",
-                    extent=(left, left + side, y + side, y),
-                )
+                style.show_patch(axes, to_eight_bits(image), left=left, top=y, side=side)
             y += side + _GAP
         axes.set(xlim=(0, width), ylim=(height, 0))
-        return finished(figure)
+        return style.finished(figure)
 
 
 def read_evolution(run: Path) -> tuple[Evolution, int]:

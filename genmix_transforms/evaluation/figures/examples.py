@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.figures import style
 from genmix_transforms.evaluation.figures.mixing import (
     Mixed,
     check_alike,
@@ -20,7 +20,6 @@ from genmix_transforms.evaluation.figures.mixing import (
     rows_of,
     to_pixels,
 )
-from genmix_transforms.evaluation.figures.style import LAMBDA, WIDTH, bare, finished, house_style, new_figure
 from genmix_transforms.files.checks import check_seed, whole_number
 from genmix_transforms.transforms import GenMix
 
@@ -76,7 +75,7 @@ def examples_figure(
     everything = torch.cat(chosen)
     images, labels = train.images[everything], train.labels[everything]
     blocks = [len(some) for some in chosen]
-    with house_style():
+    with style.house_style():
         page = _Page(len(train.classes), per_class, len(genmix))
         page.headings(train.classes)
         page.row("real", in_eight_bits(images), blocks)
@@ -91,7 +90,7 @@ def examples_figure(
                 "synthetic", in_eight_bits(rows_of(transform.bank, torch.cat(drawn))), [len(some) for some in drawn]
             )
             page.row("GenMix", to_pixels(mixed.values), blocks, notes=_notes(mixed, labels, transform, train.classes))
-        return finished(page.figure)
+        return style.finished(page.figure)
 
 
 def _check(train: PatchDataset, genmix: Mapping[str, GenMix]) -> None:
@@ -109,7 +108,7 @@ def _notes(mixed: Mixed, labels: Tensor, genmix: GenMix, classes: tuple[str, ...
     found = []
     for lam, index, from_batch in zip(mixed.lam.tolist(), mixed.index.tolist(), mixed.from_batch.tolist(), strict=True):
         partner = f"real {classes[labels[index]]}" if from_batch else classes[bank_labels[index]]
-        found.append((f"{LAMBDA} {lam:.2f} {partner}", f"{LAMBDA} {lam:.2f}"))
+        found.append((f"{style.LAMBDA} {lam:.2f} {partner}", f"{style.LAMBDA} {lam:.2f}"))
     return found
 
 
@@ -118,16 +117,16 @@ class _Page:
 
     def __init__(self, classes: int, per_class: int, generators: int) -> None:
         columns = classes * per_class
-        room = WIDTH - _MARGIN - (classes - 1) * _CLASS_GAP - (columns - classes) * _GAP
+        room = style.WIDTH - _MARGIN - (classes - 1) * _CLASS_GAP - (columns - classes) * _GAP
         self.side = min(_LARGEST, room / columns)
         self.per_class = per_class
         height = _HEADING + self.side + generators * (2 * self.side + _GAP + _GENERATOR_GAP + _NOTE) + 1
         block = per_class * (self.side + _GAP) - _GAP
         width = _MARGIN + classes * block + (classes - 1) * _CLASS_GAP
-        self.figure = new_figure(height=height, width=width, layout="none")
+        self.figure = style.new_figure(height=height, width=width, layout="none")
         self.axes: Axes = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set(xlim=(0, width), ylim=(height, 0))
-        bare(self.axes)
+        style.bare(self.axes)
         self.y = _HEADING
 
     def left(self, label: int, place: int) -> float:
@@ -154,15 +153,7 @@ class _Page:
             for place in range(count):
                 number = next(numbers)
                 left = self.left(label, place)
-                self.axes.imshow(
-                    as_picture(patches[number]),
-                    cmap="gray",
-                    vmin=0,
-                    vmax=255,
-                    interpolation="none",
-                    aspect="auto",
-                    extent=(left, left + self.side, self.y + self.side, self.y),
-                )
+                style.show_patch(self.axes, patches[number], left=left, top=self.y, side=self.side)
                 if notes is not None:
                     whole, short = notes[number]
                     note = whole if roomy else short
@@ -171,9 +162,3 @@ class _Page:
         # imshow moves the limits to its picture
         self.axes.set(xlim=(0, self.figure.get_figwidth() * 25.4), ylim=(self.figure.get_figheight() * 25.4, 0))
         self.y += self.side + (_GAP if notes is None else _NOTE)
-
-
-def as_picture(patch: Tensor) -> NDArray[np.uint8]:
-    """A patch ``(C, H, W)`` as ``imshow`` takes it: three channels are colour, of others the first is shown."""
-    array: NDArray[np.uint8] = patch.movedim(0, -1).numpy() if patch.shape[0] == 3 else patch[0].numpy()
-    return array

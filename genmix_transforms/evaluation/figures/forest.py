@@ -5,17 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.figures.style import (
-    BAND,
-    DASH,
-    INK,
-    MINUS,
-    finished,
-    house_style,
-    need,
-    new_figure,
-    percent,
-)
+from genmix_transforms.evaluation.figures import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,9 +81,9 @@ def forest_figure(
     panels = {reference: list(rows) for reference, rows in differences.items() if rows}
     _check(panels, detectable)
     counts = [len(rows) for rows in panels.values()]
-    with house_style():
+    with style.house_style():
         height = _ROW * (sum(counts) + 0.6 * len(counts)) + _HEAD * len(counts) + _FOOT + _LEGEND
-        figure = new_figure(height=height)
+        figure = style.new_figure(height=height)
         grid = figure.subplots(
             len(panels),
             2,
@@ -116,12 +106,12 @@ def forest_figure(
         widest = max(_detectable(row, detectable) or 0.0 for row in everything)
         limit = 100 * 1.08 * max(farthest, min(widest, 2 * farthest), 0.005)
         drawn[-1].set_xlim(-limit, limit)
-        drawn[-1].xaxis.set_major_locator(need("matplotlib.ticker").MaxNLocator(9, steps=[1, 2, 5, 10]))
+        drawn[-1].xaxis.set_major_locator(style.need("matplotlib.ticker").MaxNLocator(9, steps=[1, 2, 5, 10]))
         drawn[-1].set_xlabel(f"difference in {score}, percentage points")
         for axes in drawn[:-1]:
             axes.tick_params(labelbottom=False)
         _legend(figure, banded=widest > 0)
-        return finished(figure)
+        return style.finished(figure)
 
 
 def _check(panels: Mapping[str, Sequence[Compared]], detectable: float | None) -> None:
@@ -148,14 +138,16 @@ def _labels(rows: Sequence[Compared]) -> list[str]:
     references = [getattr(row, "reference", None) for row in rows]
     if len(set(references)) == 1:
         return [row.arm for row in rows]
-    return [f"{row.arm} {MINUS} {reference}" for row, reference in zip(rows, references, strict=True)]
+    return [f"{row.arm} {style.MINUS} {reference}" for row, reference in zip(rows, references, strict=True)]
 
 
 def _draw(axes: "Axes", beside: "Axes", rows: Sequence[Compared], detectable: Sequence[float | None]) -> None:
     where = beside.get_yaxis_transform()
     for place, (row, least) in enumerate(zip(rows, detectable, strict=True)):
         if least is not None:
-            axes.fill_betweenx([place - 0.5, place + 0.5], -100 * least, 100 * least, color=BAND, linewidth=0, zorder=0)
+            axes.fill_betweenx(
+                [place - 0.5, place + 0.5], -100 * least, 100 * least, color=style.BAND, linewidth=0, zorder=0
+            )
         found = bool(row.p < _ALPHA)
         colour = _COLOURS[found]
         axes.plot([100 * row.low, 100 * row.high], [place, place], color=colour, linewidth=1.4, solid_capstyle="butt")
@@ -167,12 +159,11 @@ def _draw(axes: "Axes", beside: "Axes", rows: Sequence[Compared], detectable: Se
             color=colour,
             markerfacecolor=colour if found else "white",
         )
-        numbers = (
-            f"{percent(row.difference, sign=True)} [{percent(row.low, sign=True)}, {percent(row.high, sign=True)}]"
-        )
+        difference, low, high = (style.percent(value, sign=True) for value in (row.difference, row.low, row.high))
+        numbers = f"{difference} [{low}, {high}]"
         beside.text(_NUMBERS, place, numbers, transform=where, ha="right", va="center", size=7)
         beside.text(1, place, probability(row.p), transform=where, ha="right", va="center", size=7)
-    axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
+    axes.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
     axes.set_yticks(range(len(rows)), _labels(rows))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -187,7 +178,7 @@ def probability(p: float) -> str:
         ('.042', '.50', '< .001', '1.0')
     """
     if math.isnan(p):
-        return DASH
+        return style.DASH
     if p < 0.001:
         return "< .001"
     if p > 0.995:
@@ -197,7 +188,7 @@ def probability(p: float) -> str:
 
 def _headings(beside: "Axes") -> None:
     """On the line of the panel's own title."""
-    for place, text, style in ((_NUMBERS, "difference [95 % interval]", "normal"), (1, "p", "italic")):
+    for place, text, slant in ((_NUMBERS, "difference [95 % interval]", "normal"), (1, "p", "italic")):
         beside.annotate(
             text,
             (place, 1),
@@ -207,17 +198,17 @@ def _headings(beside: "Axes") -> None:
             ha="right",
             va="baseline",
             size=7,
-            style=style,
+            style=slant,
         )
 
 
 def _legend(figure: "Figure", *, banded: bool) -> None:
-    line, patch = need("matplotlib.lines").Line2D, need("matplotlib.patches").Patch
+    line, patch = style.need("matplotlib.lines").Line2D, style.need("matplotlib.patches").Patch
     handles = [
         line([], [], color=_COLOURS[found], marker="s", markersize=5, linewidth=1.4, label=label,
              markerfacecolor=_COLOURS[found] if found else "white")
         for found, label in ((True, "p < .05, corrected"), (False, "not significant"))
     ]  # fmt: skip
     if banded:
-        handles.append(patch(color=BAND, linewidth=0, label="smaller than what could be detected (80 % power)"))
+        handles.append(patch(color=style.BAND, linewidth=0, label="smaller than what could be detected (80 % power)"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=2.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.figures.style import FAINT, INK, finished, house_style, need, new_figure, percent
+from genmix_transforms.evaluation.figures import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,14 +62,14 @@ def scores_figure(
     """
     intervals, missing = dict(intervals or {}), dict(missing or {})
     _check(seeds, intervals, missing)
-    with house_style():
+    with style.house_style():
         rows = len(seeds) + len(missing)
-        figure = new_figure(height=rows * _ROW + _FOOT + _HEAD)
+        figure = style.new_figure(height=rows * _ROW + _FOOT + _HEAD)
         axes, beside = figure.subplots(1, 2, sharey=True, width_ratios=[5, 1.15])
         beside.axis("off")
         if reference is not None and reference in seeds:
             mean = 100 * float(np.mean(seeds[reference]))
-            axes.axvline(mean, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+            axes.axvline(mean, color=style.FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         for place, (arm, values) in enumerate(seeds.items()):
             _draw(axes, beside, place, arm, values, intervals.get(arm))
         for place, reason in enumerate(missing.values(), start=len(seeds)):
@@ -84,12 +84,12 @@ def scores_figure(
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color="#EAEAEA", linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.xaxis.set_major_locator(need("matplotlib.ticker").MaxNLocator(8, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(style.need("matplotlib.ticker").MaxNLocator(8, steps=[1, 2, 5, 10]))
         axes.set_xlabel(f"{score}, %")
         heading = "mean [95 % interval]" if intervals else "mean"
         beside.text(1, 1, heading, transform=beside.transAxes, ha="right", va="bottom", size=7)
         _legend(figure, [group_of(arm) for arm in seeds])
-        return finished(figure)
+        return style.finished(figure)
 
 
 def group_of(arm: str) -> str:
@@ -140,7 +140,7 @@ def _draw(
         linewidths=0.7,
     )
     mean = float(np.mean(values))
-    text = percent(mean)
+    text = style.percent(mean)
     if interval is not None:
         axes.plot(
             [100 * interval[0], 100 * interval[1]],
@@ -149,7 +149,7 @@ def _draw(
             linewidth=1.6,
             solid_capstyle="butt",
         )
-        text += f" [{percent(interval[0])}, {percent(interval[1])}]"
+        text += f" [{style.percent(interval[0])}, {style.percent(interval[1])}]"
     axes.plot(
         [100 * mean],
         [place + 0.14],
@@ -163,7 +163,7 @@ def _draw(
 
 
 def _legend(figure: "Figure", present: Sequence[str]) -> None:
-    line = need("matplotlib.lines").Line2D
+    line = style.need("matplotlib.lines").Line2D
     handles = [
         line([], [], linestyle="", marker=marker, markersize=5.5, color=colour, markeredgecolor="white", label=name)
         for group, (name, marker, colour) in GROUPS.items()
@@ -177,7 +177,7 @@ def _legend(figure: "Figure", present: Sequence[str]) -> None:
             marker="o",
             markersize=3.4,
             markerfacecolor="none",
-            markeredgecolor=INK,
+            markeredgecolor=style.INK,
             markeredgewidth=0.7,
             label="one seed",
         )

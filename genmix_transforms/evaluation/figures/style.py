@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from genmix_transforms.errors import InputError, MissingExtraError
 from genmix_transforms.files.atomic import write_bytes
 from genmix_transforms.files.checks import check_output_folder
@@ -158,6 +160,22 @@ def bare(axes: "Axes") -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def show_patch(axes: "Axes", patch: Tensor, *, left: float, top: float, side: float) -> None:
+    """Draw a patch ``(C, H, W)``, uint8, on axes whose y grows downward.
+
+    Three channels are color; of others the first is shown.
+    """
+    axes.imshow(
+        patch.movedim(0, -1).numpy() if patch.shape[0] == 3 else patch[0].numpy(),
+        cmap="gray",
+        vmin=0,
+        vmax=255,
+        interpolation="none",
+        aspect="auto",
+        extent=(left, left + side, top + side, top),
+    )
 
 
 def text_width(text: str, *, size: float, weight: str = "normal") -> float:

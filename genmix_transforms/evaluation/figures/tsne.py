@@ -8,23 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.figures import style
 from genmix_transforms.evaluation.figures.points import FeaturePoints
-from genmix_transforms.evaluation.figures.style import (
-    HOLLOW,
-    INK,
-    KIND_NAMES,
-    KINDS,
-    MARKERS,
-    WIDTH,
-    balanced,
-    bare,
-    check_classes,
-    class_colours,
-    finished,
-    house_style,
-    need,
-    new_figure,
-)
 from genmix_transforms.files.checks import check_seed, whole_number
 
 if TYPE_CHECKING:
@@ -42,7 +27,7 @@ _LETTER, _MARK, _LEGEND, _TITLE = 1.35, 9.0, 4.2, 6.5
 _ROUNDS = 50
 """Of moving names apart; names that have no room at all still overlap after them."""
 
-_KIND_OF = {name: kind for kind, name in KIND_NAMES.items()}
+_KIND_OF = {name: kind for kind, name in style.KIND_NAMES.items()}
 
 
 def tsne_figure(
@@ -81,24 +66,24 @@ def tsne_figure(
         >>> figure = tsne_figure({"baseline": points}, ["cyst", "metastasis"])
         >>> figure.savefig("tsne.pdf")
     """
-    names, seed = check_classes(classes), check_seed(seed)
+    names, seed = style.check_classes(classes), check_seed(seed)
     _check(arms, names, perplexity)
-    columns = balanced(len(arms)) if columns is None else whole_number(columns, name="columns", least=1)
+    columns = style.balanced(len(arms)) if columns is None else whole_number(columns, name="columns", least=1)
     places = {arm: embed(points.features, perplexity=perplexity, seed=seed) for arm, points in arms.items()}
-    lines, side = -(-len(arms) // columns), min(WIDTH / columns, 95.0)
+    lines, side = -(-len(arms) // columns), min(style.WIDTH / columns, 95.0)
     present = {kind for points in arms.values() for kind in points.kinds.tolist()}
-    legend = _legend_rows(names, [kind for kind in KINDS if kind in present], side * columns)
-    with house_style():
+    legend = _legend_rows(names, [kind for kind in style.KINDS if kind in present], side * columns)
+    with style.house_style():
         height = lines * (side + _TITLE) + len(legend) * _LEGEND + 3
-        figure = new_figure(height=height, width=side * columns, layout="compressed")
+        figure = style.new_figure(height=height, width=side * columns, layout="compressed")
         panels = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (arm, points) in zip(panels, arms.items(), strict=False):
             axes.set_title(arm)
             _draw(axes, places[arm], points, names, scale=min(1.0, max(0.5, side / 75)))
         for axes in panels[len(arms) :]:
             axes.remove()
-        _legend(figure, legend, dict(zip(names, class_colours(len(names)), strict=True)))
-        figure = finished(figure)
+        _legend(figure, legend, dict(zip(names, style.class_colours(len(names)), strict=True)))
+        figure = style.finished(figure)
         for axes in figure.axes:
             _part_names(axes)
         return figure
@@ -124,7 +109,7 @@ def embed(features: ArrayLike, *, perplexity: float = 30.0, seed: int = 0) -> ND
         raise InputError(f"t-SNE needs at least 5 rows of features, (N, D), got {rows.shape}")
     if not np.isfinite(rows).all():
         raise InputError("t-SNE: some features are not finite numbers")
-    manifold, decomposition = need("sklearn.manifold"), need("sklearn.decomposition")
+    manifold, decomposition = style.need("sklearn.manifold"), style.need("sklearn.decomposition")
     rows = rows - rows.mean(axis=0)
     if rows.shape[1] > _COMPONENTS:
         kept = min(_COMPONENTS, len(rows))
@@ -159,8 +144,8 @@ def _check(arms: Mapping[str, FeaturePoints], classes: tuple[str, ...], perplexi
 def _draw(
     axes: "Axes", places: NDArray[np.float64], points: FeaturePoints, classes: tuple[str, ...], *, scale: float
 ) -> None:
-    colours = class_colours(len(classes))
-    effects = need("matplotlib.patheffects")
+    colours = style.class_colours(len(classes))
+    effects = style.need("matplotlib.patheffects")
     for kind in _BACK_TO_FRONT:
         for label in range(len(classes)):
             here = (points.kinds == kind) & (points.labels == label)
@@ -173,8 +158,8 @@ def _draw(
         if here.any():
             x, y = np.median(places[here], axis=0)
             halo = [effects.withStroke(linewidth=2.2, foreground="white")]
-            axes.text(x, y, name, color=INK, ha="center", va="center", size=7, path_effects=halo, clip_on=False)
-    bare(axes)
+            axes.text(x, y, name, color=style.INK, ha="center", va="center", size=7, path_effects=halo, clip_on=False)
+    style.bare(axes)
     axes.set(xlim=(-1.06, 1.06), ylim=(-1.06, 1.06), aspect="equal")
     for spine in axes.spines.values():
         spine.set(visible=True, color="#C8C8C8", linewidth=0.5)
@@ -204,9 +189,9 @@ def _part_names(axes: "Axes") -> None:
 
 
 def _look(kind: str, colour: str, scale: float) -> dict[str, Any]:
-    hollow = kind in HOLLOW
+    hollow = kind in style.HOLLOW
     return {
-        "marker": MARKERS[kind],
+        "marker": style.MARKERS[kind],
         "s": _SIZES[kind] * scale,
         "facecolors": "none" if hollow else colour,
         "edgecolors": colour if hollow else "white",
@@ -216,7 +201,7 @@ def _look(kind: str, colour: str, scale: float) -> dict[str, Any]:
 
 def _legend(figure: "Figure", rows: list[list[str]], colours: Mapping[str, str]) -> None:
     """Below the panels: the colours first, then the markers, in one ink, for they mean the same in every colour."""
-    line = need("matplotlib.lines").Line2D
+    line = style.need("matplotlib.lines").Line2D
 
     def handle(entry: str) -> object:
         if entry in colours:
@@ -224,11 +209,11 @@ def _legend(figure: "Figure", rows: list[list[str]], colours: Mapping[str, str])
         elif entry in _KIND_OF:
             kind = _KIND_OF[entry]
             look = {
-                "marker": MARKERS[kind],
+                "marker": style.MARKERS[kind],
                 "markersize": _SIZES[kind] ** 0.5 + 0.8,
-                "markerfacecolor": "none" if kind in HOLLOW else INK,
-                "markeredgecolor": INK,
-                "markeredgewidth": 0.7 if kind in HOLLOW else 0,
+                "markerfacecolor": "none" if kind in style.HOLLOW else style.INK,
+                "markeredgecolor": style.INK,
+                "markeredgewidth": 0.7 if kind in style.HOLLOW else 0,
                 "label": entry,
             }
         else:
@@ -243,7 +228,7 @@ def _legend(figure: "Figure", rows: list[list[str]], colours: Mapping[str, str])
 
 def _legend_rows(classes: tuple[str, ...], kinds: list[str], width: float) -> list[list[str]]:
     """The legend's entries, in as many rows as the width needs: the classes', then the kinds'."""
-    names = [KIND_NAMES[kind] for kind in kinds]
+    names = [style.KIND_NAMES[kind] for kind in kinds]
     longest = max(map(len, [*classes, *names])) * _LETTER + _MARK
     room = max(1, int(width / longest))
     if len(classes) + len(names) <= room:

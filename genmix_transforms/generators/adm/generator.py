@@ -290,14 +290,12 @@ class ADM(Generator):
         if asked.configuration is not None:
             raise InputError(f"{source}: the weights bring their own network; leave configuration out")
         shape = shape_of(patches, painter="ADM")
-        generator = cls.from_pretrained(source).adapt(
+        return cls.from_pretrained(source).adapt(
             classes=patches.classes,
             channels=shape["channels"],
             resolution=shape["resolution"],
             null_class=asked.null_class,
         )
-        generator.check_trainable_on(patches)
-        return generator
 
     def resolve(
         self, settings: ADMSettings, dataset: PatchDataset, *, warm_start: bool, processes: Processes
@@ -402,20 +400,5 @@ class ADM(Generator):
         self._network = network.to(memory_format=torch.channels_last).eval()
 
     def _set_sampler(self, sampler: SamplerSettings) -> None:
-        if len(self.classes) > 1 and not self.configuration.class_cond and not sampler.classifier_scale:
-            raise InputError(
-                f"ADM: the network is not told the class (class_cond is false), and the classes are "
-                f"{', '.join(self.classes[:8])}; give one name, set class_cond, adapt(classes=...) the network, or let "
-                "a classifier guide it"
-            )
-        if sampler.guidance_scale != 1 and not self.configuration.null_class:
-            raise InputError(
-                f"ADM: guidance_scale {sampler.guidance_scale} needs a network that was trained with label dropout "
-                "(null_class): this one knows no image without a class"
-            )
-        if sampler.steps > self.configuration.diffusion_steps:
-            raise InputError(
-                f"ADM: {sampler.steps} sampling steps of a diffusion that has "
-                f"{self.configuration.diffusion_steps} timesteps; give at most as many"
-            )
+        sampler.check_network(self.configuration, classes=self.classes)
         self.sampler = sampler

@@ -4,7 +4,7 @@ The updates are plain functions of float tensors: :func:`ddpm_step`, :func:`ddim
 diffusers'.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Literal
@@ -46,6 +46,30 @@ class SamplerSettings(DiffusionSampler):
     def spacing(self) -> str:
         """Which timesteps the steps are at: the original's for ddpm and ddim."""
         return "leading" if self.method == "ddim" else "linspace"
+
+    def check_network(self, configuration: ADMConfiguration, *, classes: Sequence[str]) -> None:
+        """Check that a network of this configuration can be drawn from so.
+
+        Raises:
+            InputError: classes that neither it nor a classifier is told, guidance it was not trained for, or more
+                steps than it has timesteps.
+        """
+        if len(classes) > 1 and not configuration.class_cond and not self.classifier_scale:
+            raise InputError(
+                f"ADM: the network is not told the class (class_cond is false), and the classes are "
+                f"{', '.join(classes[:8])}; give one name, set class_cond, adapt(classes=...) the network, or let a "
+                "classifier guide it"
+            )
+        if self.guidance_scale != 1 and not configuration.null_class:
+            raise InputError(
+                f"ADM: guidance_scale {self.guidance_scale} needs a network that was trained with label dropout "
+                "(null_class): this one knows no image without a class"
+            )
+        if self.steps > configuration.diffusion_steps:
+            raise InputError(
+                f"ADM: {self.steps} sampling steps of a diffusion that has {configuration.diffusion_steps} timesteps; "
+                "give at most as many"
+            )
 
 
 def ddpm_step(

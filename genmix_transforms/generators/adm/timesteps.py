@@ -1,6 +1,6 @@
 """Which timesteps a batch is trained on: all alike, or more often those whose loss is large."""
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,32 +10,12 @@ from genmix_transforms.generators.adm.noise_schedule import widest_float
 from genmix_transforms.generators.processes import Processes
 
 
-class TimestepSampler(Protocol):
-    """Draws timesteps with torch's global generator of the device, and learns from the losses."""
-
-    def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Timesteps int64 ``(count,)``, and the weights of their losses, which keep the mean unbiased, ``(count,)``."""
-        ...
-
-    def update(self, timesteps: Tensor, losses: Tensor) -> None:
-        """Take note of the losses ``(n,)`` of this process's images."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What must survive a kill."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it up again."""
-        ...
-
-
 class UniformTimesteps:
     """All timesteps alike, as Ho et al. and the published ADM networks.
 
     Args:
         count: of timesteps.
-        device: where to draw them.
+        device: where to draw them, with torch's global generator.
     """
 
     def __init__(self, count: int, *, device: str | torch.device = "cpu") -> None:
@@ -43,21 +23,21 @@ class UniformTimesteps:
         self.device = torch.device(device)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Timesteps, and ones."""
+        """Timesteps int64 ``(count,)``, and the weights of their losses, which keep the mean unbiased, ``(count,)``."""
         return torch.randint(0, self.count, (count,), device=self.device), torch.ones(count, device=self.device)
 
     def update(self, timesteps: Tensor, losses: Tensor) -> None:
-        """Nothing is learnt."""
+        """Take note of the losses ``(n,)`` of this process's images: here, nothing is learned from them."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty."""
+        """What must survive a kill: here, nothing."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to take up."""
+        """Take up what :meth:`state_dict` gave."""
 
 
-class LossSecondMomentTimesteps:
+class LossSecondMomentTimesteps(UniformTimesteps):
     """Timesteps in proportion to the root of their loss's second moment, from the last losses of each.
 
     Uniform until every timestep has its history. It never waits for the device.
@@ -81,8 +61,7 @@ class LossSecondMomentTimesteps:
         uniform_share: float = 0.001,
         processes: Processes | None = None,
     ) -> None:
-        self.count = count
-        self.device = torch.device(device)
+        super().__init__(count, device=device)
         self.uniform_share = uniform_share
         self.processes = processes
         # One row more than there are timesteps: what is out of date before it is written goes there.
@@ -140,7 +119,7 @@ def make_timesteps(
     *,
     device: str | torch.device = "cpu",
     processes: Processes | None = None,
-) -> TimestepSampler:
+) -> UniformTimesteps:
     """The sampler of a name."""
     if name == "uniform":
         return UniformTimesteps(count, device=device)

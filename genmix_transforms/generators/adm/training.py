@@ -13,7 +13,7 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.configuration import ADMConfiguration
 from genmix_transforms.generators.adm.loss import BOUND_WEIGHT, HybridLoss
 from genmix_transforms.generators.adm.settings import ADMSettings
-from genmix_transforms.generators.adm.timesteps import TimestepSampler
+from genmix_transforms.generators.adm.timesteps import UniformTimesteps
 from genmix_transforms.generators.augmentation import mirrored
 from genmix_transforms.generators.ema import MovingAverage, half_life_of
 from genmix_transforms.generators.lora import add_adapters, merge_adapters
@@ -47,7 +47,7 @@ class ADMTraining:
         configuration: ADMConfiguration,
         settings: ADMSettings,
         loss: HybridLoss,
-        timesteps: TimestepSampler,
+        timesteps: UniformTimesteps,
     ) -> None:
         self.network = network
         self.configuration = configuration

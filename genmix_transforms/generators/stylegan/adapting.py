@@ -36,8 +36,7 @@ def adapt_network(new: StyleGANNetwork, old: StyleGANNetwork) -> None:
     """
     before = {name: tensor.cpu() for name, tensor in old.state_dict().items()}
     state = _kept(new.state_dict(), before)
-    channels, old_channels = (len(network.synthesis.to_rgb[0].bias) for network in (new, old))
-    mixing = _mixing(old_channels, channels)
+    mixing = _mixing(*(len(side["synthesis.to_rgb.0.bias"]) for side in (before, state)))
     for level in range(min(new.full_growth, old.full_growth) + 1):
         weight, bias = f"synthesis.to_rgb.{level}.weight", f"synthesis.to_rgb.{level}.bias"
         state[weight] = torch.einsum("nc,cwhv->nwhv", mixing, before[weight])

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -81,6 +81,7 @@ class StyleGAN(Generator):
     network_settings = StyleGANNetworkSettings
     training_settings = StyleGANSettings
     trains_per_class = True
+    _network: StyleGANNetwork
 
     def __init__(
         self, *, classes: Sequence[str], resolution: int = 64, channels: int = 1, bits: int = 8, **network: Any
@@ -214,7 +215,7 @@ class StyleGAN(Generator):
     @property
     def sample_batch(self) -> int:
         """Images in one pass through the network."""
-        return self._chunk
+        return chunk_size(self._network)
 
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`. Latent and noise of an image both follow from its seed."""
@@ -305,15 +306,18 @@ class StyleGAN(Generator):
         self.discriminator = None  # it belonged to the weights that the training started from
 
 
+Adapted = TypeVar("Adapted", bound=StyleGAN)
+
+
 def adapt_stylegan(
-    generator: StyleGAN,
+    generator: Adapted,
     *,
     resolution: int | None = None,
     channels: int | None = None,
     classes: Sequence[str] | None = None,
     bits: int | None = None,
     seed: int = 0,
-) -> StyleGAN:
+) -> Adapted:
     """A StyleGAN for other images, that starts from the weights of this one.
 
     Args:

@@ -1,0 +1,450 @@
+"""What every kind of generator keeps: the identity of an image, the folder, the training. A new kind passes through it.
+
+A kind's own tests hold what is its own: losses, networks, weights from elsewhere.
+"""
+
+import inspect
+import json
+import re
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
+from genmix_transforms.generators import DCGAN, fill_bank, load_generator
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.processes import Processes
+from genmix_transforms.generators.registry import trainable_kinds
+from tests.generators.kinds import CLASSES, KINDS, Kind
+
+Patches = Callable[..., PatchDataset]
+
+TRAINED_ON = torch.device("cpu", 0)
+"""The CPU by another name: where a training leaves its network can be told from where it was made."""
+
+
+def find(name: str) -> Kind:
+    found = KINDS[name]
+    if found.needs:
+        pytest.importorskip(found.needs, reason=f"{name} needs {found.needs}")
+    return found
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return find(request.param)
+
+
+@pytest.fixture(params=[name for name in KINDS if name != "per-class"])
+def one_network(request: pytest.FixtureRequest) -> Kind:
+    """A kind that trains one network; a per-class generator hands its training to its members."""
+    return find(request.param)
+
+
+def fit(generator: Generator, patches: PatchDataset, out: Path, **options: Any) -> Generator:
+    defaults = {"steps": 4, "batch_size": 4, "checkpoint_every": 8, "progress": False, "device": "cpu"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few images: what these tests are made of
+        return generator.fit(patches, out=out, **{**defaults, **options})
+
+
+def test_every_kind_is_here() -> None:
+    assert set(trainable_kinds()) | {"per-class"} == set(KINDS)
+
+
+# Images
+
+
+def test_an_image_depends_on_its_own_label_and_seed_alone(kind: Kind) -> None:
+    generator = kind.make()
+    labels, seeds = [0, 1, 1, 0, 1, 0, 0], [5, 6, 2**40, 5, 7, 2**62, 8]
+    together = generator.sample(labels, seeds)
+    assert together.shape == (7, *generator.image_shape)
+    assert together.dtype == generator.pixel_dtype
+    assert torch.equal(generator.sample(labels[::-1], seeds[::-1]), together.flip(0))
+    for number in (1, 2, 6):
+        assert torch.equal(generator.sample([labels[number]], [seeds[number]])[0], together[number])
+    assert torch.equal(together[0], together[3])
+    assert not torch.equal(together[0], together[6])
+
+
+def test_sampling_leaves_the_training_mode_and_random_numbers_alone(kind: Kind) -> None:
+    generator = kind.make()
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    images = generator.sample([0, 1], [1, 2])
+    assert torch.equal(torch.rand(2), expected)
+    assert not any(value.requires_grad for value in (images,))
+    assert generator.sample([], []).shape == (0, *generator.image_shape)
+
+
+@pytest.mark.parametrize(
+    ("labels", "seeds", "message"),
+    [
+        ([0, 2], [0, 1], "labels run from 0 to 2, but the classes are 0 cyst, 1 metastasis"),
+        ([-1], [0], "labels run from -1"),
+        ([0], [-5], "seeds must not be negative, got -5"),
+        ([0, 1], [0], "one seed for each label, got 2 labels and 1 seeds"),
+        ([0.5], [0], "labels must be whole numbers"),
+        ([[0]], [0], r"labels must be whole numbers of shape \(n,\)"),
+        ([0], [2**63], r"labels and seeds must be whole numbers below 2\*\*63"),
+        (["a"], [1], "labels and seeds must be whole numbers"),
+    ],
+)
+def test_samples_that_cannot_be(kind: Kind, labels: list[Any], seeds: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        kind.make().sample(labels, seeds)
+
+
+@contextmanager
+def images_drawn(generator: Generator) -> Iterator[list[int]]:
+    """How many images each pass through the networks computes."""
+    sizes: list[int] = []
+
+    def count(_: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        first = arguments[0] if arguments else next(iter(options.values()))
+        sizes.append(len(first))
+
+    networks = [member.network for member in getattr(generator, "members", [generator])]
+    # A StyleGAN draws with a part of its network.
+    parts = [getattr(network, "synthesis", network) for network in networks]
+    handles = [part.register_forward_pre_hook(count, with_kwargs=True) for part in parts]
+    try:
+        yield sizes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_a_fill_computes_the_images_asked_for_and_one_partial_batch_at_most(kind: Kind, tmp_path: Path) -> None:
+    generator = kind.make()
+    with images_drawn(generator) as one:
+        generator.sample([0], [0])
+    passes, batch = len(one), generator.sample_batch
+    with images_drawn(generator) as sizes:
+        fill_bank(generator, counts={"cyst": 37, "metastasis": 50}, out=tmp_path / "bank", progress=False)
+    partial = 2 if not generator.mixes_classes else 1  # a batch that is not full, for each network
+    asked = 87
+    # A pass of a guided sampler computes each image twice; a sampler takes several passes for an image.
+    computed = sum(sizes) / (sum(one) / batch)
+    assert asked <= computed < asked + partial * batch
+    assert passes >= 1
+
+
+# The folder
+
+
+def test_a_saved_generator_is_the_same(kind: Kind, tmp_path: Path) -> None:
+    generator = kind.make()
+    generator.save_pretrained(tmp_path / "run")
+    loaded = load_generator(tmp_path / "run")
+    assert type(loaded) is type(generator)
+    assert loaded.config == generator.config
+    assert loaded.weights_hash == generator.weights_hash
+    assert torch.equal(loaded.sample([0, 1], [3, 3]), generator.sample([0, 1], [3, 3]))
+    description = loaded.describe()
+    assert description["kind"] == json.loads(json.dumps(description))["kind"] == generator.kind
+    with pytest.raises(OverwriteError, match="holds a generator already; give another folder, or overwrite=True"):
+        generator.save_pretrained(tmp_path / "run")
+    generator.save_pretrained(tmp_path / "run", overwrite=True)
+
+
+def test_the_same_weights_make_the_same_files(kind: Kind, tmp_path: Path) -> None:
+    generator = kind.make()
+    for name in ("one", "two"):
+        generator.save_pretrained(tmp_path / name)
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    assert files
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+
+
+def test_one_flipped_bit_in_the_weights_is_refused(kind: Kind, tmp_path: Path) -> None:
+    kind.make().save_pretrained(tmp_path)
+    # The files for other libraries are copies: the weights that are drawn from stand in these two names.
+    weights = next(
+        file
+        for file in sorted(tmp_path.rglob("*.safetensors"))
+        if file.name in ("model.safetensors", "diffusion_pytorch_model.safetensors")
+    )
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 16
+    weights.write_bytes(content)
+    with pytest.raises(CorruptFileError, match=rf"{weights.name}: damaged"):
+        load_generator(tmp_path)
+
+
+# The training
+
+
+def test_fit_saves_what_it_returns(kind: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
+    generator = kind.make()
+    before = generator.weights_hash
+    assert fit(generator, tiny_patches(), tmp_path / "run") is generator
+    assert generator.weights_hash != before
+    loaded = load_generator(tmp_path / "run")
+    assert loaded.weights_hash == generator.weights_hash
+    assert loaded.provenance == generator.provenance
+    assert loaded.provenance["training_set"] == tiny_patches().training_set()
+    assert torch.equal(loaded.sample([0, 1], [5, 5]), generator.sample([0, 1], [5, 5]))
+
+
+def test_the_provenance_has_every_setting(one_network: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
+    generator = fit(one_network.make(), tiny_patches(), tmp_path / "run", seed=3, checkpoint_every=4)
+    settings = generator.provenance["settings"]
+    assert set(settings) == {setting.name for setting in one_network.cls.training_settings.options()}
+    assert (settings["steps"], settings["batch_size"], settings["checkpoint_every"]) == (4, 4, 4)
+    assert (generator.provenance["seed"], generator.provenance["images_seen"]) == (3, 16)
+
+
+def test_the_seed_decides_everything(kind: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
+    hashes = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(number)  # the global random numbers do not matter
+        hashes.append(fit(kind.make(), tiny_patches(), tmp_path / str(number), seed=seed).weights_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(
+    kind: Kind, tiny_patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = fit(kind.make(), tiny_patches(), tmp_path / "unbroken").weights_hash
+    trainee_class: Any = None
+    make_trainee = kind.cls.make_trainee if kind.cls.training_settings.PRESETS else DCGAN.make_trainee
+    owner = kind.cls if kind.cls.training_settings.PRESETS else DCGAN
+    steps = 0
+
+    def watched(self: Generator, *arguments: Any, **options: Any) -> Any:
+        nonlocal trainee_class
+        trainee = make_trainee(self, *arguments, **options)
+        step = trainee.training_step
+
+        def training_step(*values: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == 2:
+                signal.raise_signal(signal.SIGTERM)  # as a scheduler sends it; this step is finished
+            return step(*values)
+
+        trainee.training_step = training_step
+        return trainee
+
+    monkeypatch.setattr(owner, "make_trainee", watched)
+    with pytest.raises(KeyboardInterrupt):
+        fit(kind.make(), tiny_patches(), tmp_path / "run")
+    assert steps == 2
+    again = fit(kind.make(), tiny_patches(), tmp_path / "run").weights_hash
+    assert again == unbroken
+    members = len(getattr(kind.make(), "members", [0]))
+    assert steps == 4 * members  # what was done is not done again
+
+
+def test_another_run_is_not_gone_on_with(kind: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
+    fit(kind.make(), tiny_patches(), tmp_path / "run")
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
+    with pytest.raises(InputError, match=r"holds a run with other settings \(seed: 0 there, 1 now\)"):
+        fit(kind.make(), tiny_patches(), tmp_path / "run", seed=1)
+    with pytest.raises(InputError, match=r"training_set.fingerprint"):
+        fit(kind.make(), tiny_patches(26), tmp_path / "run")
+    assert files == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
+    assert fit(kind.make(), tiny_patches(), tmp_path / "run", seed=1, restart=True).provenance is not None
+
+
+def test_after_a_training_it_is_where_it_was_trained(
+    kind: Kind, tiny_patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = kind.make()
+    places: dict[int, torch.device] = {}
+    to = nn.Module.to
+
+    def watched(self: nn.Module, *arguments: Any, **options: Any) -> nn.Module:
+        device = options.get("device", arguments[0] if arguments else None)
+        if isinstance(device, (str, torch.device)):
+            for module in self.modules():
+                places[id(module)] = torch.device(device)
+        return to(self, *arguments, **options)
+
+    monkeypatch.setattr(nn.Module, "to", watched)
+    monkeypatch.setattr(Processes, "join", classmethod(lambda cls, device=None: cls(0, 1, TRAINED_ON)))
+    fit(generator, tiny_patches(), tmp_path / "run")
+    for member in getattr(generator, "members", [generator]):
+        assert places[id(member.network)] == TRAINED_ON
+
+
+def test_a_warm_start_goes_on_from_the_weights_there_are(
+    one_network: Kind, tiny_patches: Patches, tmp_path: Path
+) -> None:
+    patches, more = tiny_patches(), tiny_patches(30)
+    fit(one_network.make(), more, tmp_path / "first")
+    first = load_generator(tmp_path / "first")
+    start = first.weights_hash
+    tuned = fit(first, patches, tmp_path / "second", steps=1, warm_start=True)
+    assert tuned.provenance["started_from"]["weights"] == start != tuned.weights_hash
+    # It has seen both sets: whoever compares it with one of them must notice.
+    assert tuned.provenance["training_set"]["fingerprint"] == f"{more.fingerprint}+{patches.fingerprint}"
+    with pytest.raises(InputError, match=r"options.started_from"):
+        fit(tuned, patches, tmp_path / "second", warm_start=True, steps=2)
+
+
+def test_the_same_object_trained_again_starts_anew(one_network: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
+    generator = one_network.make()
+    first = fit(generator, tiny_patches(), tmp_path / "run").weights_hash
+    assert fit(generator, tiny_patches(), tmp_path / "run", restart=True).weights_hash == first
+
+
+def test_data_that_does_not_fit(kind: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
+    generator = kind.make()
+    for patches, message in (
+        (tiny_patches(size=32), "made for 1 x 16 x 16 torch.uint8 images, the data has 1 x 32 x 32"),
+        (tiny_patches(channels=3), r"open it with size=16, channels=1"),
+        (tiny_patches(classes=("a", "b")), "made for the classes cyst, metastasis, the data has a, b"),
+        (tiny_patches(1), "no image of class metastasis to train on; leave the class out"),
+        ((tiny_patches(), tiny_patches()), "expected a PatchDataset, got a tuple"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(generator, patches, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "best"}, r"preset must be one of .*, got 'best'"),
+        ({"learning_rate": float("nan")}, "learning_rate must be .*, got nan"),
+        ({"learning_rate": 1e9}, "learning_rate must be .*, got 1000000000.0"),
+        ({"batch_size": 1_000_000_000}, "batch_size must be a whole number, from 1 to 65536, got 1000000000"),
+        ({"steps": 1.5}, "steps must be a whole number, .*, got 1.5"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be a whole number, at least 1, got 0"),
+        ({"mixed_precision": "fp16"}, "mixed_precision must be one of no, bf16, got 'fp16'"),
+        ({"report_to": ("paper",)}, "report_to must be one of tensorboard, wandb, mlflow, got 'paper'"),
+        ({"seed": -1}, "seed must be a whole number, from 0 to"),
+        ({"device": "gpu"}, "no device 'gpu' here"),
+        ({"stepz": 3}, r"\.fit: no such option: stepz; did you mean steps"),
+    ],
+)
+def test_trainings_that_cannot_be(
+    kind: Kind, options: dict[str, Any], message: str, tiny_patches: Patches, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(kind.make(), tiny_patches(), tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_few_images_are_warned_of_with_numbers(kind: Kind, tiny_patches: Patches) -> None:
+    with pytest.warns(UserWarning, match=r"very few images .*cyst 12, metastasis 12 \(fewer than 100\)"):
+        kind.make().check_trainable_on(tiny_patches())
+
+
+def test_an_estimate_writes_nothing(kind: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimate = kind.make().estimate(
+            tiny_patches(), out=tmp_path / "run", steps=10, batch_size=4, device=torch.device("cpu")
+        )
+    assert not (tmp_path / "run").exists()
+    assert estimate.seconds > 0
+    assert estimate.checkpoint_bytes > 0
+
+
+class NoHostReads(TorchDispatchMode):
+    """Fails where the host would wait for the device to know a value."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket not in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.is_nonzero,
+            torch.ops.aten.equal,
+        ), f"{func} reads the device"
+        return func(*args, **(kwargs or {}))
+
+
+def unseen(step: Callable[..., Any]) -> Callable[..., Any]:
+    """PyTorch's optimizers count their steps on the CPU, and read that: not the device."""
+
+    def without_modes(*arguments: Any, **options: Any) -> Any:
+        with _disable_current_modes():
+            return step(*arguments, **options)
+
+    return without_modes
+
+
+def test_a_step_never_waits_for_the_device(one_network: Kind, tiny_patches: Patches) -> None:
+    generator, patches = one_network.make(), tiny_patches()
+    processes = Processes(0, 1, torch.device("cpu"))
+    settings = generator.choose_settings({"batch_size": 4})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings = generator.resolve(settings, patches, warm_start=False, processes=processes)
+        trainee = generator.make_trainee(settings, patches, seed=0, warm_start=False, processes=processes)
+    for item in trainee.state_objects().values():
+        if hasattr(item, "batch_size"):
+            item.batch_size = 4
+        if isinstance(item, torch.optim.Optimizer):
+            item.step = unseen(item.step)
+    inputs = getattr(trainee, "inputs", None)
+    index = torch.arange(4)
+    images = inputs(index) if inputs else patches.images[:4].float() / 127.5 - 1
+    with pytest.raises(AssertionError, match="reads the device"), NoHostReads():
+        images.sum().item()
+    with NoHostReads():
+        trainee.training_step(images, patches.labels[:4], 0)
+
+
+# The settings
+
+
+def test_every_setting_says_what_it_is_and_takes_its_own_default(one_network: Kind) -> None:
+    for settings in (one_network.cls.training_settings, one_network.cls.network_settings):
+        for setting in settings.options():
+            assert setting.help.endswith("."), setting.name
+            for value in (*setting.presets.values(), setting.default):
+                if isinstance(value, (bool, int, float, str, tuple)):
+                    assert setting.check(value, name=setting.name) == value
+        assert settings.table().count("\n") == 1 + len(settings.options())
+    for preset in one_network.cls.training_settings.PRESETS:
+        assert one_network.cls.choose_settings({"preset": preset}).preset == preset
+
+
+def test_the_constructor_refuses_what_is_no_option(kind: Kind) -> None:
+    with pytest.raises((InputError, TypeError), match="resolutoin"):
+        kind.make(resolutoin=16)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": []}, "classes must be different names, at least one"),
+        ({"classes": ["a", "a"]}, "classes must be different names"),
+        ({"classes": "cyst"}, "classes must be different names, in a list; got the text 'cyst'"),
+        ({"classes": [1, 2]}, r"classes must be names, got \(1, 2\)"),
+        ({"bits": 12}, "bits must be 8 or 16, got 12"),
+    ],
+)
+def test_generators_that_cannot_be(one_network: Kind, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        one_network.make(**options)
+
+
+def test_it_is_made_for_patches(one_network: Kind, tiny_patches: Patches) -> None:
+    made = one_network.make()
+    names = {setting.name for setting in one_network.cls.network_settings.options()}
+    own = {name: value for name, value in inspect.getmembers(made) if name in names}
+    options = {name: value for name, value in made.config.items() if name in names and name not in ("base",)}
+    options |= {"base": own["base"]} if "base" in own else {}
+    patches = tiny_patches()
+    generator = one_network.cls.for_patches(patches, **options)
+    assert (generator.classes, generator.image_shape) == (CLASSES, (1, 16, 16))
+    oblong = PatchDataset(images=patches.images[:, :, :8], labels=patches.labels, classes=CLASSES)
+    with pytest.raises(InputError, match=re.escape("the patches are 8x16, and a")):
+        one_network.cls.for_patches(oblong, **options)
