@@ -18,6 +18,7 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.generators import ADM, fill_bank, load_generator
 from genmix_transforms.generators.adm import ADMConfiguration, NoisyClassifier
+from genmix_transforms.generators.adm.convert import read_checkpoint
 from genmix_transforms.generators.adm.training import ADMTraining
 from genmix_transforms.generators.evolution import Evolution
 
@@ -450,3 +451,16 @@ def test_options_are_prepared_before_any_data_is_read(tmp_path: Path, tiny_flags
         ADM.prepare_options({"configuration": "small-32"}, init="runs/one")
     with pytest.raises(InputError, match="no such file"):
         ADM.prepare_options({"configuration": str(tmp_path / "none.json")})
+
+
+def test_names_of_the_release_before_warn_and_work(
+    reference: Make, tiny_flags: ADMConfiguration, tmp_path: Path
+) -> None:
+    import genmix_transforms.generators.adm as room
+
+    with pytest.warns(DeprecationWarning, match="now called ADMSettings"):
+        assert room.TrainingSettings is room.ADMSettings
+    torch.save(reference(tiny_flags).weights, tmp_path / "model.pt")
+    checkpoint = read_checkpoint(tmp_path / "model.pt", configuration=tiny_flags)
+    with pytest.warns(DeprecationWarning, match="use ADM.from_checkpoint"):
+        assert ADM.of_checkpoint(checkpoint).classes == ("class-0000", "class-0001", "class-0002")
