@@ -1,8 +1,8 @@
 """Runs of the first release open, draw what they drew, and go on.
 
 The folders of ``written_before/`` were written by the first release with this format: tiny runs on noise, the base
-model of the Textual Inversion (random weights), and images that each generator drew. The ADM's checkpoint is left out for its
-size.
+model of the Textual Inversion (random weights), and images that each generator drew. The ADM's checkpoint is left out,
+for its size.
 """
 
 import shutil
