@@ -26,10 +26,10 @@ from genmix_transforms.generators.folder import (
     write_config,
     write_weights,
 )
+from genmix_transforms.generators.job import Job, Trainee
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.settings import TrainingSettings
 from genmix_transforms.generators.state import weights_hash
-from genmix_transforms.generators.steps import Trainee
 from genmix_transforms.generators.training import rehearse, train
 from genmix_transforms.settings import Settings
 
@@ -192,23 +192,10 @@ class Generator(ABC):
             InputError: data or settings that do not fit, or a setting that does not exist; before any work.
             FloatingPointError: the training diverged.
         """
-        chosen, started_from, run = self._prepare(
-            dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings
-        )
-        trainee = run["trainee"]
-        self.provenance = train(
-            **run,
-            snapshot=lambda: self.with_result(trainee),
-            checkpoint_every=chosen.checkpoint_every,
-            settings=chosen.to_json(),
-            report_to=chosen.report_to,
-            started_from=started_from,
-            evolution=Evolution(self.classes, batch_size=chosen.batch_size) if self.shows_evolution else None,
-            restart=restart,
-            progress=progress,
-        )
-        self.take_up(self.with_result(trainee))
-        return self.to(run["processes"].device)
+        job = self._job(dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings)
+        self.provenance = train(job, restart=restart, progress=progress)
+        self.take_up(self.with_result(job.trainee))
+        return self.to(job.processes.device)
 
     def estimate(
         self,
@@ -236,10 +223,9 @@ class Generator(ABC):
         Raises:
             InputError: what :meth:`fit` would raise.
         """
-        _, _, run = self._prepare(dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings)
-        return rehearse(**run)
+        return rehearse(self._job(dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings))
 
-    def _prepare(
+    def _job(
         self,
         dataset: PatchDataset,
         *,
@@ -248,8 +234,8 @@ class Generator(ABC):
         warm_start: bool,
         device: str | torch.device | None,
         settings: Mapping[str, Any],
-    ) -> tuple[TrainingSettings, dict[str, Any] | None, dict[str, Any]]:
-        """Check and put together a training: its settings, what it starts from, and what the loop is told."""
+    ) -> Job:
+        """Check and put together a training."""
         chosen = self.choose_settings(settings, warm_start=warm_start)
         seed = check_seed(seed)
         self.check_trainable_on(dataset)
@@ -260,20 +246,19 @@ class Generator(ABC):
         options = {"kind": self.kind, **self.training_identity(), **chosen.identity()}
         if started_from is not None:
             options["started_from"] = started_from["weights"]
-        run = {
-            "trainee": trainee,
-            "dataset": dataset,
-            "out": out,
-            "steps": chosen.steps,
-            "batch_size": chosen.batch_size,
-            "seed": seed,
-            "options": options,
-            "assumed": chosen.assumed(),
-            "mixed_precision": chosen.mixed_precision,
-            "processes": processes,
-            "inputs": getattr(trainee, "inputs", None),
-        }
-        return chosen, started_from, run
+        return Job(
+            trainee=trainee,
+            dataset=dataset,
+            out=Path(out),
+            snapshot=lambda: self.with_result(trainee),
+            settings=chosen,
+            seed=seed,
+            options=options,
+            processes=processes,
+            started_from=started_from,
+            evolution=Evolution(self.classes, batch_size=chosen.batch_size) if self.shows_evolution else None,
+            inputs=getattr(trainee, "inputs", None),
+        )
 
     @classmethod
     def choose_settings(cls, given: Mapping[str, Any], *, warm_start: bool = False) -> TrainingSettings:

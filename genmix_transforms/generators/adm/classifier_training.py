@@ -22,6 +22,7 @@ from genmix_transforms.generators.adm.settings import ClassifierSettings
 from genmix_transforms.generators.augmentation import diff_augment, draw_augmentation, mirrored
 from genmix_transforms.generators.estimate import Estimate
 from genmix_transforms.generators.folder import check_free
+from genmix_transforms.generators.job import Job
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.state import Stateful, weights_hash
 from genmix_transforms.generators.training import rehearse, train
@@ -139,20 +140,10 @@ def train_classifier(
 
     Source: Dhariwal, Nichol (arXiv 2105.05233), section 4 and appendix H.
     """
-    run, chosen = _prepare(
-        dataset, generator, configuration, classifier, out=out, seed=seed, device=device, given=settings
-    )
-    training = run["trainee"]
-    train(
-        **run,
-        snapshot=lambda: TrainedClassifier(training.classifier),
-        settings=chosen.to_json(),
-        report_to=chosen.report_to,
-        checkpoint_every=chosen.checkpoint_every,
-        restart=restart,
-        progress=progress,
-    )
-    trained: NoisyClassifier = training.classifier.eval().requires_grad_(False).to("cpu")
+    job = _job(dataset, generator, configuration, classifier, out=out, seed=seed, device=device, given=settings)
+    train(job, restart=restart, progress=progress)
+    assert isinstance(job.trainee, ClassifierTraining)
+    trained: NoisyClassifier = job.trainee.classifier.eval().requires_grad_(False).to("cpu")
     return trained
 
 
@@ -174,11 +165,12 @@ def estimate_classifier(
     Raises:
         InputError: what :func:`train_classifier` would raise.
     """
-    run, _ = _prepare(dataset, generator, configuration, classifier, out=out, seed=seed, device=device, given=settings)
-    return rehearse(**run)
+    return rehearse(
+        _job(dataset, generator, configuration, classifier, out=out, seed=seed, device=device, given=settings)
+    )
 
 
-def _prepare(
+def _job(
     dataset: PatchDataset,
     generator: ADM,
     configuration: ADMConfiguration | None,
@@ -188,8 +180,8 @@ def _prepare(
     seed: int,
     device: str | torch.device | None,
     given: Mapping[str, Any],
-) -> tuple[dict[str, Any], ClassifierSettings]:
-    """Check and put together a training: what the loop is told, and its settings."""
+) -> Job:
+    """Check and put together a training."""
     settings = ClassifierSettings.of(given, name="train_classifier")
     seed = check_seed(seed)
     if len(generator.classes) < 2:
@@ -203,14 +195,15 @@ def _prepare(
     generator.with_classifier(classifier)  # says what does not fit
     processes = Processes.join(device)
     loss = HybridLoss(generator.schedule, device=processes.device)
-    run = {
-        "trainee": ClassifierTraining(classifier.to(processes.device), loss=loss, settings=settings),
-        "dataset": dataset,
-        "out": out,
-        "steps": settings.steps,
-        "batch_size": settings.batch_size,
-        "seed": seed,
-        "options": {
+    training = ClassifierTraining(classifier.to(processes.device), loss=loss, settings=settings)
+    return Job(
+        trainee=training,
+        dataset=dataset,
+        out=Path(out),
+        snapshot=lambda: TrainedClassifier(training.classifier),
+        settings=settings,
+        seed=seed,
+        options={
             "kind": "adm-classifier",
             "classes": list(generator.classes),
             "flags": {name: _plain(value) for name, value in classifier.config.items() if not name.startswith("_")},
@@ -219,10 +212,8 @@ def _prepare(
             **settings.identity(),
             **started,
         },
-        "mixed_precision": settings.mixed_precision,
-        "processes": processes,
-    }
-    return run, settings
+        processes=processes,
+    )
 
 
 def _new_classifier(generator: ADM, configuration: ADMConfiguration | None, *, seed: int) -> NoisyClassifier:
