@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     Parts = tuple[PatchDataset, PatchDataset, PatchDataset]
 
 
-class Precision(StrEnum):
-    """Arithmetic of the networks."""
-
-    NO = "no"
-    BF16 = "bf16"
-
-
 class Fit(StrEnum):
     """How images reach the size."""
 
@@ -103,15 +96,6 @@ AllData = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
-PerClassOption = Annotated[
-    bool, typer.Option("--per-class", help="A network for each class (the paper's way), each for all the steps.")
-]
-Steps = Annotated[int | None, typer.Option(help="Optimiser steps; left out, the preset's.")]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Images in a step, all processes together; left out, the preset's.")
-]
-CheckpointEvery = Annotated[int, typer.Option(help="Images between checkpoints and sample sheets.")]
-MixedPrecision = Annotated[Precision, typer.Option(help="bf16 for processors that have it.")]
 Seed = Annotated[int, typer.Option(help="Of the weights, the order of the images and the noise.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Throw away an earlier run in this folder.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; left out, CUDA where there is one.")]

@@ -163,8 +163,8 @@ def test_somebody_elses_generator_is_not_overwritten(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps must be a whole number, at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be a whole number, at least 1, got 0"),
+        ({"steps": 0}, "steps must be a whole number, from 1 to 1000000000, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number, from 1 to 65536, got 0"),
         ({"batch_size": 100_000_000}, "batch_size must be a whole number, from 1 to 65536, got 100000000"),
         ({"mixed_precision": "fp16"}, "must be one of no, bf16, got 'fp16'"),
     ],
