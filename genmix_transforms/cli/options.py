@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genmix_transforms.cli.parameters import declare
 from genmix_transforms.errors import InputError, MissingPathError
 
 if TYPE_CHECKING:
+    from genmix_transforms.bank import SyntheticBank
     from genmix_transforms.data import PatchDataset
 
     Parts = tuple[PatchDataset, PatchDataset, PatchDataset]
@@ -173,14 +175,12 @@ class DataOptions:
         """What a generator is trained on: the training part, or all; ``painter`` says who needs squares."""
         if all_data and self.split is not None:
             raise InputError("--all-data trains on every patch; leave --split out")
+        from genmix_transforms.generators.arguments import shape_of
+
         train = self.open(data)
         if not all_data:
             train, _, _ = self.split_patches(train)
-        height, width = train.images.shape[-2:]
-        if height != width:
-            raise InputError(
-                f"the patches are {height}x{width}, and a {painter} draws squares: give --size (with --fit crop or pad)"
-            )
+        shape_of(train, painter=painter)  # refuses what is not square
         return train
 
 
@@ -205,10 +205,8 @@ def takes_data_options(function: Callable[..., None]) -> Callable[..., None]:
         function(**given, options=DataOptions(**picked))
 
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + made
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__name__, command.__doc__ = function.__name__, function.__doc__
-    return command
+    return declare(command, parameters)
 
 
 def describe_parts(parts: "Parts") -> str:
@@ -247,3 +245,9 @@ def propose_fill(out: Path) -> None:
     """Say that a generator is trained, and how a bank is filled with it."""
     command = shlex.join(["genmix", "fill", str(out), "--out", f"banks/{out.name}"])
     typer.echo(f"{out}: trained; fill a bank with it:\n  {command}")
+
+
+def show_bank(out: Path, bank: "SyntheticBank") -> None:
+    """Say what a new bank holds, and how to look at it."""
+    command = shlex.join(["genmix", "bank", "sheet", str(out), "--out", f"{out.name}.png"])
+    typer.echo(f"{out}: {bank.extra_repr()}\n  look at it: {command}")

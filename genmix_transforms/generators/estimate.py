@@ -5,7 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -48,20 +48,14 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """The numbers by name."""
-        return {
-            "steps": self.steps,
-            "seconds_per_step": self.seconds_per_step,
-            "seconds": self.seconds,
-            "memory_bytes": self.memory_bytes,
-            "checkpoint_bytes": self.checkpoint_bytes,
-        }
+        return {**asdict(self), "seconds": self.seconds}
 
     def text(self) -> str:
         """Sentences for people.
 
         Example:
             >>> Estimate(steps=20_000, seconds_per_step=0.77, memory_bytes=2 * 10**9, checkpoint_bytes=10**8).text()
-            'about 4 h 17 min for 20,000 steps here (0.77 s a step); for a first look: --steps 780, about 10 min; memory about 2.00 GB, a checkpoint 100.0 MB'
+            'about 4 h 17 min for 20,000 steps here (0.77 s a step); for a first look: --steps 770, about 10 min; memory about 2.00 GB, a checkpoint 100.0 MB'
         """  # noqa: E501
         return (
             f"{time_text(self.steps, self.seconds_per_step)}; memory about {size_text(self.memory_bytes)}, "

@@ -313,7 +313,7 @@ def test_a_scheduler_stops_the_command_as_ctrl_c_does(data: Path, tmp_path: Path
     wait_for(tmp_path / "run", 160, lambda: process.poll() is None)
     process.terminate()
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 143
     assert "stopped; run the same command again to go on" in said
     seen = json.loads((tmp_path / "run/training/checkpoint.json").read_text())["images_seen"]
     assert f"stopped at step {seen // 8:,} of 100,000" in said
