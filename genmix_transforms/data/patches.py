@@ -81,9 +81,8 @@ class PatchDataset:
                 f"got {self.images.dtype} of shape {tuple(self.images.shape)}"
             )
         count = self.images.shape[0]
-        for key in ("labels", "groups", "official", "source_hashes"):
-            tensor = getattr(self, key)
-            if tensor is not None and (tensor.shape != (count,) or tensor.dtype != torch.int64):
+        for key, tensor in self._columns().items():
+            if tensor.shape != (count,) or tensor.dtype != torch.int64:
                 raise InputError(
                     f"{self.name}: {key} must be int64 of shape ({count},), one for each image, "
                     f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
@@ -101,6 +100,14 @@ class PatchDataset:
                 f"{self.name}: labels run from {int(self.labels.min())} to {int(self.labels.max())}, "
                 f"but there are {len(self.classes)} classes ({', '.join(self.classes)})"
             )
+
+    def _columns(self) -> dict[str, Tensor]:
+        """What is known of every patch, by the name of the field: int64 ``(N,)`` each."""
+        found = {key: getattr(self, key) for key in ("labels", "groups", "official", "source_hashes")}
+        return {key: tensor for key, tensor in found.items() if tensor is not None}
+
+    def _group_numbers(self) -> Numbers | None:
+        return None if self.groups is None else self.groups.numpy()
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -157,10 +164,7 @@ class PatchDataset:
         return replace(
             self,
             images=self.images[index],
-            labels=self.labels[index],
-            groups=None if self.groups is None else self.groups[index],
-            official=None if self.official is None else self.official[index],
-            source_hashes=None if self.source_hashes is None else self.source_hashes[index],
+            **{key: tensor[index] for key, tensor in self._columns().items()},
             paths=None if self.paths is None else tuple(self.paths[number] for number in index.tolist()),
             name=name or self.name,
         )
@@ -340,7 +344,7 @@ class PatchDataset:
                 parts,
                 paths=self.paths,
                 classes=[self.classes[label] for label in self.labels.tolist()],
-                groups=None if self.groups is None else self.groups.numpy(),
+                groups=self._group_numbers(),
                 origins=self.origins.numpy(),
             )
 
@@ -360,7 +364,7 @@ class PatchDataset:
             Path(path),
             name=self.name,
             paths=self.paths,
-            groups=None if self.groups is None else self.groups.numpy(),
+            groups=self._group_numbers(),
             origins=self.origins.numpy(),
         )
         return replace(self, official=torch.from_numpy(parts))

@@ -5,13 +5,12 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
 from genmix_transforms.data.csv_file import read_csv
-from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS, Numbers, count_parted
+from genmix_transforms.data.splitting import SPLITS, Numbers, count_parted, part_named
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.atomic import write_text
 from genmix_transforms.files.checks import check_output_folder
@@ -103,7 +102,12 @@ def read_split(
     lines, columns = read_csv(path, expected="a header (path,split) and a line for each patch")
     if "split" not in columns:
         raise InputError(f"{path}: no column 'split' in its header; it has {', '.join(columns)}")
-    parts = np.array([_part(path, line, cell) for line, cell in zip(lines, columns["split"], strict=True)])
+    parts = np.array(
+        [
+            part_named(cell, where=f"{path}, line {line}: split")
+            for line, cell in zip(lines, columns["split"], strict=True)
+        ]
+    )
     row_of = _rows(path, lines, columns, parts, name=name, paths=paths, count=len(origins))
     if "origin" in columns:
         _check_origins(path, lines, columns["origin"], row_of, origins, name=name)
@@ -114,14 +118,6 @@ def read_split(
             stacklevel=3,
         )
     return found
-
-
-def _part(path: Path, line: int, cell: str) -> int:
-    if cell.lower() not in SPLIT_NAMES:
-        nearest = get_close_matches(cell.lower(), SPLIT_NAMES, n=1)
-        proposal = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(SPLITS)}"
-        raise InputError(f"{path}, line {line}: split {cell!r} is no part; {proposal}")
-    return SPLIT_NAMES[cell.lower()]
 
 
 def _rows(

@@ -1,6 +1,7 @@
 """How patches are split: by group, stratified, seeded; into train, validation and test, or into folds of them."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,19 @@ DEFAULT_VALIDATION = 0.25
 """Share of what a fold does not test that validates."""
 
 Numbers = NDArray[np.int64]
+
+
+def part_named(word: str, *, where: str) -> int:
+    """The number in :data:`SPLITS` of the part that a word names; ``where`` says where it stands, for the message.
+
+    Raises:
+        InputError: a word that names none; the message proposes the nearest.
+    """
+    if word.lower() not in SPLIT_NAMES:
+        nearest = get_close_matches(word.lower(), SPLIT_NAMES, n=1)
+        proposal = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(SPLITS)}"
+        raise InputError(f"{where} {word!r} is no part; {proposal}")
+    return SPLIT_NAMES[word.lower()]
 
 
 def check_split(*, seed: int, fractions: Sequence[float]) -> None:

@@ -5,8 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -45,10 +44,6 @@ class Estimate:
     def seconds(self) -> float:
         """Of the whole training."""
         return self.steps * self.seconds_per_step
-
-    def to_json(self) -> dict[str, Any]:
-        """The numbers by name."""
-        return {**asdict(self), "seconds": self.seconds}
 
     def text(self) -> str:
         """Sentences for people.
