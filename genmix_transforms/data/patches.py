@@ -22,6 +22,7 @@ from genmix_transforms.data.splitting import (
     check_split,
     fold_by_group,
     groups_of_copies,
+    refuse_empty_parts,
 )
 from genmix_transforms.data.splitting import SPLITS as SPLITS
 from genmix_transforms.errors import InputError, OverwriteError
@@ -105,9 +106,6 @@ class PatchDataset:
         """What is known of every patch, by the name of the field: int64 ``(N,)`` each."""
         found = {key: getattr(self, key) for key in ("labels", "groups", "official", "source_hashes")}
         return {key: tensor for key, tensor in found.items() if tensor is not None}
-
-    def _group_numbers(self) -> Numbers | None:
-        return None if self.groups is None else self.groups.numpy()
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -344,7 +342,7 @@ class PatchDataset:
                 parts,
                 paths=self.paths,
                 classes=[self.classes[label] for label in self.labels.tolist()],
-                groups=self._group_numbers(),
+                groups=None if self.groups is None else self.groups.numpy(),
                 origins=self.origins.numpy(),
             )
 
@@ -364,7 +362,7 @@ class PatchDataset:
             Path(path),
             name=self.name,
             paths=self.paths,
-            groups=self._group_numbers(),
+            groups=None if self.groups is None else self.groups.numpy(),
             origins=self.origins.numpy(),
         )
         return replace(self, official=torch.from_numpy(parts))
@@ -383,7 +381,7 @@ class PatchDataset:
             if kept is None
             else "give official=False to split anew, or a split file with patches in each part"
         )
-        self._refuse_empty(parts, "part is empty; " + way_out)
+        refuse_empty_parts(parts, name=self.name, fault=f"part is empty; {way_out}")
         return parts
 
     def _parts_of_folds(self, count: int, *, seed: int, validation: float) -> list[Numbers]:
@@ -392,13 +390,8 @@ class PatchDataset:
         folds = fold_by_group(self.labels.numpy(), groups, count=count, validation=validation, seed=seed)
         groups_found = f"{len(np.unique(groups))} groups are too few for {count} folds"
         for fold, parts in enumerate(folds):
-            self._refuse_empty(parts, f"part of fold {fold} is empty: {groups_found}")
+            refuse_empty_parts(parts, name=self.name, fault=f"part of fold {fold} is empty: {groups_found}")
         return folds
-
-    def _refuse_empty(self, parts: Numbers, fault: str) -> None:
-        for number, split in enumerate(SPLITS):
-            if not (parts == number).any():
-                raise InputError(f"{self.name}: the {split} {fault}")
 
     def _in_parts(self, parts: Numbers, *, prefix: str = "") -> tuple["PatchDataset", "PatchDataset", "PatchDataset"]:
         train, val, test = (

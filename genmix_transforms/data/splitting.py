@@ -52,6 +52,13 @@ def check_folds(count: int, *, seed: int, validation: float) -> None:
         raise InputError(f"validation must be a share between 0 and 1, got {validation}")
 
 
+def refuse_empty_parts(parts: Numbers, *, name: str, fault: str) -> None:
+    """Refuse a split of which a part has no patch; ``fault`` is what the message says of that part."""
+    for number, split in enumerate(SPLITS):
+        if not (parts == number).any():
+            raise InputError(f"{name}: the {split} {fault}")
+
+
 def fold_by_group(labels: Numbers, groups: Numbers, *, count: int, validation: float, seed: int) -> list[Numbers]:
     """Split into the folds of a cross-validation: every patch is in one test part.
 
