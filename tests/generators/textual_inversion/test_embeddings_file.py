@@ -212,7 +212,8 @@ def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path: Path, where: str, 
         file.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, file)
-    with pytest.raises(InputError, match=r"embeddings.pt: holds more than tensors.*nothing in it was run"):
+    message = "not a file of PyTorch weights" if plain_pickle else "holds more than tensors.*nothing in it was run"
+    with pytest.raises(InputError, match=f"embeddings.pt: {message}"):
         read_embeddings(file)
     assert not (tmp_path / "sprung").exists()
 
