@@ -7,6 +7,7 @@ Lee, Lee, Hong, "GenMix: Combining Generative and Mixture Data Augmentation for 
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from genmix_transforms import moved
 from genmix_transforms.lazy import load_lazily
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
 __all__ = ["GenMix", "SyntheticBank", "__version__"]
+
+moved.install()
 
 __getattr__, __dir__ = load_lazily(
     __name__,

@@ -323,7 +323,7 @@ class Plan:
             setting = self._setting(number, arm, value)
             key = run_key(self._dependencies(arm, TUNING_SEED, number, setting.protocol))
             kept = None if self.folder is None else self.folder / _TRIALS / finished_name(arm, number, f"{value:g}")
-            score = kept and read_finished(kept, lambda found: float(found["validation_macro_f1"]), key=key)
+            score = read_finished(kept, lambda found: float(found["validation_macro_f1"]), key=key) if kept else None
             if score is None:
                 trained = train_network(arm, self.folds[number].splits, setting, TUNING_SEED, device=self.device)
                 score = trained.validation_macro_f1

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.data import open_dataset
@@ -205,10 +206,11 @@ def test_a_bank_whose_generator_saw_the_test_part_is_refused(genmix: Genmix, dis
     assert not (tmp_path / "results").exists()
 
 
-def test_rare_settings_are_options_too_but_not_in_the_help(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
+def test_rare_settings_are_set_by_name_and_not_in_the_help(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
     outcome = genmix(
         *["-q", "evaluate", "--data", discs, "--out", tmp_path / "results", "--arms", "baseline", "--seeds", 1],
-        *["--epochs", 1, "--batch-size", 8, "--patience", 4, "--precision", "bf16", "--weight-decay", 0.5],
+        *["--batch-size", 8, "--set", "epochs=1", "--set", "patience=4", "--set", "precision=bf16"],
+        *["--set", "weight_decay=0.5"],
     )
     assert outcome.code == 0, outcome.err
     protocol = json.loads((tmp_path / "results/results.json").read_text())["protocol"]
@@ -262,8 +264,13 @@ def test_a_dry_run_checks_and_estimates_and_leaves_nothing(genmix: Genmix, discs
     assert "24 trainings of 150 steps, 12 of them to tune: about" in outcome.out
     assert "3 seeds are too few" in outcome.out
     assert not (tmp_path / "results").exists()
-    for line in ("preset: small", "classifier: small", "weights: none", "learning_rate: 0.0003", "batch_size: 8"):
-        assert line in outcome.out.splitlines()
+    (tmp_path / "again.yaml").write_text(outcome.out)
+    settings = yaml.safe_load(outcome.out)
+    wanted = {"preset": "small", "classifier": "small", "weights": "none", "learning_rate": 0.0003, "batch_size": 8}
+    assert {name: settings[name] for name in wanted} == wanted
+    again = genmix("-q", "evaluate", "--config", tmp_path / "again.yaml", "--dry-run")
+    assert again.code == 0, again.err
+    assert yaml.safe_load(again.out) == settings
 
 
 def test_a_dry_run_refuses_what_the_run_would(genmix: Genmix, discs: Path, tmp_path: Path) -> None:

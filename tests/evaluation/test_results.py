@@ -3,12 +3,14 @@
 import csv
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 
 from genmix_transforms.errors import InputError, MissingPathError
+from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.results import Results, blended_arm
-from genmix_transforms.evaluation.runs import Run
+from genmix_transforms.evaluation.runs import Run, RunCache, finished_name, read_finished
 from genmix_transforms.evaluation.statistics import differences, estimate, holm
 from tests.evaluation.made_results import LABELS, PREDICTIONS, make_many, make_results, make_runs
 
@@ -248,3 +250,17 @@ def test_what_is_no_comparison(options, message):
 def test_a_run_that_is_missing():
     with pytest.raises(InputError, match="arm 'genmix', seed 1: no run of fold 1"):
         make_results(runs=make_results().runs[:-1])
+
+
+def test_results_of_an_earlier_release_open():
+    """Written by the last release before settings were fields; the same results, file and cached run."""
+    folder = Path(__file__).parent / "written_before"
+    results = Results.load(folder)
+    assert results.to_dict() == json.loads((folder / "results.json").read_text())
+    assert Protocol(**results.protocol).to_dict() == results.protocol
+    run = next(run for run in results.runs if (run.arm, run.seed) == ("genmix", 1))
+    key = json.loads((folder / "runs" / "genmix-fold0-seed1.json").read_text())["key"]
+    assert RunCache(folder / "runs").get("genmix", 1, key=key).to_dict() == run.to_dict()
+    trial = folder / "trials" / finished_name("genmix", 0, "0.1")
+    key = json.loads(trial.read_text())["key"]
+    assert read_finished(trial, lambda kept: kept["validation_macro_f1"], key=key) is not None

@@ -1,6 +1,7 @@
 """The ADM generator: a diffusion model of one class or several, and the sampler that its images are drawn with."""
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -394,6 +395,12 @@ class ADM(Generator):
         generator._take(checkpoint.network)
         generator.provenance = {"converted": "OpenAI guided-diffusion", "file": f"sha256:{checkpoint.sha256}"}
         return generator
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint, **options: Any) -> "ADM":
+        """Deprecated: :meth:`from_checkpoint` takes a checkpoint too."""
+        warnings.warn("ADM.of_checkpoint: use ADM.from_checkpoint", DeprecationWarning, stacklevel=2)
+        return cls.from_checkpoint(checkpoint, **options)
 
     def _take(self, network: Any) -> None:
         # Convolutions are faster with the channels last, on GPUs in bfloat16 by far.
