@@ -110,6 +110,8 @@ def measure(
         mixed_precision=mixed_precision, processes=processes, inputs=inputs,
     )  # fmt: skip
 
+    taker.prepare(progress=False)
+
     def seconds_at(images_seen: int) -> float:
         (batch,) = taker.batches(images_seen, images_seen + batch_size)
         start = now(device)

@@ -100,6 +100,7 @@ class Run:
         self.origin = dict(provenance)
         self.processes = processes
         self.evolution = evolution
+        self.progress = progress
         main, steps = processes.is_main, total // batch_size
         self.losses = Losses(out / TRAINING / LOSSES, images_seen=images_seen, processes=processes)
         self.checkpoints = Checkpoints(out / TRAINING, record)
@@ -131,6 +132,8 @@ class Run:
             before = self.snapshot()
             if isinstance(before, Drawable):
                 self.evolution.add(0, _draw(before))
+        if self.images_seen < self.total:
+            self.taker.prepare(progress=self.progress)
         device = self.processes.device
         random_devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=random_devices), self.bar, Stopping(self.processes) as stopping:
