@@ -7,15 +7,13 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from importlib import import_module
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
-from genmix_transforms.cli.command import Command
+from genmix_transforms.cli.late import LateCommand
 from genmix_transforms.errors import InputError, Terminated
 
 COMMANDS = {
@@ -34,38 +32,6 @@ CTRL_C, TERMINATED = 130, 143
 """Exit codes, 128 and the signal's number, as shells give them."""
 
 _SWITCHES = {"-v", "--verbose", "-q", "--quiet"}
-
-
-class LateCommand(TyperCommand):
-    """A command of which name and help are known; its module is imported when it is used.
-
-    Args:
-        name: what it is called by.
-        place: ``module:function`` or ``module:app`` in this package.
-        help: a sentence for the list of commands.
-    """
-
-    def __init__(self, name: str, place: str, help: str) -> None:
-        super().__init__(name, help=help, short_help=help)
-        self._place = place
-
-    @cached_property
-    def loaded(self) -> Any:
-        """The command or group itself."""
-        module, _, attribute = self._place.partition(":")
-        found = getattr(import_module(f"genmix_transforms.cli.{module}"), attribute)
-        around = typer.Typer(add_completion=False)
-        around.callback()(lambda: None)
-        if isinstance(found, typer.Typer):
-            around.add_typer(found, name=self.name)
-        else:
-            around.command(self.name, cls=Command)(found)
-        group: Any = typer.main.get_command(around)
-        return group.commands[self.name]
-
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Parse a command line: what follows is the loaded command's."""
-        return self.loaded.make_context(info_name, args, parent=parent, **extra)
 
 
 class _Commands(TyperGroup):

@@ -235,31 +235,6 @@ def describe_parts(parts: "Parts") -> str:
     return f"{len(train)} to train ({describe_counts(train.class_counts)}), {len(val)} to validate, {len(test)} to test"
 
 
-# For the commands that have not taken DataOptions yet.
-
-
-def open_patches(
-    data: str, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None
-) -> "PatchDataset":
-    """See :meth:`DataOptions.open`."""
-    return DataOptions(size=size, fit=fit, channels=channels, group_key=group_key).open(data)
-
-
-def split_patches(patches: "PatchDataset", *, split_seed: int | None, official: bool) -> "Parts":
-    """See :meth:`DataOptions.split_patches`."""
-    return DataOptions(split_seed=split_seed, official=official).split_patches(patches)
-
-
-def fold_patches(patches: "PatchDataset", *, folds: int, split_seed: int | None) -> "tuple[Parts, ...]":
-    """See :meth:`DataOptions.fold_patches`."""
-    return DataOptions(split_seed=split_seed).fold_patches(patches, folds)
-
-
-def open_training_set(data: str, *, all_data: bool, painter: str, **options: Any) -> "PatchDataset":
-    """See :meth:`DataOptions.open_training_set`."""
-    return DataOptions(**options).open_training_set(data, all_data=all_data, painter=painter)
-
-
 Share = Annotated[
     str | None,
     typer.Option(

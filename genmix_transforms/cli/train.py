@@ -1,13 +1,14 @@
 """``genmix train``: a command for each kind of generator, made from its settings."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
 import typer.main
 
-from genmix_transforms.cli.command import Command, DryRun, print_config
+from genmix_transforms.cli.command import DryRun, print_config
+from genmix_transforms.cli.late import LateCommand, as_command
 from genmix_transforms.cli.options import (
     AllData,
     Data,
@@ -22,14 +23,18 @@ from genmix_transforms.cli.options import (
 from genmix_transforms.cli.parameters import with_settings, without
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_output_folder, check_seed
-from genmix_transforms.generators.arguments import shape_of
-from genmix_transforms.generators.base import Generator
-from genmix_transforms.generators.per_class import PerClass
-from genmix_transforms.generators.processes import own_device
-from genmix_transforms.generators.registry import generator_class, trainable_kinds
+from genmix_transforms.generators.kinds import trainable_kinds
 
-ADM_CLASSIFIER = "adm-classifier"
-"""The command that trains something other than a generator."""
+if TYPE_CHECKING:
+    from genmix_transforms.generators.base import Generator
+
+OTHERS = {
+    "adm-classifier": (
+        "train_adm_classifier:adm_classifier",
+        "Train the classifier of noisy images that guides an ADM's sampling.",
+    )
+}
+"""What trains something other than a generator: name, place, and what the help says of it."""
 
 PANELS = {"network": "Network", "training": "Training"}
 
@@ -43,23 +48,32 @@ HELP = """Train {article} {name}.
     """
 
 
+class LateKind(LateCommand):
+    """The command of a kind of generator; it is made, and the kind imported, when it is used."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind, "train:train_command", f"Train a generator of the kind {kind}.")
+
+    @cached_property
+    def loaded(self) -> Any:
+        """The command itself."""
+        from genmix_transforms.generators.registry import generator_class
+
+        return train_command(generator_class(str(self.name)))
+
+
 class Kinds(typer.core.TyperGroup):
-    """A command for each kind of generator; it is made, and its kind imported, when it is asked for."""
+    """A command for each kind of generator, and those that train something else."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The kinds by name, then the commands that are no kinds."""
-        return sorted({*trainable_kinds(), *super().list_commands(ctx), ADM_CLASSIFIER})
+        """The names, sorted."""
+        return sorted([*trainable_kinds(), *OTHERS])
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a kind."""
-        found = super().get_command(ctx, cmd_name)
-        if found is None and cmd_name in trainable_kinds():
-            found = train_command(generator_class(cmd_name))
-        if cmd_name == ADM_CLASSIFIER:
-            from genmix_transforms.cli.train_adm_classifier import adm_classifier
-
-            found = command_of(adm_classifier, name=cmd_name)
-        return found
+        """The command of this name, not loaded yet; None if there is none."""
+        if cmd_name in OTHERS:
+            return LateCommand(cmd_name, *OTHERS[cmd_name])
+        return LateKind(cmd_name) if cmd_name in trainable_kinds() else None
 
 
 app = typer.Typer(
@@ -74,8 +88,11 @@ def kinds() -> None:
     """Train a generator on the training part of real patches. Run again, it goes on where it stopped."""
 
 
-def train_command(kind: type[Generator]) -> Any:
+def train_command(kind: "type[Generator]") -> Any:
     """Make the command that trains a kind of generator, with an option for each of its settings."""
+    from genmix_transforms.generators.arguments import shape_of
+    from genmix_transforms.generators.per_class import PerClass
+    from genmix_transforms.generators.processes import own_device
 
     @with_settings(PANELS, network=kind.network_settings, training=kind.training_settings)
     @takes_data_options
@@ -132,11 +149,4 @@ def train_command(kind: type[Generator]) -> Any:
 
     article = "an" if kind.__name__[0] in "AEIOU" else "a"
     train.__doc__ = kind.command_help or HELP.format(article=article, name=kind.__name__, kind=kind.kind)
-    return command_of(train if kind.trains_per_class else without(train, "per_class"), name=kind.kind)
-
-
-def command_of(function: Callable[..., None], *, name: str) -> Any:
-    """A function with Typer's annotations as a command."""
-    single = typer.Typer(add_completion=False)
-    single.command(name, cls=Command)(function)
-    return typer.main.get_command(single)
+    return as_command(train if kind.trains_per_class else without(train, "per_class"), name=kind.kind)

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from genmix_transforms.files.atomic import write_text
+from genmix_transforms.files.disk import write_error
 from genmix_transforms.generators.processes import Processes
 
 
@@ -43,6 +44,7 @@ class Losses:
 
         Raises:
             FloatingPointError: in all processes, if a loss is not finite in one.
+            DiskFullError: in the main process, if there is no space for the line.
         """
         names = list(self._sums)
         means = dict(
@@ -56,6 +58,9 @@ class Losses:
                     "the last checkpoint is kept: start anew with a lower learning rate"
                 )
         if self._processes.is_main:
-            with open(self.path, "a") as file:
-                file.write(json.dumps({"images_seen": images_seen, **means}) + "\n")
+            try:
+                with open(self.path, "a") as file:
+                    file.write(json.dumps({"images_seen": images_seen, **means}) + "\n")
+            except OSError as error:
+                raise write_error(error, self.path, temporary=self.path) from error
         return means

@@ -12,8 +12,7 @@ import torch
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.folder import read_config, resolve_source
-
-ENTRY_POINTS = "genmix_transforms.generators"
+from genmix_transforms.generators.kinds import ENTRY_POINTS
 
 
 def generator_class(kind: str) -> type[Generator]:
@@ -47,14 +46,6 @@ def kinds() -> list[str]:
             if isinstance(value, type) and issubclass(value, Generator) and "kind" in value.__dict__:
                 found.add(value.kind)
     return sorted(found)
-
-
-def trainable_kinds() -> list[str]:
-    """The kinds that ``genmix train`` has a command for; nothing is imported to know them."""
-    import genmix_transforms.generators as rooms
-
-    own = {info.name.replace("_", "-") for info in pkgutil.iter_modules(rooms.__path__) if info.ispkg}
-    return sorted(own | {entry.name for entry in entry_points(group=ENTRY_POINTS)})
 
 
 def load_generator(

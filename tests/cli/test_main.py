@@ -14,8 +14,8 @@ from PIL import Image
 
 from genmix_transforms import SyntheticBank, __version__
 from genmix_transforms.cli.command import Command
+from genmix_transforms.cli.late import LateCommand
 from genmix_transforms.cli.main import COMMANDS as LATE
-from genmix_transforms.cli.main import LateCommand
 
 Genmix = Callable[..., Any]
 COMMANDS = (

@@ -72,7 +72,7 @@ def test_a_network_for_each_class(genmix: Genmix, tmp_path: Path) -> None:
         (["--class-name", "tumour"], "no class 'tumour'; the classes are cyst, metastasis"),
         (["--fine-seeds", "1,b"], "--fine-seeds: expected whole numbers, separated by commas, got '1,b'"),
         (["--crossover", "9"], "crossover must be a whole number, from 1 to 5, got 9"),
-        (["--psi", "nan"], "psi must be a number"),
+        (["--psi", "nan"], "psi must be above -10 and below 10"),
         (["--out", "picture.jpg"], "a picture is a .png file"),
     ],
 )

@@ -121,7 +121,6 @@ def test_fine_tuning(genmix: Genmix, discs: Path, tiny_stylegan_options: list[st
         (["--data", "odd.npz", "--size", 8], "resolution must be a whole number, from 9 to 1024, got 8"),
         (["--data", "odd.npz", "--preset", "best"], "preset must be one of stylegan, paper"),
         (["--data", "odd.npz", "--augment", "blur"], "got 'blur'"),
-        (["--data", "odd.npz", "--conditioning", "add"], "'multiply', 'concatenate'"),
         (["--data", "odd.npz", "--init", "nowhere"], "nowhere: no such folder"),
         (["--data", "odd.npz", "--init", "x", "--per-class"], "--init or --per-class, not both"),
     ],
@@ -151,3 +150,10 @@ def test_padding_is_said_aloud(genmix: Genmix, discs: Path, tiny_stylegan_option
     assert outcome.code == 0, outcome.err
     assert "20 pixels are no power of two: trained at 32 on mirrored borders" in outcome.err
     assert load_generator(tmp_path / "run").image_shape == (1, 20, 20)
+
+
+def test_words_that_are_none_are_refused_with_those_there_are(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
+    outcome = genmix(*TRAIN, "--data", discs, "--out", tmp_path / "run", "--conditioning", "add")
+    assert outcome.code == 2
+    assert "'add' is not one of 'multiply', 'concatenate'" in outcome.err
+    assert not (tmp_path / "run").exists()

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import resource
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,32 @@ def test_an_error_is_raised_by_the_next_one_and_the_one_before_is_whole(
     monkeypatch.setattr(module, "write_checkpoint", WRITE)
     run(Tiny(), out)
     run(Tiny(), whole)
+    assert same_end(out, whole)
+
+
+def test_a_disk_that_runs_full_leaves_the_checkpoint_and_names_the_file(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the state does not fit, the losses do."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_up(images_seen: int) -> None:
+        if images_seen == 24:
+            deadline = time.monotonic() + 60
+            while not (out / "training/checkpoint.json").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)  # the first one is on its way
+            resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+
+    trainee, out, whole = Tiny(before_step=fill_up, width=1000), tmp_path / "run", tmp_path / "whole"
+    try:
+        with pytest.raises(DiskFullError) as caught:
+            run(trainee, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(caught.value).startswith(f"{out / 'training/state-000000000040.safetensors'}: the disk is full")
+    assert "60.0 kB of this file" in str(caught.value)
+    assert ".tmp" not in str(caught.value)
+    assert position(out) == 20
+    run(Tiny(width=1000), out)
+    run(Tiny(width=1000), whole)
     assert same_end(out, whole)
 
 

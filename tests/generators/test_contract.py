@@ -22,8 +22,8 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
 from genmix_transforms.generators import DCGAN, fill_bank, load_generator
 from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.kinds import trainable_kinds
 from genmix_transforms.generators.processes import Processes
-from genmix_transforms.generators.registry import trainable_kinds
 from tests.generators.kinds import CLASSES, KINDS, Kind
 
 Patches = Callable[..., PatchDataset]

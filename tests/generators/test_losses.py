@@ -1,11 +1,13 @@
 """The losses' file: means, what is forgotten, and what stops a run."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 
+from genmix_transforms.errors import DiskFullError
 from genmix_transforms.generators.losses import Losses
 from genmix_transforms.generators.processes import Processes
 
@@ -37,3 +39,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(value: float, tmp_path: Path) -
     with pytest.raises(FloatingPointError, match="the b loss is .* at 1,200 images; the last checkpoint is kept"):
         losses.take(1200)
     assert (tmp_path / "losses.jsonl").read_text() == ""
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
+    losses = Losses(tmp_path / "losses.jsonl", images_seen=0, processes=ALONE)
+    losses.add({"a": torch.tensor(1.0)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, before[1]))
+    try:
+        with pytest.raises(DiskFullError, match=r"losses\.jsonl: the disk is full .*Free some space"):
+            losses.take(4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

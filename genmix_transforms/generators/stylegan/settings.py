@@ -37,7 +37,7 @@ class StyleGANNetworkSettings(Settings):
     )
     psi: float = option(
         1.0,
-        help="Truncation when drawing: 1 none, 0.7 as published (cleaner, less varied), 0 the mean image of the class.",
+        help="Truncation when drawing: 1 none, 0.7 as published (less varied), 0 the mean image of the class.",
         above=-10,
         below=10,
     )

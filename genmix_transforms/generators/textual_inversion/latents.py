@@ -42,10 +42,10 @@ class Posteriors:
             index: of the images, int64 ``(n,)``, on the CPU.
             mirror: bool ``(n,)``, on the CPU: those to take mirrored left to right; None: none.
         """
-        pixels = self.images.index_select(0, index.to(self.images.device))
+        pixels = self.images.index_select(0, index.to(self.images.device, non_blocking=True))
         images = to_signed_unit(pixels.to(self.model.device))
         if mirror is not None:
-            images = mirrored(images, which=mirror.to(images.device))
+            images = mirrored(images, which=mirror.to(images.device, non_blocking=True))
         return self.encode(images)
 
     @torch.no_grad()
@@ -103,6 +103,6 @@ class CachedPosteriors(Posteriors):
         assert self._cached is not None
         mean, std = self._cached
         place = index if mirror is None else index + len(self.images) * mirror
-        place = place.to(mean.device)
+        place = place.to(mean.device, non_blocking=True)
         device = self.model.device
-        return mean[place].to(device), std[place].to(device)
+        return mean[place].to(device, non_blocking=True), std[place].to(device, non_blocking=True)

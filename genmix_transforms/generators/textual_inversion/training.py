@@ -176,10 +176,11 @@ class TextualInversionTraining:
         if self.adapters is not None:
             self.adapters.learn(images_seen // self.settings.batch_size >= self.settings.lora_after)
 
-        contexts = self.model.encode_text(prompts.to(device), rows=self.rows(present))
+        # What was chosen on the CPU is sent without waiting for the device to come to it.
+        prompts, which = prompts.to(device, non_blocking=True), which.to(device, non_blocking=True)
+        contexts = self.model.encode_text(prompts, rows=self.rows(present))
         # Cut here, so that the text encoder is gone through once, forth and back, in however many parts the batch is.
         shown = contexts.detach().float().requires_grad_()
-        which = which.to(device)
         errors = []
         for part in torch.arange(count, device=device).tensor_split(self.settings.accumulate):
             prediction = self.model.denoise(noisy[part], timesteps[part], shown[which[part]])

@@ -70,18 +70,6 @@ def test_the_sampler_is_part_of_the_identity(generator: ADM) -> None:
     assert torch.equal(generator.sample([0], [5]), first)
 
 
-def test_sampling_leaves_training_mode_and_random_numbers_alone(generator: ADM) -> None:
-    generator.network.train()
-    torch.manual_seed(1)
-    expected = torch.rand(2)
-    torch.manual_seed(1)
-    before = generator.sample([0], [1])
-    assert torch.equal(torch.rand(2), expected)
-    assert generator.network.training
-    generator.network.eval()
-    assert torch.equal(generator.sample([0], [1]), before)
-
-
 def test_no_labels_no_images(generator: ADM) -> None:
     assert generator.sample([], []).shape == (0, 1, 16, 16)
 
@@ -319,11 +307,11 @@ def test_what_a_run_leaves(tiny_adm: TinyADM, discs: Patches, tmp_path: Path) ->
     assert 4 * 98 < width < 5.5 * 98
 
 
-@pytest.mark.parametrize("timesteps", ["uniform", "loss-second-moment"])
 def test_a_stopped_run_goes_on_bit_for_bit(
-    tiny_adm: TinyADM, discs: Patches, tmp_path: Path, timesteps: str, monkeypatch: pytest.MonkeyPatch
+    tiny_adm: TinyADM, discs: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"timesteps": timesteps, "mirror": True, "label_dropout": 0.2}
+    """With all that is random or learned in a step."""
+    options = {"timesteps": "loss-second-moment", "mirror": True, "label_dropout": 0.2}
     whole = fit(adm(tiny_adm, null_class=True), discs(), tmp_path / "whole", **options)
 
     step = ADMTraining.training_step
@@ -343,18 +331,6 @@ def test_a_stopped_run_goes_on_bit_for_bit(
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     states = [next((tmp_path / run / "training").glob("state-*")).read_bytes() for run in ("whole", "broken")]
     assert states[0] == states[1]
-
-
-def test_another_seed_is_another_network_and_another_run_is_refused(
-    tiny_adm: TinyADM, discs: Patches, tmp_path: Path
-) -> None:
-    first = fit(adm(tiny_adm), discs(), tmp_path / "run", steps=2)
-    with pytest.raises(InputError, match=r"holds a run with other settings \(seed: 0 there, 5 now\)"):
-        fit(adm(tiny_adm), discs(), tmp_path / "run", steps=2, seed=5)
-    with pytest.raises(InputError, match=r"options.mirror: False there, True now"):
-        fit(adm(tiny_adm), discs(), tmp_path / "run", steps=2, mirror=True)
-    other = fit(adm(tiny_adm), discs(), tmp_path / "run", steps=2, seed=5, restart=True)
-    assert other.weights_hash != first.weights_hash
 
 
 def test_fine_tuning_starts_from_the_weights(tiny_adm: TinyADM, discs: Patches, tmp_path: Path) -> None:
@@ -445,25 +421,6 @@ def test_what_cannot_work_is_refused_before_any_file_is_written(
     with pytest.raises(InputError, match=message):
         fit(adm(tiny_adm), discs(), tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
-
-
-def test_after_a_training_it_is_where_it_was_trained(
-    tiny_adm: TinyADM, discs: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No second device is here: what the trained generator was moved to last is what counts."""
-    moves: list[torch.device] = []
-    to = ADM.to
-
-    def note(self: ADM, device: torch.device) -> ADM:
-        moves.append(device)
-        return to(self, "cpu")
-
-    there = torch.device("cpu", 0)  # not equal to torch.device("cpu"), and the same place
-    monkeypatch.setattr(ADM, "to", note)
-    generator = adm(tiny_adm)
-    assert fit(generator, discs(), tmp_path / "run", steps=1, device=there) is generator
-    assert moves[-1] == there
-    assert generator.with_classifier(None).device.type == "cpu"
 
 
 def test_a_network_is_made_for_patches_or_adapted_to_them(tiny_adm: TinyADM, discs: Patches, tmp_path: Path) -> None:
