@@ -230,7 +230,7 @@ def command_lines(page: Path) -> Iterator[str]:
     for language, code, _ in blocks(page):
         if language == "bash":
             for line in re.sub(r"\\\n\s*", "", code).splitlines():
-                line = line.partition("  #")[0].strip()
+                line = re.sub(r" > \S+$", "", line.partition("  #")[0].strip())
                 found = re.search(r"(?:^|\s)(?:genmix|-m genmix_transforms)(?= )", line)
                 if found and "--help" not in line:
                     yield line[found.end() :]

@@ -25,3 +25,10 @@ def test_an_old_name_works_and_warns(old: str) -> None:
 def test_a_module_that_never_was_is_not_found() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"genmix_transforms.generators.adm.nothing"):
         importlib.import_module("genmix_transforms.generators.adm.nothing")
+
+
+@pytest.mark.parametrize(("kind", "new"), [("adm", "ADMSettings"), ("textual_inversion", "TextualInversionSettings")])
+def test_the_settings_of_a_training_have_a_name_of_their_own(kind: str, new: str) -> None:
+    room = importlib.import_module(f"genmix_transforms.generators.{kind}")
+    with pytest.warns(DeprecationWarning, match=f"is now called {new}"):
+        assert room.TrainingSettings is getattr(room, new)

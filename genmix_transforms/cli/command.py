@@ -172,9 +172,14 @@ def print_config(context: typer.Context, *, resolved: Mapping[str, object] | Non
     # What came out as None was given as a word for it, or was left out.
     values |= {name: value for name, value in (resolved or {}).items() if value is not None}
     plain = {name: _as_plain(value) for name, value in values.items() if value is not None}
-    text = yaml.safe_dump(plain, allow_unicode=True, default_flow_style=None, sort_keys=False, width=10_000)
+    # A line for each setting; lists and mappings stand within theirs.
+    lines = [
+        yaml.safe_dump({name: value}, allow_unicode=True, width=10_000, default_flow_style=None if nested else False)
+        for name, value in plain.items()
+        for nested in [isinstance(value, (list, dict))]
+    ]
     out = sys.stdout.plain if isinstance(sys.stdout, _Comments) else sys.stdout
-    typer.echo(f"# {context.command_path} --config FILE\n{text if plain else ''}", file=out, nl=False)
+    typer.echo(f"# {context.command_path} --config FILE\n{''.join(lines)}", file=out, nl=False)
 
 
 class _Setting(NamedTuple):

@@ -71,6 +71,8 @@ def measure(job: Job) -> Estimate:
         torch.cuda.reset_peak_memory_stats(device)
     taker = Steps(job, objects)
 
+    taker.prepare(progress=False)
+
     def seconds_at(images_seen: int) -> float:
         (batch,) = taker.batches(images_seen, images_seen + batch_size)
         start = now(device)

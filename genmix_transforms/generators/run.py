@@ -51,6 +51,7 @@ class Run:
         self.checkpoint_steps = math.ceil(settings.checkpoint_every / settings.batch_size)
         self.origin = {**provenance_of(record, job.started_from), "settings": settings.to_json()}
         self.taker = Steps(job, objects)
+        self.progress = progress
         self.losses = Losses(out / TRAINING / LOSSES, images_seen=images_seen, processes=processes)
         self.checkpoints = Checkpoints(out / TRAINING, record)
         self.trackers = Trackers(
@@ -85,6 +86,8 @@ class Run:
             before = self.job.snapshot()
             if isinstance(before, Drawable):
                 self.job.evolution.add(0, _draw(before))
+        if self.images_seen < self.total:
+            self.taker.prepare(progress=self.progress)
         device = self.processes.device
         random_devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=random_devices), self.bar, Stopping(self.processes) as stopping:

@@ -40,6 +40,16 @@ class Steps:
                     )
                 )
 
+    def prepare(self, *, progress: bool) -> None:
+        """Let a trainee that has a method ``prepare`` compute what its steps look up: no step's time then holds it.
+
+        Args:
+            progress: show a bar.
+        """
+        prepare = getattr(self._job.trainee, "prepare", None)
+        if prepare is not None:
+            prepare(progress=progress and self._job.processes.is_main)
+
     def batches(self, images_seen: int, until: int) -> tuple[Tensor, ...]:
         """The indices of the images of some whole steps, sent to the device in one copy."""
         index = self._order(images_seen, until).to(self._job.processes.device, non_blocking=True)

@@ -1,5 +1,8 @@
 """Textual Inversion: Gal et al., "An Image is Worth One Word" (arXiv 2208.01618), on latent diffusion models."""
 
+import warnings
+from typing import Any
+
 from genmix_transforms.generators.textual_inversion.base_model import find_base_model, open_base_model
 from genmix_transforms.generators.textual_inversion.generator import TextualInversion
 from genmix_transforms.generators.textual_inversion.network import BaseSource, LatentDiffusion
@@ -21,3 +24,14 @@ __all__ = [
     "find_base_model",
     "open_base_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TrainingSettings":  # until the next release
+        warnings.warn(
+            "textual_inversion.TrainingSettings is now called TextualInversionSettings",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return TextualInversionSettings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,7 @@ from genmix_transforms.evaluation import Protocol, evaluate
 from genmix_transforms.generators import TextualInversion, fill_bank, load_generator
 from genmix_transforms.generators.lora import adapter_parameters
 from genmix_transforms.generators.processes import Processes
+from genmix_transforms.generators.textual_inversion.latents import CachedPosteriors
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.training import TextualInversionTraining
 from tests.generators.textual_inversion.tiny_generators import make_ti
@@ -122,6 +123,27 @@ def test_the_cache_is_no_part_of_the_run(ldm: LatentDiffusion, tiny_patches: Pat
     settings = [each.provenance.pop("settings") for each in (cached, computed)]
     assert {name for name in settings[0] if settings[0][name] != settings[1][name]} == {"cache_latents"}
     assert cached.provenance == computed.provenance
+
+
+def test_latents_are_encoded_before_the_steps_and_only_for_steps(
+    ldm: LatentDiffusion, tiny_patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of a step, and so the estimate of the training's, does not hold that of encoding every image."""
+    seen: list[str] = []
+    encode, step = CachedPosteriors.encode, TextualInversionTraining.training_step
+
+    def note(name: str, function: Any) -> Any:
+        return lambda *given, **more: (seen.append(name), function(*given, **more))[1]  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(CachedPosteriors, "encode", note("encode", encode))
+    monkeypatch.setattr(TextualInversionTraining, "training_step", note("step", step))
+    make_ti(ldm).estimate(tiny_patches(), out=tmp_path / "run", steps=2, batch_size=4, device="cpu")
+    assert seen[:4] == ["encode"] * 3 + ["step"]
+    assert "encode" not in seen[4:]
+    seen.clear()
+    for _ in range(2):
+        fit(make_ti(ldm), tiny_patches(), tmp_path / "run", steps=2)
+    assert seen == ["encode"] * 3 + ["step"] * 2  # the second run is over already
 
 
 def test_adapters_leave_the_lent_base_model_alone(ldm: LatentDiffusion, tiny_patches: Patches, tmp_path: Path) -> None:
