@@ -32,12 +32,7 @@ _SHARE_FOR_ACTIVATIONS = 0.5
 class ADMTraining:
     """A network in training, its optimizer, its average, and what it learns of the timesteps.
 
-    Args:
-        network: on the device, as :func:`prepare_for_tuning` left it; its weights are where the training starts.
-        configuration: of the network.
-        settings: of the training; ``label_dropout`` is a number.
-        loss: on the same device.
-        timesteps: what draws them.
+    The network is on the device of ``loss``, as :func:`prepare_for_tuning` left it; ``label_dropout`` is a number.
     """
 
     def __init__(
@@ -129,14 +124,7 @@ def parts(count: int, number: int) -> Iterator[slice]:
 def prepare_for_tuning(
     network: nn.Module, tune: Literal["all", "attention", "lora"], *, lora_rank: int = 8, seed: int = 0
 ) -> None:
-    """Mark what is to be trained, in place; for "lora", put the adapters in first.
-
-    Args:
-        network: an ADM network.
-        tune: "all"; "attention": the attention layers, and both ends of the network; "lora": low-rank changes to the
-            attention's projections, and both ends.
-        lora_rank: of the changes.
-        seed: of their start, which changes nothing of what the network says.
+    """Mark what is to be trained, in place, both ends in any case; for "lora", put adapters into the attention first.
 
     Raises:
         MissingExtraError: "lora" without peft.
@@ -162,12 +150,7 @@ def trained(network: nn.Module) -> list[nn.Parameter]:
 
 
 def with_weights(network: nn.Module, values: list[Tensor]) -> nn.Module:
-    """A copy of a network in training, for sampling and saving: plain, with any adapters added to the weights.
-
-    Args:
-        network: as :func:`prepare_for_tuning` left it.
-        values: for its trained parameters, in their order.
-    """
+    """A copy of a network in training with these values for what is trained: plain, any adapters added in."""
     other = copy.deepcopy(network)
     with torch.no_grad():
         for parameter, value in zip(trained(other), values, strict=True):
@@ -179,11 +162,7 @@ def with_weights(network: nn.Module, values: list[Tensor]) -> nn.Module:
 def place_average(parameters: nn.ParameterList, given: str) -> torch.device | None:
     """Where the averaged weights are kept; None: beside those in training.
 
-    They go to the CPU if a GPU would have too little memory left for the activations.
-
-    Args:
-        parameters: those in training.
-        given: "auto", or the name of a device.
+    With "auto" they go to the CPU if a GPU would have too little memory left for the activations.
     """
     if given != "auto":
         return torch.device(given)

@@ -34,8 +34,6 @@ class StyleGANTraining(AdversarialTraining):
     """One StyleGAN in training; see :class:`AdversarialTraining`.
 
     Args:
-        network: what is trained.
-        discriminator: trained with it.
         settings: how they are trained; ``start_resolution`` None stands for 8.
         padding: pixels added left (and on top) and right (and below) of the real images, to the networks' resolution.
         gather: makes of one process's values those of all; what is tracked over batches is then the same on all.
@@ -212,9 +210,8 @@ class StyleGANTraining(AdversarialTraining):
 def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
     """The squared norm of the discriminator's gradient at real images, mean over the batch; differentiable.
 
-    Args:
-        logits: ``(N,)``, of ``images``, each of its own image alone but for the minibatch deviation.
-        images: ``(N, C, H, W)``, what the discriminator was given; its gradient is on.
+    The logits ``(N,)`` are those of ``images``, whose gradient is on; each is of its own image alone, but for the
+    minibatch deviation.
 
     Source: Mescheder, Geiger, Nowozin (arXiv 1801.04406), eq. (9), without the factor gamma / 2.
     """
