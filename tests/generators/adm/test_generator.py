@@ -71,10 +71,6 @@ def test_the_sampler_is_part_of_the_identity(generator: ADM) -> None:
     assert torch.equal(generator.sample([0], [5]), first)
 
 
-def test_no_labels_no_images(generator: ADM) -> None:
-    assert generator.sample([], []).shape == (0, 1, 16, 16)
-
-
 def test_sixteen_bits_and_colour(tiny_adm: Make) -> None:
     wide = tiny_adm(bits=16).sample([0], [1])
     assert wide.dtype == torch.uint16
@@ -412,7 +408,6 @@ def test_the_average_on_the_cpu_is_the_same(tiny_adm: TinyADM, discs: Patches, t
     ("options", "message"),
     [
         ({"batch_size": 4, "accumulate": 5}, "a batch of 4 cannot be shared into 5 parts in each of 1 processes"),
-        ({"seed": -1}, "seed must be a whole number"),
         ({"dropout": 0.1}, "ADM.fit: no such option: dropout; did you mean label_dropout"),
     ],
 )

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.generators import StyleGAN
@@ -29,6 +28,7 @@ from genmix_transforms.generators.stylegan.training import (
     r1_penalty,
     r1_weight,
 )
+from tests.generators.host_reads import NoHostReads
 
 TinyStyleGAN = Callable[..., StyleGAN]
 
@@ -329,19 +329,6 @@ def test_every_phase_runs_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
             # real ones then go through the network as it is; and the discriminator for the generator.
             assert len(ran) == 3, (phase, step)
         assert len(made) == 4, phase
-
-
-class NoHostReads(TorchDispatchMode):
-    """Fails where the host would wait for the device to know a value."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func.overloadpacket not in (
-            torch.ops.aten._local_scalar_dense,
-            torch.ops.aten.nonzero,
-            torch.ops.aten.is_nonzero,
-            torch.ops.aten.equal,
-        ), f"{func} reads the device"
-        return func(*args, **(kwargs or {}))
 
 
 def test_a_step_never_waits_for_the_device(tiny_stylegan: TinyStyleGAN) -> None:
