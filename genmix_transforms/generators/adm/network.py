@@ -127,18 +127,11 @@ def build_network(configuration: ADMConfiguration) -> UNet2DModel:
     """The network of a configuration, its weights not drawn yet as ADM's are: see :func:`initialise`.
 
     Images ``(N, C, H, W)``, float, timesteps ``(N,)`` and labels int64 ``(N,)`` to the noise ``(N, C, H, W)``, or with
-    ``learn_sigma`` noise and variance ``(N, 2 C, H, W)``.
-
-    Returns:
-        A plain ``UNet2DModel`` wherever that can say it, else an :class:`ADMUNet`.
+    ``learn_sigma`` noise and variance ``(N, 2 C, H, W)``: a plain ``UNet2DModel`` wherever that can say it, else an
+    :class:`ADMUNet`.
 
     Source: Dhariwal, Nichol (arXiv 2105.05233), section 3: BigGAN's residual blocks for up- and downsampling, adaptive
     group normalisation, attention at several resolutions.
-
-    Example:
-        >>> from genmix_transforms.generators.adm.configuration import PRESETS
-        >>> type(build_network(PRESETS["small-32"])).__name__
-        'UNet2DModel'
     """
     resampling = "resnet" if configuration.resblock_updown else "conv"
     down, up = (

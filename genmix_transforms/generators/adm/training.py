@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -84,13 +83,19 @@ class ADMTraining:
         timesteps, weights = self.timesteps.draw(count)
         added = torch.randn_like(images)
         terms = []
-        with out_of_memory_explained():
+        try:
             for part in parts(count, settings.accumulate):
                 squared, bits = self.losses(images[part], labels[part], timesteps[part], added[part])
                 each = self._sum(squared, bits)
                 (each * weights[part]).sum().div(count).backward()
                 terms.append((squared.detach(), None if bits is None else bits.detach()))
             self.optimiser.step()
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                "ADM.fit: the device's memory is too small for one step; share it among more parts (accumulate), keep "
+                "fewer activations (gradient_checkpointing), compute in bf16 (mixed_precision), keep the average "
+                "elsewhere (ema_device='cpu'), tune 'attention' or 'lora', or take smaller images"
+            ) from error
         self.optimiser.zero_grad(set_to_none=True)
         self.average.update(self._trained, batch=settings.batch_size, images_seen=images_seen)
         squared = torch.cat([term for term, _ in terms])
@@ -174,16 +179,3 @@ def place_average(parameters: nn.ParameterList, given: str) -> torch.device | No
     free = torch.cuda.mem_get_info(device)[0] + unused
     needed = _BYTES_TRAINED * sum(parameter.numel() for parameter in parameters)
     return torch.device("cpu") if needed > (1 - _SHARE_FOR_ACTIVATIONS) * free else None
-
-
-@contextmanager
-def out_of_memory_explained() -> Iterator[None]:
-    """Say what takes less memory where the device has too little of it."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            "ADM.fit: the device's memory is too small for one step; share it among more parts (accumulate), keep "
-            "fewer activations (gradient_checkpointing), compute in bf16 (mixed_precision), keep the average elsewhere "
-            "(ema_device='cpu'), tune 'attention' or 'lora', or take smaller images"
-        ) from error

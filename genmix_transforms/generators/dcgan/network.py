@@ -8,12 +8,7 @@ from torch import Tensor, nn
 
 
 def stage_widths(resolution: int, base_width: int) -> list[int]:
-    """Channels at each resolution from ``resolution / 2`` down to 4: doubling, at most eight times the base.
-
-    Example:
-        >>> stage_widths(64, 64)
-        [64, 128, 256, 512]
-    """
+    """Channels at each resolution from ``resolution / 2`` down to 4: doubling, at most eight times the base."""
     return [base_width * min(2**stage, 8) for stage in range(resolution.bit_length() - 3)]
 
 

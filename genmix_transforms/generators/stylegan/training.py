@@ -224,9 +224,5 @@ def r1_weight(resolution: int, batch_size: int) -> float:
 
     The gradient's squared norm sums over the pixels, so that the weight grows with them. Source: Karras et al.,
     "Training Generative Adversarial Networks with Limited Data" (arXiv 2006.06676), appendix C.
-
-    Example:
-        >>> round(r1_weight(256, 8), 3)
-        1.638
     """
     return 0.0002 * resolution**2 / batch_size
