@@ -82,7 +82,9 @@ class StyleGANTraining(AdversarialTraining):
 
     def state_objects(self) -> Mapping[str, Stateful]:
         """Both networks, both optimizers, the average, the growth, and the strength of the augmentation."""
-        own = {"schedule": self.schedule, **({"augmentation": self.adaptive} if self.adaptive else {})}
+        own: dict[str, Stateful] = {"schedule": self.schedule}
+        if self.adaptive:
+            own["augmentation"] = self.adaptive
         return {**super().state_objects(), **own}
 
     def training_step(self, images: Tensor, labels: Tensor, images_seen: int) -> Mapping[str, Tensor]:
