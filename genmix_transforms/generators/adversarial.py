@@ -41,6 +41,13 @@ class AdversarialTraining:
             "average": self.average,
         }
 
+    @staticmethod
+    def take_step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+        """Move what the optimizer trains by the gradient of the loss."""
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
     def result(self) -> nn.Module:
         """The averaged network, which is what images are drawn from."""
         return self.average.average

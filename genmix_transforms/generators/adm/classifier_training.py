@@ -182,7 +182,19 @@ def _prepare(
         raise InputError(f"a classifier needs at least two classes, the generator has {', '.join(generator.classes)}")
     generator.check_trainable_on(dataset)
     if classifier is None:
-        classifier, started = _new_classifier(generator, configuration, seed=seed), {}
+        flags = replace(
+            configuration or generator.configuration,
+            learn_sigma=False,
+            null_class=False,
+            class_cond=True,
+            num_classes=len(generator.classes),
+            channels=generator.configuration.channels,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            classifier = NoisyClassifier.of(flags)
+        initialise(classifier, seed=seed)
+        started = {}
     else:
         classifier = copy.deepcopy(classifier)
         started = {"started_from": weights_hash(classifier.state_dict())}
@@ -213,19 +225,3 @@ def _prepare(
         "processes": processes,
     }
     return run, settings
-
-
-def _new_classifier(generator: ADM, configuration: ADMConfiguration | None, *, seed: int) -> NoisyClassifier:
-    flags = replace(
-        configuration or generator.configuration,
-        learn_sigma=False,
-        null_class=False,
-        class_cond=True,
-        num_classes=len(generator.classes),
-        channels=generator.configuration.channels,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        classifier: NoisyClassifier = NoisyClassifier.of(flags)
-    initialise(classifier, seed=seed)
-    return classifier

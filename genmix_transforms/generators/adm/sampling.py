@@ -84,8 +84,7 @@ def ddpm_step(
     """One ancestral step: a draw from ``p(x_(t-1) | x_t)``.
 
     Args:
-        noisy: ``x_t``, ``(N, C, H, W)``.
-        image: the network's ``x_0``.
+        noisy: ``x_t``, ``(N, C, H, W)``; ``image`` is the network's ``x_0``.
         variance: what it says of the variance, -1 for the posterior's and 1 for beta's; None: beta.
         fresh_noise: standard normal; None for the last step, which adds none.
         schedule: of the steps taken.

@@ -37,15 +37,11 @@ class DCGANTraining(AdversarialTraining):
         # Two passes, so that BatchNorm sees real and synthetic images apart; one backward for both.
         real = discriminator(self._augmented(images), labels)
         loss = discriminator_loss(real, discriminator(self._augmented(synthetic.detach()), labels))
-        self.discriminator_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.discriminator_optimiser.step()
+        self.take_step(self.discriminator_optimiser, loss)
 
         discriminator.requires_grad_(False)
         painter_loss = generator_loss(discriminator(self._augmented(synthetic), labels))
-        self.optimiser.zero_grad(set_to_none=True)
-        painter_loss.backward()
-        self.optimiser.step()
+        self.take_step(self.optimiser, painter_loss)
 
         self.average.update(self.network, batch=self.settings.batch_size, images_seen=images_seen)
         return {"discriminator": loss, "generator": painter_loss}

@@ -122,15 +122,11 @@ class StyleGANTraining(AdversarialTraining):
             real, fake = self._judge(both, labels.repeat(2), growth=stage, fade=fade).chunk(2)
         loss = discriminator_loss(real, fake)
         gamma = r1_weight(resolution, batch_size) if self.settings.gamma is None else self.settings.gamma
-        self.discriminator_optimiser.zero_grad(set_to_none=True)
-        (loss + gamma / 2 * penalty if due else loss).backward()
-        self.discriminator_optimiser.step()
+        self.take_step(self.discriminator_optimiser, loss + gamma / 2 * penalty if due else loss)
 
         self.discriminator.requires_grad_(False)
         painter_loss = generator_loss(self._judge(self._augmented(synthetic), labels, growth=stage, fade=fade))
-        self.optimiser.zero_grad(set_to_none=True)
-        painter_loss.backward()
-        self.optimiser.step()
+        self.take_step(self.optimiser, painter_loss)
 
         self.average.update(self.network, batch=batch_size, images_seen=images_seen)
         self.result().growth.fill_(growth)

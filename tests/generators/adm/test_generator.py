@@ -16,7 +16,7 @@ from PIL import Image
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, OverwriteError
-from genmix_transforms.generators import ADM, fill_bank, load_generator
+from genmix_transforms.generators import ADM, load_generator
 from genmix_transforms.generators.adm import ADMConfiguration, NoisyClassifier
 from genmix_transforms.generators.adm.convert import read_checkpoint
 from genmix_transforms.generators.adm.training import ADMTraining
@@ -104,12 +104,6 @@ def test_provenance_travels_with_the_weights(tiny_adm: Make, tmp_path: Path) -> 
     files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     generator.save_pretrained(tmp_path, overwrite=True)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == files
-
-
-def test_it_fills_a_bank(generator: ADM, tmp_path: Path) -> None:
-    bank = fill_bank(generator, counts={"a": 2, "c": 3}, out=tmp_path, progress=False)
-    assert bank.class_counts == {"a": 2, "b": 0, "c": 3}
-    assert torch.equal(bank.images[:2], generator.sample([0, 0], [0, 1]))
 
 
 def test_a_classifier_guides_and_is_saved(generator: ADM, classifier: NoisyClassifier, tmp_path: Path) -> None:
