@@ -40,9 +40,10 @@ FEW_IMAGES = 100
 class Generator(ABC):
     """A source of synthetic patches: the image of a (weights, label, seed) is always the same.
 
-    A subclass gives :attr:`kind`, :attr:`config`, :attr:`network`, :meth:`sample`, and for :meth:`fit` its settings and
-    :meth:`make_trainee`. It is found by its kind: a module ``genmix_transforms.generators.<kind>`` with the hyphens as
-    underscores, or an entry point of that name in the group ``genmix_transforms.generators``.
+    A subclass gives :attr:`kind`, :attr:`settings` or :attr:`config`, :attr:`network`, :meth:`sample`, and for
+    :meth:`fit` its settings and :meth:`make_trainee`. It is found by its kind: a module
+    ``genmix_transforms.generators.<kind>`` with the hyphens as underscores, or an entry point of that name in the group
+    ``genmix_transforms.generators``.
 
     Attributes:
         kind: the name it goes by in ``config.json`` and on the command line.
@@ -56,6 +57,7 @@ class Generator(ABC):
         classes: class names; a label is an index into them.
         image_shape: ``(C, H, W)`` of what it draws.
         pixel_dtype: uint8 or uint16.
+        settings: the network's settings, for a kind whose :attr:`config` is them, the classes, the size and the bits.
         provenance: where the weights come from: training set (fingerprint and class counts), options, images seen.
     """
 
@@ -70,13 +72,26 @@ class Generator(ABC):
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     pixel_dtype: torch.dtype = torch.uint8
+    settings: Settings
     provenance: dict[str, Any]
     _network: Any
 
     @property
-    @abstractmethod
+    def bits(self) -> int:
+        """Of a pixel: 8 or 16."""
+        return 8 * self.pixel_dtype.itemsize
+
+    @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""
+        channels, resolution, _ = self.image_shape
+        return {
+            "classes": list(self.classes),
+            "resolution": resolution,
+            "channels": channels,
+            "bits": self.bits,
+            **self.settings.to_json(),
+        }
 
     @property
     @abstractmethod

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +32,9 @@ QUARTERS = 4
 
 
 class ClassifierTraining:
-    """A classifier in training.
+    """A classifier in training, on the device where ``loss`` makes images noisy."""
 
-    Args:
-        classifier: its weights are where the training starts, on the device.
-        loss: what makes images noisy, on the same device.
-        settings: of the training.
-    """
-
-    def __init__(
-        self,
-        classifier: NoisyClassifier,
-        *,
-        loss: HybridLoss,
-        settings: ClassifierSettings,
-    ) -> None:
+    def __init__(self, classifier: NoisyClassifier, *, loss: HybridLoss, settings: ClassifierSettings) -> None:
         self.classifier = classifier.train().requires_grad_(True)
         self.loss = loss
         self.settings = settings
@@ -95,9 +83,7 @@ class TrainedClassifier:
     """A classifier that knows where it comes from: what the loop saves."""
 
     classifier: NoisyClassifier
-
-    def __post_init__(self) -> None:
-        self.provenance: dict[str, Any] = {}
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save it as diffusers does: ``NoisyClassifier.from_pretrained`` opens the folder."""
@@ -188,7 +174,19 @@ def _job(
         raise InputError(f"a classifier needs at least two classes, the generator has {', '.join(generator.classes)}")
     generator.check_trainable_on(dataset)
     if classifier is None:
-        classifier, started = _new_classifier(generator, configuration, seed=seed), {}
+        flags = replace(
+            configuration or generator.configuration,
+            learn_sigma=False,
+            null_class=False,
+            class_cond=True,
+            num_classes=len(generator.classes),
+            channels=generator.configuration.channels,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            classifier = NoisyClassifier.of(flags)
+        initialise(classifier, seed=seed)
+        started = {}
     else:
         classifier = copy.deepcopy(classifier)
         started = {"started_from": weights_hash(classifier.state_dict())}
@@ -206,7 +204,11 @@ def _job(
         options={
             "kind": "adm-classifier",
             "classes": list(generator.classes),
-            "flags": {name: _plain(value) for name, value in classifier.config.items() if not name.startswith("_")},
+            "flags": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in classifier.config.items()
+                if not name.startswith("_")
+            },
             "noise_schedule": generator.configuration.noise_schedule,
             "diffusion_steps": generator.configuration.diffusion_steps,
             **settings.identity(),
@@ -214,23 +216,3 @@ def _job(
         },
         processes=processes,
     )
-
-
-def _new_classifier(generator: ADM, configuration: ADMConfiguration | None, *, seed: int) -> NoisyClassifier:
-    flags = replace(
-        configuration or generator.configuration,
-        learn_sigma=False,
-        null_class=False,
-        class_cond=True,
-        num_classes=len(generator.classes),
-        channels=generator.configuration.channels,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        classifier: NoisyClassifier = NoisyClassifier.of(flags)
-    initialise(classifier, seed=seed)
-    return classifier
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
