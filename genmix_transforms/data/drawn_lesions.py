@@ -71,7 +71,10 @@ class DrawnLesions:
 
     def _each(self) -> Iterable[tuple[int, int, int]]:
         """The wanted lesions, with a bar if drawing them takes a while."""
-        return progress_bar(self.wanted, desc="drawing lesions", unit="img", disable=len(self.wanted) < 200)
+        bar: Iterable[tuple[int, int, int]] = progress_bar(
+            self.wanted, desc="drawing lesions", unit="img", disable=len(self.wanted) < 200
+        )
+        return bar
 
     def _asked(self, method: str, label: int | str, number: int, split: str) -> tuple[int, int, int]:
         """What a request means as indices of split and class, and the number; or an InputError."""

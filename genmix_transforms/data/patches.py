@@ -159,10 +159,11 @@ class PatchDataset:
         if index.dtype == torch.bool:
             raise InputError(f"{self.name}: subset takes positions, got a mask; give torch.nonzero(mask).flatten()")
         index = index.to(torch.int64)
+        columns: dict[str, Any] = {key: tensor[index] for key, tensor in self._columns().items()}
         return replace(
             self,
             images=self.images[index],
-            **{key: tensor[index] for key, tensor in self._columns().items()},
+            **columns,
             paths=None if self.paths is None else tuple(self.paths[number] for number in index.tolist()),
             name=name or self.name,
         )
