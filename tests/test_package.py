@@ -36,10 +36,10 @@ HEAVY = {"torch", "torchvision", "numpy", "PIL", "torchmetrics", "accelerate", "
 
 STAGES = {
     "import genmix_transforms, genmix_transforms.cli.main": set(),
-    "from genmix_transforms.cli import bank, convert, demo, evaluate, fill, split, styles": set(),
+    "from genmix_transforms.cli import bank, convert, demo, evaluate, fill, options, split, styles": set(),
     "from genmix_transforms import GenMix, SyntheticBank": {"torch", "torchvision", "numpy", "PIL"},
     "from genmix_transforms.evaluation import ARMS, Protocol, Results, evaluate, mixing_figure": {"filelock"},
-    "import genmix_transforms.evaluation.figures": set(),
+    "from genmix_transforms.evaluation.figures import *": set(),
     "from genmix_transforms.data import LesionPhantom, open_dataset": set(),
     "from genmix_transforms.generators import DCGAN": {"accelerate", "yaml"},
 }

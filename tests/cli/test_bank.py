@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,16 @@ from PIL import Image
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.bank import Flag
-from genmix_transforms.data import open_dataset
+from genmix_transforms.data import LesionPhantom, open_dataset
 
 Genmix = Callable[..., Any]
+
+
+@pytest.fixture
+def small_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``phantom`` has 63 lesions: the 1,290 that it is made of otherwise take many seconds to draw."""
+    small = partial(LesionPhantom, train=(20, 10, 15), val=(3, 3, 3), test=(3, 3, 3))
+    monkeypatch.setattr("genmix_transforms.data.phantom.LesionPhantom", small)
 
 
 @pytest.fixture
@@ -239,6 +247,7 @@ def test_export_to_png_and_back(genmix: Genmix, bank: Path, tmp_path: Path) -> N
     assert refused.code == 2
 
 
+@pytest.mark.usefixtures("small_phantom")
 def test_check_finds_copies_and_marks_them(genmix: Genmix, tmp_path: Path) -> None:
     train = open_dataset("phantom", size=32).split()[0]
     copies = torch.cat([train.images[:2], 255 - train.images[2:4].flip(-2)])
@@ -256,6 +265,7 @@ def test_check_finds_copies_and_marks_them(genmix: Genmix, tmp_path: Path) -> No
     assert "quantile must be at least 0 and below 1" in outcome.err
 
 
+@pytest.mark.usefixtures("small_phantom")
 def test_check_for_programs(genmix: Genmix, tmp_path: Path) -> None:
     train = open_dataset("phantom", size=16).split()[0]
     SyntheticBank(train.images[:2], train.labels[:2], classes=train.classes).save(tmp_path / "bank")

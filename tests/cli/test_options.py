@@ -1,7 +1,5 @@
 """Options that several commands share."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,15 +113,6 @@ def test_a_command_gets_them_all_as_one(genmix: Callable[..., Any]) -> None:
     for name in ("--data", "--size", "--fit", "--channels", "--group-key", "--split", "--split-seed", "--no-official"):
         assert name in helped
     assert "Say what it got." in helped
-
-
-def test_importing_the_options_needs_no_torch() -> None:
-    """So that asking for help takes no seconds."""
-    code = "import sys; import genmix_transforms.cli.options; print('torch' in sys.modules)"
-    lazy = "import genmix_transforms, sys; print('torch' in sys.modules)"
-    if subprocess.run([sys.executable, "-c", lazy], capture_output=True, text=True, check=True).stdout == "True\n":
-        pytest.skip("the package itself imports torch")
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_commands_name_them_as_python_does(genmix: Callable[..., Any]) -> None:

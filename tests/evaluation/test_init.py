@@ -1,7 +1,4 @@
-"""The room's front door: its names, and what opening it does not bring along."""
-
-import subprocess
-import sys
+"""The room's front door: its names. What opening it does not bring along, ``test_package.py`` tells."""
 
 import pytest
 
@@ -18,14 +15,3 @@ def test_names(name):
 def test_no_such_name():
     with pytest.raises(AttributeError, match="has no attribute 'evaluat'"):
         _ = evaluation.evaluat
-
-
-def test_importing_brings_no_heavy_library():
-    program = (
-        "import sys\n"
-        "from genmix_transforms.evaluation import ARMS, Protocol, Results, evaluate, mixing_figure\n"
-        "heavy = {'torchmetrics', 'matplotlib', 'sklearn', 'pandas', 'diffusers', 'transformers', 'accelerate'}\n"
-        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -97,6 +97,6 @@ def _start_two_processes(folder: Path) -> None:
             processes.append(subprocess.Popen(command, cwd=root, env=environment, stdout=said, stderr=said))
     for process in processes:
         try:
-            process.wait(timeout=180)
+            process.wait(timeout=300)
         except subprocess.TimeoutExpired:
             process.kill()

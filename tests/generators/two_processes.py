@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import DiskFullError
+from genmix_transforms.generators import StyleGAN, TextualInversion, load_generator, training
 from genmix_transforms.generators import processes as processes_module
-from genmix_transforms.generators import training
+from genmix_transforms.generators.adm.timesteps import make_timesteps
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.run_folder import held
 from tests.generators.tiny_training import Tiny, position, run, same_end
@@ -162,6 +164,75 @@ def buckets(out: Path, processes: Processes) -> dict[str, Any]:
         same &= all(torch.equal(one, other) for one, other in zip(whole, averaged(), strict=True))
     everyone = processes.gather(torch.cat([grad.flatten() for grad in whole])[None])
     return {"same": same, "alike": bool(torch.equal(everyone[0], everyone[1]))}
+
+
+@scenario
+def stylegan_means(out: Path, processes: Processes) -> dict[str, Any]:
+    """A StyleGAN whose augmentation adapts: are its weights and means alike on both?"""
+    images = torch.randint(0, 256, (16, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    dataset = PatchDataset(images=images, labels=torch.arange(16) % 2, classes=("cyst", "metastasis"))
+    generator = StyleGAN(classes=dataset.classes, resolution=16, fmap_base=64, fmap_max=8, latent_size=8)
+    generator.fit(
+        dataset, out=out, steps=6, batch_size=8, minibatch_group=4, augment_target=0.0, augment_ramp=100,
+        device="cpu", progress=False,
+    )  # fmt: skip
+    differ = []
+    for name, tensor in generator.network.state_dict().items():
+        both = processes.gather(tensor.float().reshape(1, -1))
+        if not torch.equal(both[0], both[1]):
+            differ.append(name)
+    return {"differ": differ, "mean_w": generator.network.mean_w.abs().sum().item()}
+
+
+@scenario
+def loss_second_moment(out: Path, processes: Processes) -> dict[str, Any]:
+    """Losses that each process adds for itself, beside one sampler that is told all of them."""
+    shared = make_timesteps("loss-second-moment", 3, processes=processes)
+    alone = make_timesteps("loss-second-moment", 3)
+    for step in range(12):
+        mine = torch.tensor([step % 3, processes.rank, 2])
+        shared.update(mine, torch.arange(3.0) + step + 10 * processes.rank)
+        everyones = torch.tensor([step % 3, 0, 2, step % 3, 1, 2])
+        alone.update(everyones, torch.cat([torch.arange(3.0) + step + 10 * rank for rank in (0, 1)]))
+    return {"shared": shared.probabilities.tolist(), "alone": alone.probabilities.tolist()}
+
+
+@scenario
+def rare_classes(out: Path, processes: Processes) -> dict[str, Any]:
+    """A Textual Inversion of rare classes: a batch of four, and more so half of one, often has none of them."""
+    try:
+        import transformers  # noqa: F401
+    except ImportError:
+        return {}
+    from genmix_transforms.generators.textual_inversion.training import TextualInversionTraining
+    from tests.generators.textual_inversion.tiny_pipelines import save_ldm
+
+    base = out.parent / "tiny-ldm"
+    if processes.is_main:
+        save_ldm(base)
+    processes.wait()
+    images = torch.randint(0, 256, (12, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    labels = torch.tensor([0] * 10 + [1, 2])
+    patches = PatchDataset(images=images, labels=labels, classes=("a", "b", "c"), name="few")
+    generator = TextualInversion(classes=patches.classes, base=base, resolution=16, vectors=2, sampler={"steps": 1})
+    as_shown, seen = [], []
+    step = TextualInversionTraining.training_step
+
+    def keep(self: Any, images: Any, labels: torch.Tensor, images_seen: int) -> Any:
+        index, classes, present = self.batch(images_seen)
+        as_shown.append(torch.equal(index, images) and torch.equal(classes, labels))
+        seen.append([sorted(set(classes.tolist())), [number for number, there in enumerate(present) if there]])
+        return step(self, images, labels, images_seen)
+
+    TextualInversionTraining.training_step = keep  # type: ignore[method-assign]
+    generator.fit(patches, out=out, steps=6, batch_size=4, device="cpu", progress=False, checkpoint_every=100)
+    TextualInversionTraining.training_step = step  # type: ignore[method-assign]
+    rows = torch.cat(list(generator.embeddings.values()))
+    everyone = processes.gather(rows[None])
+    return {
+        "as_shown": as_shown, "seen": seen, "alike": torch.equal(everyone[0], everyone[1]),
+        "processes": load_generator(out).provenance["processes"],
+    }  # fmt: skip
 
 
 def main(folder: Path) -> None:

@@ -1,9 +1,7 @@
 """Timestep sampling: uniform, and by the losses' second moment, against the original's rule written as a plain loop."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,31 +100,7 @@ def test_its_state_goes_through_a_checkpoint() -> None:
         LossSecondMomentTimesteps(6, history=2).load_state_dict(first.state_dict())
 
 
-SCRIPT = """
-import torch
-from genmix_transforms.generators.adm.timesteps import make_timesteps
-from genmix_transforms.generators.processes import Processes
-processes = Processes.join("cpu")
-shared = make_timesteps("loss-second-moment", 3, processes=processes)
-alone = make_timesteps("loss-second-moment", 3)
-for step in range(12):
-    mine = torch.tensor([step % 3, processes.rank, 2])
-    losses = torch.arange(3.0) + step + 10 * processes.rank
-    shared.update(mine, losses)
-    alone.update(
-        torch.tensor([step % 3, 0, 2, step % 3, 1, 2]), torch.cat([torch.arange(3.0) + step + 10 * r for r in (0, 1)])
-    )
-assert torch.equal(shared.probabilities, alone.probabilities), (shared.probabilities, alone.probabilities)
-assert shared.probabilities.std() > 0.01
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_two_processes_learn_from_each_others_losses(tmp_path: Path) -> None:
-    script = tmp_path / "timesteps.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=180, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr
+def test_two_processes_learn_from_each_others_losses(two_processes: Callable[[str], list[dict[str, Any]]]) -> None:
+    for found in two_processes("loss_second_moment"):
+        assert found["shared"] == found["alone"]
+        assert torch.tensor(found["shared"]).std() > 0.01

@@ -2,11 +2,7 @@
 
 import functools
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -368,41 +364,11 @@ def test_it_learns_what_tells_the_classes_apart(
     assert drawn[:32].std(0).mean() > 5  # and images of a class differ
 
 
-SCRIPT = """
-import sys
-import torch
-from genmix_transforms.data.patches import PatchDataset
-from genmix_transforms.generators import StyleGAN
-from genmix_transforms.generators.processes import Processes
-processes = Processes.join("cpu")
-images = torch.randint(0, 256, (16, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-dataset = PatchDataset(images=images, labels=torch.arange(16) % 2, classes=("cyst", "metastasis"))
-generator = StyleGAN(classes=dataset.classes, resolution=16, fmap_base=64, fmap_max=8, latent_size=8)
-generator.fit(
-    dataset, out=sys.argv[1], steps=6, batch_size=8, minibatch_group=4, augment_target=0.0, augment_ramp=100,
-    device="cpu", progress=False,
-)
-for name, tensor in generator.network.state_dict().items():
-    both = processes.gather(tensor.float().reshape(1, -1))
-    assert torch.equal(both[0], both[1]), name
-assert generator.network.mean_w.abs().sum() > 0
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_two_processes_track_the_same_means(tmp_path: Path) -> None:
+def test_two_processes_track_the_same_means(two_processes: Callable[[str], list[dict[str, Any]]]) -> None:
     """The mean w and the strength of the augmentation follow from everyone's batches."""
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    command = [*"-m torch.distributed.run --standalone --nproc_per_node=2".split(), str(script), str(tmp_path / "run")]
-    done = subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    for found in two_processes("stylegan_means"):
+        assert found["differ"] == []
+        assert found["mean_w"] > 0
 
 
 def test_r1_of_a_plane_and_of_a_bowl() -> None:

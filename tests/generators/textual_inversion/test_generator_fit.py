@@ -256,43 +256,16 @@ def test_data_of_another_kind_is_refused(
         fit(make_ti(ldm), tiny_patches(**change), tmp_path / "run")
 
 
-PROCESSES = """
-import sys, torch
-from genmix_transforms.data.patches import PatchDataset
-from genmix_transforms.generators import TextualInversion
-from genmix_transforms.generators.textual_inversion.training import TextualInversionTraining
-base, out = sys.argv[1], sys.argv[2]
-images = torch.randint(0, 256, (12, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-labels = torch.tensor([0] * 10 + [1, 2])  # rare classes: a batch of four, and more so half of one, often has none
-patches = PatchDataset(images=images, labels=labels, classes=("a", "b", "c"), name="few")
-generator = TextualInversion(classes=patches.classes, base=base, resolution=16, vectors=2, sampler={"steps": 1})
-seen = []
-step = TextualInversionTraining.training_step
-def keep(self, images, labels, images_seen):
-    index, classes, present = self.batch(images_seen)
-    assert torch.equal(index, images) and torch.equal(classes, labels)  # what the loop shows, known before
-    seen.append((set(classes.tolist()), {number for number, there in enumerate(present) if there}))
-    return step(self, images, labels, images_seen)
-TextualInversionTraining.training_step = keep
-generator.fit(patches, out=out, steps=6, batch_size=4, device="cpu", progress=False, checkpoint_every=100)
-# Some step had a class on one process alone, and both knew.
-assert len(seen) == 6 and any(present > here for here, present in seen), seen
-rows = torch.cat(list(generator.embeddings.values()))
-everyone = [torch.empty_like(rows) for _ in range(2)]
-torch.distributed.all_gather(everyone, rows)
-assert torch.equal(*everyone)
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_two_processes_agree_on_who_is_there(ldm_folder: Path, tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(PROCESSES)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [sys.executable, *launch, str(script), str(ldm_folder), str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert load_generator(tmp_path / "run").provenance["processes"] == 2
+def test_two_processes_agree_on_who_is_there(two_processes: Callable[[str], list[dict[str, Any]]]) -> None:
+    ranks = two_processes("rare_classes")
+    for found in ranks:
+        assert found["as_shown"] == [True] * 6  # what the loop shows, known before
+        assert len(found["seen"]) == 6
+        assert found["alike"]
+        assert found["processes"] == 2
+    # Some step had a class on one process alone, and both knew.
+    for found in ranks:
+        assert any(set(present) > set(here) for here, present in found["seen"]), found["seen"]
 
 
 FROM_THE_FOLDER = """
