@@ -80,6 +80,16 @@ class DCGAN(Generator):
         initialise(self._network, seed=0)
 
     @property
+    def base_width(self) -> int:
+        """Channels of the networks at half resolution."""
+        return self.settings.base_width
+
+    @property
+    def latent_size(self) -> int:
+        """Numbers in a latent."""
+        return self.settings.latent_size
+
+    @property
     def network(self) -> DCGANNetwork:
         """Latents ``(N, latent_size)`` and labels ``(N,)`` to images ``(N, C, H, W)`` in [-1, 1]."""
         return self._network
