@@ -10,6 +10,7 @@ from PIL import Image
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.cli import demo
+from genmix_transforms.data import LesionPhantom, PatchDataset
 
 Genmix = Callable[..., Any]
 
@@ -18,6 +19,16 @@ Genmix = Callable[..., Any]
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("STEPS", 2), ("BASE_WIDTH", 4), ("CLASSIFIER_STEPS", 2), ("SEEDS", 1)):
         monkeypatch.setattr(demo, name, value)
+    draw, drawn = LesionPhantom.dataset, {}
+
+    def once(phantom: LesionPhantom) -> PatchDataset:
+        """Drawing 1,290 lesions takes longer than all the rest, and a second time gives the same."""
+        key = (phantom.size, phantom.seed)
+        if key not in drawn:
+            drawn[key] = draw(phantom)
+        return drawn[key]
+
+    monkeypatch.setattr(LesionPhantom, "dataset", once)
 
 
 @pytest.mark.usefixtures("short")

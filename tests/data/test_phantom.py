@@ -24,8 +24,14 @@ def draws():
 
 @pytest.fixture(scope="module")
 def paper():
-    """The data set as it comes, as small as it goes."""
-    return LesionPhantom(size=16).dataset()
+    """The data set as it comes, but for what is on its images, which takes many seconds to draw: noise.
+
+    ``genmix demo`` is tested with all of them drawn.
+    """
+    rng = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LesionPhantom, "render", lambda self, *_, **__: rng.normal(90, 60, (16, 16)).astype(np.float32))
+        return LesionPhantom(size=16).dataset()
 
 
 def from_centre(size=64):

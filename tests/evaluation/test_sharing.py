@@ -1,9 +1,8 @@
 """Taking turns: every process gets every item, and no two at the same time."""
 
-import subprocess
+import multiprocessing
 import sys
-import textwrap
-from pathlib import Path
+import time
 
 import pytest
 from filelock import FileLock
@@ -46,23 +45,23 @@ def test_a_failure_leaves_no_lock(tmp_path):
     assert list(take_turns("ab", lock=lambda item: tmp_path / f"{item}.lock")) == ["a", "b"]
 
 
+def write_what_is_missing(folder):
+    for item in take_turns(range(12), lock=lambda item: folder / f"{item}.lock"):
+        done = folder / f"{item}.txt"
+        if not done.exists():
+            time.sleep(0.02)
+            with open(done, "a") as file:
+                file.write("done\n")
+    sys.exit(len(list(folder.glob("*.txt"))))
+
+
 def test_two_processes_do_each_piece_once(tmp_path):
     """A piece that is not there yet is written by exactly one of them; both have all in the end."""
-    script = textwrap.dedent("""
-        import sys, time
-        from pathlib import Path
-        from genmix_transforms.evaluation.sharing import take_turns
-        folder = Path(sys.argv[1])
-        for item in take_turns(range(12), lock=lambda item: folder / f"{item}.lock"):
-            done = folder / f"{item}.txt"
-            if not done.exists():
-                time.sleep(0.02)
-                with open(done, "a") as file:
-                    file.write("done\\n")
-        print(len(list(folder.glob("*.txt"))))
-    """)
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    root = str(Path(__file__).resolve().parents[2])
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) for _ in range(2)]
-    assert [process.communicate()[0].strip() for process in started] == ["12", "12"]
+    context = multiprocessing.get_context("fork")
+    started = [context.Process(target=write_what_is_missing, args=(tmp_path,), daemon=True) for _ in range(2)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(timeout=120)
+    assert [process.exitcode for process in started] == [12, 12]
     assert [path.read_text() for path in sorted(tmp_path.glob("*.txt"))] == ["done\n"] * 12

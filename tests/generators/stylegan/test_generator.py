@@ -90,16 +90,26 @@ def fit(generator: StyleGAN, patches: PatchDataset, out: Path, **options: Any) -
 
 
 # 72 images are 3 phases: 0-23 at 8 pixels, 24-47 fading, 48-71 at 16.
+BREAKABLE = {"steps": 18, "checkpoint_every": 4, "augment_target": -0.9, "augment_ramp": 100, "r1_interval": 3}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_patches: Patches, tiny_stylegan: TinyStyleGAN, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unbroken run. Not to be written to."""
+    out = tmp_path_factory.mktemp("unbroken") / "whole"
+    fit(tiny_stylegan(), tiny_patches(), out, **BREAKABLE)
+    return out
+
+
 @pytest.mark.parametrize("stop_at", [28, 36, 44, 48, 60], ids=["begun fade", "fade", "late fade", "boundary", "grown"])
 def test_a_broken_run_ends_as_an_unbroken_one(
     stop_at: int,
+    whole: Path,
     tiny_patches: Patches,
     tiny_stylegan: TinyStyleGAN,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options = {"steps": 18, "checkpoint_every": 4, "augment_target": -0.9, "augment_ramp": 100, "r1_interval": 3}
-    whole = fit(tiny_stylegan(), tiny_patches(), tmp_path / "whole", **options)
     step = StyleGANTraining.training_step
 
     def power_cut(self: StyleGANTraining, images: Any, labels: Any, images_seen: int) -> Any:
@@ -109,15 +119,15 @@ def test_a_broken_run_ends_as_an_unbroken_one(
 
     monkeypatch.setattr(StyleGANTraining, "training_step", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
-        fit(tiny_stylegan(), tiny_patches(), tmp_path / "broken", **options)
+        fit(tiny_stylegan(), tiny_patches(), tmp_path / "broken", **BREAKABLE)
     monkeypatch.undo()
     growth = load_generator(tmp_path / "broken").network.growth.item()
     assert growth == pytest.approx(min(1 + max(0, stop_at - 4 - 24) / 24, 2), abs=1e-6)  # as the snapshot before had
-    again = fit(tiny_stylegan(), tiny_patches(), tmp_path / "broken", **options)
-    assert again.weights_hash == whole.weights_hash
-    states = [next((tmp_path / name / "training").glob("state-*")).read_bytes() for name in ("whole", "broken")]
+    again = fit(tiny_stylegan(), tiny_patches(), tmp_path / "broken", **BREAKABLE)
+    assert again.weights_hash == load_generator(whole).weights_hash
+    states = [next((run / "training").glob("state-*")).read_bytes() for run in (whole, tmp_path / "broken")]
     assert states[0] == states[1]  # optimisers, average, growth and augmentation too
-    logs = [(tmp_path / name / "training/losses.jsonl").read_text() for name in ("whole", "broken")]
+    logs = [(run / "training/losses.jsonl").read_text() for run in (whole, tmp_path / "broken")]
     assert logs[0] == logs[1]
     assert json.loads(logs[0].splitlines()[-1])["augment_p"] > 0  # the control loop was at work
 
