@@ -79,6 +79,7 @@ MAY_IMPORT = {
     "errors": set(),
     "buffers": set(),
     "lazy": set(),
+    "moved": set(),
     "settings": {"errors"},
     "files": {"errors"},
     "bank": {"errors", "lazy", "buffers", "files"},
@@ -87,7 +88,7 @@ MAY_IMPORT = {
     "generators": {"errors", "lazy", "settings", "files", "bank", "transforms", "data"},
     "evaluation": {"errors", "lazy", "settings", "files", "bank", "transforms", "data", "generators"},
     "cli": {"errors", "settings", "files", "bank", "transforms", "data", "generators", "evaluation"},
-    "__init__": {"lazy", "bank", "transforms"},
+    "__init__": {"lazy", "moved", "bank", "transforms"},
     "__main__": {"cli"},
 }
 """A room imports itself and rooms below it; ``data`` and ``transforms`` do not know each other."""
