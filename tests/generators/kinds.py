@@ -23,6 +23,15 @@ class Kind:
     needs: str | None = None
     """A package that tests of it need."""
 
+    def ready(self) -> Generator:
+        """One generator for all who only look at it, or have it refuse something: made once."""
+        if self.cls not in _READY:
+            _READY[self.cls] = self.make()
+        return _READY[self.cls]
+
+
+_READY: dict[type[Generator], Generator] = {}
+
 
 @cache
 def base_model() -> Path:
