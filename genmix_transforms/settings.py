@@ -24,7 +24,7 @@ NONE = "none"
 
 @dataclass(frozen=True, kw_only=True)
 class _Said:
-    """What :func:`option` was told."""
+    """What :func:`option` was told; its documentation is there."""
 
     help: str
     least: float | None
@@ -71,8 +71,8 @@ def option(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
-    """A setting, as checks, commands and tables see it.
+class Option(_Said):
+    """A setting, as checks, commands and tables see it: what :func:`option` was told of it, and what its type says.
 
     Args:
         name: of the field, the Python argument and, with hyphens, the command-line option.
@@ -84,14 +84,6 @@ class Option:
         optional: whether None is allowed.
         default: the value where neither user nor preset gives one; ``dataclasses.MISSING`` if presets always do.
         presets: the values that presets give, by the preset's name.
-        help: a sentence or two.
-        least: the smallest allowed number.
-        most: the largest allowed number.
-        above: a number that the value must exceed.
-        below: a number that the value must stay under.
-        rare: whether it stays out of ``--help``.
-        runtime: whether a resumed run may have another value.
-        panel: the heading it stands under in ``--help``.
     """
 
     name: str
@@ -103,14 +95,6 @@ class Option:
     optional: bool
     default: Any
     presets: Mapping[str, Any]
-    help: str
-    least: float | None
-    most: float | None
-    above: float | None
-    below: float | None
-    rare: bool
-    runtime: bool
-    panel: str | None
 
     def check(self, value: Any, *, name: str) -> Any:
         """Return ``value`` as the setting's own type.

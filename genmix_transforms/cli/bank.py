@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import shlex
 import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,12 +19,10 @@ from genmix_transforms.cli.options import (
     Share,
     comma_separated,
     parse_share,
+    show_bank,
     takes_data_options,
 )
 from genmix_transforms.errors import CorruptFileError, InputError
-
-if TYPE_CHECKING:
-    from genmix_transforms.bank import SyntheticBank
 
 app = typer.Typer(help="Look into banks of synthetic images, check, merge and export them.", no_args_is_help=True)
 
@@ -144,7 +141,7 @@ def select(
         without_flags=_flags(without_flags, "--without-flags"),
     )
     chosen.save(out, overwrite=overwrite)
-    _show(out, chosen)
+    show_bank(out, chosen)
 
 
 @app.command(cls=Command)
@@ -184,7 +181,7 @@ def check(
         marked = measured.marked(opened)
         marked.save(out, overwrite=overwrite)
         if not as_json:
-            _show(out, marked)
+            show_bank(out, marked)
 
 
 def _flags(text: str | None, option: str) -> int | None:
@@ -230,12 +227,7 @@ def merge(
     except UnfinishedBankError as error:
         typer.echo(str(error))
         return
-    _show(out, merged)
-
-
-def _show(out: Path, bank: "SyntheticBank") -> None:
-    command = shlex.join(["genmix", "bank", "sheet", str(out), "--out", f"{out.name}.png"])
-    typer.echo(f"{out}: {bank.extra_repr()}\n  look at it: {command}")
+    show_bank(out, merged)
 
 
 class Format(StrEnum):

@@ -37,12 +37,9 @@ def dcgan(
     dry_run: DryRun = False,
 ) -> None:
     """Convert generators laid out as in the PyTorch DCGAN example (main.0.weight, ...), with or without a prefix."""
-    from genmix_transforms.files.checks import check_output_folder
     from genmix_transforms.generators.dcgan import convert_dcgan
-    from genmix_transforms.generators.folder import check_free
 
-    check_output_folder(out)
-    check_free(out, overwrite=overwrite)
+    _check_out(out, overwrite=overwrite)
     generator = convert_dcgan([str(file) for file in files], classes=comma_separated(classes) or None)
     _finish(context, generator, out, overwrite=overwrite, dry_run=dry_run)
 
@@ -70,12 +67,10 @@ def stylegan(
 
     NVIDIA's files have the discriminator too: it comes along, and genmix train stylegan --init goes on with both.
     """
-    from genmix_transforms.files.checks import check_output_folder, check_seed
-    from genmix_transforms.generators.folder import check_free
+    from genmix_transforms.files.checks import check_seed
     from genmix_transforms.generators.stylegan import convert_stylegan
 
-    check_output_folder(out)
-    check_free(out, overwrite=overwrite)
+    _check_out(out, overwrite=overwrite)
     names = comma_separated(classes) or None
     generator = convert_stylegan(file, classes=names, resolution=resolution, channels=channels, seed=check_seed(seed))
     typer.echo(f"{file}: {generator.provenance['converted']}")
@@ -118,14 +113,11 @@ def adm(
     The published ones are recognised. The folder holds the network as diffusers does, in unet/; upsamplers and
     classifiers draw nothing by themselves, and their folder is diffusers' alone.
     """
-    from genmix_transforms.files.checks import check_output_folder
     from genmix_transforms.generators.adm import ADM
     from genmix_transforms.generators.adm.convert import read_checkpoint
     from genmix_transforms.generators.adm.network import save_network
-    from genmix_transforms.generators.folder import check_free
 
-    check_output_folder(out)
-    check_free(out, overwrite=overwrite)
+    _check_out(out, overwrite=overwrite)
     checkpoint = read_checkpoint(file, configuration=flags)
     if checkpoint.kind != "network":
         where = type(checkpoint.network).__name__
@@ -175,14 +167,11 @@ def textual_inversion(
     dry_run: DryRun = False,
 ) -> None:
     """Make a Textual Inversion of embeddings that were learned elsewhere. The base model stays where it is."""
-    from genmix_transforms.files.checks import check_output_folder
-    from genmix_transforms.generators.folder import check_free
     from genmix_transforms.generators.textual_inversion import TextualInversion
     from genmix_transforms.generators.textual_inversion.embeddings_file import one_file_a_class
     from genmix_transforms.generators.textual_inversion.settings import PAPER_MODEL, SamplerSettings
 
-    check_output_folder(out)
-    check_free(out, overwrite=overwrite)
+    _check_out(out, overwrite=overwrite)
     generator = TextualInversion.from_embeddings(
         one_file_a_class(files, comma_separated(classes)), base=base or PAPER_MODEL, revision=revision,
         resolution=resolution, channels=channels, prompt=prompt, sampler=SamplerSettings.of(sampler),
@@ -191,6 +180,15 @@ def textual_inversion(
         count, token = generator.vectors[name], generator.provenance["tokens"][name]
         typer.echo(f"{file}: {token}, {count} vector{'s' * (count > 1)}: class {name}")
     _finish(context, generator, out, overwrite=overwrite, dry_run=dry_run)
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written, or must not be, before any work."""
+    from genmix_transforms.files.checks import check_output_folder
+    from genmix_transforms.generators.folder import check_free
+
+    check_output_folder(out)
+    check_free(out, overwrite=overwrite)
 
 
 def _finish(context: typer.Context, generator: "Generator", out: Path, *, overwrite: bool, dry_run: bool) -> None:

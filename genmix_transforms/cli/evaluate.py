@@ -1,8 +1,6 @@
 """``genmix evaluate``."""
 
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,24 +27,8 @@ TRAINING_PANEL = "Training of the classifiers, the same in every arm"
 MOST_FOLDS = 1000
 
 
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Within the block Ctrl-C and SIGTERM, which schedulers send before they kill, raise a KeyboardInterrupt.
-
-    A shell that runs a command in the background of a script (``&``) has it ignore Ctrl-C; it is heard here all the
-    same.
-    """
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @takes_data_options
 @with_settings({"protocol": TRAINING_PANEL}, protocol=Protocol)
-@stopped_by_signals()
 def evaluate(
     context: typer.Context,
     protocol: dict[str, Any],

@@ -1,6 +1,5 @@
 """``genmix fill``."""
 
-import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,7 @@ from genmix_transforms.cli.options import (
     Share,
     comma_separated,
     parse_share,
+    show_bank,
     takes_data_options,
 )
 from genmix_transforms.errors import InputError, UnfinishedBankError
@@ -114,8 +114,7 @@ def fill(
     except UnfinishedBankError as error:
         typer.echo(str(error))
         return
-    command = shlex.join(["genmix", "bank", "sheet", str(out), "--out", f"{out.name}.png"])
-    typer.echo(f"{out}: {bank.extra_repr()}\n  look at it: {command}")
+    show_bank(out, bank)
     spread = getattr(loaded, "channel_spread", None)
     if spread is not None and spread.images:
         typer.echo(f"  {spread}")

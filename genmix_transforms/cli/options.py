@@ -10,19 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genmix_transforms.cli.parameters import declare
 from genmix_transforms.errors import InputError, MissingPathError
 
 if TYPE_CHECKING:
+    from genmix_transforms.bank import SyntheticBank
     from genmix_transforms.data import PatchDataset
 
     Parts = tuple[PatchDataset, PatchDataset, PatchDataset]
-
-
-class Precision(StrEnum):
-    """Arithmetic of the networks."""
-
-    NO = "no"
-    BF16 = "bf16"
 
 
 class Fit(StrEnum):
@@ -103,15 +98,6 @@ AllData = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
-PerClassOption = Annotated[
-    bool, typer.Option("--per-class", help="A network for each class (the paper's way), each for all the steps.")
-]
-Steps = Annotated[int | None, typer.Option(help="Optimiser steps; left out, the preset's.")]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Images in a step, all processes together; left out, the preset's.")
-]
-CheckpointEvery = Annotated[int, typer.Option(help="Images between checkpoints and sample sheets.")]
-MixedPrecision = Annotated[Precision, typer.Option(help="bf16 for processors that have it.")]
 Seed = Annotated[int, typer.Option(help="Of the weights, the order of the images and the noise.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Throw away an earlier run in this folder.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; left out, CUDA where there is one.")]
@@ -189,14 +175,12 @@ class DataOptions:
         """What a generator is trained on: the training part, or all; ``painter`` says who needs squares."""
         if all_data and self.split is not None:
             raise InputError("--all-data trains on every patch; leave --split out")
+        from genmix_transforms.generators.arguments import shape_of
+
         train = self.open(data)
         if not all_data:
             train, _, _ = self.split_patches(train)
-        height, width = train.images.shape[-2:]
-        if height != width:
-            raise InputError(
-                f"the patches are {height}x{width}, and a {painter} draws squares: give --size (with --fit crop or pad)"
-            )
+        shape_of(train, painter=painter)  # refuses what is not square
         return train
 
 
@@ -221,10 +205,8 @@ def takes_data_options(function: Callable[..., None]) -> Callable[..., None]:
         function(**given, options=DataOptions(**picked))
 
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + made
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__name__, command.__doc__ = function.__name__, function.__doc__
-    return command
+    return declare(command, parameters)
 
 
 def describe_parts(parts: "Parts") -> str:
@@ -263,3 +245,9 @@ def propose_fill(out: Path) -> None:
     """Say that a generator is trained, and how a bank is filled with it."""
     command = shlex.join(["genmix", "fill", str(out), "--out", f"banks/{out.name}"])
     typer.echo(f"{out}: trained; fill a bank with it:\n  {command}")
+
+
+def show_bank(out: Path, bank: "SyntheticBank") -> None:
+    """Say what a new bank holds, and how to look at it."""
+    command = shlex.join(["genmix", "bank", "sheet", str(out), "--out", f"{out.name}.png"])
+    typer.echo(f"{out}: {bank.extra_repr()}\n  look at it: {command}")

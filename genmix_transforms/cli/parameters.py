@@ -57,7 +57,7 @@ def with_settings(
         ]
         made = [_parameter(setting, (panels or {}).get(where)) for where, setting in fields.values()]
         command.__name__, command.__doc__ = function.__name__, function.__doc__
-        return _declare(command, [*own, *made])
+        return declare(command, [*own, *made])
 
     return decorate
 
@@ -65,7 +65,7 @@ def with_settings(
 def without(function: Callable[..., None], name: str) -> Callable[..., None]:
     """Take an option from a command; its parameter keeps its default."""
     kept = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.name != name]
-    return _declare(function, kept)
+    return declare(function, kept)
 
 
 def flag(name: str) -> str:
@@ -82,7 +82,7 @@ def describe(setting: Option) -> str:
     return f"{text} (default: {default})" if default and setting.type is not bool else text
 
 
-def _declare(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+def declare(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
     """Give a function the signature that Typer reads."""
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genmix_transforms.data.labelling import GROUP_KEYS, read_groups, refuse_single_class, sorted_names
 from genmix_transforms.data.patches import MOST_CHANNELS, PatchDataset
-from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS
+from genmix_transforms.data.splitting import SPLITS, part_named
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.arrays import read_npz
 
@@ -163,11 +163,13 @@ def _read_official(path: Path, raw: NDArray[Any], count: int) -> Tensor:
     if raw.reshape(-1).shape != (count,):
         raise InputError(f"{path}: split of shape {raw.shape}; expected ({count},), one for each label")
     texts = _as_texts(path, "split", raw.reshape(-1))
-    known = SPLIT_NAMES | {str(number): number for number in range(len(SPLITS))}
-    for position, text in enumerate(texts):
-        if text.lower() not in known:
-            raise InputError(f"{path}: split[{position}] is {text!r}, none of {', '.join(known)}")
-    return torch.tensor([known[text.lower()] for text in texts])
+    numbers = {str(number): number for number in range(len(SPLITS))}
+    return torch.tensor(
+        [
+            numbers[text] if text in numbers else part_named(text, where=f"{path}: split[{position}]")
+            for position, text in enumerate(texts)
+        ]
+    )
 
 
 def _read_origins(path: Path, raw: NDArray[Any], count: int) -> Tensor:

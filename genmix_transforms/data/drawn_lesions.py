@@ -15,6 +15,7 @@ from genmix_transforms.data.phantom_scanner import Array
 from genmix_transforms.data.splitting import SPLITS
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
+from genmix_transforms.files.progress import progress_bar
 
 CLASSES = tuple(LESIONS)
 """Cyst, hemangioma, metastasis: the paper's three classes, in its order."""
@@ -67,6 +68,13 @@ class DrawnLesions:
             for label, count in enumerate(getattr(self, name))
             for number in range(count)
         )
+
+    def _each(self) -> Iterable[tuple[int, int, int]]:
+        """The wanted lesions, with a bar if drawing them takes a while."""
+        bar: Iterable[tuple[int, int, int]] = progress_bar(
+            self.wanted, desc="drawing lesions", unit="img", disable=len(self.wanted) < 200
+        )
+        return bar
 
     def _asked(self, method: str, label: int | str, number: int, split: str) -> tuple[int, int, int]:
         """What a request means as indices of split and class, and the number; or an InputError."""

@@ -12,7 +12,7 @@ from genmix_transforms.data.csv_file import read_csv
 from genmix_transforms.data.identity import pixel_hashes
 from genmix_transforms.data.labelling import GROUP_KEYS, read_groups, refuse_single_class, sorted_names
 from genmix_transforms.data.patches import PatchDataset
-from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS
+from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS, part_named
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.images import Fit, class_folders, describe_fit, image_size, read_images
 from genmix_transforms.files.memory import check_image_memory
@@ -104,10 +104,8 @@ def read_manifest(
     refuse_single_class(path, classes)
     official = None
     if "split" in columns:
-        for line, cell in zip(lines, columns["split"], strict=True):
-            if cell.lower() not in SPLIT_NAMES:
-                raise InputError(f"{path}, line {line}: split {cell!r} is none of {', '.join(SPLIT_NAMES)}")
-        official = torch.tensor([SPLIT_NAMES[cell.lower()] for cell in columns["split"]])
+        found = zip(lines, columns["split"], strict=True)
+        official = torch.tensor([part_named(cell, where=f"{path}, line {line}: split") for line, cell in found])
     files = _listed_files(path, lines, columns["path"])
     groups: Tensor | None = None
     group_notes: tuple[str, ...] = ()

@@ -32,14 +32,7 @@ GROUP_KEYS = (
 def read_groups(
     path: Path, key: str, raw: NDArray[Any], count: int, official: Tensor | None
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Number the groups of a source.
-
-    Args:
-        path: the source, for messages.
-        key: the array or column that holds the groups.
-        raw: ``(N,)`` or ``(N, 1)``, integers or strings.
-        count: N.
-        official: ``(N,)`` the split that the source came with, None if it came with none.
+    """Number the groups of a source: ``raw`` ``(N,)`` or ``(N, 1)``, integers or strings, for ``count`` patches.
 
     Returns:
         Group numbers ``(N,)``, int64, from 0; and notes: where they were found, and how many the official split parts.

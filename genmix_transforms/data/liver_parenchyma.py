@@ -89,13 +89,7 @@ def find_parenchyma(image: NDArray[Any], liver: NDArray[np.bool_], *, reach: int
 
 
 def find_sites(parenchyma: Parenchyma, *, radius: float, size: int, shape: tuple[int, int]) -> NDArray[np.int64]:
-    """Find where a lesion fits.
-
-    Args:
-        parenchyma: of the slice.
-        radius: of the lesion with its margin, pixels.
-        size: side of the window about it, pixels.
-        shape: height and width of the slice.
+    """Find where a lesion of ``radius`` pixels, its margin included, fits in a slice of that ``shape``.
 
     Returns:
         ``(n, 2)``, int64: rows and columns (of the slice) of the centres at which parenchyma reaches ``radius`` far on

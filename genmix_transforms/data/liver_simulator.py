@@ -21,7 +21,6 @@ from genmix_transforms.data.phantom_scanner import Array
 from genmix_transforms.data.splitting import SPLITS
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_seed
-from genmix_transforms.files.progress import progress_bar
 
 _NAME = "LiverLesionSimulator"
 
@@ -222,8 +221,7 @@ class LiverLesionSimulator(DrawnLesions):
     @cached_property
     def lesions(self) -> tuple[SimulatedLesion, ...]:
         """All lesions of all splits, in the order of :meth:`dataset`; drawn once."""
-        progress = progress_bar(self.wanted, desc="drawing lesions", unit="img", disable=len(self.wanted) < 200)
-        return tuple(self.lesion(label, number, split=SPLITS[split]) for split, label, number in progress)
+        return tuple(self.lesion(label, number, split=SPLITS[split]) for split, label, number in self._each())
 
     @property
     def _largest(self) -> float:

@@ -22,6 +22,7 @@ from genmix_transforms.data.splitting import (
     check_split,
     fold_by_group,
     groups_of_copies,
+    refuse_empty_parts,
 )
 from genmix_transforms.data.splitting import SPLITS as SPLITS
 from genmix_transforms.errors import InputError, OverwriteError
@@ -81,9 +82,8 @@ class PatchDataset:
                 f"got {self.images.dtype} of shape {tuple(self.images.shape)}"
             )
         count = self.images.shape[0]
-        for key in ("labels", "groups", "official", "source_hashes"):
-            tensor = getattr(self, key)
-            if tensor is not None and (tensor.shape != (count,) or tensor.dtype != torch.int64):
+        for key, tensor in self._columns().items():
+            if tensor.shape != (count,) or tensor.dtype != torch.int64:
                 raise InputError(
                     f"{self.name}: {key} must be int64 of shape ({count},), one for each image, "
                     f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
@@ -101,6 +101,11 @@ class PatchDataset:
                 f"{self.name}: labels run from {int(self.labels.min())} to {int(self.labels.max())}, "
                 f"but there are {len(self.classes)} classes ({', '.join(self.classes)})"
             )
+
+    def _columns(self) -> dict[str, Tensor]:
+        """What is known of every patch, by the name of the field: int64 ``(N,)`` each."""
+        found = {key: getattr(self, key) for key in ("labels", "groups", "official", "source_hashes")}
+        return {key: tensor for key, tensor in found.items() if tensor is not None}
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -154,13 +159,11 @@ class PatchDataset:
         if index.dtype == torch.bool:
             raise InputError(f"{self.name}: subset takes positions, got a mask; give torch.nonzero(mask).flatten()")
         index = index.to(torch.int64)
+        columns: dict[str, Any] = {key: tensor[index] for key, tensor in self._columns().items()}
         return replace(
             self,
             images=self.images[index],
-            labels=self.labels[index],
-            groups=None if self.groups is None else self.groups[index],
-            official=None if self.official is None else self.official[index],
-            source_hashes=None if self.source_hashes is None else self.source_hashes[index],
+            **columns,
             paths=None if self.paths is None else tuple(self.paths[number] for number in index.tolist()),
             name=name or self.name,
         )
@@ -379,7 +382,7 @@ class PatchDataset:
             if kept is None
             else "give official=False to split anew, or a split file with patches in each part"
         )
-        self._refuse_empty(parts, "part is empty; " + way_out)
+        refuse_empty_parts(parts, name=self.name, fault=f"part is empty; {way_out}")
         return parts
 
     def _parts_of_folds(self, count: int, *, seed: int, validation: float) -> list[Numbers]:
@@ -388,13 +391,8 @@ class PatchDataset:
         folds = fold_by_group(self.labels.numpy(), groups, count=count, validation=validation, seed=seed)
         groups_found = f"{len(np.unique(groups))} groups are too few for {count} folds"
         for fold, parts in enumerate(folds):
-            self._refuse_empty(parts, f"part of fold {fold} is empty: {groups_found}")
+            refuse_empty_parts(parts, name=self.name, fault=f"part of fold {fold} is empty: {groups_found}")
         return folds
-
-    def _refuse_empty(self, parts: Numbers, fault: str) -> None:
-        for number, split in enumerate(SPLITS):
-            if not (parts == number).any():
-                raise InputError(f"{self.name}: the {split} {fault}")
 
     def _in_parts(self, parts: Numbers, *, prefix: str = "") -> tuple["PatchDataset", "PatchDataset", "PatchDataset"]:
         train, val, test = (

@@ -13,7 +13,6 @@ from genmix_transforms.data.phantom_lesions import LESIONS, Liver, paint_parench
 from genmix_transforms.data.phantom_scanner import Array, Scan, crop
 from genmix_transforms.data.splitting import SPLITS
 from genmix_transforms.files.memory import check_image_memory
-from genmix_transforms.files.progress import progress_bar
 
 _NAME = "lesion phantom"
 
@@ -125,13 +124,12 @@ class LesionPhantom(DrawnLesions):
             split, ``groups`` the patient (1 to 4 lesions, of one or several classes, all in one split).
         """
         check_image_memory((len(self.wanted), 1, self.size, self.size), itemsize=1, name=_NAME)
-        progress = progress_bar(self.wanted, desc="drawing lesions", unit="img", disable=len(self.wanted) < 200)
         streams = {
             (split, label): patients_of(self.seed, split, label, getattr(self, SPLITS[split])[label])
             for split, label, _ in self.wanted
         }
         return self._patches(
-            (self.render(label, number, split=SPLITS[split]) for split, label, number in progress),
+            (self.render(label, number, split=SPLITS[split]) for split, label, number in self._each()),
             np.array([(split, streams[split, label][number]) for split, label, number in self.wanted]),
             name=_NAME,
             # Of what is drawn, whatever the size and the window: a split of the phantom is one for every size.
@@ -161,12 +159,6 @@ def patients_of(seed: int, split: int, label: int, count: int) -> NDArray[np.int
 
     Patients come in a stream of their own, each with its 1 to 4 lesions; lesion number k of a class is the k-th of that
     class in the stream. Counts then only say where to stop, so that no count changes whose lesion another one is.
-
-    Args:
-        seed: of the phantom.
-        split: index of the split.
-        label: index of the class.
-        count: how many lesions, at least.
 
     Returns:
         ``(count or more,)``, int64, numbers of the patients, ascending.

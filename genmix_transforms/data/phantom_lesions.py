@@ -6,6 +6,7 @@ Everything is painted into ``planes`` ``(levels, n, n)``, the object at the poin
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,14 +89,9 @@ class Outline:
 def draw_outline(
     rng: np.random.Generator, *, median: float, spread: float, flattening: tuple[float, float], waviness: float
 ) -> Outline:
-    """Draw a surface.
+    """Draw a surface, its diameter log-normal (``spread`` is that of the logarithm) within ``DIAMETERS``.
 
-    Args:
-        rng: to draw from.
-        median: of the diameter, mm.
-        spread: standard deviation of the diameter's logarithm; the diameter is kept within ``DIAMETERS``.
-        flattening: smallest and largest.
-        waviness: relative amplitude of the second wave; the others fall off with their number.
+    ``waviness`` is the relative amplitude of the second wave; the others fall off with their number.
     """
     waves = waviness / np.arange(1.0, 6.0) * rng.standard_normal(5)
     diameter = float(np.clip(median * np.exp(spread * rng.standard_normal()), *DIAMETERS))
@@ -156,15 +152,7 @@ def paint_vein(
 ) -> None:
     """Paint a vein and its branches: a walk of tapering tubes, turning a little at each.
 
-    Args:
-        planes: painted in place.
-        grid: where the planes are sampled.
-        liver: for the brightness.
-        rng: of turns and branches.
-        start: ``(x, y, z)``, mm.
-        heading: direction at the start, of any length.
-        radius: at the start, mm.
-        reach: length of the walk, mm.
+    It goes from ``start`` ``(x, y, z)`` in the direction of ``heading``, of any length, ``reach`` mm far.
     """
     heading = heading / np.linalg.norm(heading)
     step = min(max(5 * radius, 3.0), 8.0)
@@ -202,22 +190,12 @@ def paint_tube(planes: Array, grid: Grid, start: Vector, end: Vector, radius: fl
     np.maximum(part, part + inside * (np.float32(value) - part), out=part)
 
 
-def draw_cyst(rng: np.random.Generator) -> Outline:
-    """A cyst's outline: round and smooth."""
-    return draw_outline(rng, median=11.0, spread=0.5, flattening=(0.8, 1.0), waviness=0.02)
-
-
 def paint_cyst(planes: Array, grid: Grid, outline: Outline, liver: Liver, rng: np.random.Generator) -> None:
     """Water without texture behind a sharp border; one in five is dense (blood, protein) and its border less sharp."""
     value, width = np.clip(rng.normal(9, 5), 0, 20), rng.uniform(0.4, 1.0)
     if rng.random() < 0.2:
         value, width = rng.uniform(20, 55), rng.uniform(0.5, 2.5)
     planes += ramp(outline.depth(grid), width) * (np.float32(value) - planes)
-
-
-def draw_hemangioma(rng: np.random.Generator) -> Outline:
-    """A hemangioma's outline: lobulated."""
-    return draw_outline(rng, median=17.0, spread=0.45, flattening=(0.7, 1.0), waviness=0.06)
 
 
 def paint_hemangioma(planes: Array, grid: Grid, outline: Outline, liver: Liver, rng: np.random.Generator) -> None:
@@ -258,11 +236,6 @@ def _nodule(grid: Grid, outline: Outline, bumps: Array, rng: np.random.Generator
     return ramp(size - np.sqrt(across**2 + along**2 + z**2) + bumps, 0.8 + 0.2 * size)
 
 
-def draw_metastasis(rng: np.random.Generator) -> Outline:
-    """A metastasis's outline: irregular."""
-    return draw_outline(rng, median=17.0, spread=0.45, flattening=(0.7, 1.0), waviness=0.06)
-
-
 def paint_metastasis(planes: Array, grid: Grid, outline: Outline, liver: Liver, rng: np.random.Generator) -> None:
     """Hypodense tissue behind an indistinct, ragged border; most are uneven and necrotic inside, some have a rim.
 
@@ -291,9 +264,12 @@ def paint_metastasis(planes: Array, grid: Grid, outline: Outline, liver: Liver, 
 Draw = Callable[[np.random.Generator], Outline]
 Paint = Callable[[Array, Grid, Outline, Liver, np.random.Generator], None]
 
+_round = partial(draw_outline, median=11.0, spread=0.5, flattening=(0.8, 1.0), waviness=0.02)
+_lobulated = partial(draw_outline, median=17.0, spread=0.45, flattening=(0.7, 1.0), waviness=0.06)
+
 LESIONS: dict[str, tuple[Draw, Paint]] = {
-    "cyst": (draw_cyst, paint_cyst),
-    "hemangioma": (draw_hemangioma, paint_hemangioma),
-    "metastasis": (draw_metastasis, paint_metastasis),
+    "cyst": (_round, paint_cyst),
+    "hemangioma": (_lobulated, paint_hemangioma),
+    "metastasis": (_lobulated, paint_metastasis),
 }
 """The classes, each with its outline and what is inside: drawn first, since the outline decides the patch's side."""

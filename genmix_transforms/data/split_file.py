@@ -5,13 +5,12 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
 from genmix_transforms.data.csv_file import read_csv
-from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS, Numbers, count_parted
+from genmix_transforms.data.splitting import SPLITS, Numbers, count_parted, part_named
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.atomic import write_text
 from genmix_transforms.files.checks import check_output_folder
@@ -31,15 +30,9 @@ def write_split(
     groups: Numbers | None,
     origins: Numbers,
 ) -> None:
-    """Write a split, whole or not at all.
+    """Write a split, whole or not at all; all but the path has an item for each patch, in their order.
 
-    Args:
-        path: the file, a .csv.
-        parts: ``(N,)``, for each patch the index of its part in :data:`SPLITS`.
-        paths: of the image files, as the source names them; None where the source has none.
-        classes: the class of each patch.
-        groups: ``(N,)``, None where there are none.
-        origins: ``(N,)``, the hash of each patch. Hexadecimal in the file, for spreadsheets round long numbers.
+    ``parts`` are indices into :data:`SPLITS`. Origins are hexadecimal in the file, for spreadsheets round long numbers.
     """
     columns = {"number": range(len(parts)), "path": paths, "class": classes, "group": groups}
     columns |= {"split": [SPLITS[part] for part in parts], "origin": [f"0x{origin:016x}" for origin in origins]}
@@ -84,13 +77,7 @@ def read_split(
 
     Lines may be in any order. A line is found by its ``path`` where the data has paths, else by its ``number``. Other
     columns than ``split`` are not needed. Where there is a column ``origin``, every patch is checked against it.
-
-    Args:
-        path: the CSV.
-        name: of the data, for messages.
-        paths: of the image files, in the order of the patches; None where the source has none.
-        groups: ``(N,)``, None where there are none.
-        origins: ``(N,)``, the hash of each patch.
+    ``paths``, ``groups`` and ``origins`` are those of the patches, in their order; ``name`` is that of the data.
 
     Returns:
         ``(N,)``, for each patch the index of its part in :data:`SPLITS`.
@@ -103,7 +90,8 @@ def read_split(
     lines, columns = read_csv(path, expected="a header (path,split) and a line for each patch")
     if "split" not in columns:
         raise InputError(f"{path}: no column 'split' in its header; it has {', '.join(columns)}")
-    parts = np.array([_part(path, line, cell) for line, cell in zip(lines, columns["split"], strict=True)])
+    cells = zip(lines, columns["split"], strict=True)
+    parts = np.array([part_named(cell, where=f"{path}, line {line}: split") for line, cell in cells])
     row_of = _rows(path, lines, columns, parts, name=name, paths=paths, count=len(origins))
     if "origin" in columns:
         _check_origins(path, lines, columns["origin"], row_of, origins, name=name)
@@ -114,14 +102,6 @@ def read_split(
             stacklevel=3,
         )
     return found
-
-
-def _part(path: Path, line: int, cell: str) -> int:
-    if cell.lower() not in SPLIT_NAMES:
-        nearest = get_close_matches(cell.lower(), SPLIT_NAMES, n=1)
-        proposal = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(SPLITS)}"
-        raise InputError(f"{path}, line {line}: split {cell!r} is no part; {proposal}")
-    return SPLIT_NAMES[cell.lower()]
 
 
 def _rows(

@@ -1,6 +1,7 @@
 """How patches are split: by group, stratified, seeded; into train, validation and test, or into folds of them."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,19 @@ DEFAULT_VALIDATION = 0.25
 Numbers = NDArray[np.int64]
 
 
+def part_named(word: str, *, where: str) -> int:
+    """The number in :data:`SPLITS` of the part that a word names; ``where`` says where it stands, for the message.
+
+    Raises:
+        InputError: a word that names none; the message proposes the nearest.
+    """
+    if word.lower() not in SPLIT_NAMES:
+        nearest = get_close_matches(word.lower(), SPLIT_NAMES, n=1)
+        proposal = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(SPLITS)}"
+        raise InputError(f"{where} {word!r} is no part; {proposal}")
+    return SPLIT_NAMES[word.lower()]
+
+
 def check_split(*, seed: int, fractions: Sequence[float]) -> None:
     """Refuse a seed that is none, or fractions that are no shares of train, validation and test."""
     check_seed(seed, name="the split's seed")
@@ -36,6 +50,13 @@ def check_folds(count: int, *, seed: int, validation: float) -> None:
     whole_number(count, name="the number of folds", least=2)
     if not 0 < validation < 1:
         raise InputError(f"validation must be a share between 0 and 1, got {validation}")
+
+
+def refuse_empty_parts(parts: Numbers, *, name: str, fault: str) -> None:
+    """Refuse a split of which a part has no patch; ``fault`` is what the message says of that part."""
+    for number, split in enumerate(SPLITS):
+        if not (parts == number).any():
+            raise InputError(f"{name}: the {split} {fault}")
 
 
 def fold_by_group(labels: Numbers, groups: Numbers, *, count: int, validation: float, seed: int) -> list[Numbers]:

@@ -3,8 +3,9 @@
 Names load on first use, and torchmetrics only when something is scored.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from genmix_transforms.lazy import load_lazily
 
 if TYPE_CHECKING:
     from genmix_transforms.evaluation.arms import ARMS as ARMS
@@ -48,12 +49,4 @@ _HOME = {
 
 __all__ = sorted(_HOME)  # noqa: PLE0605
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = load_lazily(__name__, {name: f"{__name__}.{home}" for name, home in _HOME.items()})

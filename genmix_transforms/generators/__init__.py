@@ -3,8 +3,9 @@
 Names load on first use: a training script that only wants one generator does not import the libraries of the others.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from genmix_transforms.lazy import load_lazily
 
 if TYPE_CHECKING:
     from genmix_transforms.generators.adm import ADM
@@ -16,25 +17,18 @@ if TYPE_CHECKING:
     from genmix_transforms.generators.stylegan import StyleGAN
     from genmix_transforms.generators.textual_inversion import TextualInversion
 
-_HOME = {
-    "ADM": "genmix_transforms.generators.adm",
-    "DCGAN": "genmix_transforms.generators.dcgan",
-    "Generator": "genmix_transforms.generators.base",
-    "PerClass": "genmix_transforms.generators.per_class",
-    "StyleGAN": "genmix_transforms.generators.stylegan",
-    "TextualInversion": "genmix_transforms.generators.textual_inversion",
-    "fill_bank": "genmix_transforms.generators.filling",
-    "load_generator": "genmix_transforms.generators.registry",
-}
-
 __all__ = ["ADM", "DCGAN", "Generator", "PerClass", "StyleGAN", "TextualInversion", "fill_bank", "load_generator"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = load_lazily(
+    __name__,
+    {
+        "ADM": "genmix_transforms.generators.adm",
+        "DCGAN": "genmix_transforms.generators.dcgan",
+        "Generator": "genmix_transforms.generators.base",
+        "PerClass": "genmix_transforms.generators.per_class",
+        "StyleGAN": "genmix_transforms.generators.stylegan",
+        "TextualInversion": "genmix_transforms.generators.textual_inversion",
+        "fill_bank": "genmix_transforms.generators.filling",
+        "load_generator": "genmix_transforms.generators.registry",
+    },
+)

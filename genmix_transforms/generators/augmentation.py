@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genmix_transforms.errors import InputError
-
 POLICIES = ("color", "translation", "cutout")
 """The names that a policy is made of."""
 
@@ -38,14 +36,6 @@ def mirrored(images: Tensor, *, which: Tensor | None = None) -> Tensor:
     if which is None:
         which = torch.rand(len(images), device=images.device) < 0.5
     return torch.where(which.view(-1, 1, 1, 1), images.flip(-1), images)
-
-
-def check_policy(policy: Sequence[str]) -> tuple[str, ...]:
-    """The policy as a tuple, or an :class:`InputError` that names what is allowed."""
-    unknown = [name for name in policy if name not in POLICIES]
-    if unknown:
-        raise InputError(f"augment: expected any of {', '.join(POLICIES)}, got {', '.join(map(repr, unknown))}")
-    return tuple(policy)
 
 
 def draw_augmentation(images: Tensor, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:

@@ -26,10 +26,10 @@ from genmix_transforms.generators.folder import (
     write_config,
     write_weights,
 )
+from genmix_transforms.generators.job import Job, Trainee
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.settings import TrainingSettings
 from genmix_transforms.generators.state import weights_hash
-from genmix_transforms.generators.steps import Trainee
 from genmix_transforms.generators.training import rehearse, train
 from genmix_transforms.settings import Settings
 
@@ -40,9 +40,10 @@ FEW_IMAGES = 100
 class Generator(ABC):
     """A source of synthetic patches: the image of a (weights, label, seed) is always the same.
 
-    A subclass gives :attr:`kind`, :attr:`config`, :attr:`network`, :meth:`sample`, and for :meth:`fit` its settings and
-    :meth:`make_trainee`. It is found by its kind: a module ``genmix_transforms.generators.<kind>`` with the hyphens as
-    underscores, or an entry point of that name in the group ``genmix_transforms.generators``.
+    A subclass gives :attr:`kind`, :attr:`settings` or :attr:`config`, :attr:`network`, :meth:`sample`, and for
+    :meth:`fit` its settings and :meth:`make_trainee`. It is found by its kind: a module
+    ``genmix_transforms.generators.<kind>`` with the hyphens as underscores, or an entry point of that name in the group
+    ``genmix_transforms.generators``.
 
     Attributes:
         kind: the name it goes by in ``config.json`` and on the command line.
@@ -56,6 +57,7 @@ class Generator(ABC):
         classes: class names; a label is an index into them.
         image_shape: ``(C, H, W)`` of what it draws.
         pixel_dtype: uint8 or uint16.
+        settings: the network's settings, for a kind whose :attr:`config` is them, the classes, the size and the bits.
         provenance: where the weights come from: training set (fingerprint and class counts), options, images seen.
     """
 
@@ -70,13 +72,26 @@ class Generator(ABC):
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     pixel_dtype: torch.dtype = torch.uint8
+    settings: Settings
     provenance: dict[str, Any]
     _network: Any
 
     @property
-    @abstractmethod
+    def bits(self) -> int:
+        """Of a pixel: 8 or 16."""
+        return 8 * self.pixel_dtype.itemsize
+
+    @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""
+        channels, resolution, _ = self.image_shape
+        return {
+            "classes": list(self.classes),
+            "resolution": resolution,
+            "channels": channels,
+            "bits": self.bits,
+            **self.settings.to_json(),
+        }
 
     @property
     @abstractmethod
@@ -192,23 +207,10 @@ class Generator(ABC):
             InputError: data or settings that do not fit, or a setting that does not exist; before any work.
             FloatingPointError: the training diverged.
         """
-        chosen, started_from, run = self._prepare(
-            dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings
-        )
-        trainee = run["trainee"]
-        self.provenance = train(
-            **run,
-            snapshot=lambda: self.with_result(trainee),
-            checkpoint_every=chosen.checkpoint_every,
-            settings=chosen.to_json(),
-            report_to=chosen.report_to,
-            started_from=started_from,
-            evolution=Evolution(self.classes, batch_size=chosen.batch_size) if self.shows_evolution else None,
-            restart=restart,
-            progress=progress,
-        )
-        self.take_up(self.with_result(trainee))
-        return self.to(run["processes"].device)
+        job = self._job(dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings)
+        self.provenance = train(job, restart=restart, progress=progress)
+        self.take_up(self.with_result(job.trainee))
+        return self.to(job.processes.device)
 
     def estimate(
         self,
@@ -236,10 +238,9 @@ class Generator(ABC):
         Raises:
             InputError: what :meth:`fit` would raise.
         """
-        _, _, run = self._prepare(dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings)
-        return rehearse(**run)
+        return rehearse(self._job(dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings))
 
-    def _prepare(
+    def _job(
         self,
         dataset: PatchDataset,
         *,
@@ -248,8 +249,8 @@ class Generator(ABC):
         warm_start: bool,
         device: str | torch.device | None,
         settings: Mapping[str, Any],
-    ) -> tuple[TrainingSettings, dict[str, Any] | None, dict[str, Any]]:
-        """Check and put together a training: its settings, what it starts from, and what the loop is told."""
+    ) -> Job:
+        """Check and put together a training."""
         chosen = self.choose_settings(settings, warm_start=warm_start)
         seed = check_seed(seed)
         self.check_trainable_on(dataset)
@@ -260,20 +261,19 @@ class Generator(ABC):
         options = {"kind": self.kind, **self.training_identity(), **chosen.identity()}
         if started_from is not None:
             options["started_from"] = started_from["weights"]
-        run = {
-            "trainee": trainee,
-            "dataset": dataset,
-            "out": out,
-            "steps": chosen.steps,
-            "batch_size": chosen.batch_size,
-            "seed": seed,
-            "options": options,
-            "assumed": chosen.assumed(),
-            "mixed_precision": chosen.mixed_precision,
-            "processes": processes,
-            "inputs": getattr(trainee, "inputs", None),
-        }
-        return chosen, started_from, run
+        return Job(
+            trainee=trainee,
+            dataset=dataset,
+            out=Path(out),
+            snapshot=lambda: self.with_result(trainee),
+            settings=chosen,
+            seed=seed,
+            options=options,
+            processes=processes,
+            started_from=started_from,
+            evolution=Evolution(self.classes, batch_size=chosen.batch_size) if self.shows_evolution else None,
+            inputs=getattr(trainee, "inputs", None),
+        )
 
     @classmethod
     def choose_settings(cls, given: Mapping[str, Any], *, warm_start: bool = False) -> TrainingSettings:

@@ -4,18 +4,15 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.files.disk import size_text
-from genmix_transforms.generators.processes import Processes
-from genmix_transforms.generators.state import Stateful, state_bytes
-from genmix_transforms.generators.steps import Steps, Trainee
+from genmix_transforms.generators.job import Job
+from genmix_transforms.generators.state import state_bytes
+from genmix_transforms.generators.steps import Steps
 
 FIRST_LOOK = 600.0
 """Seconds of a training that shows whether anything is learned."""
@@ -48,22 +45,12 @@ class Estimate:
         """Of the whole training."""
         return self.steps * self.seconds_per_step
 
-    def to_json(self) -> dict[str, Any]:
-        """The numbers by name."""
-        return {
-            "steps": self.steps,
-            "seconds_per_step": self.seconds_per_step,
-            "seconds": self.seconds,
-            "memory_bytes": self.memory_bytes,
-            "checkpoint_bytes": self.checkpoint_bytes,
-        }
-
     def text(self) -> str:
         """Sentences for people.
 
         Example:
             >>> Estimate(steps=20_000, seconds_per_step=0.77, memory_bytes=2 * 10**9, checkpoint_bytes=10**8).text()
-            'about 4 h 17 min for 20,000 steps here (0.77 s a step); for a first look: --steps 780, about 10 min; memory about 2.00 GB, a checkpoint 100.0 MB'
+            'about 4 h 17 min for 20,000 steps here (0.77 s a step); for a first look: --steps 770, about 10 min; memory about 2.00 GB, a checkpoint 100.0 MB'
         """  # noqa: E501
         return (
             f"{time_text(self.steps, self.seconds_per_step)}; memory about {size_text(self.memory_bytes)}, "
@@ -71,44 +58,18 @@ class Estimate:
         )
 
 
-def measure(
-    trainee: Trainee,
-    dataset: PatchDataset,
-    *,
-    steps: int,
-    batch_size: int,
-    seed: int,
-    mixed_precision: str = "no",
-    processes: Processes | None = None,
-    inputs: Callable[[Tensor], Tensor] | None = None,
-) -> Estimate:
+def measure(job: Job) -> Estimate:
     """Take a few steps at the beginning, the middle and the end of a training, and write nothing.
 
     The trainee is trained by it, and is of no use afterward.
-
-    Args:
-        trainee: what would be trained, on the device of ``processes``.
-        dataset: the training set.
-        steps: of the whole training.
-        batch_size: images in a step, all processes together.
-        seed: as in a training.
-        mixed_precision: "no" or "bf16".
-        processes: who would train together; None: alone, on the default device.
-        inputs: as in a training.
-
-    Returns:
-        What the training would take.
     """
-    processes = processes or Processes.join()
-    device = processes.device
-    objects: Mapping[str, Stateful] = trainee.state_objects()
+    steps, batch_size = job.settings.steps, job.settings.batch_size
+    device = job.processes.device
+    objects = job.state_objects()
     before = _resident_bytes()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    taker = Steps(
-        trainee, dataset, objects=objects, batch_size=batch_size, seed=seed,
-        mixed_precision=mixed_precision, processes=processes, inputs=inputs,
-    )  # fmt: skip
+    taker = Steps(job, objects)
 
     taker.prepare(progress=False)
 

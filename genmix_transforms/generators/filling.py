@@ -8,12 +8,13 @@ from collections.abc import Generator as Yields
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from genmix_transforms import __version__
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.card import LICENCE
 from genmix_transforms.bank.manifest import MAX_SHARDS, Manifest
@@ -269,25 +270,28 @@ def _identity(generator: Generator, plan: Plan, *, licence: str | None) -> str:
 
 def _bank(generator: Generator, plan: Plan, *, licence: str | None) -> Manifest:
     """What the manifest says of the bank, but for the shards."""
-    training_set = generator.provenance.get("training_set")
+    described, training_set = json.loads(json.dumps([generator.describe(), generator.provenance.get("training_set")]))
     source = {
-        "generator": generator.describe(),
+        "generator": _without_images(described) if training_set and "images" in training_set else described,
         **({"training_set": training_set} if training_set else {}),
         "seed": plan.seed,
         **({"licence": licence} if licence else {}),
-        "genmix_transforms": _version(),
+        "genmix_transforms": __version__,
     }
-    return replace(_kind(generator), sources=(json.loads(json.dumps(source)),))
+    return replace(_kind(generator), sources=(source,))
+
+
+def _without_images(described: Any) -> Any:
+    """A description without the images of the training sets in it: the bank records those once, beside it."""
+    if isinstance(described, list):
+        return [_without_images(item) for item in described]
+    if not isinstance(described, dict):
+        return described
+    left_out = {"images"} if "fingerprint" in described else set()
+    return {key: _without_images(value) for key, value in described.items() if key not in left_out}
 
 
 def _kind(generator: Generator) -> Manifest:
     """What the manifest says of any bank of this generator."""
     dtype = str(generator.pixel_dtype).removeprefix("torch.")
     return Manifest(classes=generator.classes, dtype=dtype, shape=generator.image_shape)
-
-
-def _version() -> str:
-    try:
-        return version("genmix-transforms")
-    except PackageNotFoundError:
-        return "0+unknown"

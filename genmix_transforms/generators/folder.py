@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 from torch import Tensor
 
 from genmix_transforms.errors import InputError, MissingPathError, OverwriteError
@@ -49,22 +48,11 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not file.exists():
         raise MissingPathError(f"{file}: no such file; the folder has a {CONFIG} but no weights")
     tensors, metadata = read_tensors(file)
-    return tensors, _parse(file, metadata)
-
-
-def read_provenance(file: Path) -> dict[str, Any]:
-    """Read the provenance alone, without the weights; an empty one if there is no such file.
-
-    Raises:
-        InputError: not a whole safetensors file, or a provenance that is no JSON.
-    """
-    if not file.exists():
-        return {}
     try:
-        with safetensors.safe_open(file, framework="pt") as content:
-            return _parse(file, content.metadata() or {})
-    except safetensors.SafetensorError as error:
-        raise InputError(f"{file}: not a whole safetensors file ({error})") from error
+        provenance: dict[str, Any] = json.loads(metadata.get(_PROVENANCE, "{}"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}: its provenance is not readable JSON ({error})") from error
+    return tensors, provenance
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
@@ -116,11 +104,3 @@ def resolve_source(source: str | Path, *, revision: str | None = None) -> Path:
         raise MissingPathError(
             f"{source}: no such folder, and not to be had from the hub ({type(error).__name__})"
         ) from error
-
-
-def _parse(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        provenance: dict[str, Any] = json.loads(metadata.get(_PROVENANCE, "{}"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}: its provenance is not readable JSON ({error})") from error
-    return provenance

@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.processes import share_from_environment
-
-__all__ = ["Processes", "own_device", "share_from_environment"]
 
 BUCKET_BYTES = 64 * 2**20
 """Gradients are averaged in messages of about this size: one of them all would take as much memory as they do."""

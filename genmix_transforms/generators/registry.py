@@ -12,7 +12,7 @@ import torch
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.folder import read_config, resolve_source
-from genmix_transforms.generators.kinds import ENTRY_POINTS
+from genmix_transforms.generators.kinds import ENTRY_POINTS, trainable_kinds
 
 
 def generator_class(kind: str) -> type[Generator]:
@@ -33,19 +33,8 @@ def generator_class(kind: str) -> type[Generator]:
         if entry.name == kind:
             loaded: type[Generator] = entry.load()
             return loaded
-    raise InputError(f"no generator of kind {kind!r}; there are {', '.join(kinds())}")
-
-
-def kinds() -> list[str]:
-    """The kinds of generator there are, here and among the entry points."""
-    import genmix_transforms.generators as rooms
-
-    found = {entry.name for entry in entry_points(group=ENTRY_POINTS)}
-    for info in pkgutil.iter_modules(rooms.__path__):
-        for value in vars(import_module(f"{rooms.__name__}.{info.name}")).values():
-            if isinstance(value, type) and issubclass(value, Generator) and "kind" in value.__dict__:
-                found.add(value.kind)
-    return sorted(found)
+    known = sorted([*trainable_kinds(), "per-class"])
+    raise InputError(f"no generator of kind {kind!r}; there are {', '.join(known)}")
 
 
 def load_generator(

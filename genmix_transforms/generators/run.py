@@ -2,9 +2,9 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,11 +14,10 @@ from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.files.sheet import draw_sheet, save_picture
 from genmix_transforms.generators.checkpoints import Checkpoints
 from genmix_transforms.generators.estimate import Pace
-from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.folder import TRAINING
+from genmix_transforms.generators.job import Drawable, Job, Saveable
 from genmix_transforms.generators.losses import Losses
-from genmix_transforms.generators.processes import Processes
-from genmix_transforms.generators.run_folder import EVOLUTION, LOSSES, SAMPLES, TRACKED
+from genmix_transforms.generators.run_folder import EVOLUTION, LOSSES, SAMPLES, TRACKED, provenance_of
 from genmix_transforms.generators.state import Stateful, all_finite
 from genmix_transforms.generators.steps import Steps
 from genmix_transforms.generators.stopping import Stopping
@@ -30,88 +29,43 @@ SHEET_COLUMNS = 8
 LOG_STEPS = 50
 
 
-class Saveable(Protocol):
-    """What a run leaves: a generator, or a model that draws nothing."""
-
-    provenance: dict[str, Any]
-
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Save it in a folder."""
-        ...
-
-
-@runtime_checkable
-class Drawable(Protocol):
-    """What sheets are drawn from: a generator. This file does not import the generators' base, which imports it."""
-
-    classes: tuple[str, ...]
-
-    def sample(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Draw an image ``(C, H, W)`` for each label and seed."""
-        ...
-
-
 class Run:
     """A run under way, from ``images_seen`` to ``total`` images.
 
     Args:
-        out: the run's folder.
-        snapshot: gives what is trained as it stands now.
-        objects: the named state objects.
-        taker: takes the steps.
-        batch_size: images in a step, all processes together.
-        total: images to be shown in all.
-        images_seen: of them, before this run.
-        checkpoint_steps: steps between checkpoints.
+        job: the training.
+        objects: all that a checkpoint holds, by name.
+        images_seen: before this run.
         record: what defines the run; checkpoints hold it.
-        provenance: where the weights come from, but for how far they have come.
-        processes: who trains together.
-        evolution: the figure of fixed seeds; None: none.
         progress: show a bar.
-        report_to: names of trackers.
     """
 
     def __init__(
-        self,
-        out: Path,
-        *,
-        snapshot: Callable[[], Saveable],
-        objects: Mapping[str, Stateful],
-        taker: Steps,
-        batch_size: int,
-        total: int,
-        images_seen: int,
-        checkpoint_steps: int,
-        record: Mapping[str, Any],
-        provenance: Mapping[str, Any],
-        processes: Processes,
-        evolution: Evolution | None,
-        progress: bool,
-        report_to: Sequence[str],
+        self, job: Job, objects: Mapping[str, Stateful], *, images_seen: int, record: Mapping[str, Any], progress: bool
     ) -> None:
-        self.out = out
-        self.snapshot = snapshot
-        self.objects = objects
-        self.taker = taker
-        self.batch_size = batch_size
-        self.total = total
+        settings, processes, out = job.settings, job.processes, job.out
+        self.job, self.objects, self.out, self.processes = job, objects, out, processes
+        self.batch_size = settings.batch_size
+        self.total = settings.steps * settings.batch_size
         self.images_seen = images_seen
-        self.checkpoint_steps = checkpoint_steps
-        self.origin = dict(provenance)
-        self.processes = processes
-        self.evolution = evolution
+        self.checkpoint_steps = math.ceil(settings.checkpoint_every / settings.batch_size)
+        self.origin = {**provenance_of(record, job.started_from), "settings": settings.to_json()}
+        self.taker = Steps(job, objects)
         self.progress = progress
-        main, steps = processes.is_main, total // batch_size
         self.losses = Losses(out / TRAINING / LOSSES, images_seen=images_seen, processes=processes)
         self.checkpoints = Checkpoints(out / TRAINING, record)
         self.trackers = Trackers(
-            report_to, folder=out / TRAINING / TRACKED, title=out.name, settings=self.origin, step=self.step,
+            settings.report_to, folder=out / TRAINING / TRACKED, title=out.name, settings=self.origin, step=self.step,
             processes=processes,
         )  # fmt: skip
-        say = (lambda text: log.info("%s: %s", out, text)) if main else None
-        self.pace = Pace(steps=steps, done=self.step, device=processes.device, say=say)
+        say = (lambda text: log.info("%s: %s", out, text)) if processes.is_main else None
+        self.pace = Pace(steps=settings.steps, done=self.step, device=processes.device, say=say)
         self.bar = progress_bar(
-            total=steps, initial=self.step, unit="step", desc=str(out), disable=not (progress and main)
+            total=settings.steps,
+            initial=self.step,
+            unit="step",
+            desc=str(out),
+            disable=not (progress and processes.is_main),
         )
 
     @property
@@ -128,10 +82,10 @@ class Run:
         """Take all steps that are left."""
         if self.processes.is_main and self.images_seen >= self.total:
             self._save()  # nothing is left to train, and somebody may have removed it
-        if self.evolution is not None and self.processes.is_main and self.images_seen == 0:
-            before = self.snapshot()
+        if self.job.evolution is not None and self.processes.is_main and self.images_seen == 0:
+            before = self.job.snapshot()
             if isinstance(before, Drawable):
-                self.evolution.add(0, _draw(before))
+                self.job.evolution.add(0, _draw(before))
         if self.images_seen < self.total:
             self.taker.prepare(progress=self.progress)
         device = self.processes.device
@@ -204,14 +158,14 @@ class Run:
         if isinstance(saved, Drawable):
             drawn = _draw(saved)
             self._save_picture("samples", draw_sheet(drawn, saved.classes), f"{SAMPLES}/{self.images_seen:012d}.png")
-            if self.evolution is not None:
-                self.evolution.add(self.images_seen, drawn)
-                self._save_picture("evolution", self.evolution.picture(), EVOLUTION)
+            if self.job.evolution is not None:
+                self.job.evolution.add(self.images_seen, drawn)
+                self._save_picture("evolution", self.job.evolution.picture(), EVOLUTION)
         # Last, so that a kill before it is written repeats the steps since the one before, and all of the above.
         self.checkpoints.save(self.objects, images_seen=self.images_seen)
 
     def _save(self) -> Saveable:
-        saved = self.snapshot()
+        saved = self.job.snapshot()
         saved.provenance = self.provenance()
         saved.save_pretrained(self.out, overwrite=True)
         return saved

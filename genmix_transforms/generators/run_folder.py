@@ -28,11 +28,7 @@ _MAY_DIFFER = ("processes", "training_set.images")
 
 @contextmanager
 def held(out: Path, *, restart: bool) -> Iterator[None]:
-    """Be the one training in a folder for as long as the block lasts.
-
-    Args:
-        out: the run's folder; made if need be.
-        restart: throw away what it holds.
+    """Be the one training in a folder, made if need be, for as long as the block lasts.
 
     Raises:
         InputError: it holds a generator that was not trained there, and ``restart`` is False.
@@ -62,12 +58,7 @@ def _forget(out: Path) -> None:
 
 
 def provenance_of(record: Mapping[str, Any], started_from: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Where the weights come from, those they started from included: they too saw their training set.
-
-    Args:
-        record: what defines the run.
-        started_from: the provenance of the weights that it starts from; None: new ones.
-    """
+    """Where the weights come from, those they started from included: they too saw their training set."""
     provenance = dict(record)
     if started_from is not None:
         provenance["started_from"] = dict(started_from)
@@ -78,13 +69,9 @@ def provenance_of(record: Mapping[str, Any], started_from: Mapping[str, Any] | N
 def check_same_run(
     out: Path, earlier: Mapping[str, Any], record: Mapping[str, Any], *, assumed: Mapping[str, Any] | None = None
 ) -> None:
-    """Refuse to go on with another run's checkpoint; name what differs.
+    """Refuse to go on with another run's checkpoint, whose record is ``earlier``; name what differs.
 
-    Args:
-        out: the run's folder.
-        earlier: the record of its checkpoint.
-        record: what defines the run now.
-        assumed: options that a release may not have recorded yet, with the values that they then had.
+    ``assumed`` has options that a release may not have recorded yet, with the values that they then had.
 
     Raises:
         InputError: they differ in more than the number of processes.

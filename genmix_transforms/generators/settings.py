@@ -27,6 +27,7 @@ class TrainingSettings(Settings):
     steps: int = option(help="Optimizer steps.", least=1, most=LONGEST)
     batch_size: int = option(help="Images in a step, all processes together.", least=1, most=LARGEST_BATCH)
     checkpoint_every: int = option(20_000, help="Images between checkpoints and sample sheets.", least=1, runtime=True)
+    # float16 is not offered: its narrow range turns GAN and diffusion losses into NaN after some thousand steps.
     mixed_precision: Literal["no", "bf16"] = option("no", help="bf16 for processors that have it.")
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = option(
         (), help="Trackers that are told of losses, learning rates, speed and sheets.", runtime=True

@@ -22,11 +22,8 @@ class ShardDrawing:
         generator: any kind.
         numbers: the shards to draw.
         shard: gives labels and seeds, int64 ``(n,)`` each, of a shard.
-        ready: images that an earlier run has drawn, by label and seed.
+        ready: images ``(C, H, W)`` that are drawn and in no finished shard yet, at first those of an earlier run.
         drawn: called with a number of images whenever as many more are ready.
-
-    Attributes:
-        ready: images that are drawn and in no finished shard yet, ``(C, H, W)`` each.
     """
 
     def __init__(

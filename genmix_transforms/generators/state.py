@@ -101,34 +101,12 @@ def _is_channels_last(tensor: Tensor) -> bool:
     return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
-def save_checkpoint(folder: Path, objects: Mapping[str, Stateful], *, images_seen: int, record: dict[str, Any]) -> None:
-    """Write a checkpoint; the one before it stays whole until this one is.
-
-    Args:
-        folder: where checkpoints are kept; made if need be.
-        objects: the named state objects.
-        images_seen: where the training stands.
-        record: what else the run must know of itself: options, seed, training set.
-    """
-    outline, tensors = pack({name: item.state_dict() for name, item in objects.items()})
-    there = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_checkpoint(folder, outline, there, images_seen=images_seen, record=record)
-
-
 def write_checkpoint(
     folder: Path, outline: Any, tensors: Mapping[str, Tensor], *, images_seen: int, record: Mapping[str, Any]
 ) -> None:
-    """Write what :func:`pack` has taken apart as a checkpoint, the index last.
+    """Write what :func:`pack` has taken apart, the index last: until then, the checkpoint before is whole.
 
-    Args:
-        folder: where checkpoints are kept; made if need be.
-        outline: of the state.
-        tensors: on the CPU and contiguous.
-        images_seen: where the training stands.
-        record: what else the run must know of itself.
-
-    Raises:
-        OSError: it cannot be written. The checkpoint before is whole.
+    ``tensors`` are on the CPU and contiguous; ``record`` is what else the run must know of itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"state-{images_seen:012d}.safetensors"

@@ -1,39 +1,15 @@
 """The steps of a training: which images each of them is shown, and with which random numbers."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.generators.ema import MovingAverage
+from genmix_transforms.generators.job import Job
 from genmix_transforms.generators.pixels import to_signed_unit
-from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import DataOrder, reseed, step_seed
 from genmix_transforms.generators.state import Stateful
-
-
-class Trainee(Protocol):
-    """What is trained: the loop knows no more of a generator than this."""
-
-    def state_objects(self) -> Mapping[str, Stateful]:
-        """Everything that must survive a kill, by name: networks, optimisers, averages, controllers."""
-        ...
-
-    def training_step(self, images: Tensor, labels: Tensor, images_seen: int) -> Mapping[str, Tensor]:
-        """One optimiser step.
-
-        Args:
-            images: this process's part of the batch, float32 ``(n, C, H, W)`` in [-1, 1], or as ``inputs`` gives it.
-            labels: int64 ``(n,)``.
-            images_seen: by all processes together, before this step.
-
-        Returns:
-            The losses by name, scalars still on the device. Random numbers come from torch's global generators, which
-            the loop has seeded for this step.
-        """
-        ...
 
 
 class Steps:
@@ -42,45 +18,21 @@ class Steps:
     All optimisers average their gradients over the processes, and all moving averages count the batch of all processes.
 
     Args:
-        trainee: what is trained, on the device of ``processes``.
-        dataset: the training set; it sits on the device as integers.
+        job: the training.
         objects: the trainee's state objects, by name.
-        batch_size: images in a step, all processes together.
-        seed: of the data order and of every step's randomness.
-        mixed_precision: "no" or "bf16".
-        processes: who trains together.
-        inputs: see :func:`~genmix_transforms.generators.training.train`.
     """
 
-    def __init__(
-        self,
-        trainee: Trainee,
-        dataset: PatchDataset,
-        *,
-        objects: Mapping[str, Stateful],
-        batch_size: int,
-        seed: int,
-        mixed_precision: str,
-        processes: Processes,
-        inputs: Callable[[Tensor], Tensor] | None,
-    ) -> None:
-        self._trainee = trainee
-        self._batch_size = batch_size
-        self._seed = seed
-        self._bf16 = mixed_precision == "bf16"
-        self._processes = processes
-        self._order = DataOrder(len(dataset), seed=seed)
-        self._labels = dataset.labels.to(processes.device)
-        if inputs is None:
-            images = dataset.images.to(processes.device)
-
-            def inputs(index: Tensor) -> Tensor:
-                return to_signed_unit(images.index_select(0, index))
-
-        self._inputs = inputs
+    def __init__(self, job: Job, objects: Mapping[str, Stateful]) -> None:
+        processes = job.processes
+        self._job = job
+        self._batch_size = job.settings.batch_size
+        self._bf16 = job.settings.mixed_precision == "bf16"
+        self._order = DataOrder(len(job.dataset), seed=job.seed)
+        self._labels = job.dataset.labels.to(processes.device)
+        self._inputs = job.inputs or _images_of(job)
         for item in objects.values():
             if isinstance(item, MovingAverage):
-                item.batch_size = batch_size
+                item.batch_size = self._batch_size
             elif isinstance(item, torch.optim.Optimizer) and processes.count > 1:
                 item.register_step_pre_hook(
                     lambda optimiser, *_: processes.average_gradients(
@@ -94,13 +46,13 @@ class Steps:
         Args:
             progress: show a bar.
         """
-        prepare = getattr(self._trainee, "prepare", None)
+        prepare = getattr(self._job.trainee, "prepare", None)
         if prepare is not None:
-            prepare(progress=progress and self._processes.is_main)
+            prepare(progress=progress and self._job.processes.is_main)
 
     def batches(self, images_seen: int, until: int) -> tuple[Tensor, ...]:
         """The indices of the images of some whole steps, sent to the device in one copy."""
-        index = self._order(images_seen, until).to(self._processes.device, non_blocking=True)
+        index = self._order(images_seen, until).to(self._job.processes.device, non_blocking=True)
         batches: tuple[Tensor, ...] = index.split(self._batch_size)
         return batches
 
@@ -111,9 +63,14 @@ class Steps:
             batch: indices into the training set, of all processes.
             images_seen: before the step.
         """
-        rank, device = self._processes.rank, self._processes.device
-        share = self._batch_size // self._processes.count
+        rank, device = self._job.processes.rank, self._job.processes.device
+        share = self._batch_size // self._job.processes.count
         mine = batch[rank * share : (rank + 1) * share]
-        reseed(step_seed(self._seed, rank=rank, images_seen=images_seen), device)
+        reseed(step_seed(self._job.seed, rank=rank, images_seen=images_seen), device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._bf16):
-            return self._trainee.training_step(self._inputs(mine), self._labels.index_select(0, mine), images_seen)
+            return self._job.trainee.training_step(self._inputs(mine), self._labels.index_select(0, mine), images_seen)
+
+
+def _images_of(job: Job) -> Callable[[Tensor], Tensor]:
+    images = job.dataset.images.to(job.processes.device)
+    return lambda index: to_signed_unit(images.index_select(0, index))

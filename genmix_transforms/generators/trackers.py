@@ -25,18 +25,11 @@ RUNS = "runs.json"
 """Under which ids the services know this run, so that it goes on there after a stop."""
 
 
-def check_trackers(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, each once.
-
-    Raises:
-        InputError: an unknown tracker, or one that is not installed.
-    """
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that are not installed."""
     for name in names:
-        if name not in TRACKERS:
-            raise InputError(f"report_to must be of {', '.join(TRACKERS)}, got {name!r}")
         if importlib.util.find_spec(name) is None:
             raise InputError(f"report_to {name!r} needs the package {name}, which is not installed: {TRACKERS[name]}")
-    return tuple(dict.fromkeys(names))
 
 
 class Trackers:
@@ -75,7 +68,7 @@ class Trackers:
         runs = folder / RUNS
         ids: dict[str, str] = json.loads(runs.read_text()) if runs.exists() else {}
         flat = dict(_flat(settings))
-        for name in names:
+        for name in dict.fromkeys(names):
             tracker, ids[name] = _start(name, folder=folder, title=title, step=step, known=ids.get(name))
             if not step and name == "tensorboard":
                 tracker.log({"settings": f"```\n{json.dumps(flat, indent=1)}\n```"}, step=0)

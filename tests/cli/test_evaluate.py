@@ -247,7 +247,7 @@ def test_in_the_background_it_can_be_stopped_and_gone_on_with(
     assert process.poll() is None, process.communicate()[1]
     process.send_signal(sign)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    assert process.returncode == 128 + sign, said
     assert "stopped; run the same command again to go on" in said
     assert "Traceback" not in said
     kept = list(out.glob("runs/*.json"))

@@ -170,7 +170,7 @@ def test_the_sampler_of_an_adm(genmix: Genmix, tmp_path: Path) -> None:
     assert not torch.equal(plain.images, other.images)
     refused = genmix(*command, "--set", "eta=2", "--out", tmp_path / "none")
     assert refused.code == 2
-    assert "eta is ddim's, from 0 to 1, got 2" in refused.err
+    assert "eta must be from 0 to 1, got 2" in refused.err
     # A bank that was drawn otherwise is another bank.
     assert genmix(*command, *asked, "--out", tmp_path / "plain").code == 2
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from genmix_transforms.generators import DCGAN, load_generator, registry
+from genmix_transforms.generators import DCGAN, kinds, load_generator, registry
 from genmix_transforms.generators.dcgan.settings import DCGANSettings
 from genmix_transforms.settings import option
 
@@ -39,7 +39,8 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
         def load() -> Any:
             return Toy
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Entry()])
+    for module in (registry, kinds):
+        monkeypatch.setattr(module, "entry_points", lambda group: [Entry()])
 
 
 def run(genmix: Genmix, data: Path, out: Path, *options: object) -> Any:

@@ -268,7 +268,7 @@ def test_folder_is_no_image(folder):
         ("path,label,split\nimages/1.png,a,train\nimages/2.png,b,\n", "line 3: the split is empty"),
         (
             "path,label,split\nimages/1.png,a,train\nimages/2.png,b,hold\n",
-            "line 3: split 'hold' is none of train, .*val",
+            "line 3: split 'hold' is no part; expected one of train, val, test",
         ),
         ("path,label\nimages/1.png,a\nimages/2.png\n", "line 3: 1 cells, but the header has 2 columns"),
         ("path,label\nimages/1.png,a,b,c\n", "line 2: 4 cells, but the header has 2"),

@@ -9,6 +9,7 @@ import torch
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.generators import DCGAN
 from genmix_transforms.generators.training import train
+from tests.generators.jobs import make_job
 
 
 class Recorder:
@@ -32,5 +33,7 @@ class Recorder:
 
 
 def run(trainee: Recorder, patches: PatchDataset, out: Path, **options: Any) -> None:
-    defaults = {"steps": 10, "batch_size": 4, "seed": 0, "options": {}, "checkpoint_every": 12, "progress": False}
-    train(trainee, patches, out=out, **{"snapshot": lambda: trainee.generator, **defaults, **options})
+    """Ten steps of four images, a checkpoint every three."""
+    how = {"progress": options.pop("progress", False), "restart": options.pop("restart", False)}
+    given = {"snapshot": lambda: trainee.generator, "steps": 10, "checkpoint_every": 12, **options}
+    train(make_job(trainee, patches, out, **given), **how)

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from genmix_transforms.errors import InputError
-from genmix_transforms.generators.augmentation import check_policy, diff_augment, draw_augmentation, mirrored
+from genmix_transforms.generators.augmentation import diff_augment, draw_augmentation, mirrored
 
 
 def neutral(count: int, size: int = 16) -> dict[str, torch.Tensor]:
@@ -89,12 +88,6 @@ def test_it_differentiates_twice() -> None:
     draw = draw_augmentation(images, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(lambda x: diff_augment(x, draw), images)
     assert torch.autograd.gradgradcheck(lambda x: diff_augment(x, draw) ** 2, images)
-
-
-def test_an_unknown_policy_is_refused() -> None:
-    assert check_policy(["color", "cutout"]) == ("color", "cutout")
-    with pytest.raises(InputError, match="expected any of color, translation, cutout, got 'colour'"):
-        check_policy(["colour"])
 
 
 def test_those_asked_for_are_mirrored_left_to_right() -> None:

@@ -43,7 +43,7 @@ def test_nothing_is_overwritten_unless_told(tiny_dcgan: TinyDCGAN, tmp_path: Pat
     with pytest.raises(OverwriteError, match="holds a generator already; give another folder, or overwrite=True"):
         tiny_dcgan().save_pretrained(tmp_path)
     tiny_dcgan(base_width=2).save_pretrained(tmp_path, overwrite=True)
-    assert DCGAN.from_pretrained(tmp_path).base_width == 2
+    assert DCGAN.from_pretrained(tmp_path).settings.base_width == 2
 
 
 def test_a_hub_repository_is_a_folder(tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
@@ -24,6 +24,7 @@ from genmix_transforms.generators import DCGAN, fill_bank, load_generator
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.kinds import trainable_kinds
 from genmix_transforms.generators.processes import Processes
+from tests.generators.host_reads import NoHostReads
 from tests.generators.kinds import CLASSES, KINDS, Kind
 
 Patches = Callable[..., PatchDataset]
@@ -318,8 +319,10 @@ def test_the_same_object_trained_again_starts_anew(one_network: Kind, tiny_patch
 
 
 def test_data_that_does_not_fit(kind: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
-    generator = kind.ready()
+    generator, whole = kind.ready(), tiny_patches()
+    oblong = PatchDataset(images=whole.images[..., :12], labels=whole.labels, classes=whole.classes)
     for patches, message in (
+        (oblong, "made for 1 x 16 x 16 torch.uint8 images, the data has 1 x 16 x 12"),
         (tiny_patches(size=32), "made for 1 x 16 x 16 torch.uint8 images, the data has 1 x 32 x 32"),
         (tiny_patches(channels=3), r"open it with size=16, channels=1"),
         (tiny_patches(classes=("a", "b")), "made for the classes cyst, metastasis, the data has a, b"),
@@ -369,19 +372,6 @@ def test_an_estimate_writes_nothing(kind: Kind, tiny_patches: Patches, tmp_path:
     assert not (tmp_path / "run").exists()
     assert estimate.seconds > 0
     assert estimate.checkpoint_bytes > 0
-
-
-class NoHostReads(TorchDispatchMode):
-    """Fails where the host would wait for the device to know a value."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func.overloadpacket not in (
-            torch.ops.aten._local_scalar_dense,
-            torch.ops.aten.nonzero,
-            torch.ops.aten.is_nonzero,
-            torch.ops.aten.equal,
-        ), f"{func} reads the device"
-        return func(*args, **(kwargs or {}))
 
 
 def unseen(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 
 from genmix_transforms.bank import SyntheticBank, kept_rows, manifest
 from genmix_transforms.bank.card import bank_card
+from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import DiskFullError, InputError, OverwriteError
-from genmix_transforms.generators import DCGAN, fill_bank
+from genmix_transforms.generators import DCGAN, PerClass, fill_bank
 from genmix_transforms.generators.filling import Plan, UnfinishedBankError, balanced_counts, make_plan
 
 TinyDCGAN = Callable[..., DCGAN]
@@ -79,6 +81,22 @@ def test_as_many_as_the_generator_was_trained_on(tiny_dcgan: TinyDCGAN, tmp_path
     bank = fill_bank(generator, out=tmp_path / "bank", progress=False)
     assert bank.class_counts == {"cyst": 5, "metastasis": 3}
     assert bank.provenance["training_set"] == generator.provenance["training_set"]
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_the_training_sets_images_are_recorded_once(
+    per_class: bool, tiny_dcgan: TinyDCGAN, tiny_patches: Callable[..., PatchDataset], tmp_path: Path
+) -> None:
+    patches = tiny_patches()
+    generator: Any = tiny_dcgan()
+    if per_class:
+        generator = PerClass.of(DCGAN, classes=patches.classes, resolution=16, base_width=4)
+    generator.fit(patches, out=tmp_path / "run", steps=1, batch_size=4, device="cpu", progress=False)
+    bank = fill_bank(generator, counts={patches.classes[0]: 2}, out=tmp_path / "bank", progress=False)
+    assert bank.provenance["training_set"] == patches.training_set()
+    described = json.dumps(bank.provenance["generator"])
+    assert patches.training_set()["fingerprint"] in described
+    assert '"images":' not in described
 
 
 def test_a_licence_is_kept_and_is_part_of_what_the_bank_is(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:

@@ -48,10 +48,7 @@ def test_every_member_learns_from_its_class_alone(tiny_patches: Patches, tmp_pat
     bank = fill_bank(loaded, out=tmp_path / "bank", progress=False)
     assert bank.class_counts == patches.class_counts  # as many as each member learned from
     # The evaluation compares this with the training part it is given.
-    assert bank.provenance["training_set"] == {
-        "fingerprint": patches.fingerprint,
-        "class_counts": patches.class_counts,
-    }
+    assert bank.provenance["training_set"] == patches.training_set()
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.files.processes import share_from_environment
 from genmix_transforms.generators.processes import (
     Processes,
     own_device,
     refuse_unjoined_tasks,
-    share_from_environment,
 )
 
 TwoProcesses = Callable[[str], list[dict[str, Any]]]

@@ -12,17 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.errors import CorruptFileError
+from genmix_transforms.generators.checkpoints import Checkpoints
 from genmix_transforms.generators.state import (
     all_finite,
     clear,
     load_checkpoint,
     pack,
     read_record,
-    save_checkpoint,
     state_bytes,
     unpack,
     weights_hash,
 )
+
+
+def save_checkpoint(folder: Path, objects: dict[str, Any], *, images_seen: int, record: dict[str, Any]) -> None:
+    with Checkpoints(folder, record) as checkpoints:
+        checkpoints.save(objects, images_seen=images_seen)
+
 
 scalars = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=5)
 states = st.recursive(

@@ -1,12 +1,14 @@
 """The steps: who is shown which images, with which random numbers, and what counts the whole batch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.steps import Steps
+from tests.generators.jobs import make_job
 from tests.generators.tiny_training import Tiny, tiny_patches
 
 
@@ -22,8 +24,11 @@ class OneOf(Processes):
 def steps_of(rank: int, count: int) -> tuple[Tiny, Steps]:
     trainee = Tiny()
     taker = Steps(
-        trainee, tiny_patches(), objects=trainee.state_objects(), batch_size=8, seed=3, mixed_precision="no",
-        processes=OneOf(rank, count, torch.device("cpu")), inputs=None,
+        make_job(
+            trainee, tiny_patches(), Path("run"), snapshot=trainee.result, steps=1, batch_size=8, seed=3,
+            processes=OneOf(rank, count, torch.device("cpu")),
+        ),
+        trainee.state_objects(),
     )  # fmt: skip
     return trainee, taker
 

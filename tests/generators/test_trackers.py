@@ -13,6 +13,7 @@ from genmix_transforms.generators import trackers as module
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.trackers import Trackers, check_trackers
 from tests.generators.conftest import make_dcgan, make_patches
+from tests.generators.jobs import make_job
 from tests.generators.tiny_training import Tiny, run
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -51,10 +52,8 @@ def test_sheets_are_shown_as_pictures(tmp_path: Path) -> None:
         def training_step(self, images: torch.Tensor, labels: torch.Tensor, images_seen: int) -> dict[str, Any]:
             return {"nothing": torch.zeros(())}
 
-    train(
-        Still(), make_patches(), out=tmp_path, snapshot=lambda: generator, steps=2, batch_size=4, seed=0, options={},
-        checkpoint_every=4, progress=False, report_to=("tensorboard",),
-    )  # fmt: skip
+    told = {"steps": 2, "checkpoint_every": 4, "report_to": ("tensorboard",)}
+    train(make_job(Still(), make_patches(), tmp_path, snapshot=lambda: generator, **told), progress=False)
     pictures = events(tmp_path).Images("samples")
     assert [picture.step for picture in pictures] == [1, 2]
     from PIL import Image
@@ -101,7 +100,7 @@ def test_the_other_processes_tell_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="report_to must be of tensorboard, wandb, mlflow, got 'excel'"):
+    with pytest.raises(InputError, match="report_to must be one of tensorboard, wandb, mlflow, got 'excel'"):
         run(Tiny(), tmp_path / "run", report_to=("excel",))
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"not installed: pip install 'genmix-transforms\[trackers\]'"):

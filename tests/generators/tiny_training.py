@@ -12,6 +12,7 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.files.atomic import write_tensors
 from genmix_transforms.generators.ema import MovingAverage
 from genmix_transforms.generators.training import train
+from tests.generators.jobs import make_job
 
 
 class Result:
@@ -70,9 +71,9 @@ def tiny_patches(count: int = 24) -> PatchDataset:
 
 def run(trainee: Tiny, out: Path, **options: Any) -> dict[str, Any]:
     """Twenty steps of four images, a checkpoint every five."""
-    given = {"steps": 20, "batch_size": 4, "seed": 0, "options": {}, "checkpoint_every": 20, "progress": False}
-    patches = options.pop("patches", None) or tiny_patches()
-    return train(trainee, patches, out=out, **{"snapshot": trainee.result, **given, **options})
+    patches, restart = options.pop("patches", None) or tiny_patches(), options.pop("restart", False)
+    given = {"snapshot": trainee.result, "steps": 20, "checkpoint_every": 20, **options}
+    return train(make_job(trainee, patches, out, **given), restart=restart, progress=False)
 
 
 def position(out: Path) -> int:

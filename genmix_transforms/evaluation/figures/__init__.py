@@ -1,7 +1,8 @@
 """The figures of a comparison, one file each; matplotlib (the extra ``figures``) loads when the first is drawn."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from genmix_transforms.lazy import load_lazily
 
 if TYPE_CHECKING:
     from genmix_transforms.evaluation.figures.confusion import confusion_figure as confusion_figure
@@ -29,12 +30,4 @@ _HOME = {
 
 __all__ = sorted(_HOME)  # noqa: PLE0605
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = load_lazily(__name__, {name: f"{__name__}.{home}" for name, home in _HOME.items()})

@@ -22,12 +22,6 @@ from genmix_transforms.generators.folder import CONFIG, read_weights
 class AttentionPool(nn.Module):
     """One attention query, the mean of all positions, gathers the image into a vector of logits.
 
-    Args:
-        side: of the image that comes in, which the position embedding is made for.
-        width: its channels.
-        head_channels: channels a head.
-        outputs: numbers that go out.
-
     Source: Radford et al. (CLIP, arXiv 2103.00020), section 2.4, as Dhariwal, Nichol take it over.
     """
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from genmix_transforms.generators.adm.settings import ClassifierSettings
 from genmix_transforms.generators.augmentation import diff_augment, draw_augmentation, mirrored
 from genmix_transforms.generators.estimate import Estimate
 from genmix_transforms.generators.folder import check_free
+from genmix_transforms.generators.job import Job
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.state import Stateful, weights_hash
 from genmix_transforms.generators.training import rehearse, train
@@ -31,21 +32,9 @@ QUARTERS = 4
 
 
 class ClassifierTraining:
-    """A classifier in training.
+    """A classifier in training, on the device where ``loss`` makes images noisy."""
 
-    Args:
-        classifier: its weights are where the training starts, on the device.
-        loss: what makes images noisy, on the same device.
-        settings: of the training.
-    """
-
-    def __init__(
-        self,
-        classifier: NoisyClassifier,
-        *,
-        loss: HybridLoss,
-        settings: ClassifierSettings,
-    ) -> None:
+    def __init__(self, classifier: NoisyClassifier, *, loss: HybridLoss, settings: ClassifierSettings) -> None:
         self.classifier = classifier.train().requires_grad_(True)
         self.loss = loss
         self.settings = settings
@@ -94,9 +83,7 @@ class TrainedClassifier:
     """A classifier that knows where it comes from: what the loop saves."""
 
     classifier: NoisyClassifier
-
-    def __post_init__(self) -> None:
-        self.provenance: dict[str, Any] = {}
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save it as diffusers does: ``NoisyClassifier.from_pretrained`` opens the folder."""
@@ -139,20 +126,10 @@ def train_classifier(
 
     Source: Dhariwal, Nichol (arXiv 2105.05233), section 4 and appendix H.
     """
-    run, chosen = _prepare(
-        dataset, generator, configuration, classifier, out=out, seed=seed, device=device, given=settings
-    )
-    training = run["trainee"]
-    train(
-        **run,
-        snapshot=lambda: TrainedClassifier(training.classifier),
-        settings=chosen.to_json(),
-        report_to=chosen.report_to,
-        checkpoint_every=chosen.checkpoint_every,
-        restart=restart,
-        progress=progress,
-    )
-    trained: NoisyClassifier = training.classifier.eval().requires_grad_(False).to("cpu")
+    job = _job(dataset, generator, configuration, classifier, out=out, seed=seed, device=device, given=settings)
+    train(job, restart=restart, progress=progress)
+    assert isinstance(job.trainee, ClassifierTraining)
+    trained: NoisyClassifier = job.trainee.classifier.eval().requires_grad_(False).to("cpu")
     return trained
 
 
@@ -174,11 +151,12 @@ def estimate_classifier(
     Raises:
         InputError: what :func:`train_classifier` would raise.
     """
-    run, _ = _prepare(dataset, generator, configuration, classifier, out=out, seed=seed, device=device, given=settings)
-    return rehearse(**run)
+    return rehearse(
+        _job(dataset, generator, configuration, classifier, out=out, seed=seed, device=device, given=settings)
+    )
 
 
-def _prepare(
+def _job(
     dataset: PatchDataset,
     generator: ADM,
     configuration: ADMConfiguration | None,
@@ -188,58 +166,53 @@ def _prepare(
     seed: int,
     device: str | torch.device | None,
     given: Mapping[str, Any],
-) -> tuple[dict[str, Any], ClassifierSettings]:
-    """Check and put together a training: what the loop is told, and its settings."""
+) -> Job:
+    """Check and put together a training."""
     settings = ClassifierSettings.of(given, name="train_classifier")
     seed = check_seed(seed)
     if len(generator.classes) < 2:
         raise InputError(f"a classifier needs at least two classes, the generator has {', '.join(generator.classes)}")
     generator.check_trainable_on(dataset)
     if classifier is None:
-        classifier, started = _new_classifier(generator, configuration, seed=seed), {}
+        flags = replace(
+            configuration or generator.configuration,
+            learn_sigma=False,
+            null_class=False,
+            class_cond=True,
+            num_classes=len(generator.classes),
+            channels=generator.configuration.channels,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            classifier = NoisyClassifier.of(flags)
+        initialise(classifier, seed=seed)
+        started = {}
     else:
         classifier = copy.deepcopy(classifier)
         started = {"started_from": weights_hash(classifier.state_dict())}
     generator.with_classifier(classifier)  # says what does not fit
     processes = Processes.join(device)
     loss = HybridLoss(generator.schedule, device=processes.device)
-    run = {
-        "trainee": ClassifierTraining(classifier.to(processes.device), loss=loss, settings=settings),
-        "dataset": dataset,
-        "out": out,
-        "steps": settings.steps,
-        "batch_size": settings.batch_size,
-        "seed": seed,
-        "options": {
+    training = ClassifierTraining(classifier.to(processes.device), loss=loss, settings=settings)
+    return Job(
+        trainee=training,
+        dataset=dataset,
+        out=Path(out),
+        snapshot=lambda: TrainedClassifier(training.classifier),
+        settings=settings,
+        seed=seed,
+        options={
             "kind": "adm-classifier",
             "classes": list(generator.classes),
-            "flags": {name: _plain(value) for name, value in classifier.config.items() if not name.startswith("_")},
+            "flags": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in classifier.config.items()
+                if not name.startswith("_")
+            },
             "noise_schedule": generator.configuration.noise_schedule,
             "diffusion_steps": generator.configuration.diffusion_steps,
             **settings.identity(),
             **started,
         },
-        "mixed_precision": settings.mixed_precision,
-        "processes": processes,
-    }
-    return run, settings
-
-
-def _new_classifier(generator: ADM, configuration: ADMConfiguration | None, *, seed: int) -> NoisyClassifier:
-    flags = replace(
-        configuration or generator.configuration,
-        learn_sigma=False,
-        null_class=False,
-        class_cond=True,
-        num_classes=len(generator.classes),
-        channels=generator.configuration.channels,
+        processes=processes,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        classifier: NoisyClassifier = NoisyClassifier.of(flags)
-    initialise(classifier, seed=seed)
-    return classifier
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

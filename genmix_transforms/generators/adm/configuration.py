@@ -365,12 +365,8 @@ def choose_configuration(
 ) -> ADMConfiguration:
     """The configuration for so many classes, at the resolution and with the channels asked for.
 
-    Args:
-        given: a preset's name, flags, or None for the small preset of the resolution.
-        classes: how many; a preset is told the class if there are several.
-        resolution: side of the images in pixels; None: the configuration's.
-        channels: of the images; None: 1 for a preset, else the configuration's.
-        null_class: whether there is a row for "no class"; None: as the configuration says.
+    ``given`` is a preset's name, flags, or None for the small preset of the resolution. A preset is told the class if
+    there are several, and has 1 channel; whatever else is None stays as the configuration has it.
 
     Raises:
         InputError: no such preset, or values that make no network.

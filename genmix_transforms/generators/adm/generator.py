@@ -19,12 +19,13 @@ from genmix_transforms.generators.adm.convert import Checkpoint, read_checkpoint
 from genmix_transforms.generators.adm.loss import HybridLoss
 from genmix_transforms.generators.adm.network import WEIGHTS, adapt_network, build_network, initialise, save_network
 from genmix_transforms.generators.adm.noise_schedule import NoiseSchedule, save_scheduler
-from genmix_transforms.generators.adm.sampling import SamplerSettings, draw_images
+from genmix_transforms.generators.adm.sampling import Denoiser, SamplerSettings, draw
 from genmix_transforms.generators.adm.settings import ADMNetworkSettings, ADMSettings, resolve
 from genmix_transforms.generators.adm.timesteps import make_timesteps
 from genmix_transforms.generators.adm.training import ADMTraining, prepare_for_tuning
 from genmix_transforms.generators.arguments import check_bits, check_class_names, check_labels_and_seeds, shape_of
 from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.batches import whole_batches
 from genmix_transforms.generators.folder import CONFIG, check_free, read_weights, write_config
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
@@ -111,7 +112,7 @@ class ADM(Generator):
             "classes": list(self.classes),
             "configuration": self.configuration.to_flags(),
             "sampler": self.sampler.to_json(),
-            "bits": 8 if self.pixel_dtype == torch.uint8 else 16,
+            "bits": self.bits,
         }
 
     @property
@@ -229,7 +230,7 @@ class ADM(Generator):
                     classifier_scale=0.0,
                     guidance_scale=self.sampler.guidance_scale if configuration.null_class else 1.0,
                 ),
-                bits=8 if self.pixel_dtype == torch.uint8 else 16,
+                bits=self.bits,
             )
         weights = adapt_network(
             self._network.state_dict(), old=self.configuration, new=configuration,
@@ -254,15 +255,17 @@ class ADM(Generator):
                 "give one with with_classifier(...), or set it to 0"
             )
         images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
-        batches = draw_images(
-            self._network,
-            labels,
-            seeds,
-            configuration=self.configuration,
-            settings=self.sampler,
-            classifier=self.classifier,
-        )
-        for here, values in batches:
+        network, device, schedule = self._network.eval(), self.device, self.schedule
+        for here, some, start, fresh in whole_batches(labels, seeds, self.sampler.batch_size, self.image_shape):
+            denoiser = Denoiser(
+                network,
+                some.to(device),
+                configuration=self.configuration,
+                schedule=schedule,
+                settings=self.sampler,
+                classifier=self.classifier,
+            )
+            values = draw(denoiser, start.to(device), fresh)[: here.stop - here.start]
             images[here] = to_pixels(values, self.pixel_dtype).cpu()
         return images
 
@@ -316,8 +319,7 @@ class ADM(Generator):
         network.train().to(processes.device)
         if settings.gradient_checkpointing:
             network.enable_gradient_checkpointing()
-        levels = 2 ** torch.iinfo(self.pixel_dtype).bits
-        loss = HybridLoss(self.schedule, device=processes.device, levels=levels)
+        loss = HybridLoss(self.schedule, device=processes.device, levels=2**self.bits)
         return ADMTraining(
             network,
             configuration=self.configuration,

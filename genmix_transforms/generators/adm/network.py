@@ -127,18 +127,11 @@ def build_network(configuration: ADMConfiguration) -> UNet2DModel:
     """The network of a configuration, its weights not drawn yet as ADM's are: see :func:`initialise`.
 
     Images ``(N, C, H, W)``, float, timesteps ``(N,)`` and labels int64 ``(N,)`` to the noise ``(N, C, H, W)``, or with
-    ``learn_sigma`` noise and variance ``(N, 2 C, H, W)``.
-
-    Returns:
-        A plain ``UNet2DModel`` wherever that can say it, else an :class:`ADMUNet`.
+    ``learn_sigma`` noise and variance ``(N, 2 C, H, W)``: a plain ``UNet2DModel`` wherever that can say it, else an
+    :class:`ADMUNet`.
 
     Source: Dhariwal, Nichol (arXiv 2105.05233), section 3: BigGAN's residual blocks for up- and downsampling, adaptive
     group normalisation, attention at several resolutions.
-
-    Example:
-        >>> from genmix_transforms.generators.adm.configuration import PRESETS
-        >>> type(build_network(PRESETS["small-32"])).__name__
-        'UNet2DModel'
     """
     resampling = "resnet" if configuration.resblock_updown else "conv"
     down, up = (
@@ -219,38 +212,26 @@ def adapt_network(
 ) -> dict[str, Tensor]:
     """The state dict of a network of ``new``, from that of one of ``old``, which differs in classes and channels alone.
 
-    Returns:
-        New tensors, on the same device.
+    All tensors are new.
     """
     adapted = {name: tensor.detach().clone() for name, tensor in weights.items() if name not in (_ROWS, *_ENDS)}
-    if new.class_cond:
-        adapted[_ROWS] = _class_rows(weights, old=old, new=new, old_classes=old_classes, new_classes=new_classes)
+    if new.class_cond and not old.class_cond:
+        width = weights["time_embedding.linear_2.bias"]
+        adapted[_ROWS] = width.new_zeros(new.class_rows or 0, len(width))
+    elif new.class_cond:
+        rows = weights[_ROWS].detach()
+        mean = rows[: old.num_classes].mean(0)
+        known = dict(zip(old_classes, rows, strict=False))
+        found = [known.get(name, mean) for name in new_classes]
+        if new.null_class:
+            found.append(rows[old.num_classes] if old.null_class else mean)
+        adapted[_ROWS] = torch.stack(found)
     inputs = new.input_channels // new.channels
     adapted["conv_in.weight"] = _spread_inputs(weights["conv_in.weight"], parts=inputs, channels=new.channels)
     outputs = new.output_channels // new.channels
     for name in ("conv_out.weight", "conv_out.bias"):
         adapted[name] = _average_outputs(weights[name], parts=outputs, channels=new.channels)
     return adapted
-
-
-def _class_rows(
-    weights: Mapping[str, Tensor],
-    *,
-    old: ADMConfiguration,
-    new: ADMConfiguration,
-    old_classes: Sequence[str],
-    new_classes: Sequence[str],
-) -> Tensor:
-    width = weights["time_embedding.linear_2.bias"]
-    if not old.class_cond:
-        return width.new_zeros(new.class_rows or 0, len(width))
-    rows = weights[_ROWS].detach()
-    mean = rows[: old.num_classes].mean(0)
-    known = dict(zip(old_classes, rows, strict=False))
-    found = [known.get(name, mean) for name in new_classes]
-    if new.null_class:
-        found.append(rows[old.num_classes] if old.null_class else mean)
-    return torch.stack(found)
 
 
 def _spread_inputs(weight: Tensor, *, parts: int, channels: int) -> Tensor:
@@ -272,13 +253,7 @@ def _average_outputs(value: Tensor, *, parts: int, channels: int) -> Tensor:
 
 
 def save_network(folder: Path, network: Any, *, provenance: dict[str, Any] | None = None) -> None:
-    """Write a diffusers model so that its ``from_pretrained`` opens the folder, each file whole or not at all.
-
-    Args:
-        folder: made if need be.
-        network: the model.
-        provenance: travels inside the weights' file: one rename replaces both.
-    """
+    """Write a diffusers model so that its ``from_pretrained`` opens the folder, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / WEIGHTS, network.state_dict(), provenance=provenance or {})
     write_text(folder / CONFIG, network.to_json_string())

@@ -86,9 +86,7 @@ class NoiseSchedule:
 
         Source: Nichol, Dhariwal (arXiv 2102.09672), section 4.
         """
-        return self._at(spaced_timesteps(len(self), steps, spacing=spacing))
-
-    def _at(self, kept: Tensor) -> "NoiseSchedule":
+        kept = spaced_timesteps(len(self), steps, spacing=spacing)
         left = self.alphas_cumprod[kept]
         return NoiseSchedule(1 - left / _shifted(left), timesteps=self.timesteps[kept])
 

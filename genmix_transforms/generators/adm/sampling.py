@@ -4,8 +4,8 @@ The updates are plain functions of float tensors: :func:`ddpm_step`, :func:`ddim
 diffusers'.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from math import sqrt
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.configuration import ADMConfiguration
 from genmix_transforms.generators.adm.noise_schedule import NoiseSchedule
-from genmix_transforms.generators.batches import whole_batches
 from genmix_transforms.generators.sampler_settings import DiffusionSampler
 from genmix_transforms.settings import option
 
@@ -85,8 +84,7 @@ def ddpm_step(
     """One ancestral step: a draw from ``p(x_(t-1) | x_t)``.
 
     Args:
-        noisy: ``x_t``, ``(N, C, H, W)``.
-        image: the network's ``x_0``.
+        noisy: ``x_t``, ``(N, C, H, W)``; ``image`` is the network's ``x_0``.
         variance: what it says of the variance, -1 for the posterior's and 1 for beta's; None: beta.
         fresh_noise: standard normal; None for the last step, which adds none.
         schedule: of the steps taken.
@@ -123,47 +121,32 @@ def ddim_step(
     Source: Song, Meng, Ermon (arXiv 2010.02502), equation 12.
     """
     left, left_before = float(schedule.alphas_cumprod[index]), float(schedule.alphas_cumprod_before[index])
-    direction = _noise_in(noisy, image, left)
+    direction = (sqrt(1 / left) * noisy - image) / sqrt(1 / left - 1)
     sigma = eta * sqrt((1 - left_before) / (1 - left)) * sqrt(1 - left / left_before)
     mean = sqrt(left_before) * image + sqrt(1 - left_before - sigma**2) * direction
     return mean if fresh_noise is None else mean + sigma * fresh_noise
 
 
+@dataclass(frozen=True, eq=False)
 class Denoiser:
     """The network as the samplers ask it: from ``x_t`` to the image in it, guided or not.
 
-    Args:
-        network: noisy images, timesteps and labels to the prediction.
-        labels: int64 ``(N,)``, on the network's device.
-        configuration: of the network.
-        schedule: all timesteps.
-        settings: guidance and precision.
-        classifier: noisy images and timesteps to logits; for classifier guidance.
+    The labels, int64 ``(N,)``, are on the network's device; the schedule is that of all timesteps.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labels: Tensor,
-        *,
-        configuration: ADMConfiguration,
-        schedule: NoiseSchedule,
-        settings: SamplerSettings,
-        classifier: nn.Module | None = None,
-    ) -> None:
-        self.network = network
-        self.labels = labels
-        self.configuration = configuration
-        self.schedule = schedule
-        self.settings = settings
-        self.classifier = classifier
+    network: nn.Module
+    labels: Tensor
+    _: KW_ONLY
+    configuration: ADMConfiguration
+    schedule: NoiseSchedule
+    settings: SamplerSettings
+    classifier: nn.Module | None = None
 
     def __call__(self, noisy: Tensor, timestep: int) -> tuple[Tensor, Tensor | None]:
         """``x_0``, clipped to [-1, 1], and what the network says of the variance (None if it does not)."""
-        prediction = self._predict(noisy, timestep)
-        predicted, variance = prediction, None
+        predicted, variance = self._predict(noisy, timestep), None
         if self.configuration.learn_sigma:
-            predicted, variance = prediction.chunk(2, dim=1)
+            predicted, variance = predicted.chunk(2, dim=1)
         left = float(self.schedule.alphas_cumprod[timestep])
         image = sqrt(1 / left) * noisy - sqrt(1 / left - 1) * predicted
         return image.clamp_(-1, 1), variance
@@ -216,20 +199,10 @@ class Denoiser:
 
 
 @torch.no_grad()
-def draw(
-    denoiser: Denoiser,
-    start: Tensor,
-    fresh_noise: Callable[[int], Tensor],
-) -> Tensor:
-    """Go all the way from noise to images.
+def draw(denoiser: Denoiser, start: Tensor, fresh_noise: Callable[[int], Tensor]) -> Tensor:
+    """Go all the way from standard normal noise ``(N, C, H, W)`` to images of that shape, around [-1, 1].
 
-    Args:
-        denoiser: the network, its schedule and the settings.
-        start: standard normal noise ``(N, C, H, W)``.
-        fresh_noise: the number of a step, counted from 1, to the noise that it adds: of the shape of ``start``.
-
-    Returns:
-        Images ``(N, C, H, W)``, around [-1, 1].
+    ``fresh_noise`` makes of the number of a step, counted from 1, the noise that it adds.
     """
     settings, schedule = denoiser.settings, denoiser.schedule
     if settings.method in ("dpmsolver++", "unipc"):
@@ -258,16 +231,7 @@ def draw(
 
 
 def _draw_with_solver(denoiser: Denoiser, start: Tensor) -> Tensor:
-    scheduler = _solver(denoiser)
-    values: Tensor = start
-    for timestep in scheduler.timesteps:
-        image = denoiser.guided(values, int(timestep)).clamp_(-1, 1)
-        values = scheduler.step(image, timestep, values, return_dict=False)[0]
-    return values
-
-
-def _solver(denoiser: Denoiser) -> Any:
-    """A diffusers scheduler, which takes the image that the denoiser sees: it need not know of variances and clips."""
+    """With a diffusers scheduler, which takes the image that the denoiser sees: it need not know of variances."""
     schedule, settings = denoiser.schedule, denoiser.settings
     common = {
         "num_train_timesteps": len(schedule),
@@ -289,42 +253,8 @@ def _solver(denoiser: Denoiser) -> Any:
             f"sampling: {settings.method} is for few steps: {settings.steps} of {len(schedule)} timesteps would take "
             "some twice; take fewer, or ddim or ddpm"
         )
-    return scheduler
-
-
-def draw_images(
-    network: nn.Module,
-    labels: Tensor,
-    seeds: Tensor,
-    *,
-    configuration: ADMConfiguration,
-    settings: SamplerSettings,
-    classifier: nn.Module | None = None,
-) -> Iterator[tuple[slice, Tensor]]:
-    """Draw images batch by batch, in evaluation mode, on the network's device.
-
-    Yields:
-        Where in the whole the images belong, and they themselves: ``(n, C, H, W)``, around [-1, 1].
-    """
-    device = next(network.parameters()).device
-    schedule = NoiseSchedule.of(configuration)
-    shape = (configuration.channels, configuration.image_size, configuration.image_size)
-    was_training = network.training
-    network.eval()
-    try:
-        for here, some, start, fresh in whole_batches(labels, seeds, settings.batch_size, shape):
-            denoiser = Denoiser(
-                network,
-                some.to(device),
-                configuration=configuration,
-                schedule=schedule,
-                settings=settings,
-                classifier=classifier,
-            )
-            yield here, draw(denoiser, start.to(device), fresh)[: here.stop - here.start]
-    finally:
-        network.train(was_training)
-
-
-def _noise_in(noisy: Tensor, image: Tensor, left: float) -> Tensor:
-    return (sqrt(1 / left) * noisy - image) / sqrt(1 / left - 1)
+    values: Tensor = start
+    for timestep in scheduler.timesteps:
+        image = denoiser.guided(values, int(timestep)).clamp_(-1, 1)
+        values = scheduler.step(image, timestep, values, return_dict=False)[0]
+    return values

@@ -121,12 +121,6 @@ class ClassifierSettings(TrainingSettings):
 def resolve(settings: ADMSettings, *, null_class: bool, warm_start: bool, processes: int) -> ADMSettings:
     """Check the settings against the network and the processes; ``label_dropout`` becomes a number.
 
-    Args:
-        settings: of the training.
-        null_class: whether the network has a row for "no class".
-        warm_start: whether the network knows images already.
-        processes: how many train together.
-
     Raises:
         InputError: a batch that cannot be shared, a part of a new network to tune, dropped labels that the
             network has no row for, or a row that nothing would teach.

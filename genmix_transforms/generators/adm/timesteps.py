@@ -11,12 +11,7 @@ from genmix_transforms.generators.processes import Processes
 
 
 class UniformTimesteps:
-    """All timesteps alike, as Ho et al. and the published ADM networks.
-
-    Args:
-        count: of timesteps.
-        device: where to draw them, with torch's global generator.
-    """
+    """All ``count`` timesteps alike, as Ho et al. and the published ADM networks; by torch's global generator."""
 
     def __init__(self, count: int, *, device: str | torch.device = "cpu") -> None:
         self.count = count

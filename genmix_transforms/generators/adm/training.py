@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -32,12 +31,7 @@ _SHARE_FOR_ACTIVATIONS = 0.5
 class ADMTraining:
     """A network in training, its optimizer, its average, and what it learns of the timesteps.
 
-    Args:
-        network: on the device, as :func:`prepare_for_tuning` left it; its weights are where the training starts.
-        configuration: of the network.
-        settings: of the training; ``label_dropout`` is a number.
-        loss: on the same device.
-        timesteps: what draws them.
+    The network is on the device of ``loss``, as :func:`prepare_for_tuning` left it; ``label_dropout`` is a number.
     """
 
     def __init__(
@@ -89,13 +83,19 @@ class ADMTraining:
         timesteps, weights = self.timesteps.draw(count)
         added = torch.randn_like(images)
         terms = []
-        with out_of_memory_explained():
+        try:
             for part in parts(count, settings.accumulate):
                 squared, bits = self.losses(images[part], labels[part], timesteps[part], added[part])
                 each = self._sum(squared, bits)
                 (each * weights[part]).sum().div(count).backward()
                 terms.append((squared.detach(), None if bits is None else bits.detach()))
             self.optimiser.step()
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                "ADM.fit: the device's memory is too small for one step; share it among more parts (accumulate), keep "
+                "fewer activations (gradient_checkpointing), compute in bf16 (mixed_precision), keep the average "
+                "elsewhere (ema_device='cpu'), tune 'attention' or 'lora', or take smaller images"
+            ) from error
         self.optimiser.zero_grad(set_to_none=True)
         self.average.update(self._trained, batch=settings.batch_size, images_seen=images_seen)
         squared = torch.cat([term for term, _ in terms])
@@ -129,14 +129,7 @@ def parts(count: int, number: int) -> Iterator[slice]:
 def prepare_for_tuning(
     network: nn.Module, tune: Literal["all", "attention", "lora"], *, lora_rank: int = 8, seed: int = 0
 ) -> None:
-    """Mark what is to be trained, in place; for "lora", put the adapters in first.
-
-    Args:
-        network: an ADM network.
-        tune: "all"; "attention": the attention layers, and both ends of the network; "lora": low-rank changes to the
-            attention's projections, and both ends.
-        lora_rank: of the changes.
-        seed: of their start, which changes nothing of what the network says.
+    """Mark what is to be trained, in place, both ends in any case; for "lora", put adapters into the attention first.
 
     Raises:
         MissingExtraError: "lora" without peft.
@@ -162,12 +155,7 @@ def trained(network: nn.Module) -> list[nn.Parameter]:
 
 
 def with_weights(network: nn.Module, values: list[Tensor]) -> nn.Module:
-    """A copy of a network in training, for sampling and saving: plain, with any adapters added to the weights.
-
-    Args:
-        network: as :func:`prepare_for_tuning` left it.
-        values: for its trained parameters, in their order.
-    """
+    """A copy of a network in training with these values for what is trained: plain, any adapters added in."""
     other = copy.deepcopy(network)
     with torch.no_grad():
         for parameter, value in zip(trained(other), values, strict=True):
@@ -179,11 +167,7 @@ def with_weights(network: nn.Module, values: list[Tensor]) -> nn.Module:
 def place_average(parameters: nn.ParameterList, given: str) -> torch.device | None:
     """Where the averaged weights are kept; None: beside those in training.
 
-    They go to the CPU if a GPU would have too little memory left for the activations.
-
-    Args:
-        parameters: those in training.
-        given: "auto", or the name of a device.
+    With "auto" they go to the CPU if a GPU would have too little memory left for the activations.
     """
     if given != "auto":
         return torch.device(given)
@@ -195,16 +179,3 @@ def place_average(parameters: nn.ParameterList, given: str) -> torch.device | No
     free = torch.cuda.mem_get_info(device)[0] + unused
     needed = _BYTES_TRAINED * sum(parameter.numel() for parameter in parameters)
     return torch.device("cpu") if needed > (1 - _SHARE_FOR_ACTIVATIONS) * free else None
-
-
-@contextmanager
-def out_of_memory_explained() -> Iterator[None]:
-    """Say what takes less memory where the device has too little of it."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            "ADM.fit: the device's memory is too small for one step; share it among more parts (accumulate), keep "
-            "fewer activations (gradient_checkpointing), compute in bf16 (mixed_precision), keep the average elsewhere "
-            "(ema_device='cpu'), tune 'attention' or 'lora', or take smaller images"
-        ) from error

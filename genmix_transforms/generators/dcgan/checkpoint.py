@@ -87,14 +87,15 @@ def _convert(file: Path, class_name: str) -> DCGAN:
 def _generator_state(file: Path) -> dict[str, Tensor]:
     """The generator's tensors in a file, their prefix removed."""
     found: dict[str, dict[str, Tensor]] = {}
-    for key, value in flatten(read_weights(file)):
+    content = flatten(read_weights(file))
+    for key, value in content:
         match = _KEY.fullmatch(key)
         if match and isinstance(value, Tensor):
             found.setdefault(match["prefix"], {})[f"main.{match['layer']}.{match['name']}"] = value
     # A generator normalises after its first layer; a discriminator does not.
     generators = {prefix: state for prefix, state in found.items() if "main.1.running_mean" in state}
     if len(generators) != 1:
-        keys = ", ".join(key for key, _ in list(flatten(read_weights(file)))[:4])
+        keys = ", ".join(key for key, _ in content[:4])
         raise InputError(
             f"{file}: expected the generator of the PyTorch DCGAN example (main.0.weight, main.1.running_mean, ...), "
             + (f"found several ({', '.join(generators)})" if generators else f"found {keys or 'nothing'}, ...")

@@ -11,12 +11,12 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.generators.arguments import check_bits, check_class_names, check_labels_and_seeds
 from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.batches import whole_batches
 from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork, initialise
 from genmix_transforms.generators.dcgan.settings import DCGANNetworkSettings, DCGANSettings
 from genmix_transforms.generators.dcgan.training import DCGANTraining
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
-from genmix_transforms.generators.randomness import noise
 
 RESOLUTIONS = (16, 32, 64, 128, 256)
 
@@ -55,16 +55,11 @@ class DCGAN(Generator):
     network_settings = DCGANNetworkSettings
     training_settings = DCGANSettings
     trains_per_class = True
+    settings: DCGANNetworkSettings
     _network: DCGANNetwork
 
     def __init__(
-        self,
-        *,
-        classes: Sequence[str],
-        resolution: int = 64,
-        channels: int = 1,
-        bits: int = 8,
-        **network: Any,
+        self, *, classes: Sequence[str], resolution: int = 64, channels: int = 1, bits: int = 8, **network: Any
     ) -> None:
         if resolution not in RESOLUTIONS:
             whole_number(resolution, name="DCGAN: resolution", least=1)
@@ -73,33 +68,16 @@ class DCGAN(Generator):
                 f"DCGAN: the size must be a power of two from {RESOLUTIONS[0]} to {RESOLUTIONS[-1]}, got {resolution}; "
                 f"bring the images to {larger} pixels (--size {larger}, with --fit pad to pad them instead of resizing)"
             )
-        settings = DCGANNetworkSettings.of(network, name="DCGAN")
+        self.settings = DCGANNetworkSettings.of(network, name="DCGAN")
         whole_number(channels, name="DCGAN: channels", least=1)
         self.classes = check_class_names(classes, name="DCGAN")
         self.image_shape = (channels, resolution, resolution)
         self.pixel_dtype = check_bits(bits, name="DCGAN")
-        self.base_width = settings.base_width
-        self.latent_size = settings.latent_size
         self.provenance: dict[str, Any] = {}
         self._network = DCGANNetwork(
-            resolution=resolution,
-            channels=channels,
-            classes=len(classes),
-            **settings.to_json(),
+            resolution=resolution, channels=channels, classes=len(classes), **self.settings.to_json()
         ).eval()
         initialise(self._network, seed=0)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            "classes": list(self.classes),
-            "resolution": self.image_shape[1],
-            "channels": self.image_shape[0],
-            "base_width": self.base_width,
-            "latent_size": self.latent_size,
-            "bits": 8 if self.pixel_dtype == torch.uint8 else 16,
-        }
 
     @property
     def network(self) -> DCGANNetwork:
@@ -117,15 +95,9 @@ class DCGAN(Generator):
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
         self._network.eval()
         images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
-        for start in range(0, len(labels), CHUNK):
-            some = slice(start, min(start + CHUNK, len(labels)))
-            latents = torch.zeros(CHUNK, self.latent_size)
-            classes = torch.zeros(CHUNK, dtype=torch.int64)
-            here = some.stop - start
-            latents[:here] = noise(seeds[some].tolist(), (self.latent_size,))
-            classes[:here] = labels[some]
-            values = self._network(latents.to(self.device), classes.to(self.device))[:here]
-            images[some] = to_pixels(values, self.pixel_dtype).cpu()
+        for here, some, latents, _ in whole_batches(labels, seeds, CHUNK, (self.settings.latent_size,)):
+            values = self._network(latents.to(self.device), some.to(self.device))[: here.stop - here.start]
+            images[here] = to_pixels(values, self.pixel_dtype).cpu()
         return images
 
     def make_trainee(
@@ -136,7 +108,7 @@ class DCGAN(Generator):
             resolution=self.image_shape[1],
             channels=self.image_shape[0],
             classes=len(self.classes),
-            base_width=self.base_width,
+            base_width=self.settings.base_width,
         )
         initialise(discriminator, seed=seed + 1)
         if not warm_start:

@@ -8,25 +8,12 @@ from torch import Tensor, nn
 
 
 def stage_widths(resolution: int, base_width: int) -> list[int]:
-    """Channels at each resolution from ``resolution / 2`` down to 4: doubling, at most eight times the base.
-
-    Example:
-        >>> stage_widths(64, 64)
-        [64, 128, 256, 512]
-    """
+    """Channels at each resolution from ``resolution / 2`` down to 4: doubling, at most eight times the base."""
     return [base_width * min(2**stage, 8) for stage in range(resolution.bit_length() - 3)]
 
 
 class DCGANNetwork(nn.Module):
-    """The generator network.
-
-    Args:
-        resolution: side of the images in pixels, a power of two from 16 to 256.
-        channels: of the images.
-        classes: number of classes; with more than one, a learned vector of the class multiplies the latent.
-        latent_size: numbers in a latent.
-        base_width: channels at half resolution.
-    """
+    """The generator network. With more than one class, a learned vector of the class multiplies the latent."""
 
     def __init__(
         self, *, resolution: int = 64, channels: int = 1, classes: int = 1, latent_size: int = 100, base_width: int = 64
@@ -58,14 +45,7 @@ class DCGANNetwork(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """The discriminator network: one score for each class, of which the image's own counts.
-
-    Args:
-        resolution: side of the images in pixels, a power of two from 16 to 256.
-        channels: of the images.
-        classes: number of classes.
-        base_width: channels at half resolution.
-    """
+    """The discriminator network: one score for each class, of which the image's own counts."""
 
     def __init__(self, *, resolution: int = 64, channels: int = 1, classes: int = 1, base_width: int = 64) -> None:
         super().__init__()

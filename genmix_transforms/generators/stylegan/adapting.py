@@ -28,12 +28,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def adapt_network(new: StyleGANNetwork, old: StyleGANNetwork) -> None:
-    """Give a new network the weights of an old one wherever they fit.
-
-    Args:
-        new: initialised; what the old network does not have stays as it is.
-        old: stays as it is.
-    """
+    """Give a new network, which is initialised, the weights of an old one wherever they fit."""
     before = {name: tensor.cpu() for name, tensor in old.state_dict().items()}
     state = _kept(new.state_dict(), before)
     mixing = _mixing(*(len(side["synthesis.to_rgb.0.bias"]) for side in (before, state)))

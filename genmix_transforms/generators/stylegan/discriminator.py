@@ -49,14 +49,7 @@ class LastBlock(nn.Module):
 class StyleGANDiscriminator(nn.Module):
     """Images ``(N, channels, side, side)`` and labels int64 ``(N,)`` to logits ``(N,)``: positive for real.
 
-    There is one score for each class, of which the image's own counts.
-
-    Args:
-        settings: of the generator's network; it is as wide.
-        resolution: side of the images in pixels when fully grown, a power of two from 8.
-        channels: of the images.
-        classes: number of classes.
-        minibatch_group: images over which the minibatch standard deviation is taken.
+    There is one score for each class, of which the image's own counts. It is as wide as the generator's network.
     """
 
     def __init__(
@@ -101,14 +94,9 @@ class StyleGANDiscriminator(nn.Module):
 def append_minibatch_deviation(values: Tensor, *, group: int) -> Tensor:
     """Append a channel that says how varied a group of images is (Karras et al., arXiv 1710.10196, section 3).
 
-    Groups are neighbours in the batch, so that real and synthetic images that share a pass stay apart.
-
-    Args:
-        values: ``(N, C, H, W)``; N a multiple of ``group``, or smaller than it.
-        group: images in a group; a smaller batch is one group.
-
-    Returns:
-        ``(N, C + 1, H, W)``: the standard deviation over the group, averaged over channels and pixels.
+    Groups are neighbours in the batch, so that real and synthetic images that share a pass stay apart; a batch is a
+    multiple of ``group``, or smaller, and then one group. The channel of ``(N, C + 1, H, W)`` that is new is the
+    standard deviation over the group, averaged over channels and pixels.
     """
     count, channels, height, width = values.shape
     group = min(group, count)

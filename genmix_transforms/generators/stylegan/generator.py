@@ -7,15 +7,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.atomic import write_tensors
 from genmix_transforms.files.checks import whole_number
+from genmix_transforms.files.tensors import read_tensors
 from genmix_transforms.generators.arguments import (
     check_bits,
     check_class_names,
@@ -24,13 +24,15 @@ from genmix_transforms.generators.arguments import (
     shape_of,
 )
 from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.batches import whole_batches
 from genmix_transforms.generators.folder import check_free
+from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
+from genmix_transforms.generators.randomness import noise
 from genmix_transforms.generators.stylegan.adapting import adapt_discriminator, adapt_network
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.layers import initialise
 from genmix_transforms.generators.stylegan.network import StyleGANNetwork
-from genmix_transforms.generators.stylegan.sampling import chunk_size, draw_styles, paint_images
 from genmix_transforms.generators.stylegan.schedule import resolution_at
 from genmix_transforms.generators.stylegan.settings import (
     RESOLUTIONS,
@@ -81,6 +83,7 @@ class StyleGAN(Generator):
     network_settings = StyleGANNetworkSettings
     training_settings = StyleGANSettings
     trains_per_class = True
+    settings: StyleGANNetworkSettings
     _network: StyleGANNetwork
 
     def __init__(
@@ -96,17 +99,6 @@ class StyleGAN(Generator):
         self.discriminator: StyleGANDiscriminator | None = None
         self._network = StyleGANNetwork(self.settings, **self._sizes).eval()
         initialise(self._network, seed=0)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            "classes": list(self.classes),
-            "resolution": self.image_shape[1],
-            "channels": self.image_shape[0],
-            "bits": 8 if self.pixel_dtype == torch.uint8 else 16,
-            **self.settings.to_json(),
-        }
 
     @property
     def psi(self) -> float:
@@ -194,9 +186,10 @@ class StyleGAN(Generator):
         generator = super()._from_folder(folder, config)
         if (folder / DISCRIMINATOR).exists():
             generator.discriminator = generator.new_discriminator()
+            weights, _ = read_tensors(folder / DISCRIMINATOR)
             try:
-                generator.discriminator.load_state_dict(safetensors.torch.load_file(folder / DISCRIMINATOR))
-            except (safetensors.SafetensorError, RuntimeError) as error:
+                generator.discriminator.load_state_dict(weights)
+            except RuntimeError as error:
                 raise InputError(f"{folder / DISCRIMINATOR}: not this generator's discriminator ({error})") from error
         return generator
 
@@ -214,19 +207,24 @@ class StyleGAN(Generator):
 
     @property
     def sample_batch(self) -> int:
-        """Images in one pass through the network."""
-        return chunk_size(self._network)
+        """Images in one pass through the network.
+
+        Always whole batches: convolutions of another batch size may round otherwise, and then an image would depend on
+        who was drawn with it. Fewer of large images, to spare memory.
+        """
+        return min(32, max(1, 32 * 64**2 // self.network_resolution**2))
 
     def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`. Latent and noise of an image both follow from its seed."""
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
         images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
-        chunk = chunk_size(self._network)
-        for start in range(0, len(labels), chunk):  # w of a whole bank of 1024 pixels need not be there at once
-            some = slice(start, start + chunk)
+        batch = self.sample_batch
+        for start in range(0, len(labels), batch):  # w of a whole bank of 1024 pixels need not be there at once
+            some = slice(start, start + batch)
             images[some] = self.paint(self.styles(labels[some], seeds[some]), seeds[some])
         return images
 
+    @torch.no_grad()
     def styles(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
         """The truncated w of images: one vector for each layer.
 
@@ -238,8 +236,16 @@ class StyleGAN(Generator):
             float32 ``(n, layers, latent_size)``, on the CPU; ``layers`` is two for each resolution from 4 pixels on.
         """
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
-        return draw_styles(self._network, labels, seeds, psi=self.psi, cutoff=self.cutoff)
+        network, device = self._network.eval(), self.device
+        styles = torch.empty(len(labels), network.layer_count, network.latent_size)
+        for here, some, latents, _ in whole_batches(labels, seeds, self.sample_batch, (network.latent_size,)):
+            own = some.to(device)
+            w = network.broadcast(network.mapping(latents.to(device), own))
+            w = network.truncate(w, own, psi=self.psi, cutoff=self.cutoff)
+            styles[here] = w[: here.stop - here.start].cpu()
+        return styles
 
+    @torch.no_grad()
     def paint(self, styles: Tensor, seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images from styles, which may be mixed or moved.
 
@@ -254,11 +260,23 @@ class StyleGAN(Generator):
             InputError: another number of layers, or of seeds than styles.
         """
         _, seeds = check_labels_and_seeds(torch.zeros(len(styles), dtype=torch.int64), seeds, classes=self.classes)
-        expected = (self._network.layer_count, self._network.latent_size)
+        network, device, batch = self._network.eval(), self.device, self.sample_batch
+        expected = (network.layer_count, network.latent_size)
         if styles.shape[1:] != expected:
             raise InputError(f"paint: styles must be (n, {expected[0]}, {expected[1]}), got {tuple(styles.shape)}")
-        channels, size, _ = self.image_shape
-        return paint_images(self._network, styles, seeds, channels=channels, size=size, dtype=self.pixel_dtype)
+        before = self.padding[0]
+        inside = slice(before, before + self.image_shape[1])
+        images = torch.empty(len(styles), *self.image_shape, dtype=self.pixel_dtype)
+        for start in range(0, len(styles), batch):
+            own = seeds[start : start + batch].tolist()
+            here = slice(start, start + len(own))
+            maps = [
+                _whole(noise(own, (1, side, side), stream=1 + layer), batch).to(device)
+                for layer, side in enumerate(network.noise_sides(float(network.growth)))
+            ]
+            values = network.paint(_whole(styles[here], batch).to(device), noise=maps)
+            images[here] = to_pixels(values[: len(own), :, inside, inside], self.pixel_dtype).cpu()
+        return images
 
     def training_identity(self) -> dict[str, Any]:
         """The configuration, but for what only drawing knows: a resumed run may truncate otherwise."""
@@ -304,6 +322,11 @@ class StyleGAN(Generator):
         super().take_up(trained)
         self._network.to(memory_format=torch.contiguous_format)
         self.discriminator = None  # it belonged to the weights that the training started from
+
+
+def _whole(rows: Tensor, batch: int) -> Tensor:
+    """Rows, filled up with zeros to a whole batch."""
+    return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, batch - len(rows)))
 
 
 Adapted = TypeVar("Adapted", bound=StyleGAN)

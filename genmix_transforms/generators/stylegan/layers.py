@@ -26,8 +26,6 @@ class EqualisedLinear(nn.Module):
     """A dense layer ``(N, inputs)`` to ``(N, outputs)`` with an equalised learning rate.
 
     Args:
-        inputs: numbers in.
-        outputs: numbers out.
         gain: sqrt(2) before a leaky ReLU, 1 before nothing.
         lr_multiplier: the layer learns this many times as fast; weights are stored divided by it.
     """
@@ -48,13 +46,10 @@ class EqualisedConv(nn.Module):
     """A convolution ``(N, inputs, H, W)`` to ``(N, outputs, H', W')`` with an equalised learning rate.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
         size: side of the kernel, 1 or 3; the borders are padded with zeros.
-        gain: sqrt(2) before a leaky ReLU, 1 before nothing.
+        gain: as in :class:`EqualisedLinear`.
         resample: "up" doubles the image first (nearest neighbour), "down" halves it afterwards (mean of 2 x 2); both
             are one strided convolution, exactly.
-        bias: whether it has one of its own.
     """
 
     def __init__(
@@ -87,15 +82,8 @@ def upsampling_conv(images: Tensor, weight: Tensor, bias: Tensor | None = None) 
     """Double the image (nearest neighbour) and convolve it, in one transposed convolution.
 
     Each pixel of the doubled image has three neighbours with the same value, so that 3 x 3 taps on it are 2 x 2 sums
-    of taps on the small one: 16 multiplications where the two steps take 36.
-
-    Args:
-        images: ``(N, C, H, W)``.
-        weight: ``(D, C, 3, 3)``, as ``conv2d`` takes it.
-        bias: ``(D,)``.
-
-    Returns:
-        ``(N, D, 2 H, 2 W)``.
+    of taps on the small one: 16 multiplications where the two steps take 36. The weight is ``(D, C, 3, 3)``, as
+    ``conv2d`` takes it.
     """
     # Transposed convolution correlates with the flipped kernel.
     kernel = _summed(weight.flip(2, 3)).transpose(0, 1)
@@ -103,16 +91,7 @@ def upsampling_conv(images: Tensor, weight: Tensor, bias: Tensor | None = None) 
 
 
 def downsampling_conv(images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve and halve the image (mean of 2 x 2), in one strided convolution.
-
-    Args:
-        images: ``(N, C, H, W)``, H and W even.
-        weight: ``(D, C, 3, 3)``.
-        bias: ``(D,)``.
-
-    Returns:
-        ``(N, D, H / 2, W / 2)``.
-    """
+    """Convolve an image of even sides and halve it (mean of 2 x 2), in one strided convolution."""
     return F.conv2d(images, _summed(weight) / 4, bias, stride=2, padding=1)
 
 
@@ -187,17 +166,8 @@ def paint_over(
 ) -> Tensor:
     """``instance_norm(leaky_relu(values + strength * noise + bias)) * (scale + 1) + shift``; differentiable once.
 
-    Args:
-        values: ``(N, C, H, W)``, float32, or under autocast a narrower type.
-        noise: ``(N, 1, H, W)``.
-        strength: ``(C,)``.
-        bias: ``(C,)``.
-        scale: ``(N, C)``.
-        shift: ``(N, C)``.
-        epsilon: of the instance norm.
-
-    Returns:
-        ``(N, C, H, W)`` of the type of ``values``; computed in float32.
+    Values are ``(N, C, H, W)``, noise ``(N, 1, H, W)``, strength and bias ``(C,)``, scale and shift ``(N, C)``. It is
+    computed in float32, and comes in the type of the values: under autocast a narrower one.
     """
     with torch.autocast(values.device.type, enabled=False):
         painted: Tensor = _PaintOver.apply(

@@ -26,10 +26,6 @@ class MappingNetwork(nn.Module):
 
     Pixel norm, then dense layers with leaky ReLU. With more than one class a learned vector of the class joins the
     latent before the norm.
-
-    Args:
-        settings: how wide and deep it is, and how the class reaches it.
-        classes: number of classes; with one there is no class vector.
     """
 
     def __init__(self, settings: StyleGANNetworkSettings, *, classes: int = 1) -> None:
@@ -95,12 +91,7 @@ class SynthesisNetwork(nn.Module):
     """w of every layer ``(N, layers, latent_size)`` and noise to images ``(N, channels, side, side)``.
 
     Two layers for every resolution: ``layers[2 * level]`` doubles (at 4 pixels it is the constant's), and
-    ``layers[2 * level + 1]`` does not. Each resolution has its own ``to_rgb``.
-
-    Args:
-        settings: how wide it is, and its norms.
-        resolution: side of the images in pixels, a power of two from 8.
-        channels: of the images.
+    ``layers[2 * level + 1]`` does not. Each resolution, a power of two from 8, has its own ``to_rgb``.
     """
 
     def __init__(self, settings: StyleGANNetworkSettings, *, resolution: int = 64, channels: int = 1) -> None:
@@ -123,16 +114,10 @@ class SynthesisNetwork(nn.Module):
         growth: float | None = None,
         fade: Tensor | float | None = None,
     ) -> Tensor:
-        """Paint.
+        """Paint images of the resolution at ``growth`` (None: fully grown), with w and noise of all its layers or more.
 
-        Args:
-            w: ``(N, layers, latent_size)``, layers as many as are active at this growth, or more.
-            noise: a map ``(N, 1, side, side)`` for each active layer.
-            growth: see :mod:`genmix_transforms.generators.stylegan.schedule`; None: fully grown.
-            fade: how much the newest block counts; None: as ``growth`` says.
-
-        Returns:
-            ``(N, channels, side, side)``; side is the resolution at this growth.
+        The noise is a map ``(N, 1, side, side)`` for each layer; ``fade`` says how much the newest block counts (None:
+        as ``growth`` says).
         """
         growth = float(self.full_growth) if growth is None else growth
         level = level_at(growth)
@@ -162,12 +147,6 @@ class StyleGANNetwork(nn.Module):
         mean_w: ``(classes, latent_size)``, the tracked mean w of each class, which truncation pulls towards. (NVIDIA's
             network has one for all classes; pulled towards it, classes would blend.)
         growth: scalar, how far the weights have grown; at other sizes than the full one, images are doubled up to it.
-
-    Args:
-        settings: widths, depths, norms and conditioning.
-        resolution: side of the images in pixels, a power of two from 8 to 1024.
-        channels: of the images.
-        classes: number of classes.
     """
 
     mean_w: Tensor
@@ -227,13 +206,9 @@ class StyleGANNetwork(nn.Module):
         return w[:, None].expand(-1, self.layer_count, -1)
 
     def truncate(self, w: Tensor, labels: Tensor, *, psi: float, cutoff: int | None = None) -> Tensor:
-        """Pull w of the first ``cutoff`` layers towards the class's mean: ``mean + psi * (w - mean)``.
+        """Pull w ``(N, layers, latent_size)`` towards the class's mean: ``mean + psi * (w - mean)``.
 
-        Args:
-            w: ``(N, layers, latent_size)``.
-            labels: int64 ``(N,)``.
-            psi: 1 leaves w as it is.
-            cutoff: number of layers; None: all.
+        Only the first ``cutoff`` layers are pulled; None: all.
         """
         if psi == 1.0:
             return w
@@ -251,12 +226,7 @@ class StyleGANNetwork(nn.Module):
 
     @torch.no_grad()
     def track_mean_w(self, w: Tensor, labels: Tensor) -> None:
-        """Move each class's mean w towards the mean of a batch; classes that are not in it stay.
-
-        Args:
-            w: ``(N, latent_size)``.
-            labels: int64 ``(N,)``.
-        """
+        """Move each class's mean w towards that of a batch ``(N, latent_size)``; classes that are not in it stay."""
         belongs = (labels[:, None] == torch.arange(len(self.mean_w), device=labels.device)).float()
         counts = belongs.sum(dim=0)[:, None]
         means = belongs.T @ w.float() / counts.clamp(min=1)

@@ -1,98 +1,18 @@
-"""Drawing from a StyleGAN: styles and images by label and seed; styles of two seeds mixed, and the way between them."""
+"""Drawing from a StyleGAN with the styles of several seeds: mixed, and on the way between them."""
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.pixels import to_pixels
-from genmix_transforms.generators.randomness import noise
-from genmix_transforms.generators.stylegan.network import StyleGANNetwork
-from genmix_transforms.generators.stylegan.schedule import resolution_at
-
-
-class Painter(Protocol):
-    """What takes styles from seeds and paints images in them: a StyleGAN."""
-
-    @property
-    def network(self) -> StyleGANNetwork:
-        """What images are drawn from."""
-        ...
-
-    def styles(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """w of every layer, ``(n, layers, latent_size)``."""
-        ...
-
-    def paint(self, styles: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Images in these styles, ``(n, C, H, W)``."""
-        ...
-
-
-def chunk_size(network: StyleGANNetwork) -> int:
-    """Images of one pass through the network.
-
-    Always whole chunks: convolutions of another batch size may round otherwise, and then an image would depend on who
-    was drawn with it. Fewer of large images, to spare memory.
-    """
-    return min(32, max(1, 32 * 64**2 // resolution_at(network.full_growth) ** 2))
-
-
-@torch.no_grad()
-def draw_styles(network: StyleGANNetwork, labels: Tensor, seeds: Tensor, *, psi: float, cutoff: int | None) -> Tensor:
-    """The w of images, float32 ``(n, layers, latent_size)`` on the CPU, truncated as ``network.truncate`` does it.
-
-    Labels and seeds are int64 ``(n,)``.
-    """
-    network.eval()
-    device, chunk = network.mean_w.device, chunk_size(network)
-    styles = torch.empty(len(labels), network.layer_count, network.latent_size)
-    for start in range(0, len(labels), chunk):
-        some = slice(start, min(start + chunk, len(labels)))
-        latents = _whole(noise(seeds[some].tolist(), (network.latent_size,)), chunk).to(device)
-        own = _whole(labels[some], chunk).to(device)
-        w = network.truncate(network.broadcast(network.mapping(latents, own)), own, psi=psi, cutoff=cutoff)
-        styles[some] = w[: some.stop - start].cpu()
-    return styles
-
-
-@torch.no_grad()
-def paint_images(
-    network: StyleGANNetwork, styles: Tensor, seeds: Tensor, *, channels: int, size: int, dtype: torch.dtype
-) -> Tensor:
-    """Images ``(n, channels, size, size)`` of an integer ``dtype`` on the CPU, in the styles of :func:`draw_styles`.
-
-    The noise follows from the seeds, int64 ``(n,)``. Images smaller than the network's are the middle of its own.
-    """
-    network.eval()
-    device, chunk = network.mean_w.device, chunk_size(network)
-    before = (resolution_at(network.full_growth) - size) // 2
-    inside = slice(before, before + size)
-    images = torch.empty(len(styles), channels, size, size, dtype=dtype)
-    for start in range(0, len(styles), chunk):
-        some = slice(start, min(start + chunk, len(styles)))
-        own = seeds[some].tolist()
-        maps = [
-            _whole(noise(own, (1, side, side), stream=1 + layer), chunk).to(device)
-            for layer, side in enumerate(network.noise_sides(float(network.growth)))
-        ]
-        values = network.paint(_whole(styles[some], chunk).to(device), noise=maps)
-        images[some] = to_pixels(values[: some.stop - start, :, inside, inside], dtype).cpu()
-    return images
-
-
-def _whole(rows: Tensor, chunk: int) -> Tensor:
-    """Rows, filled up with zeros to a whole chunk."""
-    whole = rows.new_zeros(chunk, *rows.shape[1:])
-    whole[: len(rows)] = rows
-    return whole
+from genmix_transforms.generators.stylegan.generator import StyleGAN
 
 
 def mix_styles(
-    generator: Painter,
+    generator: StyleGAN,
     *,
     label: int,
     coarse_seeds: Sequence[int],
@@ -137,7 +57,7 @@ def mix_styles(
     return images.view(len(coarse), len(fine), *images.shape[1:])
 
 
-def interpolate(generator: Painter, *, label: int, seeds: Sequence[int], frames: int = 8) -> Tensor:
+def interpolate(generator: StyleGAN, *, label: int, seeds: Sequence[int], frames: int = 8) -> Tensor:
     """Walk in a straight line through w, from the image of each seed to that of the next.
 
     Args:

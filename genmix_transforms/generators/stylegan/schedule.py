@@ -8,22 +8,12 @@ SMALLEST = 4
 
 
 def doublings(resolution: int) -> int:
-    """How often 4 pixels are doubled to make ``resolution``.
-
-    Example:
-        >>> doublings(64)
-        4
-    """
+    """How often 4 pixels are doubled to make ``resolution``."""
     return resolution.bit_length() - 3
 
 
 def resolution_at(growth: float) -> int:
-    """The side of the images at this growth, in pixels.
-
-    Example:
-        >>> resolution_at(3.0), resolution_at(3.25)
-        (32, 64)
-    """
+    """The side of the images at this growth, in pixels: in a fade, the newer one's."""
     return SMALLEST << level_at(growth)
 
 
@@ -33,22 +23,12 @@ def level_at(growth: float) -> int:
 
 
 def fade_at(growth: float) -> float:
-    """How much of the newest block counts, in (0, 1]; the rest is the block before it, doubled.
-
-    Example:
-        >>> fade_at(3.0), fade_at(3.25)
-        (1.0, 0.25)
-    """
+    """How much of the newest block counts, in (0, 1]; the rest is the block before it, doubled."""
     return 1.0 - (level_at(growth) - growth)
 
 
 def channels_up_to(level: int, *, fmap_base: int, fmap_max: int) -> list[int]:
-    """Channels of the blocks from 4 pixels up to a level: halved with every doubling, below a maximum.
-
-    Example:
-        >>> channels_up_to(8, fmap_base=8192, fmap_max=512)
-        [512, 512, 512, 512, 256, 128, 64, 32, 16]
-    """
+    """Channels of the blocks from 4 pixels up to a level: halved with every doubling, below a maximum."""
     return [max(1, min(fmap_base >> (here + 1), fmap_max)) for here in range(level + 1)]
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genmix_transforms.generators.adaptive_augmentation import AdaptiveAugmentation, thin_out
-from genmix_transforms.generators.augmentation import diff_augment, draw_augmentation
-from genmix_transforms.generators.ema import MovingAverage
+from genmix_transforms.generators.adversarial import AdversarialTraining, discriminator_loss, generator_loss
+from genmix_transforms.generators.augmentation import diff_augment, draw_augmentation, mirrored
 from genmix_transforms.generators.state import Stateful
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.layers import double, halve
@@ -26,17 +26,21 @@ from genmix_transforms.generators.stylegan.settings import StyleGANSettings
 BETAS = (0.0, 0.99)
 """Of Adam (Karras et al. 2019, appendix C)."""
 
+FASTER = {128: 1.5, 256: 2.0, 512: 3.0, 1024: 3.0}
+"""What the learning rate is multiplied by at a resolution; 1 at smaller ones (Karras et al. 2019, appendix C)."""
 
-class StyleGANTraining:
-    """The networks, optimizers, average and controllers of one StyleGAN in training.
+
+class StyleGANTraining(AdversarialTraining):
+    """One StyleGAN in training; see :class:`AdversarialTraining`.
 
     Args:
-        network: what is trained; its weights are where the training starts.
-        discriminator: trained with it, on the same device.
         settings: how they are trained; ``start_resolution`` None stands for 8.
         padding: pixels added left (and on top) and right (and below) of the real images, to the networks' resolution.
         gather: makes of one process's values those of all; what is tracked over batches is then the same on all.
     """
+
+    network: StyleGANNetwork
+    discriminator: StyleGANDiscriminator
 
     def __init__(
         self,
@@ -47,14 +51,8 @@ class StyleGANTraining:
         padding: tuple[int, int] = (0, 0),
         gather: Callable[[Tensor], Tensor] = lambda values: values,
     ) -> None:
-        self.network = network
-        self.discriminator = discriminator
+        super().__init__(network, discriminator, ema_half_life=settings.ema_half_life)
         self.settings = settings
-        for each in (self.network, self.discriminator):
-            each.train().requires_grad_(True)
-            each.to(memory_format=torch.channels_last)
-        # After the change of layout: an average of the same strides takes the fast path of a step.
-        self.average = MovingAverage(network, half_life=settings.ema_half_life)
         # With a penalty every k steps only, Adam's clock for the discriminator is set back by k / (k + 1), so that the
         # steps with and without it together move as far as before (Karras et al., arXiv 1912.04958, appendix B).
         rate, interval = settings.learning_rate, settings.r1_interval
@@ -83,16 +81,11 @@ class StyleGANTraining:
             self._compile()
 
     def state_objects(self) -> Mapping[str, Stateful]:
-        """Both networks, both optimisers, the average, the growth, and the strength of the augmentation."""
-        return {
-            "generator": self.network,
-            "discriminator": self.discriminator,
-            "generator_optimiser": self.optimiser,
-            "discriminator_optimiser": self.discriminator_optimiser,
-            "average": self.average,
-            "schedule": self.schedule,
-            **({"augmentation": self.adaptive} if self.adaptive else {}),
-        }
+        """Both networks, both optimizers, the average, the growth, and the strength of the augmentation."""
+        own: dict[str, Stateful] = {"schedule": self.schedule}
+        if self.adaptive:
+            own["augmentation"] = self.adaptive
+        return {**super().state_objects(), **own}
 
     def training_step(self, images: Tensor, labels: Tensor, images_seen: int) -> Mapping[str, Tensor]:
         """One step of the discriminator, then one of the generator, on the same synthetic batch.
@@ -129,15 +122,11 @@ class StyleGANTraining:
             real, fake = self._judge(both, labels.repeat(2), growth=stage, fade=fade).chunk(2)
         loss = discriminator_loss(real, fake)
         gamma = r1_weight(resolution, batch_size) if self.settings.gamma is None else self.settings.gamma
-        self.discriminator_optimiser.zero_grad(set_to_none=True)
-        (loss + gamma / 2 * penalty if due else loss).backward()
-        self.discriminator_optimiser.step()
+        self.take_step(self.discriminator_optimiser, loss + gamma / 2 * penalty if due else loss)
 
         self.discriminator.requires_grad_(False)
         painter_loss = generator_loss(self._judge(self._augmented(synthetic), labels, growth=stage, fade=fade))
-        self.optimiser.zero_grad(set_to_none=True)
-        painter_loss.backward()
-        self.optimiser.step()
+        self.take_step(self.optimiser, painter_loss)
 
         self.average.update(self.network, batch=batch_size, images_seen=images_seen)
         self.result().growth.fill_(growth)
@@ -172,7 +161,7 @@ class StyleGANTraining:
         """Set the learning rates, and forget Adam's moments: they belong to other images than those now shown."""
         if self.settings.compiled:
             self._compile()
-        factor = learning_rate_factor(self.schedule.resolution_of(phase))
+        factor = FASTER.get(self.schedule.resolution_of(phase), 1.0)
         for name, optimiser in (("generator", self.optimiser), ("discriminator", self.discriminator_optimiser)):
             optimiser.state.clear()
             for group in optimiser.param_groups:
@@ -184,8 +173,7 @@ class StyleGANTraining:
         if before or after:
             images = F.pad(images, (before, after, before, after), mode="reflect")
         if self.settings.mirror:
-            flip = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-            images = torch.where(flip, images.flip(-1), images)
+            images = mirrored(images)
         for _ in range(self.network.full_growth - level_at(growth)):
             images = halve(images)
         if growth != level_at(growth):
@@ -217,22 +205,11 @@ class StyleGANTraining:
         return diff_augment(images, draw, policy=self.settings.augment).contiguous(memory_format=torch.channels_last)
 
 
-def discriminator_loss(real: Tensor, synthetic: Tensor) -> Tensor:
-    """``softplus(-D(x)) + softplus(D(G(z)))``, means over the batch, from logits ``(N,)``."""
-    return F.softplus(-real.float()).mean() + F.softplus(synthetic.float()).mean()
-
-
-def generator_loss(synthetic: Tensor) -> Tensor:
-    """The non-saturating ``softplus(-D(G(z)))``, mean over the batch, from logits ``(N,)``."""
-    return F.softplus(-synthetic.float()).mean()
-
-
 def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
     """The squared norm of the discriminator's gradient at real images, mean over the batch; differentiable.
 
-    Args:
-        logits: ``(N,)``, of ``images``, each of its own image alone but for the minibatch deviation.
-        images: ``(N, C, H, W)``, what the discriminator was given; its gradient is on.
+    The logits ``(N,)`` are those of ``images``, whose gradient is on; each is of its own image alone, but for the
+    minibatch deviation.
 
     Source: Mescheder, Geiger, Nowozin (arXiv 1801.04406), eq. (9), without the factor gamma / 2.
     """
@@ -240,27 +217,10 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
-_FASTER = {128: 1.5, 256: 2.0, 512: 3.0, 1024: 3.0}
-
-
-def learning_rate_factor(resolution: int) -> float:
-    """What the learning rate is multiplied by at a resolution (Karras et al. 2019, appendix C).
-
-    Example:
-        >>> learning_rate_factor(64), learning_rate_factor(128)
-        (1.0, 1.5)
-    """
-    return _FASTER.get(resolution, 1.0)
-
-
 def r1_weight(resolution: int, batch_size: int) -> float:
     """A weight gamma of R1 that fits a resolution and a batch: ``0.0002 * resolution ** 2 / batch_size``.
 
     The gradient's squared norm sums over the pixels, so that the weight grows with them. Source: Karras et al.,
     "Training Generative Adversarial Networks with Limited Data" (arXiv 2006.06676), appendix C.
-
-    Example:
-        >>> round(r1_weight(256, 8), 3)
-        1.638
     """
     return 0.0002 * resolution**2 / batch_size

@@ -8,8 +8,8 @@ from genmix_transforms.errors import CorruptFileError, InputError, MissingPathEr
 from genmix_transforms.evaluation.figures import evolution_figure
 from genmix_transforms.evaluation.figures.evolution import read_evolution
 from genmix_transforms.evaluation.figures.style import WIDTH
+from genmix_transforms.generators.checkpoints import Checkpoints
 from genmix_transforms.generators.evolution import Evolution
-from genmix_transforms.generators.state import save_checkpoint
 
 CLASSES = ("cyst", "metastasis")
 TIMES = (0, 1600, 4000)
@@ -28,7 +28,8 @@ def run(folder, *, times=TIMES, classes=CLASSES, dtype=torch.uint8, **others):
     objects = (
         {"evolution": evolution, "network": torch.nn.Linear(2, 2)} if times else {"network": torch.nn.Linear(2, 2)}
     )
-    save_checkpoint(folder / "training", {**objects, **others}, images_seen=4000, record=record)
+    with Checkpoints(folder / "training", record) as checkpoints:
+        checkpoints.save({**objects, **others}, images_seen=4000)
     return folder
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, OverwriteError
-from genmix_transforms.generators import ADM, fill_bank, load_generator
+from genmix_transforms.generators import ADM, load_generator
 from genmix_transforms.generators.adm import ADMConfiguration, NoisyClassifier
 from genmix_transforms.generators.adm.convert import read_checkpoint
 from genmix_transforms.generators.adm.training import ADMTraining
@@ -71,10 +71,6 @@ def test_the_sampler_is_part_of_the_identity(generator: ADM) -> None:
     assert torch.equal(generator.sample([0], [5]), first)
 
 
-def test_no_labels_no_images(generator: ADM) -> None:
-    assert generator.sample([], []).shape == (0, 1, 16, 16)
-
-
 def test_sixteen_bits_and_colour(tiny_adm: Make) -> None:
     wide = tiny_adm(bits=16).sample([0], [1])
     assert wide.dtype == torch.uint16
@@ -108,12 +104,6 @@ def test_provenance_travels_with_the_weights(tiny_adm: Make, tmp_path: Path) -> 
     files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     generator.save_pretrained(tmp_path, overwrite=True)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == files
-
-
-def test_it_fills_a_bank(generator: ADM, tmp_path: Path) -> None:
-    bank = fill_bank(generator, counts={"a": 2, "c": 3}, out=tmp_path, progress=False)
-    assert bank.class_counts == {"a": 2, "b": 0, "c": 3}
-    assert torch.equal(bank.images[:2], generator.sample([0, 0], [0, 1]))
 
 
 def test_a_classifier_guides_and_is_saved(generator: ADM, classifier: NoisyClassifier, tmp_path: Path) -> None:
@@ -412,7 +402,6 @@ def test_the_average_on_the_cpu_is_the_same(tiny_adm: TinyADM, discs: Patches, t
     ("options", "message"),
     [
         ({"batch_size": 4, "accumulate": 5}, "a batch of 4 cannot be shared into 5 parts in each of 1 processes"),
-        ({"seed": -1}, "seed must be a whole number"),
         ({"dropout": 0.1}, "ADM.fit: no such option: dropout; did you mean label_dropout"),
     ],
 )

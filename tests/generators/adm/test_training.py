@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators import ADM
@@ -21,6 +20,7 @@ from genmix_transforms.generators.adm.training import (
     trained,
     with_weights,
 )
+from tests.generators.host_reads import NoHostReads
 
 TinyADM = Callable[..., ADM]
 
@@ -188,19 +188,6 @@ def test_bfloat16_learns_too(tiny_adm: TinyADM) -> None:
         values = training.training_step(IMAGES, LABELS, 0)
     assert all(value.isfinite() for value in values.values())
     assert all(parameter.dtype == torch.float32 for parameter in training.network.parameters())
-
-
-class NoHostReads(TorchDispatchMode):
-    """Fails where the host would wait for the device to know a value."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func.overloadpacket not in (
-            torch.ops.aten._local_scalar_dense,
-            torch.ops.aten.nonzero,
-            torch.ops.aten.is_nonzero,
-            torch.ops.aten.equal,
-        ), f"{func} reads the device"
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("timesteps", ["uniform", "loss-second-moment"])

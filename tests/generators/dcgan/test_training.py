@@ -2,16 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.generators import DCGAN
-from genmix_transforms.generators.augmentation import POLICIES
 from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, initialise
 from genmix_transforms.generators.dcgan.settings import DCGANSettings
 from genmix_transforms.generators.dcgan.training import DCGANTraining
@@ -99,35 +96,6 @@ def test_the_snapshot_is_the_average(tiny_dcgan: TinyDCGAN) -> None:
         training.training_step(torch.rand(8, 1, 16, 16), torch.arange(8) % 2, step * 8)
     assert training.result() is training.average.average
     assert not torch.equal(training.result().main[0].weight, training.network.main[0].weight)
-
-
-def test_the_average_has_the_layout_of_what_it_follows(tiny_dcgan: TinyDCGAN) -> None:
-    # torch._foreach_lerp_ leaves its fast path where strides differ.
-    training = make(tiny_dcgan())
-    for average, value in zip(training.average.average.parameters(), training.network.parameters(), strict=True):
-        assert average.stride() == value.stride()
-
-
-class NoHostReads(TorchDispatchMode):
-    """Fails where the host would wait for the device to know a value."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func.overloadpacket not in (
-            torch.ops.aten._local_scalar_dense,
-            torch.ops.aten.nonzero,
-            torch.ops.aten.is_nonzero,
-            torch.ops.aten.equal,
-        ), f"{func} reads the device"
-        return func(*args, **(kwargs or {}))
-
-
-def test_a_step_never_waits_for_the_device(tiny_dcgan: TinyDCGAN) -> None:
-    training = make(tiny_dcgan(), augment=POLICIES)
-    images, labels = torch.rand(8, 1, 16, 16), torch.arange(8) % 2
-    with pytest.raises(AssertionError, match="reads the device"), NoHostReads():
-        images.sum().item()
-    with NoHostReads():
-        training.training_step(images, labels, 0)
 
 
 def test_it_learns_what_tells_the_classes_apart(

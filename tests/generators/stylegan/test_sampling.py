@@ -37,14 +37,6 @@ def test_latent_and_noise_both_follow_from_the_seed() -> None:
     assert GENERATOR.paint(styles[:1], [2**40 + 1]).ne(first).any()  # all 64 bits of the seed count
 
 
-def test_sampling_leaves_random_numbers_alone() -> None:
-    torch.manual_seed(1)
-    expected = torch.rand(2)
-    torch.manual_seed(1)
-    GENERATOR.sample([0], [1])
-    assert torch.equal(torch.rand(2), expected)
-
-
 def test_truncation() -> None:
     mean = GENERATOR.network.mean_w[1]
     whole = GENERATOR.truncated(psi=1.0).styles([1], [5])[0]

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.generators import StyleGAN
@@ -20,13 +19,12 @@ from genmix_transforms.generators.stylegan.layers import initialise
 from genmix_transforms.generators.stylegan.schedule import GrowingSchedule
 from genmix_transforms.generators.stylegan.settings import StyleGANNetworkSettings, StyleGANSettings
 from genmix_transforms.generators.stylegan.training import (
+    FASTER,
     StyleGANTraining,
-    discriminator_loss,
-    generator_loss,
-    learning_rate_factor,
     r1_penalty,
     r1_weight,
 )
+from tests.generators.host_reads import NoHostReads
 
 TinyStyleGAN = Callable[..., StyleGAN]
 
@@ -329,28 +327,6 @@ def test_every_phase_runs_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(made) == 4, phase
 
 
-def test_the_average_lies_in_memory_as_the_network_does(tiny_stylegan: TinyStyleGAN) -> None:
-    """The update of all tensors at once has a fast path for those of equal strides."""
-    training = make(tiny_stylegan())
-    own, average = training.network.state_dict(), training.result().state_dict()
-    assert {name: tensor.stride() for name, tensor in own.items()} == {
-        name: tensor.stride() for name, tensor in average.items()
-    }
-
-
-class NoHostReads(TorchDispatchMode):
-    """Fails where the host would wait for the device to know a value."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func.overloadpacket not in (
-            torch.ops.aten._local_scalar_dense,
-            torch.ops.aten.nonzero,
-            torch.ops.aten.is_nonzero,
-            torch.ops.aten.equal,
-        ), f"{func} reads the device"
-        return func(*args, **(kwargs or {}))
-
-
 def test_a_step_never_waits_for_the_device(tiny_stylegan: TinyStyleGAN) -> None:
     training = make(tiny_stylegan(), start=1, images=90, augment=POLICIES, augment_target=0.6, mirror=True)
     images, labels = batch()
@@ -395,14 +371,6 @@ def test_two_processes_track_the_same_means(two_processes: Callable[[str], list[
         assert found["mean_w"] > 0
 
 
-def test_the_losses_are_the_non_saturating_ones() -> None:
-    real, fake = torch.randn(7), torch.randn(7)
-    expected = -(torch.sigmoid(real).log() + (1 - torch.sigmoid(fake)).log()).mean()
-    assert discriminator_loss(real, fake).item() == pytest.approx(expected.item(), abs=1e-6)
-    assert generator_loss(fake).item() == pytest.approx(-torch.sigmoid(fake).log().mean().item(), abs=1e-6)
-    assert discriminator_loss(torch.tensor([200.0]), torch.tensor([-200.0])) == 0  # no overflow
-
-
 def test_r1_of_a_plane_and_of_a_bowl() -> None:
     images = torch.randn(4, 2, 3, 3, requires_grad=True)
     slope = torch.randn(2, 3, 3)
@@ -445,7 +413,7 @@ def test_the_discriminators_weights_feel_r1() -> None:
 
 
 def test_larger_images_learn_faster() -> None:
-    assert [learning_rate_factor(side) for side in (8, 64, 128, 256, 512, 1024)] == [1, 1, 1.5, 2, 3, 3]
+    assert [FASTER.get(side, 1) for side in (8, 64, 128, 256, 512, 1024)] == [1, 1, 1.5, 2, 3, 3]
 
 
 def test_r1_weighs_more_for_larger_images() -> None:

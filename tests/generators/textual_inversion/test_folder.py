@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError, OverwriteError
 from genmix_transforms.generators import TextualInversion, load_generator
-from genmix_transforms.generators.folder import WEIGHTS, read_provenance
+from genmix_transforms.generators.folder import WEIGHTS, read_weights
 from genmix_transforms.generators.textual_inversion import folder as folder_module
 from genmix_transforms.generators.textual_inversion.base_model import find_base_model
 from genmix_transforms.generators.textual_inversion.folder import load_learned, save_learned
@@ -73,7 +73,7 @@ def test_adapters_stand_beside_and_go_with_the_generator(ldm: LatentDiffusion, t
     embeddings, found, provenance = load_learned(tmp_path)
     assert all(torch.equal(embeddings[name], rows[name]) for name in rows)
     assert found.keys() == adapters.keys()
-    assert provenance == read_provenance(tmp_path / WEIGHTS) == {"a": 1}
+    assert provenance == read_weights(tmp_path / WEIGHTS)[1] == {"a": 1}
     (file,) = (tmp_path / "unet_lora").iterdir()
     assert file.name == "pytorch_lora_weights.safetensors"
     assert torch.equal(safetensors.torch.load_file(file)["unet.x.lora_A.weight"], adapters["unet.x.lora_A.weight"])

@@ -116,10 +116,8 @@ def recognise(weights: Mapping[str, Tensor], name: str | Path = "the weights") -
     found = _signature_of(weights)
     for configuration in (OFFICIAL_CLASSIFIERS if classifier else OFFICIAL).values():
         if _signature(configuration, classifier=classifier) == found:
-            if not classifier:
-                labels = weights.get("label_emb.weight")
-                return configuration if labels is None else replace(configuration, num_classes=len(labels))
-            return replace(configuration, num_classes=len(weights["out.2.c_proj.weight"]))
+            rows = weights.get("out.2.c_proj.weight" if classifier else "label_emb.weight")
+            return configuration if rows is None else replace(configuration, num_classes=len(rows))
     blocks = sum(1 for key in weights if re.fullmatch(r"input_blocks\.\d+\.0\.(in_layers\.0|op)\.weight", key)) + 1
     labels = weights.get("label_emb.weight")
     raise InputError(
@@ -333,16 +331,7 @@ def _attention(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
 def rename(
     weights: Mapping[str, Tensor], configuration: ADMConfiguration, *, classifier: bool = False
 ) -> dict[str, Tensor]:
-    """The original's weights under our names; those that have none keep theirs.
-
-    Args:
-        weights: the original's, by its names.
-        configuration: its flags.
-        classifier: whether they are a noisy classifier's.
-
-    Returns:
-        float32, in memory of their own.
-    """
+    """The original's weights under our names, float32 and in memory of their own; those that have none keep theirs."""
     names = module_names(configuration, classifier=classifier)
     renamed: dict[str, Tensor] = {}
     for key, value in weights.items():

@@ -81,9 +81,6 @@ def convert_stylegan(
 def widths_to_fmap(widths: Sequence[int]) -> tuple[int, int]:
     """``fmap_base`` and ``fmap_max`` of a network, from the channels at 4, 8, ... pixels.
 
-    Raises:
-        InputError: channels that do not halve as StyleGAN's do.
-
     Example:
         >>> widths_to_fmap([512, 512, 512, 512, 256])
         (8192, 512)

@@ -83,11 +83,7 @@ class ForeignWeights:
 
 
 def check_tensor(tensor: Tensor, *, name: str) -> Tensor:
-    """A weight as float32, in memory of its own.
-
-    Raises:
-        InputError: values that are no finite numbers.
-    """
+    """A weight as float32, in memory of its own; values that are no finite numbers are refused."""
     if not tensor.is_floating_point() or not tensor.numel():
         raise InputError(f"{name}: expected weights, got {tensor.dtype} of shape {tuple(tensor.shape)}")
     tensor = tensor.to(torch.float32, copy=True).contiguous()
@@ -97,13 +93,7 @@ def check_tensor(tensor: Tensor, *, name: str) -> Tensor:
 
 
 def read_nvidia(path: str | Path) -> ForeignWeights:
-    """Read an official file, or one that was trained with the official program.
-
-    Args:
-        path: of a pickle of (G, D, Gs), or of one generator.
-
-    Returns:
-        The averaged generator (Gs), and the discriminator where there is one.
+    """Read a pickle of (G, D, Gs) or of one generator: the averaged one (Gs), and the discriminator where there is one.
 
     Raises:
         InputError: something else; nothing in the file was run.

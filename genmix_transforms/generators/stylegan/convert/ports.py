@@ -45,9 +45,7 @@ AVERAGES = ("g_running", "g_ema", "shadow", "gen_shadow", "average")
 def read_port(tensors: Mapping[str, Tensor], *, size: int) -> ForeignWeights:
     """Recognise a port by its names, and bring its generator under ours.
 
-    Args:
-        tensors: every tensor of a file, by its name from the outermost dict on, joined by dots.
-        size: of the file in bytes.
+    The tensors are those of a file of ``size`` bytes, by their names from the outermost dict on, joined by dots.
 
     Raises:
         InputError: no port's generator, or several.
