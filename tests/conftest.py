@@ -15,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so in the processes that tests start
 
 # Machine code of this very source, compiled once a run: the processes of pytest-xdist and of tests share the folder.
 if "NUMBA_CACHE_DIR" not in os.environ:

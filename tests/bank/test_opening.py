@@ -1,9 +1,8 @@
 """Opening a bank: a part of it, checked or not, in memory or not, and again when it has grown."""
 
 import copy
+import multiprocessing
 import pickle
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -223,31 +222,32 @@ def test_a_bank_in_no_folder_cannot_be_refreshed():
         bank.refresh()
 
 
-WRITER = """
-import sys, torch
-from genmix_transforms.bank import BankWriter
-with BankWriter(sys.argv[1], classes=["cyst", "hemangioma", "metastasis"], image_shape=(1, 4, 4), append=True,
-                shard_bytes=32) as writer:
-    for number in range(200):
-        writer.add(torch.full((3, 1, 4, 4), number, dtype=torch.uint8), torch.tensor([0, 1, 2]))
-"""
+def write_two_hundred_times(folder):
+    with BankWriter(folder, classes=CLASSES, image_shape=(1, 4, 4), append=True, shard_bytes=32) as writer:
+        for number in range(200):
+            writer.add(torch.full((3, 1, 4, 4), number, dtype=torch.uint8), torch.tensor([0, 1, 2]))
 
 
 def test_a_training_run_takes_in_what_another_process_is_filling(folder):
     """Whole shards only: every image is one that the writer wrote, with its label, and the bank only ever grows."""
     bank = SyntheticBank.load(folder, resident=False)
     genmix = GenMix(bank, pairing="same")
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)])
+    genmix(torch.rand(6, 1, 4, 4), torch.arange(6) % 3)  # compiled now, and not while the writer is at work
+    # Forked: this process would otherwise look for seconds at a folder that nobody writes to yet.
+    writer = multiprocessing.get_context("fork").Process(target=write_two_hundred_times, args=(folder,), daemon=True)
+    writer.start()
     sizes = [len(bank)]
     deadline = time.monotonic() + 120
-    while writer.poll() is None and time.monotonic() < deadline:
+    while writer.is_alive() and time.monotonic() < deadline:
         bank.refresh()
         sizes.append(len(bank))
         mixed, _ = genmix(torch.rand(6, 1, 4, 4), torch.arange(6) % 3)
         assert bool(mixed.isfinite().all())
         last = bank.rows(torch.tensor([len(bank) - 1]))
         assert len(last.unique()) == 1
-    assert writer.wait(timeout=60) == 0
+        time.sleep(0.005)  # a training does something else too, and the writer needs the processor
+    writer.join(timeout=60)
+    assert writer.exitcode == 0
     bank.refresh()
     assert len(bank) == 620
     assert sizes == sorted(sizes)

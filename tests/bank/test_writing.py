@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmix_transforms.bank import BankWriter, SyntheticBank, writing
@@ -257,7 +257,8 @@ def test_what_cannot_be_removed_or_locked_is_a_clear_error(tmp_path):
     assert len(SyntheticBank.load(folder, verify=True)) == 1  # nothing has changed
 
 
-@given(counts=st.lists(st.integers(0, 30), max_size=6), per_shard=st.integers(1, 12))
+@settings(max_examples=40)  # each writes files, and has them all on the disk before it goes on
+@given(counts=st.lists(st.integers(0, 10), max_size=5), per_shard=st.integers(1, 6))
 def test_however_images_are_added_the_files_are_the_same(tmp_path_factory, counts, per_shard):
     folder = tmp_path_factory.mktemp("pieces")
     images = torch.arange(sum(counts), dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmix_transforms.errors import InputError
@@ -36,6 +36,7 @@ def test_by_hand():
     assert scores.macro_f1 == pytest.approx((2 / 3 + 2 / 5 + 4 / 5) / 3)
 
 
+@settings(max_examples=50)  # scikit-learn's own checks of a call take many times as long as the scores
 @given(cases())
 def test_as_scikit_learn(case):
     sklearn = pytest.importorskip("sklearn.metrics")
@@ -58,6 +59,7 @@ def test_as_scikit_learn(case):
             assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
+@settings(max_examples=50)
 @given(cases(), st.data())
 def test_auc_as_scikit_learn(case, data):
     sklearn = pytest.importorskip("sklearn.metrics")

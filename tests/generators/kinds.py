@@ -23,6 +23,15 @@ class Kind:
     needs: str | None = None
     """A package that tests of it need."""
 
+    def ready(self) -> Generator:
+        """One generator for all who only look at it, or have it refuse something: made once."""
+        if self.cls not in _READY:
+            _READY[self.cls] = self.make()
+        return _READY[self.cls]
+
+
+_READY: dict[type[Generator], Generator] = {}
+
 
 @cache
 def base_model() -> Path:
@@ -50,12 +59,12 @@ def make_adm(**options: Any) -> ADM:
         "image_size": 16, "num_channels": 32, "num_res_blocks": 1, "channel_mult": [1, 1], "attention_resolutions": [8],
         "num_head_channels": 32, "learn_sigma": True, "class_cond": True, "num_classes": 2, "diffusion_steps": 50,
     }  # fmt: skip
-    sampler = {"steps": 2, "batch_size": 4}
+    sampler = {"steps": 2, "batch_size": 8}
     return ADM(**{"classes": CLASSES, "channels": 1, "configuration": flags, "sampler": sampler, **options})
 
 
 def make_textual_inversion(**options: Any) -> TextualInversion:
-    tiny = {"resolution": 16, "vectors": 2, "sampler": {"steps": 2, "batch_size": 4}}
+    tiny = {"resolution": 16, "vectors": 2, "sampler": {"steps": 2, "batch_size": 8}}
     return TextualInversion(**{"classes": CLASSES, "base": base_model(), **tiny, **options})
 
 
