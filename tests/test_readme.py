@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from genmix_transforms import SyntheticBank
+from genmix_transforms.data import open_dataset
 from genmix_transforms.evaluation import Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,11 +53,12 @@ def test_the_path_in_python(
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     np.savez("patches.npz", images=random.integers(0, 256, (40, 32, 32), dtype=np.uint8), labels=np.arange(40) % 2)
+    open_dataset("patches.npz").save_split("split.csv")  # as the commands above it have
     # The same calls, shorter.
     code = BLOCKS[1]
     for there, here in (
         ("steps=20_000", "steps=2"),
-        ("classes=train.classes", "classes=train.classes, base_width=4"),
+        ("for_patches(train)", "for_patches(train, base_width=4)"),
         ("seeds=5", "seeds=1, protocol=Protocol(steps=2)"),
     ):
         assert there in code
@@ -76,8 +78,9 @@ def test_the_commands_it_names_exist() -> None:
         words = line.split("#")[0].split()
         command: Any = get_command(app)
         for word in words[1:]:
-            if not hasattr(command, "commands"):
+            if not hasattr(command, "list_commands"):
                 break
-            command = command.commands[word]
+            command = command.get_command(None, word)
+            command = getattr(command, "loaded", command)
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, line

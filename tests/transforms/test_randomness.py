@@ -2,8 +2,10 @@
 
 import copy
 import functools
-import importlib.util
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -245,18 +247,26 @@ def seeded_on_the_first_rank():
     return torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(("variable", "number"), [("3", 3), ("", 0), (None, 0)])
-def test_the_rank_that_a_launcher_gave(monkeypatch, variable, number):
-    """The module read once more, as a process reads it that was started with this variable."""
-    monkeypatch.delenv("RANK", raising=False)
-    if variable is not None:
-        monkeypatch.setenv("RANK", variable)
-    spec = importlib.util.find_spec(randomness.__name__)
-    anew = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(anew)
-    assert anew.rank() == number
-    drawn = anew.UniformSource(torch.Generator().manual_seed(0))(3, 5, CPU)
-    assert torch.equal(drawn, on_rank(number, seeded_on_the_first_rank()))
+PIPED = {"stdout": subprocess.PIPE, "text": True}
+SCRIPT = """
+import torch
+from genmix_transforms.transforms import randomness
+source = randomness.UniformSource(torch.Generator().manual_seed(0))
+print(randomness.rank(), *source(3, 5, torch.device("cpu")).flatten().tolist())
+"""
+
+
+def test_the_rank_that_a_launcher_gave():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    started = [
+        (number, subprocess.Popen([sys.executable, "-c", SCRIPT], env={**environment, "RANK": variable}, **PIPED))
+        for variable, number in (("3", 3), ("", 0))
+    ]
+    for number, process in started:
+        stdout, _ = process.communicate(timeout=120)
+        found, *drawn = stdout.split()
+        assert int(found) == number
+        assert [float(one) for one in drawn] == on_rank(number, seeded_on_the_first_rank()).flatten().tolist()
 
 
 # The workers of a DataLoader
