@@ -83,7 +83,8 @@ def _run(out: Path, *, seed: int, progress: bool) -> None:
         f"has taken {STEPS:,} steps, the classifiers {CLASSIFIER_STEPS}.\n"
         f"picture: {picture}\nbank:    {out / 'bank'}\nresults: {out / 'results'}\n\n"
         "The same with your own data:\n"
-        "  genmix train dcgan --data YOUR_DATA --size 64 --out runs/mine\n"
+        "  genmix split YOUR_DATA --out split.csv\n"
+        "  genmix train dcgan --data YOUR_DATA --split split.csv --size 64 --out runs/mine\n"
         "  genmix fill runs/mine --out banks/mine\n"
-        "  genmix evaluate --data YOUR_DATA --size 64 --bank banks/mine --out results/mine"
+        "  genmix evaluate --data YOUR_DATA --split split.csv --size 64 --bank banks/mine --out results/mine"
     )
