@@ -42,7 +42,7 @@ def test_the_demo_leaves_what_it_says(genmix: Genmix, tmp_path: Path) -> None:
     for text in ("baseline", "mixup", "blend", "genmix", "Acc", "hemangioma", "sens/spec"):
         assert text in outcome.out
     proposed = [line.split()[:2] for line in outcome.out.splitlines() if line.startswith("  genmix ")]
-    assert proposed == [["genmix", "train"], ["genmix", "fill"], ["genmix", "evaluate"]]
+    assert proposed == [["genmix", "split"], ["genmix", "train"], ["genmix", "fill"], ["genmix", "evaluate"]]
     # Again, it has nothing left to do and says the same.
     again = genmix("-q", "demo", "--out", tmp_path / "demo")
     assert again.out.split("seconds.")[1] == outcome.out.split("seconds.")[1]
