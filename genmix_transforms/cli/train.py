@@ -38,9 +38,10 @@ OTHERS = {
 
 PANELS = {"network": "Network", "training": "Training"}
 
-HELP = """Train {article} {name}.
+HELP = """Train {article} {name}{summary}.
 
-    Leaves the generator (genmix fill takes it), a sheet for every checkpoint in samples/, and the losses in training/.
+    Leaves the generator (genmix fill takes it), a sheet for every checkpoint in samples/, {evolution}and the losses in
+    training/.
 
     Run again, it goes on where it stopped.
 
@@ -93,6 +94,7 @@ def train_command(kind: "type[Generator]") -> Any:
     from genmix_transforms.generators.arguments import shape_of
     from genmix_transforms.generators.per_class import PerClass
     from genmix_transforms.generators.processes import own_device
+    from genmix_transforms.generators.trackers import check_trackers
 
     @with_settings(PANELS, network=kind.network_settings, training=kind.training_settings)
     @takes_data_options
@@ -129,6 +131,7 @@ def train_command(kind: "type[Generator]") -> Any:
         if warm_start and per_class:
             raise InputError("give --init or --per-class, not both: a network is fine-tuned on all its classes")
         settings = kind.choose_settings(training, warm_start=warm_start)
+        check_trackers(settings.report_to)
         prepared = kind.prepare_options(network, training=training, init=init)
         patches = options.open_training_set(data, all_data=all_data, painter=kind.__name__)
         generator: Generator
@@ -148,5 +151,9 @@ def train_command(kind: "type[Generator]") -> Any:
         propose_fill(out)
 
     article = "an" if kind.__name__[0] in "AEIOU" else "a"
-    train.__doc__ = kind.command_help or HELP.format(article=article, name=kind.__name__, kind=kind.kind)
+    evolution = "evolution.png (the images of fixed seeds as they change), " if kind.shows_evolution else ""
+    summary = f": {kind.command_help}" if kind.command_help else ""
+    train.__doc__ = HELP.format(
+        article=article, name=kind.__name__, kind=kind.kind, summary=summary, evolution=evolution
+    )
     return as_command(train if kind.trains_per_class else without(train, "per_class"), name=kind.kind)

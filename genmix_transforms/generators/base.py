@@ -51,7 +51,7 @@ class Generator(ABC):
         training_settings: options of :meth:`fit`.
         fine_tuning_preset: the preset of a warm start, where it is not the first.
         trains_per_class: whether a network for each class is offered (:class:`PerClass`).
-        command_help: what ``genmix train KIND --help`` begins with; None: the same as for every kind.
+        command_help: what ``genmix train KIND --help`` says of the kind: sizes, and how it trains, without a full stop.
         shows_evolution: whether a training keeps a figure of how the images of fixed seeds change.
         mixes_classes: whether a batch may hold images of several classes; False: each class has its own network.
         classes: class names; a label is an index into them.

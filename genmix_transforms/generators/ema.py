@@ -2,14 +2,11 @@
 
 import copy
 import math
-from typing import TypeVar
 
 import torch
 from torch import nn
 
 from genmix_transforms.errors import InputError
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class MovingAverage:

@@ -70,6 +70,7 @@ class ADM(Generator):
     training_settings = ADMSettings
     fine_tuning_preset = "fine-tune"
     shows_evolution = True
+    command_help = "a diffusion model, from scratch or from other weights (--init)"
 
     def __init__(
         self,

@@ -55,6 +55,7 @@ class DCGAN(Generator):
     network_settings = DCGANNetworkSettings
     training_settings = DCGANSettings
     trains_per_class = True
+    command_help = "sizes 16, 32, 64, 128 and 256; class-conditional, or with --per-class a network for each class"
     settings: DCGANNetworkSettings
     _network: DCGANNetwork
 

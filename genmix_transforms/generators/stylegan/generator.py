@@ -83,6 +83,9 @@ class StyleGAN(Generator):
     network_settings = StyleGANNetworkSettings
     training_settings = StyleGANSettings
     trains_per_class = True
+    command_help = (
+        "sizes 9 to 1024, growing from 8 pixels on; class-conditional, or with --per-class a network for each class"
+    )
     settings: StyleGANNetworkSettings
     _network: StyleGANNetwork
 

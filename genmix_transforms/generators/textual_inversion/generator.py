@@ -96,16 +96,10 @@ class TextualInversion(Generator):
     network_settings = TextualInversionNetworkSettings
     training_settings = TextualInversionSettings
     shows_evolution = True
-    command_help = """Learn words for the classes in a latent diffusion model that stays as it came: Textual Inversion.
-
-    Leaves the generator (genmix fill takes it), a folder for each class that diffusers' load_textual_inversion opens,
-    evolution.png (the images of fixed seeds, before the training and at the checkpoints), a sheet for every checkpoint
-    in samples/, and the losses in training/.
-
-    Run again, it goes on where it stopped.
-
-    Several processes: torchrun --nproc_per_node 2 -m genmix_transforms train textual-inversion ...
-    """
+    command_help = (
+        "words for the classes, in a latent diffusion model that stays as it came; each class gets a folder that "
+        "diffusers' load_textual_inversion opens"
+    )
 
     def __init__(
         self, *, classes: Sequence[str], resolution: int = 64, channels: int = 1, bits: int = 8, **options: Any

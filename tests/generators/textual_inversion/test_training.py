@@ -9,7 +9,6 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
@@ -22,6 +21,7 @@ from genmix_transforms.generators.textual_inversion.latents import Posteriors
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.settings import TextualInversionSettings
 from genmix_transforms.generators.textual_inversion.training import NoiseLoss, TextualInversionTraining
+from tests.generators.host_reads import NoHostReads
 from tests.generators.textual_inversion.tiny_generators import make_ti
 
 CLASSES = ("cyst", "metastasis", "normal")
@@ -335,19 +335,6 @@ def test_each_process_takes_its_share_of_the_order_and_knows_the_classes_of_all(
         together[classes] = True
         assert present == [label in LABELS[order(8, 12)] for label in range(3)]
     assert together.tolist() == present
-
-
-class NoHostReads(TorchDispatchMode):
-    """Fails where the host would wait for the device to know a value."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func.overloadpacket not in (
-            torch.ops.aten._local_scalar_dense,
-            torch.ops.aten.nonzero,
-            torch.ops.aten.is_nonzero,
-            torch.ops.aten.equal,
-        ), f"{func} reads the device"
-        return func(*args, **(kwargs or {}))
 
 
 class OnTheDevice:
