@@ -96,12 +96,12 @@ def _translate(images: Tensor, shift: Tensor) -> Tensor:
     rows = torch.arange(height, device=images.device) + shift[:, :1]
     columns = torch.arange(width, device=images.device) + shift[:, 1:]
     # One ring of zeros is all that is ever read outside.
-    padded = F.pad(images, (1, 1, 1, 1))
+    padded = F.pad(images, (1, 1, 1, 1)).flatten(2)
     rows = (rows + 1).clamp(0, height + 1)
     columns = (columns + 1).clamp(0, width + 1)
-    batch = torch.arange(count, device=images.device).view(-1, 1, 1, 1)
-    channel = torch.arange(channels, device=images.device).view(1, -1, 1, 1)
-    return padded[batch, channel, rows.view(count, 1, height, 1), columns.view(count, 1, 1, width)]
+    place = (rows[:, :, None] * (width + 2) + columns[:, None, :]).view(count, 1, -1)
+    # Not padded[..., rows, columns]: the gradient of an index sorts all places first, that of a gather does not.
+    return padded.gather(2, place.expand(-1, channels, -1)).view(images.shape)
 
 
 def _holes(images: Tensor, centre: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from genmix_transforms.generators.augmentation import diff_augment, draw_augmentation, mirrored
 
@@ -54,6 +55,34 @@ def test_translation_moves_every_pixel_and_brings_in_zeros(rows: int, columns: i
             inside = 0 <= y + rows < 6 and 0 <= x + columns < 7
             expected = images[0, :, y + rows, x + columns] if inside else torch.zeros(2)
             assert torch.equal(out[0, :, y, x], expected)
+
+
+def indexed(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """The translation once more, by advanced indexing of images with zeros around them."""
+    count, channels, height, width = images.shape
+    padded = F.pad(images, (width, width, height, height))
+    rows = torch.arange(height) + height + shift[:, :1]
+    columns = torch.arange(width) + width + shift[:, 1:]
+    number, channel = torch.arange(count).view(-1, 1, 1, 1), torch.arange(channels).view(1, -1, 1, 1)
+    return padded[number, channel, rows.view(count, 1, height, 1), columns.view(count, 1, 1, width)]
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 8, 8), (4, 3, 6, 9), (3, 2, 1, 4)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_translation_is_an_index_forth_and_back_and_twice(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    random = torch.Generator().manual_seed(sum(shape))
+    images = torch.randn(shape, generator=random, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    upward = torch.randn(shape, generator=random, dtype=torch.float64, requires_grad=True)
+    for reach in (0, 1, max(shape)):
+        shift = torch.stack([torch.randint(-min(reach, side), min(reach, side) + 1, shape[:1], generator=random)
+                             for side in shape[2:]], dim=1)  # fmt: skip
+        results = []
+        for shifted in (diff_augment(images, {"shift": shift}, policy=("translation",)), indexed(images, shift)):
+            (gradient,) = torch.autograd.grad(shifted, images, upward, create_graph=True)
+            (second,) = torch.autograd.grad(gradient.square().sum(), upward)
+            results.append((shifted, gradient, second))
+        for one, other in zip(*results, strict=True):
+            assert torch.equal(one, other)
 
 
 def test_cutout_is_a_square_of_half_the_side() -> None:
