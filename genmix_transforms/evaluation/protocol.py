@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators.fast_math import FAST_MATH_HELP
 from genmix_transforms.generators.settings import LARGEST_BATCH, LONGEST
 from genmix_transforms.settings import Settings, option
 
@@ -91,6 +92,7 @@ class Protocol(Settings):
     precision: Literal["float32", "bf16"] = option(
         "float32", help="Arithmetic of the network; its weights stay in float32.", rare=True
     )
+    fast_math: bool = option(True, help=FAST_MATH_HELP, rare=True)
     validate_every: int = option(
         25,
         help="Steps between two looks at the validation set. The weights with the best macro F1 there are tested.",

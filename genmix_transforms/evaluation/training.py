@@ -19,6 +19,7 @@ from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.runs import Run, kept_probabilities
+from genmix_transforms.generators.fast_math import fast_math
 from genmix_transforms.generators.randomness import DataOrder, reseed
 from genmix_transforms.transforms import functional
 
@@ -60,7 +61,8 @@ def train_and_test(
     started = time.perf_counter()
     trained = train_network(arm, splits, setting, seed, device=device)
     test = _Pixels.of(splits[2], setting.normalisation, device)
-    logits = _logits(trained.network, test, precision=setting.protocol.precision)
+    with fast_math(device, setting.protocol.fast_math):
+        logits = _logits(trained.network, test, precision=setting.protocol.precision)
     predictions, probabilities = logits.argmax(dim=1), logits.double().softmax(dim=1)
     return Run(
         arm=arm,
@@ -112,7 +114,8 @@ def train_network(arm: str, splits: Splits, setting: Setting, seed: int, *, devi
         raise InputError(f"seed must not be negative, got {seed}")
     train, validation, _ = splits
     # torch's global generators, the caller's, are as before when this is over.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with forked, fast_math(device, setting.protocol.fast_math):
         return _train(arm, train, validation, setting, seed, device=device)
 
 

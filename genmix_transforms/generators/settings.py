@@ -3,6 +3,7 @@
 from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
+from genmix_transforms.generators.fast_math import FAST_MATH_HELP
 from genmix_transforms.settings import Settings, option
 
 LARGEST_BATCH = 65_536
@@ -29,6 +30,9 @@ class TrainingSettings(Settings):
     checkpoint_every: int = option(20_000, help="Images between checkpoints and sample sheets.", least=1, runtime=True)
     # float16 is not offered: its narrow range turns GAN and diffusion losses into NaN after some thousand steps.
     mixed_precision: Literal["no", "bf16"] = option("no", help="bf16 for processors that have it.")
+    # Runtime, though it rounds otherwise: two trainings on a GPU need not end alike in any case, and a run that began
+    # on another device, or before there was this, must be able to go on.
+    fast_math: bool = option(True, help=FAST_MATH_HELP, runtime=True, rare=True)
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = option(
         (), help="Trackers that are told of losses, learning rates, speed and sheets.", runtime=True
     )

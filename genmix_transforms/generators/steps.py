@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.generators.ema import MovingAverage
+from genmix_transforms.generators.fast_math import fast_math
 from genmix_transforms.generators.job import Job
 from genmix_transforms.generators.pixels import to_signed_unit
 from genmix_transforms.generators.randomness import DataOrder, reseed, step_seed
@@ -26,6 +27,7 @@ class Steps:
         processes = job.processes
         self._job = job
         self._batch_size = job.settings.batch_size
+        self._fast = job.settings.fast_math
         self._bf16 = job.settings.mixed_precision == "bf16"
         self._order = DataOrder(len(job.dataset), seed=job.seed)
         self._labels = job.dataset.labels.to(processes.device)
@@ -48,7 +50,8 @@ class Steps:
         """
         prepare = getattr(self._job.trainee, "prepare", None)
         if prepare is not None:
-            prepare(progress=progress and self._job.processes.is_main)
+            with fast_math(self._job.processes.device, self._fast):
+                prepare(progress=progress and self._job.processes.is_main)
 
     def batches(self, images_seen: int, until: int) -> tuple[Tensor, ...]:
         """The indices of the images of some whole steps, sent to the device in one copy."""
@@ -67,7 +70,8 @@ class Steps:
         share = self._batch_size // self._job.processes.count
         mine = batch[rank * share : (rank + 1) * share]
         reseed(step_seed(self._job.seed, rank=rank, images_seen=images_seen), device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._bf16):
+        # Of a step, and not of the run: the sheets of a checkpoint are drawn as their images will be.
+        with fast_math(device, self._fast), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._bf16):
             return self._job.trainee.training_step(self._inputs(mine), self._labels.index_select(0, mine), images_seen)
 
 

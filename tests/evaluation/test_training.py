@@ -1,5 +1,6 @@
 """Training one arm: what a seed decides, what arms share, and that something is learned."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -208,6 +209,30 @@ def test_the_weights_of_the_best_validation_are_tested(splits, monkeypatch):
     assert tested == max(validations) == run.validation_macro_f1
     assert run.best_step == validations.index(max(validations)) + 1
     assert validations[-1] < tested  # else the test would hold for the last weights too
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_training_validation_and_test_compute_as_the_protocol_says(splits, monkeypatch, on):
+    now, seen = [], []
+
+    @contextmanager
+    def noted(device, on):
+        now.append((device.type, on))
+        yield
+        now.pop()
+
+    original = training._forward
+
+    def forward(*args, **options):
+        seen.append(list(now))
+        return original(*args, **options)
+
+    monkeypatch.setattr(training, "fast_math", noted)
+    monkeypatch.setattr(training, "_forward", forward)
+    train("baseline", splits, None, Protocol(steps=2, batch_size=8, validate_every=2, fast_math=on))
+    assert len(seen) == 4  # two steps, a validation and the test
+    assert all(found == [("cpu", on)] for found in seen)
+    assert now == []
 
 
 def test_validation_comes_at_its_steps_and_at_the_last(splits, monkeypatch):

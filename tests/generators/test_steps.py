@@ -1,11 +1,15 @@
 """The steps: who is shown which images, with which random numbers, and what counts the whole batch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from genmix_transforms.generators import steps
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.steps import Steps
 from tests.generators.jobs import make_job
@@ -69,3 +73,26 @@ def test_a_step_follows_from_its_position() -> None:
         losses = [taker.take(batch, 8 * number)["squared"].item() for number, batch in enumerate(taker.batches(0, 24))]
         found.append(losses)
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_step_and_what_comes_before_it_compute_as_the_setting_says(on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    now: list[tuple[str, bool]] = []
+    seen: list[list[tuple[str, bool]]] = []
+
+    @contextmanager
+    def noted(device: torch.device, on: bool) -> Iterator[None]:
+        now.append((device.type, on))
+        yield
+        now.pop()
+
+    monkeypatch.setattr(steps, "fast_math", noted)
+    trainee = Tiny()
+    trainee.training_step = lambda images, labels, images_seen: seen.append(list(now)) or {}  # type: ignore
+    trainee.prepare = lambda *, progress: seen.append(list(now))  # type: ignore
+    job = make_job(trainee, tiny_patches(), Path("run"), snapshot=trainee.result, steps=1, batch_size=8, fast_math=on)
+    taker = Steps(job, trainee.state_objects())
+    taker.prepare(progress=False)
+    taker.take(taker.batches(0, 8)[0], 0)
+    assert seen == [[("cpu", on)], [("cpu", on)]]
+    assert now == []

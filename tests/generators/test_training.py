@@ -215,7 +215,8 @@ def test_what_a_trainings_caller_gets(tiny_patches: Patches, tiny_dcgan: TinyDCG
     )  # fmt: skip
     assert (found["images_seen"], found["steps"]) == (8, 2)
     assert found["settings"] == {
-        "preset": "tests", "steps": 2, "batch_size": 4, "checkpoint_every": 4, "mixed_precision": "no", "report_to": []
+        "preset": "tests", "steps": 2, "batch_size": 4, "checkpoint_every": 4, "mixed_precision": "no", "report_to": [],
+        "fast_math": True,
     }  # fmt: skip
     assert found["options"] == {"betas": [0.5, 0.9]}
     assert found == DCGAN.from_pretrained(tmp_path).provenance

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.augmentation import mirrored
+from genmix_transforms.generators.fast_math import fast_math
 from genmix_transforms.generators.pixels import to_signed_unit
 from genmix_transforms.generators.textual_inversion.images import to_colour, to_size
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
@@ -52,7 +53,8 @@ class Posteriors:
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Of images ``(n, C, S, S)`` in [-1, 1], brought to three channels and the model's native size."""
         # In full precision whatever the training's is: an autoencoder's small errors are seen in every image.
-        with torch.autocast(self.model.device.type, enabled=False):
+        device = self.model.device
+        with torch.autocast(device.type, enabled=False), fast_math(device, False):
             return self.model.encode_images(to_colour(to_size(images, self.model.native_size)))
 
 
