@@ -15,6 +15,7 @@ from genmix_transforms.generators.adm.settings import ADMSettings
 from genmix_transforms.generators.adm.timesteps import UniformTimesteps
 from genmix_transforms.generators.augmentation import mirrored
 from genmix_transforms.generators.ema import MovingAverage, half_life_of
+from genmix_transforms.generators.frozen import FrozenWeights
 from genmix_transforms.generators.lora import add_adapters, merge_adapters
 from genmix_transforms.generators.state import Stateful
 
@@ -49,6 +50,7 @@ class ADMTraining:
         self.loss = loss
         self.timesteps = timesteps
         self._trained = nn.ParameterList(trained(network))
+        self.frozen = FrozenWeights(network, trained=self._trained)
         self.average = MovingAverage(
             self._trained,
             half_life=half_life_of(settings.ema_decay, batch_size=settings.batch_size),
@@ -74,6 +76,10 @@ class ADMTraining:
             "mse", the error in the noise; and, of a network that tells the variance, "bits_per_dim": the variational
             bound, as the mean of a term estimates it.
         """
+        with self.frozen.narrow(images.device):
+            return self._step(images, labels, images_seen)
+
+    def _step(self, images: Tensor, labels: Tensor, images_seen: int) -> Mapping[str, Tensor]:
         settings, count = self.settings, len(images)
         if settings.mirror:
             images = mirrored(images)
@@ -156,7 +162,7 @@ def trained(network: nn.Module) -> list[nn.Parameter]:
 
 def with_weights(network: nn.Module, values: list[Tensor]) -> nn.Module:
     """A copy of a network in training with these values for what is trained: plain, any adapters added in."""
-    other = copy.deepcopy(network)
+    other = copy.deepcopy(network).to(trained(network)[0].device)  # where frozen weights need not be in a training
     with torch.no_grad():
         for parameter, value in zip(trained(other), values, strict=True):
             parameter.copy_(value)

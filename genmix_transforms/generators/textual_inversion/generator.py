@@ -347,7 +347,7 @@ class TextualInversion(Generator):
 
     def with_result(self, trainee: TextualInversionTraining) -> "TextualInversion":
         """The generator with the rows as they stand now; it shares the base model, adapters included."""
-        return self.with_embeddings(trainee.result(), model=trainee.model)
+        return self.with_embeddings(trainee.result(), model=trainee.whole_model())
 
     def take_up(self, trained: "TextualInversion") -> None:
         """Draw from now on as ``trained`` does."""

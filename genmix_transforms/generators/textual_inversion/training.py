@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators.frozen import FrozenWeights
 from genmix_transforms.generators.lora import adapter_parameters, adapter_state, add_adapters
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.state import Stateful
@@ -38,7 +39,9 @@ def resolve_settings(
     if model.unet.dtype != torch.float32:
         raise InputError(
             f"TextualInversion.fit: the base model is held in {model.unet.dtype}, to be drawn from and not learned "
-            "for: open it in float32; mixed_precision='bf16' computes in bfloat16"
+            "for (its norms and its autoencoder have lost digits, and it is no longer the model that it was by its "
+            "hash): open it in float32; mixed_precision='bf16' computes in bfloat16, and the device then holds the "
+            "large weights in bfloat16 alone"
         )
     if settings.accumulate > max(1, settings.batch_size // processes.count):
         raise InputError(
@@ -127,6 +130,8 @@ class TextualInversionTraining:
         self.processes = processes
         self.rows = ClassRows(list(embeddings.values())).to(model.device)
         self.adapters = Adapters(model.unet) if settings.tune == "lora" else None
+        trained = [] if self.adapters is None else self.adapters.parameters
+        self.frozen = FrozenWeights(model.unet, model.text_encoder, trained=trained)
         self.loss = NoiseLoss(model.scheduler_config, device=model.device)
         groups: list[dict[str, Any]] = [
             {
@@ -163,8 +168,12 @@ class TextualInversionTraining:
         Returns:
             "mse", the error in what the U-Net predicts.
         """
+        with self.frozen.narrow(self.processes.device):
+            return self._step(images_seen)
+
+    def _step(self, images_seen: int) -> Mapping[str, Tensor]:
         index, classes, present = self.batch(images_seen)
-        count, device = len(index), self.model.device
+        count, device = len(index), self.processes.device
         mirrored = torch.rand(count) < 0.5 if self.settings.mirror else None
         prompts, which = self.choose_prompts(classes)
         mean, std = self.posteriors(index, mirrored)
@@ -228,6 +237,10 @@ class TextualInversionTraining:
             drawn = torch.randint(0, templates, (len(classes),))
         distinct, which = (classes * templates + drawn).unique(return_inverse=True)
         return self.prompts.flatten(0, 1)[distinct], which
+
+    def whole_model(self) -> LatentDiffusion:
+        """The base model with its own weights on the device, adapters included, to draw from."""
+        return self.model.to(self.processes.device)
 
     def result(self) -> dict[str, Tensor]:
         """The embeddings as they stand now; copies."""

@@ -20,6 +20,7 @@ from genmix_transforms.generators.adm.training import (
     trained,
     with_weights,
 )
+from genmix_transforms.generators.frozen import FrozenWeights
 from tests.generators.host_reads import NoHostReads
 
 TinyADM = Callable[..., ADM]
@@ -188,6 +189,25 @@ def test_bfloat16_learns_too(tiny_adm: TinyADM) -> None:
         values = training.training_step(IMAGES, LABELS, 0)
     assert all(value.isfinite() for value in values.values())
     assert all(parameter.dtype == torch.float32 for parameter in training.network.parameters())
+
+
+@pytest.mark.parametrize("tune", ["attention", "lora"])
+def test_frozen_weights_cast_once_give_autocasts_gradients(tiny_adm: TinyADM, tune: str) -> None:
+    """To the bit; and what is saved is whole."""
+    if tune == "lora":
+        pytest.importorskip("peft")
+    trainings = [make(tiny_adm(), tune=tune, accumulate=2) for _ in range(2)]
+    trainings[1].frozen = FrozenWeights(trained=())
+    before = {name: value.clone() for name, value in trainings[0].network.state_dict().items()}
+    moving = {name for name, parameter in trainings[0].network.named_parameters() if parameter.requires_grad}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got, expected = (gradients_of(training) for training in trainings)
+    assert got.keys() == expected.keys() == moving
+    assert all(torch.equal(got[name], expected[name]) for name in moving)
+    for name, value in trainings[0].network.state_dict().items():
+        assert value.dtype == torch.float32
+        assert name in moving or torch.equal(value, before[name])
+    assert {value.dtype for value in trainings[0].result().state_dict().values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("timesteps", ["uniform", "loss-second-moment"])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators.frozen import FrozenWeights
 from genmix_transforms.generators.lora import add_adapters
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import DataOrder
@@ -273,6 +274,35 @@ def adapted(ldm: LatentDiffusion) -> Callable[[], LatentDiffusion]:
         return model
 
     return make_model
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "gradient_checkpointing": True}])
+def test_weights_cast_once_give_autocasts_gradients(base: LatentDiffusion, options: dict[str, Any]) -> None:
+    """To the bit, and the base model is as it came."""
+    before = weights_hash(base.state_dict())
+    once, every_time = make(base, **options), make(base, **options)
+    every_time.frozen = FrozenWeights(trained=())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got, expected = gradients_of(once), gradients_of(every_time)
+    assert torch.equal(got[1], expected[1])
+    for one, other in zip(got[0], expected[0], strict=True):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
+    assert weights_hash(base.state_dict()) == before
+
+
+def test_adapters_beside_weights_cast_once_learn_the_same(adapted: Callable[[], LatentDiffusion]) -> None:
+    trainings = [make(adapted(), tune="lora", lora_after=1, lora_learning_rate=0.01) for _ in range(2)]
+    trainings[1].frozen = FrozenWeights(trained=())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = [[step(one, seed=number, images_seen=8 * number) for number in range(3)] for one in trainings]
+    assert losses[0] == losses[1]
+    first, second = (one.adapters.state_dict() for one in trainings if one.adapters is not None)
+    assert all(value.dtype == torch.float32 and torch.equal(value, second[name]) for name, value in first.items())
+    assert {value.dtype for value in trainings[0].whole_model().state_dict().values() if value.is_floating_point()} == {
+        torch.float32
+    }
 
 
 def test_adapters_learn_after_the_embeddings(adapted: Callable[[], LatentDiffusion], ldm: LatentDiffusion) -> None:
