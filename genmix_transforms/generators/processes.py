@@ -4,7 +4,7 @@ Starting several processes is Accelerate's and torchrun's job; here is only what
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
-
-BUCKET_BYTES = 64 * 2**20
-"""Gradients are averaged in messages of about this size: one of them all would take as much memory as they do."""
 
 
 @dataclass(frozen=True)
@@ -113,33 +110,30 @@ class Processes:
             raise RuntimeError(f"{failure}; process 0 says why")
 
     @torch.no_grad()
-    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace every gradient by its mean over the processes, a bucket of gradients at a time."""
-        if self.count == 1:
-            return
-        bucket: list[Tensor] = []
-        size = 0
-        for parameter in parameters:
-            if parameter.grad is None:
-                continue
-            if bucket and size + parameter.grad.nbytes > BUCKET_BYTES:
-                self._average(bucket)
-                bucket, size = [], 0
-            bucket.append(parameter.grad)
-            size += parameter.grad.nbytes
-        if bucket:
-            self._average(bucket)
+    def start_average(self, gradients: Sequence[Tensor]) -> Callable[[], None]:
+        """Begin to replace gradients by their means over the processes, in one message, and go on working.
 
-    def _average(self, gradients: list[Tensor]) -> None:
-        """One message. A gradient of a bucket of its own is averaged where it lies."""
+        Args:
+            gradients: the same ones in every process, not empty, and in the same order of calls. Nothing else may touch
+                them meanwhile.
+
+        Returns:
+            What waits for the means and puts them in place; on a GPU it is the GPU that waits.
+        """
+        # A gradient of a bucket of its own is averaged where it lies.
         alone = len(gradients) == 1 and gradients[0].is_contiguous()
         message = gradients[0].view(-1) if alone else torch.cat([gradient.reshape(-1) for gradient in gradients])
-        torch.distributed.all_reduce(message)
-        message /= self.count
-        if alone:
-            return
-        for gradient, mean in zip(gradients, message.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        work = torch.distributed.all_reduce(message, async_op=True)
+
+        @torch.no_grad()
+        def finish() -> None:
+            work.wait()
+            message.div_(self.count)
+            if not alone:
+                for gradient, mean in zip(gradients, message.split([g.numel() for g in gradients]), strict=True):
+                    gradient.copy_(mean.view_as(gradient))
+
+        return finish
 
     def gather(self, values: Tensor) -> Tensor:
         """Everyone's values, in the order of the ranks: ``(n, ...)`` from each to ``(count * n, ...)`` for all."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from genmix_transforms.generators.ema import MovingAverage
 from genmix_transforms.generators.fast_math import fast_math
+from genmix_transforms.generators.gradients import average_gradients
 from genmix_transforms.generators.job import Job
 from genmix_transforms.generators.pixels import to_signed_unit
 from genmix_transforms.generators.randomness import DataOrder, reseed, step_seed
@@ -36,11 +37,8 @@ class Steps:
             if isinstance(item, MovingAverage):
                 item.batch_size = self._batch_size
             elif isinstance(item, torch.optim.Optimizer) and processes.count > 1:
-                item.register_step_pre_hook(
-                    lambda optimiser, *_: processes.average_gradients(
-                        parameter for group in optimiser.param_groups for parameter in group["params"]
-                    )
-                )
+                # A batch in parts has several backward passes, and its gradients are whole after the last.
+                average_gradients(item, processes, meanwhile=getattr(job.settings, "accumulate", 1) == 1)
 
     def prepare(self, *, progress: bool) -> None:
         """Let a trainee that has a method ``prepare`` compute what its steps look up: no step's time then holds it.

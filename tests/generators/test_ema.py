@@ -1,6 +1,6 @@
 """The moving average of weights."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,8 @@ class OneOfTwo(Processes):
     def mean(self, values: Sequence[float]) -> list[float]:
         return list(values)
 
-    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        pass
+    def start_average(self, gradients: Sequence[Tensor]) -> Callable[[], None]:
+        return lambda: None
 
     def gather(self, values: Tensor) -> Tensor:
         return torch.cat([values, values])

@@ -37,12 +37,8 @@ def test_alone_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     processes = Processes.join("cpu")
     assert (processes.rank, processes.count, processes.device) == (0, 1, torch.device("cpu"))
     assert processes.is_main
-    parameter = torch.nn.Parameter(torch.ones(2))
-    parameter.grad = torch.tensor([1.0, 2.0])
-    processes.average_gradients([parameter])
     processes.wait()
-    assert parameter.grad.tolist() == [1, 2]
-    assert processes.gather(parameter.grad).tolist() == [1, 2]
+    assert processes.gather(torch.tensor([1.0, 2.0])).tolist() == [1, 2]
 
 
 def test_two_processes_average_and_agree(two_processes: TwoProcesses) -> None:
@@ -51,11 +47,6 @@ def test_two_processes_average_and_agree(two_processes: TwoProcesses) -> None:
         assert found["gathered"] == [[10, 0], [10, 1]]
         assert found["mean"] == [0.5, 2.0]
         assert found["any"] == [True, False]
-
-
-def test_gradients_in_buckets_are_those_of_one_message(two_processes: TwoProcesses) -> None:
-    for found in two_processes("buckets"):
-        assert found == {"same": True, "alike": True}
 
 
 def test_what_fails_on_the_main_process_fails_on_all(two_processes: TwoProcesses) -> None:

@@ -1,10 +1,9 @@
 """The steps: who is shown which images, with which random numbers, and what counts the whole batch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,9 +19,8 @@ from tests.generators.tiny_training import Tiny, tiny_patches
 class OneOf(Processes):
     """One of several processes, whose others are never heard."""
 
-    def average_gradients(self, parameters: Any) -> None:
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
+    def start_average(self, gradients: Sequence[torch.Tensor]) -> Callable[[], None]:
+        return lambda: [gradient.zero_() for gradient in gradients] and None
 
 
 def steps_of(rank: int, count: int) -> tuple[Tiny, Steps]:

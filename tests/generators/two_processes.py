@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import torch
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import DiskFullError
-from genmix_transforms.generators import StyleGAN, TextualInversion, load_generator, training
-from genmix_transforms.generators import processes as processes_module
+from genmix_transforms.generators import StyleGAN, TextualInversion, gradients, load_generator, training
 from genmix_transforms.generators.adm.timesteps import make_timesteps
+from genmix_transforms.generators.gradients import average_gradients
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.run_folder import held
 from tests.generators.tiny_training import Tiny, position, run, same_end
@@ -133,7 +133,9 @@ def averages(out: Path, processes: Processes) -> dict[str, Any]:
     a, b, c = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((2,), (1, 2), (3,)))
     a.grad = torch.tensor([1.0, 2.0]) * (processes.rank + 1)
     b.grad = torch.tensor([[10.0, 0.0]]) * processes.rank
-    processes.average_gradients([a, b, c])
+    optimiser = torch.optim.SGD([a, b, c], lr=0)
+    average_gradients(optimiser, processes)
+    optimiser.step()
     gathered = processes.gather(torch.tensor([[10, processes.rank]]))
     return {
         "gradients": [None if each.grad is None else each.grad.tolist() for each in (a, b, c)],
@@ -143,27 +145,64 @@ def averages(out: Path, processes: Processes) -> dict[str, Any]:
     }
 
 
+class Counting:
+    """Processes that count the messages of gradients."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self.messages = 0
+
+    def start_average(self, gradients: Sequence[torch.Tensor]) -> Callable[[], None]:
+        self.messages += 1
+        return self.processes.start_average(gradients)
+
+
 @scenario
 def buckets(out: Path, processes: Processes) -> dict[str, Any]:
-    """Averages of gradients in buckets of several sizes, and in one message."""
+    """Gradients of a step, averaged in buckets of several sizes, in the backward pass and after it, and by hand."""
 
-    def averaged() -> list[torch.Tensor]:
-        random = torch.Generator().manual_seed(processes.rank)
-        parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 5), (7,), (2, 2, 2, 2), (1,), (40,))]
-        for parameter in parameters[:-1]:
-            parameter.grad = torch.randn(parameter.shape, generator=random)
-        parameters[2].grad = parameters[2].grad.to(memory_format=torch.channels_last)  # type: ignore[union-attr]
-        processes.average_gradients(parameters)
-        assert parameters[-1].grad is None
-        return [parameter.grad for parameter in parameters[:-1] if parameter.grad is not None]
+    def backward(network: torch.nn.Module, seed: int, *, part: bool) -> None:
+        random = torch.Generator().manual_seed(seed)
+        hidden = network[0](torch.randn(2, 3, 4, 4, generator=random))  # type: ignore[index]
+        (hidden if part else network[1](hidden.flatten(1))).square().sum().backward()  # type: ignore[index]
 
-    whole = averaged()
-    same = True
-    for size in (1, 40, 70, 100):
-        processes_module.BUCKET_BYTES = size
-        same &= all(torch.equal(one, other) for one, other in zip(whole, averaged(), strict=True))
-    everyone = processes.gather(torch.cat([grad.flatten() for grad in whole])[None])
-    return {"same": same, "alike": bool(torch.equal(everyone[0], everyone[1]))}
+    def make() -> torch.nn.Module:
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Linear(8, 5), torch.nn.Linear(5, 40))
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def by_hand(step: int) -> list[torch.Tensor | None]:
+        found = []
+        for rank in range(2):
+            network = make()
+            backward(network, 10 * step + rank, part=step == 1)
+            found.append([parameter.grad for parameter in network.parameters()])
+        return [None if a is None or b is None else (a + b) / 2 for a, b in zip(*found, strict=True)]
+
+    expected = [by_hand(step) for step in range(3)]
+    same, sent_early = True, []
+    for size in (1, 40, 300, 10**6):
+        for meanwhile in (True, False):
+            gradients.BUCKET_BYTES = size
+            network = make()
+            optimiser = torch.optim.SGD(network.parameters(), lr=0)
+            counting = Counting(processes)
+            average_gradients(optimiser, counting, meanwhile=meanwhile)  # type: ignore[arg-type]
+            for step in range(3):  # in the second one, some have no gradient
+                counting.messages = 0
+                backward(network, 10 * step + processes.rank, part=step == 1)
+                sent_early.append((meanwhile, counting.messages))
+                optimiser.step()
+                for parameter, mean in zip(network.parameters(), expected[step], strict=True):
+                    got = parameter.grad
+                    same &= (got is None) == (mean is None)
+                    same &= got is None or mean is None or torch.equal(got, mean)
+                optimiser.zero_grad()
+    return {
+        "same": same,
+        "meanwhile": sum(early for meanwhile, early in sent_early if meanwhile),
+        "afterward": sum(early for meanwhile, early in sent_early if not meanwhile),
+    }
 
 
 @scenario
