@@ -15,15 +15,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
-from torch.utils._python_dispatch import _disable_current_modes
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
-from genmix_transforms.generators import DCGAN, fill_bank, load_generator
+from genmix_transforms.generators import DCGAN, TextualInversion, adm, fill_bank, load_generator
 from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.ema import MovingAverage
 from genmix_transforms.generators.kinds import trainable_kinds
 from genmix_transforms.generators.processes import Processes
+from genmix_transforms.generators.state import pack
 from tests.generators.host_reads import NoHostReads
 from tests.generators.kinds import CLASSES, KINDS, Kind
 
@@ -384,14 +387,14 @@ def unseen(step: Callable[..., Any]) -> Callable[..., Any]:
     return without_modes
 
 
-def test_a_step_never_waits_for_the_device(one_network: Kind, tiny_patches: Patches) -> None:
-    generator, patches = one_network.make(), tiny_patches()
-    processes = Processes(0, 1, torch.device("cpu"))
+def ready_to_step(kind: Kind, patches: PatchDataset) -> tuple[Any, Callable[[], Any]]:
+    """A trainee, and its first step; the optimizers, whose fused steps modes do not see through, are passed over."""
+    generator, processes = kind.make(), Processes(0, 1, torch.device("cpu"))
     settings = generator.choose_settings({"batch_size": 4})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         settings = generator.resolve(settings, patches, warm_start=False, processes=processes)
-        trainee = generator.make_trainee(settings, patches, seed=0, warm_start=False, processes=processes)
+        trainee: Any = generator.make_trainee(settings, patches, seed=0, warm_start=False, processes=processes)
     for item in trainee.state_objects().values():
         if hasattr(item, "batch_size"):
             item.batch_size = 4
@@ -400,10 +403,59 @@ def test_a_step_never_waits_for_the_device(one_network: Kind, tiny_patches: Patc
     inputs = getattr(trainee, "inputs", None)
     index = torch.arange(4)
     images = inputs(index) if inputs else patches.images[:4].float() / 127.5 - 1
+    return trainee, lambda: trainee.training_step(images, patches.labels[:4], 0)
+
+
+def test_a_step_never_waits_for_the_device(one_network: Kind, tiny_patches: Patches) -> None:
+    _, step = ready_to_step(one_network, tiny_patches())
     with pytest.raises(AssertionError, match="reads the device"), NoHostReads():
-        images.sum().item()
+        torch.zeros(2).sum().item()
     with NoHostReads():
-        trainee.training_step(images, patches.labels[:4], 0)
+        step()
+
+
+class NoFloat64(TorchDispatchMode):
+    """Fails where a float64 tensor is made or read: Apple's GPUs have none."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, made)):
+            assert not isinstance(value, Tensor) or value.dtype != torch.float64, f"{func} of float64"
+        return made
+
+
+def test_a_training_on_a_device_without_float64_has_none(
+    one_network: Kind, tiny_patches: Patches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (adm.loss, adm.timesteps):
+        monkeypatch.setattr(module, "widest_float", lambda device: torch.float32)  # as for "mps"
+    with pytest.raises(AssertionError, match="of float64"), NoFloat64():
+        torch.zeros(2).double()
+    trainee, step = ready_to_step(one_network, tiny_patches())
+    with NoFloat64():
+        step()
+    _, tensors = pack({name: item.state_dict() for name, item in trainee.state_objects().items()})
+    assert tensors
+    assert torch.float64 not in {tensor.dtype for tensor in tensors.values()}
+
+
+def test_the_average_lies_in_memory_as_what_it_averages(
+    one_network: Kind, tiny_patches: Patches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then all of it moves in one pass over the memory."""
+    update, strides = MovingAverage.update, []
+
+    def watched(self: MovingAverage, network: nn.Module, **options: Any) -> None:
+        for module in (self.average, network):
+            strides.append([value.stride() for value in (*module.parameters(), *module.buffers())])
+        update(self, network, **options)
+
+    monkeypatch.setattr(MovingAverage, "update", watched)
+    _, step = ready_to_step(one_network, tiny_patches())
+    step()
+    assert len(strides) == (0 if one_network.cls is TextualInversion else 2)  # that one averages nothing
+    assert strides[:1] == strides[1:]
+    assert not strides or any(stride[1] == 1 for stride in strides[0] if len(stride) == 4)  # channels last
 
 
 # The settings
