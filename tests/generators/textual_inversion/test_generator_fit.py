@@ -19,6 +19,7 @@ from genmix_transforms.evaluation import Protocol, evaluate
 from genmix_transforms.generators import TextualInversion, fill_bank, load_generator
 from genmix_transforms.generators.lora import adapter_parameters
 from genmix_transforms.generators.processes import Processes
+from genmix_transforms.generators.state import weights_hash
 from genmix_transforms.generators.textual_inversion.latents import CachedPosteriors
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.training import TextualInversionTraining
@@ -167,6 +168,23 @@ def test_adapters_leave_the_lent_base_model_alone(ldm: LatentDiffusion, tiny_pat
         fit(loaded, tiny_patches(), tmp_path / "more", warm_start=True, tune="lora")
     further = fit(loaded, tiny_patches(), tmp_path / "more", warm_start=True, steps=1, **options)
     assert further.weights_hash != trained.weights_hash
+
+
+def test_in_bfloat16_the_base_model_stays_as_it_is_and_a_run_goes_on_exactly(
+    ldm: LatentDiffusion, tiny_patches: Patches, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    before = weights_hash(ldm.state_dict())
+    options = {"mixed_precision": "bf16", "tune": "lora", "lora_learning_rate": 0.05, "lora_rank": 2}
+    whole = fit(make_ti(ldm), tiny_patches(), tmp_path / "whole", steps=4, **options)
+    fit(make_ti(ldm), tiny_patches(), tmp_path / "broken", steps=2, **options)
+    broken = fit(make_ti(ldm), tiny_patches(), tmp_path / "broken", steps=4, **options)
+    assert broken.weights_hash == whole.weights_hash
+    assert weights_hash(ldm.state_dict()) == before
+    frozen = {name: value for name, value in whole.network.state_dict().items() if ".lora_" not in name}
+    ours = {name.replace(".base_layer.", "."): value for name, value in frozen.items()}
+    assert weights_hash(ours) == weights_hash(ldm.unet.state_dict())
+    assert torch.equal(load_generator(tmp_path / "whole").sample([0], [5]), whole.sample([0], [5]))
 
 
 def test_it_is_on_the_device_that_it_was_trained_on_whole(
