@@ -206,11 +206,12 @@ def _baseline(setting: Setting, bank: SyntheticBank | None) -> Arm:
 
 def _mixup(setting: Setting, bank: SyntheticBank | None) -> Arm:
     """MixUp among the real images of the batch, as torchvision does it: one lambda a batch."""
-    mixup = v2.MixUp(alpha=setting.protocol.mixup_alpha, num_classes=len(setting.class_counts))
+    classes = len(setting.class_counts)
+    mixup = v2.MixUp(alpha=setting.protocol.mixup_alpha, num_classes=classes)
 
     def arm(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        mixed, soft = mixup(images, labels)
-        return mixed, soft.float()
+        mixed, soft = mixup(images, functional.soft_labels(labels, num_classes=classes))
+        return mixed, soft
 
     return arm
 
