@@ -381,6 +381,8 @@ class Plan:
             "data": [self._fingerprint(number, part) for part in range(3)],
             "bank": self._bank_hash(number, split_arm_name(arm)[1]) if kind.needs_bank else None,
             "versions": versions(self.device),
+            # Runs kept by releases that knew no revisions stay what they are.
+            **({"revision": kind.revision} if kind.revision > 1 else {}),
         }
 
     def _fingerprint(self, number: int, part: int) -> str:
