@@ -82,13 +82,17 @@ class PretendCuda:
 
     Attributes:
         operations: that the device was given.
+        waits: how often the host has waited for it.
+        strict: whether waiting is an error now.
+        goes_back: whether a backward pass is under way on the device.
     """
 
     entered: "PretendCuda | None" = None
 
     def __init__(self) -> None:
         self.strict = False
-        self.operations = 0
+        self.operations = self.waits = 0
+        self.goes_back = False
 
     @contextmanager
     def no_waiting(self) -> Iterator[None]:
@@ -131,7 +135,7 @@ class PretendCuda:
         if func is Tensor.pin_memory:
             return _pinned(first.clone())
         if isinstance(first, PretendTensor) and func in (Tensor.tolist, Tensor.numpy, Tensor.__array__):
-            self._wait(f"{func.__name__}() of {tuple(first.shape)}")
+            self.wait(f"{func.__name__}() of {tuple(first.shape)}")
             if func is Tensor.tolist:
                 return first.held.tolist()
             raise TypeError("can't convert cuda device type tensor to numpy. Use Tensor.cpu() to copy it first.")
@@ -146,9 +150,10 @@ class PretendCuda:
         if not _is_mine(device):
             return made.requires_grad_(requires_grad)
         if func in MADE_FROM_NUMBERS:
-            self._wait(f"{func.__name__}(..., device={str(device)!r})")
+            self.wait(f"{func.__name__}(..., device={str(device)!r})")
         self.operations += 1
-        return PretendTensor(made).requires_grad_(requires_grad)
+        made = made if isinstance(made, PretendTensor) else PretendTensor(made)
+        return made.requires_grad_(requires_grad)
 
     def _move(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """``to``, ``cpu`` and ``cuda``, in all their forms."""
@@ -171,7 +176,7 @@ class PretendCuda:
         if device is None or _is_mine(device) == mine:
             return Tensor.to(tensor, **kwargs) if kwargs else tensor
         if not non_blocking:
-            self._wait(f"a copy of {tuple(tensor.shape)} {'from' if mine else 'to'} the device, without non_blocking,")
+            self.wait(f"a copy of {tuple(tensor.shape)} {'from' if mine else 'to'} the device, without non_blocking,")
         return _Across.apply(tensor, kwargs)
 
     # Operations
@@ -181,7 +186,9 @@ class PretendCuda:
         tensors = _tensors_of((args, tuple(kwargs.values())), [])
         mine = [tensor for tensor in tensors if isinstance(tensor, PretendTensor)]
         if not mine:
-            return func(*args, **kwargs)
+            found = func(*args, **kwargs)
+            # A gradient that is nothing: autograd makes it where it takes the tensor to be.
+            return PretendTensor(found) if self.goes_back and func.overloadpacket is aten.zeros else found
         self.operations += 1
         plain_args, plain_kwargs = _values(args), _values(kwargs)
         if func.overloadpacket is aten.copy_:
@@ -196,7 +203,9 @@ class PretendCuda:
                 func(*args, **kwargs)
         return _wrap(found, known)
 
-    def _wait(self, what: str) -> None:
+    def wait(self, what: str) -> None:
+        """Take note that the host waits for the device."""
+        self.waits += 1
         assert not self.strict, f"{what} waits for the device"
 
     def _check_copy(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
@@ -205,7 +214,7 @@ class PretendCuda:
         non_blocking = bool(args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
         # A copy into memory that is not pinned waits, whatever it was told.
         if from_device != to_device and not (non_blocking and (to_device or hasattr(target, "pinned"))):
-            self._wait(f"{func} of {tuple(source.shape)} {'from' if from_device else 'to'} the device")
+            self.wait(f"{func} of {tuple(source.shape)} {'from' if from_device else 'to'} the device")
 
     def _check(self, func: Any, args: Any, kwargs: Mapping[str, Any], others: list[Tensor]) -> None:
         packet = func.overloadpacket
@@ -220,7 +229,7 @@ class PretendCuda:
         # It looks whether these are probabilities, unless it draws several with replacement.
         looked_at = packet is aten.multinomial and (args[1] == 1 or not (len(args) > 2 and args[2]))
         if packet in READS or masked or unsized or looked_at:
-            self._wait(str(func))
+            self.wait(str(func))
 
 
 class _Calls(TorchFunctionMode):
@@ -322,7 +331,7 @@ class _Event:
 
 def _synchronize(device: Any = None) -> None:
     if PretendCuda.entered is not None:
-        PretendCuda.entered._wait("torch.cuda.synchronize")
+        PretendCuda.entered.wait("torch.cuda.synchronize")
 
 
 def _instead(device: PretendCuda) -> dict[str, Callable[..., Any]]:
@@ -337,9 +346,13 @@ def _instead(device: PretendCuda) -> dict[str, Callable[..., Any]]:
         mine = any(isinstance(tensor, PretendTensor) for tensor in lists[0])
         return {(DEVICE if mine else at, dtype): found for (at, dtype), found in group(lists, with_indices).items()}
 
-    def backward(*args: Any, **kwargs: Any) -> Any:
-        with _Calls(device):  # again: it is left while a function of torch's runs, and this one runs Python code
-            return run_backward(*args, **kwargs)
+    def backward(roots: Any, *args: Any, **kwargs: Any) -> Any:
+        before, device.goes_back = device.goes_back, any(isinstance(root, PretendTensor) for root in roots)
+        try:
+            with _Calls(device):  # again: it is left while a function of torch's runs, and this one runs Python code
+                return run_backward(roots, *args, **kwargs)
+        finally:
+            device.goes_back = before
 
     return {
         "autograd._engine_run_backward": backward,

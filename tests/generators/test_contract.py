@@ -9,14 +9,13 @@ import re
 import signal
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import _disable_current_modes
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
@@ -24,8 +23,10 @@ from genmix_transforms.generators import DCGAN, fill_bank, load_generator
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.kinds import trainable_kinds
 from genmix_transforms.generators.processes import Processes
-from tests.generators.host_reads import NoHostReads
+from genmix_transforms.generators.steps import Steps
+from tests.generators.jobs import make_job
 from tests.generators.kinds import CLASSES, KINDS, Kind
+from tests.pretend_cuda import DEVICE, PretendCuda
 
 Patches = Callable[..., PatchDataset]
 
@@ -374,36 +375,33 @@ def test_an_estimate_writes_nothing(kind: Kind, tiny_patches: Patches, tmp_path:
     assert estimate.checkpoint_bytes > 0
 
 
-def unseen(step: Callable[..., Any]) -> Callable[..., Any]:
-    """PyTorch's optimizers count their steps on the CPU, and read that: not the device."""
-
-    def without_modes(*arguments: Any, **options: Any) -> Any:
-        with _disable_current_modes():
-            return step(*arguments, **options)
-
-    return without_modes
-
-
-def test_a_step_never_waits_for_the_device(one_network: Kind, tiny_patches: Patches) -> None:
-    generator, patches = one_network.make(), tiny_patches()
-    processes = Processes(0, 1, torch.device("cpu"))
-    settings = generator.choose_settings({"batch_size": 4})
+def losses_of_two_steps(kind: Kind, patches: PatchDataset, device: torch.device) -> list[float]:
+    """As the loop takes them: what it shows, the random numbers, the step; on the pretended device without waiting."""
+    processes, watched = Processes(0, 1, device), PretendCuda.entered
+    generator = kind.make()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        settings = generator.resolve(settings, patches, warm_start=False, processes=processes)
+        settings = generator.resolve(
+            generator.choose_settings({"batch_size": 4}), patches, warm_start=False, processes=processes
+        )
         trainee = generator.make_trainee(settings, patches, seed=0, warm_start=False, processes=processes)
-    for item in trainee.state_objects().values():
-        if hasattr(item, "batch_size"):
-            item.batch_size = 4
-        if isinstance(item, torch.optim.Optimizer):
-            item.step = unseen(item.step)
-    inputs = getattr(trainee, "inputs", None)
-    index = torch.arange(4)
-    images = inputs(index) if inputs else patches.images[:4].float() / 127.5 - 1
-    with pytest.raises(AssertionError, match="reads the device"), NoHostReads():
-        images.sum().item()
-    with NoHostReads():
-        trainee.training_step(images, patches.labels[:4], 0)
+    job = make_job(
+        trainee, patches, Path("run"), snapshot=lambda: generator, steps=2, processes=processes,
+        inputs=getattr(trainee, "inputs", None),
+    )  # fmt: skip
+    steps = Steps(job, trainee.state_objects())
+    steps.prepare(progress=False)
+    with watched.no_waiting() if watched else nullcontext():
+        found = [steps.take(batch, 4 * step) for step, batch in enumerate(steps.batches(0, 8))]
+    return [float(value.detach()) for values in found for value in values.values()]
+
+
+def test_a_step_on_a_gpu_is_that_of_the_cpu_and_never_waits_for_it(one_network: Kind, tiny_patches: Patches) -> None:
+    expected = losses_of_two_steps(one_network, tiny_patches(8), torch.device("cpu"))
+    with PretendCuda() as device:
+        found = losses_of_two_steps(one_network, tiny_patches(8), DEVICE)
+    assert device.operations > 100
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 # The settings
