@@ -224,7 +224,11 @@ class PretendCuda:
             assert other.ndim == 0 or copied, f"{func} takes {tuple(other.shape)} on the host beside the device's"
         no_kernel = packet in WITHOUT_UINT16 and args[0].dtype == torch.uint16
         assert not no_kernel, f"{func} may have no CUDA kernel for {args[0].dtype}"
-        masked = packet in INDEXING and not _fills(args) and any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
+        masked = (
+            packet in INDEXING
+            and not _fills(args)
+            and any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
+        )
         unsized = func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None
         # It looks whether these are probabilities, unless it draws several with replacement.
         looked_at = packet is aten.multinomial and (args[1] == 1 or not (len(args) > 2 and args[2]))

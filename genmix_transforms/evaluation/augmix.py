@@ -195,11 +195,11 @@ def _apply(images: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
     order = operation.tolist()
     for names, apply in _FAMILIES:
         for name in names:
-            takes: Any = [number for number, place in enumerate(order) if place == _PLACE[name]]
-            if len(takes) == 1:
-                takes = slice(takes[0], takes[0] + 1)  # which is not copied
-            if takes:
-                images[takes] = apply(images[takes], (name,), operation[takes], magnitude[takes])
+            some: Any = [number for number, place in enumerate(order) if place == _PLACE[name]]
+            if len(some) == 1:
+                some = slice(some[0], some[0] + 1)  # which is not copied
+            if some:
+                images[some] = apply(images[some], (name,), operation[some], magnitude[some])
     return images
 
 
@@ -240,7 +240,8 @@ def _grey(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, dim=1)
-    return 0.2989 * red + 0.587 * green + 0.114 * blue
+    grey: Tensor = 0.2989 * red + 0.587 * green + 0.114 * blue
+    return grey
 
 
 def _evenly_grey(images: Tensor) -> Tensor:

@@ -263,8 +263,9 @@ def pretrained_network(name: str, *, classes: int, weights: str) -> Pretrained:
     whole, last = _undrawn(name)
     if f"{last}.weight" not in state:
         raise InputError(f"{weights}: not the weights of {name}: no tensor {last}.weight")
-    if len(state[f"{last}.weight"]) != len(whole.get_submodule(last).weight):
-        whole, last = _undrawn(name, num_classes=len(state[f"{last}.weight"]))
+    outputs = len(state[f"{last}.weight"])
+    if outputs != last_layer(whole).out_features:
+        whole, last = _undrawn(name, num_classes=outputs)
     try:
         whole.load_state_dict(dict(state))
     except RuntimeError as error:

@@ -21,8 +21,8 @@ from genmix_transforms.generators.textual_inversion.latents import Posteriors
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.settings import TextualInversionSettings
 from genmix_transforms.generators.textual_inversion.training import NoiseLoss, TextualInversionTraining
-from tests.pretend_cuda import DEVICE, PretendCuda
 from tests.generators.textual_inversion.tiny_generators import make_ti
+from tests.pretend_cuda import DEVICE, PretendCuda
 
 CLASSES = ("cyst", "metastasis", "normal")
 IMAGES = torch.randint(0, 256, (12, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
