@@ -69,7 +69,7 @@ class AugMix:
         InputError: images of other than 1 or 3 channels, which torchvision's operations do not know.
 
     Source: Hendrycks et al., "AugMix" (arXiv 1912.02781), without its consistency loss: the paper on GenMix names the
-    augmentation only. Operations, magnitudes and the law of the draws are those of ``torchvision.transforms.v2.AugMix``.
+    augmentation only. Operations, magnitudes and the law of the draws are those of torchvision's ``v2.AugMix``.
     """
 
     def __init__(self, normalisation: Normalisation, *, severity: int) -> None:

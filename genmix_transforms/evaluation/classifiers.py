@@ -27,7 +27,7 @@ _SEVERAL_OUTPUTS = frozenset({"googlenet", "inception_v3"})
 # Of pixels in [0, 1].
 _TORCHVISION_VALUES = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NEW_LAYER = 2
-"""How the last layer of torchvision's pre-trained networks is drawn, counted: kept runs of another way are run again."""
+"""Counts the ways to draw the last layer of torchvision's pre-trained networks: kept runs of another are run again."""
 
 _LITE_VALUES = ((127 / 255,) * 3, (128 / 255,) * 3)
 

@@ -1,4 +1,4 @@
-"""A classical augmentation of the real images alone, that the mixing arms are measured against; AugMix has its own file."""
+"""The classical augmentation of the real images alone, that the mixing arms are measured against."""
 
 import math
 
