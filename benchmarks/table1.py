@@ -5,12 +5,14 @@
         --generators dcgan,stylegan,adm-scratch --out results/table1_busi
 
 Run again, it goes on where it stopped: generators at their last checkpoint, banks at their last shard, classifiers at
-their last run. ``--processes 2`` shares the work between two processes; so does the same command in a second terminal.
+their last run. ``--processes 2`` shares the work between two processes, each with a GPU of its own where there are as
+many; so does the same command in a second terminal.
 Which options choose the data is in table1_data.py, the sizes and steps of the generators in table1_generators.py,
 everything else is genmix_transforms.evaluation's.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -89,13 +91,31 @@ def pairs(texts: Sequence[str]) -> dict[str, str]:
 
 def in_several_processes(count: int) -> int:
     """This command in so many processes, which share its work; the first one's exit status that is not 0."""
-    at = sys.argv.index("--processes")
-    rest = [*sys.argv[1:at], *sys.argv[at + 2 :]]
-    command = [sys.executable, sys.argv[0], *(word for word in rest if word != FIGURES), "--no-progress"]
-    # Figures are drawn once, by the first.
-    drawing = [[FIGURES] if FIGURES in rest and not number else [] for number in range(count)]
-    started = [subprocess.Popen([*command, *extra]) for extra in drawing]
+    started = [
+        subprocess.Popen([sys.executable, sys.argv[0], *words], env={**os.environ, **environment})
+        for words, environment in shared_among(count, sys.argv[1:])
+    ]
     return next((code for code in [process.wait() for process in started] if code), 0)
+
+
+def shared_among(count: int, words: Sequence[str]) -> list[tuple[list[str], dict[str, str]]]:
+    """What each of so many processes is given: the words of its command line, and what its environment has besides.
+
+    Each has a ``LOCAL_RANK``, by which it takes a GPU of its own, or one of the fewest others, unless the command names
+    one: ``cuda`` alone names none.
+    """
+    at = words.index("--processes")
+    rest = [*words[:at], *words[at + 2 :]]
+    for place, word in enumerate(rest):
+        if (word, *rest[place + 1 : place + 2]) == ("--device", "cuda"):
+            rest = rest[:place] + rest[place + 2 :]
+            break
+    common = [*(word for word in rest if word != FIGURES), "--no-progress"]
+    # Figures are drawn once, by the first.
+    return [
+        ([*common, FIGURES] if FIGURES in rest and not number else common, {"LOCAL_RANK": str(number)})
+        for number in range(count)
+    ]
 
 
 def draw_figures(

@@ -154,6 +154,22 @@ def test_what_is_asked_for_wrongly(scripts):
         scripts["table1"].pairs(["runs/x"])
 
 
+def test_processes_that_share_the_work_take_the_gpus_in_turn(scripts, monkeypatch):
+    from genmix_transforms.generators.processes import own_device
+
+    words = ["--data", "d.npz", "--processes", "3", "--figures", "--device", "cuda", "--seeds", "2"]
+    shares = scripts["table1"].shared_among(3, words)
+    common = ["--data", "d.npz", "--seeds", "2", "--no-progress"]
+    assert [given for given, _ in shares] == [[*common, "--figures"], common, common]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    taken = [str(own_device(environment=environment)) for _, environment in shares]
+    assert taken == ["cuda:0", "cuda:1", "cuda:0"]
+    for device in ("cuda:1", "cpu"):  # whoever names one, means it
+        ((given, _),) = scripts["table1"].shared_among(1, ["--processes", "1", "--device", device])
+        assert given == ["--device", device, "--no-progress"]
+
+
 def test_data_is_brought_to_what_the_preset_is_sized_for(scripts, tmp_path):
     images = np.zeros((6, 40, 40), np.uint8)
     np.savez(tmp_path / "d.npz", images=images, labels=np.arange(6) % 2)

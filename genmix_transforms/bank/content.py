@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genmix_transforms.bank.opening import should_bring
 from genmix_transforms.bank.reading import MappedRows, check_numbers
-from genmix_transforms.bank.rows import DESCRIPTIONS, LabelKind, Rows, places_by_name
+from genmix_transforms.bank.rows import DESCRIPTIONS, LabelKind, Rows, places_by_name, take_rows
 from genmix_transforms.buffers import KeepsDtypes
 
 
@@ -97,7 +97,7 @@ class Content(KeepsDtypes):
             return self.mapped.rows(index, device=self.device)
         if index.device.type == "cpu":  # to look at numbers on an accelerator would wait for it
             check_numbers(index, len(self))
-        return self.images.index_select(0, index)
+        return take_rows(self.images, index)
 
     def in_memory(self) -> Rows:
         """All rows; of a bank on disk they are read, and it stays there."""

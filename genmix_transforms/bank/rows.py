@@ -137,7 +137,7 @@ class Rows(NamedTuple):
         if isinstance(index, slice):
             return type(self)(*(column[index] for column in self))
         here = {device: index.to(device) for device in {column.device for column in self}}
-        return type(self)(*(column[here[column.device]] for column in self))
+        return type(self)(*(take_rows(column, here[column.device]) for column in self))
 
     def sorted_by_class(self) -> Self:
         """The rows class by class; within a class in the order they had."""
@@ -178,6 +178,24 @@ class Bank(Protocol):
 
     def rows(self, index: Tensor) -> Tensor:
         """Images by their numbers, int64 ``(n,)``: ``(n, C, *spatial)``."""
+
+
+def take_rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of a tensor by their numbers, on any device.
+
+    Not all releases of PyTorch have a CUDA kernel that gathers uint16; the same bits as int16 are gathered by all.
+
+    Args:
+        values: ``(N, ...)``, of any dtype.
+        index: int64 ``(n,)``, on the same device.
+
+    Example:
+        >>> take_rows(torch.tensor([5, 65535], dtype=torch.uint16), torch.tensor([1, 1, 0])).tolist()
+        [65535, 65535, 5]
+    """
+    if values.dtype != torch.uint16:
+        return values.index_select(0, index)
+    return values.view(torch.int16).index_select(0, index).view(torch.uint16)
 
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:

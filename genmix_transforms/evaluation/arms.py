@@ -13,8 +13,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.bank.rows import take_rows
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.controls import AugMix, Classical
+from genmix_transforms.evaluation.augmix import AugMix
+from genmix_transforms.evaluation.controls import Classical
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.protocol import GRID, Protocol
 from genmix_transforms.transforms import GenMix, functional
@@ -59,6 +61,7 @@ class ArmKind:
         needs_bank: whether it draws from a bank of synthetic images.
         needs_real: whether it draws from the training set, beside the batch.
         options: the fields of the protocol that change this arm and not all: a run depends on its own arm's alone.
+        revision: raised where what the arm does, or how it draws, changes its scores: kept runs are then run again.
     """
 
     build: Callable[[Setting, SyntheticBank | None], Arm]
@@ -67,6 +70,7 @@ class ArmKind:
     needs_bank: bool = False
     needs_real: bool = False
     options: tuple[str, ...] = ()
+    revision: int = 1
 
     def __post_init__(self) -> None:
         assert len(self.grid) == GRID
@@ -206,11 +210,12 @@ def _baseline(setting: Setting, bank: SyntheticBank | None) -> Arm:
 
 def _mixup(setting: Setting, bank: SyntheticBank | None) -> Arm:
     """MixUp among the real images of the batch, as torchvision does it: one lambda a batch."""
-    mixup = v2.MixUp(alpha=setting.protocol.mixup_alpha, num_classes=len(setting.class_counts))
+    classes = len(setting.class_counts)
+    mixup = v2.MixUp(alpha=setting.protocol.mixup_alpha, num_classes=classes)
 
     def arm(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        mixed, soft = mixup(images, labels)
-        return mixed, soft.float()
+        mixed, soft = mixup(images, functional.soft_labels(labels, num_classes=classes))
+        return mixed, soft
 
     return arm
 
@@ -253,7 +258,7 @@ def _shared(setting: Setting, bank: SyntheticBank | None, share: float) -> Arm:
         kind, place = torch.rand(2, len(images), device=images.device)
         synthetic = kind < share
         index = (place.double() * len(bank)).long().clamp_(max=len(bank) - 1)
-        others = functional.dequantise(bank.images.index_select(0, index), scale, shift)
+        others = functional.dequantise(take_rows(bank.images, index), scale, shift)
         other_labels = functional.soft_labels(bank.labels.index_select(0, index), num_classes=classes)
         soft = functional.soft_labels(labels, num_classes=classes)
         return (
@@ -312,7 +317,9 @@ _MIXING = ("alpha", "pairing", "p")
 KINDS: dict[str, ArmKind] = {
     "baseline": ArmKind(build=_baseline, knob="weight_decay", grid=_DECAYS),
     "mixup": ArmKind(build=_mixup, knob="mixup_alpha", grid=(0.1, 0.2, 0.4, 0.7, 1.0), options=("mixup_alpha",)),
-    "augmix": ArmKind(build=_augmix, knob="augmix_severity", grid=(1, 2, 3, 4, 5), options=("augmix_severity",)),
+    "augmix": ArmKind(
+        build=_augmix, knob="augmix_severity", grid=(1, 2, 3, 4, 5), options=("augmix_severity",), revision=2
+    ),
     "classical": ArmKind(
         build=_classical, knob="classical_strength", grid=(0.2, 0.4, 0.6, 0.8, 1.0), options=("classical_strength",)
     ),

@@ -3,11 +3,13 @@
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.evaluation.efficientnet_lite import EfficientNetLite0
@@ -24,6 +26,9 @@ _SEVERAL_OUTPUTS = frozenset({"googlenet", "inception_v3"})
 
 # Of pixels in [0, 1].
 _TORCHVISION_VALUES = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NEW_LAYER = 2
+"""Counts the ways to draw the last layer of torchvision's pre-trained networks: kept runs of another are run again."""
+
 _LITE_VALUES = ((127 / 255,) * 3, (128 / 255,) * 3)
 
 
@@ -233,7 +238,7 @@ class Pretrained(nn.Module):
 
 
 def pretrained_network(name: str, *, classes: int, weights: str) -> Pretrained:
-    """A network with pre-trained weights and a new last layer, drawn from torch's global generator.
+    """A network with pre-trained weights and a new last layer, the only one drawn from torch's global generator.
 
     Args:
         name: "efficientnet_lite0", or a classification model of torchvision.
@@ -254,13 +259,13 @@ def pretrained_network(name: str, *, classes: int, weights: str) -> Pretrained:
             raise InputError(f"{weights}: not the weights of an EfficientNet-Lite0 ({error})") from error
         mean, std = _LITE_VALUES
         return Pretrained(network, mean=mean, std=std)
-    from torchvision import models
-
     state = _torchvision_weights(name) if weights == IMAGENET else _state_dict(weights)
-    last = _last_layer(models.get_model(name, weights=None))
+    whole, last = _undrawn(name)
     if f"{last}.weight" not in state:
         raise InputError(f"{weights}: not the weights of {name}: no tensor {last}.weight")
-    whole: nn.Module = models.get_model(name, weights=None, num_classes=len(state[f"{last}.weight"]))
+    outputs = len(state[f"{last}.weight"])
+    if outputs != last_layer(whole).out_features:
+        whole, last = _undrawn(name, num_classes=outputs)
     try:
         whole.load_state_dict(dict(state))
     except RuntimeError as error:
@@ -270,6 +275,27 @@ def pretrained_network(name: str, *, classes: int, weights: str) -> Pretrained:
     whole.set_submodule(last, nn.Linear(old.in_features, classes))
     mean, std = _TORCHVISION_VALUES
     return Pretrained(whole, mean=mean, std=std)
+
+
+def _undrawn(name: str, **options: Any) -> tuple[nn.Module, str]:
+    """A network of torchvision whose weights are whatever was in their memory, and the name of its last layer.
+
+    They are replaced: to draw the 138 million of VGG-16 would take seconds.
+    """
+    from torchvision import models
+
+    with _NoDraws():
+        network: nn.Module = models.get_model(name, weights=None, **options)
+    return network, _last_layer(network)
+
+
+class _NoDraws(TorchFunctionMode):
+    """Weights are left as they are where they would be drawn or filled."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == nn.init.__name__ or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def last_layer(network: nn.Module) -> nn.Linear:

@@ -33,6 +33,7 @@ from genmix_transforms.evaluation.checks import (
     few_seeds,
     prepare,
 )
+from genmix_transforms.evaluation.classifiers import LITE0, NEW_LAYER
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.provenance import (
     content_hash,
@@ -381,6 +382,9 @@ class Plan:
             "data": [self._fingerprint(number, part) for part in range(3)],
             "bank": self._bank_hash(number, split_arm_name(arm)[1]) if kind.needs_bank else None,
             "versions": versions(self.device),
+            # Runs kept by releases that knew no revisions stay what they are.
+            **({"revision": kind.revision} if kind.revision > 1 else {}),
+            **({"new_layer": NEW_LAYER} if steps.weights is not None and steps.classifier != LITE0 else {}),
         }
 
     def _fingerprint(self, number: int, part: int) -> str:

@@ -1,51 +1,15 @@
-"""Augmentations of the real images alone, that the mixing arms are measured against."""
+"""The classical augmentation of the real images alone, that the mixing arms are measured against."""
 
 import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.normalisation import Normalisation
 
 _MOST_DEGREES = 30.0
 _LEAST_AREA = 0.5
-
-
-class AugMix:
-    """Each image mixed with chains of random operations on it, as torchvision does it.
-
-    Args:
-        normalisation: that the images went through: the operations want values in [0, 1].
-        severity: of the operations, 1 to 10.
-
-    Raises:
-        InputError: images of other than 1 or 3 channels, which torchvision's operations do not know.
-
-    Source: Hendrycks et al., "AugMix" (arXiv 1912.02781), without its consistency loss: the paper on GenMix names the
-    augmentation only.
-    """
-
-    def __init__(self, normalisation: Normalisation, *, severity: int) -> None:
-        self.normalisation = normalisation
-        if len(normalisation.mean) not in (1, 3):
-            raise InputError(
-                f"AugMix takes images of 1 or 3 channels, got {len(normalisation.mean)}: leave the arm 'augmix' out"
-            )
-        self._augment = v2.AugMix(severity=severity)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Normalised images ``(N, C, H, W)`` to as many."""
-        mean, std = (
-            torch.tensor(values, device=images.device).view(-1, 1, 1)
-            for values in (self.normalisation.mean, self.normalisation.std)
-        )
-        unit = (images * std + mean).clamp(0, 1)
-        # Image by image: torchvision draws one chain of operations for a whole batch.
-        augmented = torch.cat([self._augment(image.unsqueeze(0)) for image in unit])
-        return (augmented - mean) / std
 
 
 class Classical:

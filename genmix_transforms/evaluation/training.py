@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genmix_transforms.bank.rows import take_rows
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arms import Setting, build_arm
@@ -139,7 +140,7 @@ class _Pixels:
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images, float32, and labels, int64; the index is on the device."""
-        return functional.dequantise(self.images[index], self.scale, self.shift), self.labels[index]
+        return functional.dequantise(take_rows(self.images, index), self.scale, self.shift), self.labels[index]
 
 
 def _train(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from genmix_transforms.bank.rows import take_rows
 from genmix_transforms.generators.ema import MovingAverage
 from genmix_transforms.generators.fast_math import fast_math
 from genmix_transforms.generators.gradients import average_gradients
@@ -75,4 +76,4 @@ class Steps:
 
 def _images_of(job: Job) -> Callable[[Tensor], Tensor]:
     images = job.dataset.images.to(job.processes.device)
-    return lambda index: to_signed_unit(images.index_select(0, index))
+    return lambda index: to_signed_unit(take_rows(images, index))

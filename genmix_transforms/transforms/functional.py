@@ -103,7 +103,7 @@ def soft_labels(labels: Tensor, *, num_classes: int) -> Tensor:
     labels = index_or_rows(labels, num_classes=num_classes)
     if labels.ndim == 2:
         return labels
-    table = one_hot_table(num_classes).to(labels.device)
+    table = one_hot_table(num_classes, device=labels.device)  # made there: a copy would wait for the device
     return one_hot(labels, table, table[:-1])
 
 

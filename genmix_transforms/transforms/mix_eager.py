@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from genmix_transforms.bank.rows import take_rows
 from genmix_transforms.transforms.drawing import Draw
 from genmix_transforms.transforms.functional import dequantise, mix_images
 
@@ -18,13 +19,13 @@ def mix_plainly(images: Tensor, pixels: Tensor, draw: Draw, scale: Tensor, shift
     lam, index, from_batch = draw
     # Rows that are not meant for the bank (or the batch) look up row 0 there; what they find is not used.
     bank_index = index if from_batch is None else torch.where(from_batch, 0, index)
-    partners = pixels.index_select(0, bank_index)
+    partners = take_rows(pixels, bank_index)
     if images.dtype == torch.float64:
         partners = partners.double().mul_(scale).add_(shift)
     else:
         partners = dequantise(partners, scale, shift)
     if from_batch is not None:
-        own = images.index_select(0, torch.where(from_batch, index, 0))
+        own = take_rows(images, torch.where(from_batch, index, 0))
         choose = from_batch.view(-1, *[1] * (images.ndim - 1))
         partners = torch.where(choose, own.to(torch.promote_types(own.dtype, torch.float32)), partners)
     return mix_images(images, partners, lam)

@@ -134,10 +134,10 @@ def index_or_rows(labels: Tensor, *, num_classes: int) -> Tensor:
     return labels if labels.dtype == torch.int64 else labels.long()
 
 
-def one_hot_table(num_classes: int) -> Tensor:
-    """Make a row for each class, and a last one of NaN for what is no class: float32 ``(K + 1, K)``, on the CPU."""
-    nothing = torch.full((1, num_classes), torch.nan, dtype=torch.float32, device="cpu")
-    return torch.cat([torch.eye(num_classes, dtype=torch.float32, device="cpu"), nothing])
+def one_hot_table(num_classes: int, *, device: str | torch.device = "cpu") -> Tensor:
+    """Make a row for each class, and a last one of NaN for what is no class: float32 ``(K + 1, K)``."""
+    nothing = torch.full((1, num_classes), torch.nan, dtype=torch.float32, device=device)
+    return torch.cat([torch.eye(num_classes, dtype=torch.float32, device=device), nothing])
 
 
 def one_hot(labels: Tensor, table: Tensor, classes: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.bank import Flag, SyntheticBank
-from genmix_transforms.bank.rows import check_classes, check_sources, check_tensors, check_window
+from genmix_transforms.bank.rows import check_classes, check_sources, check_tensors, check_window, take_rows
 from genmix_transforms.errors import InputError
+from tests.pretend_cuda import DEVICE, PretendCuda
 
 IMAGES = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
 LABELS = torch.tensor([0, 1, 1])
@@ -166,3 +167,33 @@ def test_all_bits_come_back_from_a_file(tmp_path, make_bank):
 def test_other_numbers_are_no_flags(make_bank, dtype):
     with pytest.raises(InputError, match="flags must be uint8 of shape"):
         make_bank([0, 1], flags=torch.ones(2, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int64, torch.float32])
+def test_rows_are_taken_by_their_numbers_on_any_device(dtype):
+    top = 65535 if dtype == torch.uint16 else 255
+    rows = [[0, top], [top - 1, top // 2 + 1], [7, 32767 % (top + 1)]]
+    values, index = torch.tensor(rows).to(dtype).view(3, 1, 2, 1), torch.tensor([2, 0, 0, 1])
+    expected = [[[[row[0]], [row[1]]]] for row in (rows[2], rows[0], rows[0], rows[1])]
+    found = take_rows(values, index)
+    assert found.dtype == dtype
+    assert found.tolist() == expected
+    assert take_rows(values.transpose(1, 2), index).tolist() == found.transpose(1, 2).tolist()  # whatever its layout
+    with PretendCuda() as device:
+        values, index = values.to(DEVICE), index.to(DEVICE)
+        with device.no_waiting():
+            found = take_rows(values, index)
+            as_floats = found.float()
+        assert found.dtype == dtype
+        assert found.tolist() == expected == as_floats.long().tolist()
+
+
+def test_sixteen_bits_of_a_bank_on_a_gpu():
+    images = (torch.arange(8).view(4, 1, 1, 2) * 9362).to(torch.uint16)
+    with PretendCuda() as device:
+        bank = SyntheticBank(images.to(DEVICE), torch.tensor([1, 0, 1, 0]).to(DEVICE), classes=CLASSES)
+        index = torch.tensor([3, 0]).to(DEVICE)
+        with device.no_waiting():
+            found = bank.rows(index)
+        assert found.tolist() == [images[2].tolist(), images[1].tolist()]
+        assert bank.take(torch.tensor([1])).images.tolist() == [images[3].tolist()]

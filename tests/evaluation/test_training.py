@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
@@ -15,6 +16,7 @@ from genmix_transforms.evaluation.checks import prepare
 from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.training import train_and_test
+from tests.pretend_cuda import DEVICE, PretendCuda
 
 
 def outcome(run):
@@ -78,6 +80,41 @@ def test_seeds_and_arms_differ(splits, bank, quick, optimiser_steps):
             train(arm, splits, bank, quick, seed)
     trained = {entry["after"].numpy().tobytes() for entry in optimiser_steps}
     assert len(trained) == 2 * len(ARMS)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_between_validations_nobody_waits_for_a_gpu(splits, bank, arm):
+    """One validation: the host waits as often for it after one step as after four. The scores are the CPU's."""
+    options = {"batch_size": 8, "flips": True, "clip_norm": 1.0, "precision": "bf16"}
+    expected = train(arm, splits, bank, Protocol(steps=1, validate_every=1, **options))
+    waits = []
+    with PretendCuda() as device:
+        for steps in (1, 4):
+            protocol = Protocol(steps=steps, validate_every=steps, **options)
+            setting = prepare((arm,), splits, {"": bank}, protocol, device=DEVICE)
+            before = device.waits
+            run = train_and_test(arm, splits, setting, 0, device=DEVICE)
+            waits.append(device.waits - before)
+            if steps == 1:
+                assert np.allclose(run.probabilities, expected.probabilities, atol=1e-2)
+    assert waits[0] == waits[1] > 0
+
+
+def test_sixteen_bits_on_a_gpu(splits, bank):
+    """CUDA may not gather uint16: none of the ways from the bank and the training set to a batch asks it to."""
+
+    def wide(images):
+        return (images.to(torch.int32) * 257).to(torch.uint16)
+
+    splits = tuple(replace(part, images=wide(part.images)) for part in splits)
+    bank = bank.replace(images=wide(bank.images))
+    protocol = Protocol(steps=2, batch_size=8, validate_every=2)
+    for arm in ("blend", "genmix", "genmix-union"):
+        expected = train(arm, splits, bank, protocol)
+        with PretendCuda():
+            setting = prepare((arm,), splits, {"": bank}, protocol, device=DEVICE)
+            run = train_and_test(arm, splits, setting, 0, device=DEVICE)
+        assert np.allclose(run.probabilities, expected.probabilities, atol=1e-3)
 
 
 def test_the_callers_random_numbers_stay(splits, bank, quick):

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from genmix_transforms import GenMix, SyntheticBank
 from genmix_transforms.bank import BankWriter
 from genmix_transforms.errors import InputError
+from tests.pretend_cuda import DEVICE, PretendCuda
 
 SHAPE = (1, 2, 2)
 
@@ -603,3 +604,34 @@ def test_a_compiled_graph_follows_the_bank_too(tmp_path, counted_bank):
         assert not step(images, labels)[0].any()
         bank.refresh()
         assert bool((step(images, labels)[0] > 0).any())
+
+
+ON_A_GPU = [
+    {},
+    {"pairing": "balanced", "per_sample": False},
+    {"pairing": "other", "real_partner": 0.5, "p": 0.5},
+    {"pairing": "same", "absent": "skip"},
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+@pytest.mark.parametrize("options", ON_A_GPU)
+def test_on_a_gpu_it_mixes_the_same_and_never_waits(options, dtype):
+    """The first look at the values is among what does not wait."""
+    pixels = torch.randint(0, 256 if dtype == torch.uint8 else 65536, (12, 1, 8, 8), generator=generator())
+    images, labels = torch.rand(6, 1, 8, 8, generator=generator(1)), torch.arange(6) % 3
+
+    def mixed(device):
+        bank = SyntheticBank(pixels.to(dtype), torch.arange(12) % 3, classes=("a", "b", "c"))
+        genmix, batch = GenMix(bank, **options).to(device), (images.to(device), labels.to(device))
+        soft = (batch[0], F.one_hot(labels, 3).float().to(device))
+        found = []
+        for sample in (batch, soft, batch):
+            torch.manual_seed(0)
+            with PretendCuda.entered.no_waiting():
+                found += genmix(*sample)
+        return [tensor.cpu() for tensor in found]
+
+    with PretendCuda():
+        for ours, theirs in zip(mixed(DEVICE), mixed("cpu"), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-6)

@@ -108,12 +108,14 @@ def blur(images: Tensor) -> Tensor:
 
 
 def _make_blur_kernel(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    taps = torch.tensor((0.25, 0.5, 0.25), dtype=dtype, device=device)
-    return (taps[:, None] * taps).expand(channels, 1, 3, 3).contiguous()
+    kernel = torch.full((channels, 1, 3, 3), 1 / 16, dtype=dtype, device=device)
+    kernel[:, :, 1].mul_(2)
+    kernel[..., 1].mul_(2)
+    return kernel
 
 
 _blur_kernel = lru_cache(maxsize=64)(_make_blur_kernel)
-"""Kept, for otherwise every blur would copy it to the device."""
+"""Kept, for otherwise every blur would make it anew. It is made on the device: a copy would wait for it."""
 
 
 class _Blur(torch.autograd.Function):

@@ -5,6 +5,7 @@ import logging
 import torch
 from torch import Tensor
 
+from genmix_transforms.bank.rows import take_rows
 from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.augmentation import mirrored
 from genmix_transforms.generators.fast_math import fast_math
@@ -43,7 +44,7 @@ class Posteriors:
             index: of the images, int64 ``(n,)``, on the CPU.
             mirror: bool ``(n,)``, on the CPU: those to take mirrored left to right; None: none.
         """
-        pixels = self.images.index_select(0, index.to(self.images.device, non_blocking=True))
+        pixels = take_rows(self.images, index.to(self.images.device, non_blocking=True))
         images = to_signed_unit(pixels.to(self.model.device))
         if mirror is not None:
             images = mirrored(images, which=mirror.to(images.device, non_blocking=True))

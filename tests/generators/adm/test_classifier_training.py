@@ -16,6 +16,8 @@ from genmix_transforms.generators.adm import NoiseSchedule, NoisyClassifier
 from genmix_transforms.generators.adm.classifier_training import ClassifierTraining, train_classifier
 from genmix_transforms.generators.adm.loss import HybridLoss
 from genmix_transforms.generators.adm.settings import ClassifierSettings
+from genmix_transforms.generators.steps import Steps
+from tests.pretend_cuda import DEVICE, PretendCuda
 
 TinyADM = Callable[..., ADM]
 Patches = Callable[..., PatchDataset]
@@ -156,3 +158,22 @@ def test_what_does_not_fit_is_refused(tiny_adm: TinyADM, tiny_patches: Patches, 
     with pytest.raises(InputError, match="a classifier needs at least two classes, the generator has cyst"):
         fit(alone, patches, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_step_never_waits_for_the_device(
+    tiny_adm: TinyADM, tiny_patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Steps.take
+
+    with PretendCuda() as device:
+
+        def watched(*arguments: Any) -> Any:
+            with device.no_waiting():
+                return take(*arguments)
+
+        monkeypatch.setattr(Steps, "take", watched)
+        trained = fit(adm(tiny_adm), tiny_patches(size=8), tmp_path / "run", steps=2, mirror=True, device=DEVICE)
+        assert device.operations > 100
+    again = fit(adm(tiny_adm), tiny_patches(size=8), tmp_path / "cpu", steps=2, mirror=True)
+    for one, other in zip(trained.parameters(), again.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)

@@ -24,7 +24,7 @@ from genmix_transforms.generators.stylegan.training import (
     r1_penalty,
     r1_weight,
 )
-from tests.generators.host_reads import NoHostReads
+from tests.pretend_cuda import DEVICE, PretendCuda
 
 TinyStyleGAN = Callable[..., StyleGAN]
 
@@ -35,6 +35,7 @@ def make(generator: StyleGAN, *, start: int | None = None, images: int = 10_000,
     settings = StyleGANSettings.of({"batch_size": 8, "augment": (), **options}, name="test")
     judge = generator.new_discriminator(minibatch_group=settings.minibatch_group)
     initialise(judge, seed=1)
+    judge.to(generator.network.mean_w.device)
     training = StyleGANTraining(generator.network, judge, settings=settings, padding=generator.padding)
     training.schedule = GrowingSchedule(start=full if start is None else start, full=full, images=images)
     return training
@@ -328,11 +329,14 @@ def test_every_phase_runs_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_step_never_waits_for_the_device(tiny_stylegan: TinyStyleGAN) -> None:
-    training = make(tiny_stylegan(), start=1, images=90, augment=POLICIES, augment_target=0.6, mirror=True)
-    images, labels = batch()
-    with NoHostReads():
+    with PretendCuda() as device:
+        generator = tiny_stylegan().to(DEVICE)
+        training = make(generator, start=1, images=90, augment=POLICIES, augment_target=0.6, mirror=True)
+        images, labels = (values.to(DEVICE) for values in batch())
         for images_seen in (0, 40, 48, 80):
-            training.training_step(images, labels, images_seen)
+            with device.no_waiting():
+                values = training.training_step(images, labels, images_seen)
+            assert all(value.isfinite() for value in values.values())
 
 
 def test_it_learns_what_tells_the_classes_apart(
