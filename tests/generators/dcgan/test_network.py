@@ -140,6 +140,11 @@ def test_names_keep_their_vectors(new: tuple[str, ...], rows: list[int]) -> None
     assert torch.equal(after.main[0].weight, before.main[0].weight)
 
 
+def test_a_network_without_classes_may_call_its_images_otherwise() -> None:
+    before, after = adapted(("unlabelled",), ("cyst",))
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in after.state_dict().items())
+
+
 def test_classes_that_cannot_be_had() -> None:
     with pytest.raises(InputError, match=r"knows 2 classes \(a, b\), and was to be fine-tuned on 3 \(a, b, c\)"):
         adapted(("a", "b"), ("a", "b", "c"))
