@@ -3,7 +3,7 @@
 import inspect
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,6 +98,29 @@ AllData = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
+Unlabelled = Annotated[
+    bool,
+    typer.Option(
+        "--unlabelled",
+        help="Read the images without their labels, as one class: a pool. A folder may hold images alone, an .npz or a "
+        ".csv lack them. All are trained on, unless a split says which.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Pretrain = Annotated[
+    str | None,
+    typer.Option(
+        help="Images without labels (anything that --data takes; labels are left aside) to train on first, in "
+        "OUT/pretrain; the data then fine-tune what has come of it. Of a pool that comes split, the training part.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+PretrainSteps = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Optimizer steps on the pool; left out, as the first preset says.", rich_help_panel=DATA_PANEL
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of the weights, the order of the images and the noise.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Throw away an earlier run in this folder.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; left out, CUDA where there is one.")]
@@ -129,12 +152,17 @@ class DataOptions:
         if FOLD not in str(self.split) and not self.split.is_file():
             raise MissingPathError(f"--split {self.split}: no such file; genmix split DATA --out split.csv makes one")
 
-    def open(self, data: str) -> "PatchDataset":
+    def open(self, data: str, *, labelled: bool = True) -> "PatchDataset":
         """Open the data, and say what was found and done."""
         from genmix_transforms.data import open_dataset
 
         patches = open_dataset(
-            data, size=self.size, fit=self.fit.value, channels=self.channels, group_key=self.group_key
+            data,
+            size=self.size,
+            fit=self.fit.value,
+            channels=self.channels,
+            group_key=self.group_key,
+            labelled=labelled,
         )
         typer.echo(str(patches))
         for note in patches.notes:
@@ -173,15 +201,36 @@ class DataOptions:
 
     def open_training_set(self, data: str, *, all_data: bool, painter: str) -> "PatchDataset":
         """What a generator is trained on: the training part, or all; ``painter`` says who needs squares."""
+        return self.open_parts(data, all_data=all_data, painter=painter)[0]
+
+    def open_parts(
+        self, data: str, *, all_data: bool, painter: str, labelled: bool = True
+    ) -> "tuple[PatchDataset, dict[str, PatchDataset]]":
+        """What a generator is trained on, as :meth:`open_training_set`, and by name the parts that it must not see."""
         if all_data and self.split is not None:
             raise InputError("--all-data trains on every patch; leave --split out")
         from genmix_transforms.generators.arguments import shape_of
 
-        train = self.open(data)
-        if not all_data:
-            train, _, _ = self.split_patches(train)
+        train = self.open(data, labelled=labelled)
+        held_out = {}
+        if not (all_data or (not labelled and self._is_whole(train))):
+            train, val, test = self.split_patches(train)
+            held_out = {"val": val, "test": test}
         shape_of(train, painter=painter)  # refuses what is not square
-        return train
+        return train, held_out
+
+    def open_pool(self, data: str) -> "PatchDataset":
+        """What a generator is pre-trained on: all of a pool, or its training part if it comes split."""
+        pool = replace(self, group_key=None).open(data, labelled=False)
+        if pool.official is None:
+            return pool
+        pool = pool.split()[0]
+        typer.echo(f"  its training part: {len(pool)}")
+        return pool
+
+    def _is_whole(self, patches: "PatchDataset") -> bool:
+        """Whether nobody asked for a split of unlabelled patches, and the source has none."""
+        return self.split is None and self.split_seed is None and not (self.official and patches.official is not None)
 
 
 def takes_data_options(function: Callable[..., None]) -> Callable[..., None]:

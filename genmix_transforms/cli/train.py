@@ -1,6 +1,7 @@
 """``genmix train``: a command for each kind of generator, made from its settings."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,8 +16,11 @@ from genmix_transforms.cli.options import (
     DataOptions,
     Device,
     Out,
+    Pretrain,
+    PretrainSteps,
     Restart,
     Seed,
+    Unlabelled,
     propose_fill,
     takes_data_options,
 )
@@ -93,6 +97,7 @@ def train_command(kind: "type[Generator]") -> Any:
     """Make the command that trains a kind of generator, with an option for each of its settings."""
     from genmix_transforms.generators.arguments import shape_of
     from genmix_transforms.generators.per_class import PerClass
+    from genmix_transforms.generators.pretraining import Pretraining, check_kind, check_pool, check_unseen
     from genmix_transforms.generators.processes import own_device
     from genmix_transforms.generators.trackers import check_trackers
 
@@ -106,6 +111,9 @@ def train_command(kind: "type[Generator]") -> Any:
         data: Data,
         out: Out,
         all_data: AllData = False,
+        unlabelled: Unlabelled = False,
+        pretrain: Pretrain = None,
+        pretrain_steps: PretrainSteps = None,
         init: Annotated[
             str | None,
             typer.Option(
@@ -124,19 +132,29 @@ def train_command(kind: "type[Generator]") -> Any:
         device: Device = None,
         dry_run: DryRun = False,
     ) -> None:
-        warm_start = init is not None
+        warm_start = init is not None or pretrain is not None
         check_output_folder(out)
         where = own_device(device)
         check_seed(seed)
-        if warm_start and per_class:
-            raise InputError("give --init or --per-class, not both: a network is fine-tuned on all its classes")
+        _check_starts(init=init, pretrain=pretrain, pretrain_steps=pretrain_steps, per_class=per_class, out=out)
+        if pretrain is not None:
+            check_kind(kind)
         settings = kind.choose_settings(training, warm_start=warm_start)
         check_trackers(settings.report_to)
         prepared = kind.prepare_options(network, training=training, init=init)
-        patches = options.open_training_set(data, all_data=all_data, painter=kind.__name__)
+        patches, held_out = options.open_parts(data, all_data=all_data, painter=kind.__name__, labelled=not unlabelled)
+        first: Pretraining | None = None
         generator: Generator
-        if init is not None:
+        if pretrain is not None:
+            pool = options.open_pool(pretrain)
+            check_pool(pool, patches, held_out=held_out)
+            first = Pretraining(
+                kind=kind, pool=pool, patches=patches, out=out, network=prepared, training=training,
+                steps=pretrain_steps, seed=seed, device=where,
+            )  # fmt: skip
+        elif init is not None:
             generator = kind.adapted_to(init, patches, **prepared)
+            check_unseen(generator, patches, held_out=held_out, name=init)
         elif per_class:
             shape = shape_of(patches, painter=kind.__name__)
             generator = PerClass.of(kind, classes=patches.classes, **shape, **prepared)
@@ -144,9 +162,15 @@ def train_command(kind: "type[Generator]") -> Any:
             generator = kind.for_patches(patches, **prepared)
         run: dict[str, Any] = {"out": out, "seed": seed, "warm_start": warm_start, "device": where, **training}
         if dry_run:
+            if first is not None:
+                estimate, generator = first.estimate()
+                typer.echo(f"on the pool: {estimate.text().replace('--steps', '--pretrain-steps')}")
             typer.echo(generator.estimate(patches, **run).text())
             print_config(context, resolved={**network, **settings.to_json()})
             return
+        if first is not None:
+            generator = first.train(restart=restart, progress=bool(context.obj))
+            restart = False  # that has thrown away both runs
         generator.fit(patches, restart=restart, progress=bool(context.obj), **run)
         propose_fill(out)
 
@@ -157,3 +181,20 @@ def train_command(kind: "type[Generator]") -> Any:
         article=article, name=kind.__name__, kind=kind.kind, summary=summary, evolution=evolution
     )
     return as_command(train if kind.trains_per_class else without(train, "per_class"), name=kind.kind)
+
+
+def _check_starts(
+    *, init: str | None, pretrain: str | None, pretrain_steps: int | None, per_class: bool, out: Path
+) -> None:
+    """A training starts from given weights, from a pool, or anew, and not from two of these."""
+    if init is not None and per_class:
+        raise InputError("give --init or --per-class, not both: a network is fine-tuned on all its classes")
+    if pretrain is not None and per_class:
+        raise InputError("give --pretrain or --per-class, not both: a network is fine-tuned on all its classes")
+    if pretrain is not None and init is not None:
+        raise InputError(
+            "give --pretrain or --init, not both: --pretrain trains on a pool first, --init starts from what is "
+            f"trained (such as {out / 'pretrain'}, once --pretrain has been there)"
+        )
+    if pretrain_steps is not None and pretrain is None:
+        raise InputError("--pretrain-steps are steps on a pool: give --pretrain POOL")

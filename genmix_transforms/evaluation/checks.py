@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from genmix_transforms.bank import SyntheticBank
-from genmix_transforms.data.identity import find_recorded, record_images
+from genmix_transforms.data.identity import find_recorded, pixel_hashes, record_images
 from genmix_transforms.data.patches import SPLITS, PatchDataset, describe_counts
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arms import Setting, arm_kind, build_arm, check_arms, split_arm_name
@@ -315,11 +315,16 @@ def seen_images(bank: SyntheticBank, splits: Splits) -> dict[str, int] | None:
     train, *others = splits
     found = {}
     for name, part in zip(SPLITS[1:], others, strict=True):
-        named = [find_recorded(part.origins, record) for record in _training_sets(bank)]
+        # A pool may have come at the very size that the data is brought to here.
+        named = [
+            find_recorded(identity, record)
+            for record in _training_sets(bank)
+            for identity in (part.origins, pixel_hashes(part.images))
+        ]
         known = [of_record for of_record in named if of_record is not None]
         if not known:
             return None
-        seen = torch.stack(known).any(dim=0) & ~torch.isin(part.origins, train.origins)
+        seen = torch.stack(known).any(dim=0) & ~part.found_in(train)
         found[name] = int(seen.sum())
     return found
 
@@ -339,6 +344,13 @@ def foreign(bank: SyntheticBank, train: PatchDataset) -> bool:
     # Records without images, of an earlier release or of very large sets, have a fingerprint of the pixels alone.
     sizes = {source.get(RESIZED_FROM) for source in bank.sources}
     return not any(isinstance(size, int) and recorded == train.resized(size).fingerprint for size in sizes)
+
+
+def trained_on_more(bank: SyntheticBank, train: PatchDataset) -> bool:
+    """Whether the bank's generator has seen all of this set and more: a pool, or what its first weights had seen."""
+    records = _training_sets(bank)
+    named = [find_recorded(train.origins, record) for record in records]
+    return foreign(bank, train) and bool(named) and all(known is not None and bool(known.all()) for known in named)
 
 
 def bank_fingerprint(bank: SyntheticBank) -> str | None:

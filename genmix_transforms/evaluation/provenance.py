@@ -14,7 +14,7 @@ import torch
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import SPLITS, PatchDataset
 from genmix_transforms.evaluation.arms import ONLY_BANK, Setting
-from genmix_transforms.evaluation.checks import Fold, Splits, bank_fingerprint, foreign, used_banks
+from genmix_transforms.evaluation.checks import Fold, Splits, bank_fingerprint, foreign, trained_on_more, used_banks
 from genmix_transforms.evaluation.classifiers import IMAGENET
 from genmix_transforms.evaluation.protocol import Protocol
 
@@ -88,7 +88,7 @@ def describe_bank(banks: Sequence[SyntheticBank], trains: Sequence[PatchDataset]
     return {
         "counts": counts,
         "content": content_hash(first) if len(banks) == 1 else [content_hash(bank) for bank in banks],
-        "trained_on": told if len(banks) == 1 or told != _THIS else "each fold's training set",
+        "trained_on": told if len(banks) == 1 else told.replace(_THIS, "each fold's training set"),
         **_facts(first.provenance),
         **({"generator": _facts(generator)} if isinstance(generator, dict) else {}),
     }
@@ -100,6 +100,8 @@ _THIS = "this training set"
 def _trained_on(bank: SyntheticBank, train: PatchDataset) -> str:
     if bank_fingerprint(bank) is None:
         return "not recorded"
+    if trained_on_more(bank, train):
+        return f"{_THIS} and other images"
     return "another set" if foreign(bank, train) else _THIS
 
 

@@ -13,11 +13,22 @@ if TYPE_CHECKING:
     from genmix_transforms.generators.dcgan import DCGAN
     from genmix_transforms.generators.filling import fill_bank
     from genmix_transforms.generators.per_class import PerClass
+    from genmix_transforms.generators.pretraining import check_pool
     from genmix_transforms.generators.registry import load_generator
     from genmix_transforms.generators.stylegan import StyleGAN
     from genmix_transforms.generators.textual_inversion import TextualInversion
 
-__all__ = ["ADM", "DCGAN", "Generator", "PerClass", "StyleGAN", "TextualInversion", "fill_bank", "load_generator"]
+__all__ = [
+    "ADM",
+    "DCGAN",
+    "Generator",
+    "PerClass",
+    "StyleGAN",
+    "TextualInversion",
+    "check_pool",
+    "fill_bank",
+    "load_generator",
+]
 
 __getattr__, __dir__ = load_lazily(
     __name__,
@@ -28,6 +39,7 @@ __getattr__, __dir__ = load_lazily(
         "PerClass": "genmix_transforms.generators.per_class",
         "StyleGAN": "genmix_transforms.generators.stylegan",
         "TextualInversion": "genmix_transforms.generators.textual_inversion",
+        "check_pool": "genmix_transforms.generators.pretraining",
         "fill_bank": "genmix_transforms.generators.filling",
         "load_generator": "genmix_transforms.generators.registry",
     },

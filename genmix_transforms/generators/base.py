@@ -53,6 +53,7 @@ class Generator(ABC):
         trains_per_class: whether a network for each class is offered (:class:`PerClass`).
         command_help: what ``genmix train KIND --help`` says of the kind: sizes, and how it trains, without a full stop.
         shows_evolution: whether a training keeps a figure of how the images of fixed seeds change.
+        refuses_pretraining: why a pool of other images teaches this kind nothing; None: it does.
         mixes_classes: whether a batch may hold images of several classes; False: each class has its own network.
         classes: class names; a label is an index into them.
         image_shape: ``(C, H, W)`` of what it draws.
@@ -68,6 +69,7 @@ class Generator(ABC):
     trains_per_class: ClassVar[bool] = False
     shows_evolution: ClassVar[bool] = False
     command_help: ClassVar[str | None] = None
+    refuses_pretraining: ClassVar[str | None] = None
     mixes_classes: ClassVar[bool] = True
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
@@ -168,10 +170,32 @@ class Generator(ABC):
         Raises:
             InputError: weights that cannot be adapted to the patches, or that fix an option otherwise.
         """
-        generator = cls.from_pretrained(source)
-        refuse_fixed(source, options, generator.config)
-        generator.check_trainable_on(patches)
-        return generator
+        return cls.from_pretrained(source).made_for(patches, source=source, **options)
+
+    def made_for(self, patches: PatchDataset, *, source: str | Path = "the weights", **options: Any) -> Self:
+        """What fine-tuning starts from: these weights, for a dataset's classes and kind of image.
+
+        Classes that the weights do not know draw at first what weights without classes drew, or as the kind says.
+
+        Args:
+            patches: what it will be trained on.
+            source: what to call the weights in messages.
+            **options: as for :meth:`adapted_to`.
+
+        Returns:
+            A generator; itself, where nothing has to change.
+
+        Raises:
+            InputError: see :meth:`adapted_to`.
+        """
+        refuse_fixed(source, options, self.config)
+        self.check_trainable_on(patches)
+        return self
+
+    @classmethod
+    def pretraining_options(cls, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Share the constructor's options between a generator that is pre-trained, and :meth:`made_for` after it."""
+        return dict(options), dict(options)
 
     def fit(
         self,

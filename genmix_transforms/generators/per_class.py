@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genmix_transforms.data.identity import join_training_sets
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.checks import check_output_folder
@@ -130,6 +131,9 @@ class PerClass(Generator):
                 warnings.filterwarnings("ignore", message="very few images")  # said above, of all classes together
                 member.fit(own, out=out / self._member_folder(number), **options)
         self.training_set = dataset.training_set()
+        for member in self.members:  # weights that they started from have seen what those were trained on
+            if seen := member.provenance.get("started_from", {}).get("training_set"):
+                self.training_set = join_training_sets(seen, self.training_set)
         write_config(out, kind=self.kind, config=self.config)
         return self
 

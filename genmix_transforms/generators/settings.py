@@ -1,7 +1,7 @@
 """The settings that every training of a generator has."""
 
 from dataclasses import MISSING, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from genmix_transforms.generators.fast_math import FAST_MATH_HELP
 from genmix_transforms.settings import Settings, option
@@ -22,7 +22,12 @@ class TrainingSettings(Settings):
 
     Adding a field here or in a kind's settings is all that a new option takes: ``fit`` checks it, the command line and
     configuration files offer it, the tables of the documentation list it, and the run's provenance records it.
+
+    Attributes:
+        FINE_TUNING: settings of which a value given beside a pool is for the fine-tuning alone, not the pre-training.
     """
+
+    FINE_TUNING: ClassVar[tuple[str, ...]] = ("preset", "steps", "learning_rate")
 
     preset: str = option(help="Values by name, for whatever is left out.")
     steps: int = option(help="Optimizer steps.", least=1, most=LONGEST)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.data.identity import join_training_sets
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arms import ARMS
 from genmix_transforms.evaluation.checks import (
@@ -19,6 +20,7 @@ from genmix_transforms.evaluation.checks import (
     prepare,
     prepare_bank,
     seen_images,
+    trained_on_more,
 )
 from genmix_transforms.evaluation.protocol import Protocol
 
@@ -312,3 +314,25 @@ def test_too_few_seeds(seeds):
     assert f"{seeds} seeds are too few" in doubt
     assert "--seeds 5" in doubt
     assert few_seeds(1) == few_seeds(5) == ()
+
+
+def test_a_pool_that_the_generator_saw_first_counts_too(splits, shapes):
+    train, _, test = splits
+    pool = test.subset(torch.arange(4)).without_labels()
+    record = join_training_sets(pool.training_set(), train.training_set())
+    bank = shapes.bank(provenance={"training_set": record})
+    assert seen_images(bank, splits) == {"val": 0, "test": 4}
+    with pytest.raises(InputError, match="the bank: its generator was trained on 4 of the"):
+        check_folds([Fold(splits=splits, banks={"": bank})])
+    assert not trained_on_more(bank, test)
+    assert trained_on_more(bank, train)
+    assert not trained_on_more(shapes.bank(provenance={"training_set": train.training_set()}), train)
+
+
+def test_a_pool_at_the_size_that_the_data_is_brought_to_is_found_by_its_pixels(splits, shapes):
+    small = tuple(part.resized(8) for part in splits)
+    # Somebody resized the test images and saved them: their origins are the small pixels.
+    pool = replace(small[2], source_hashes=None).without_labels()
+    bank = shapes.bank(provenance={"training_set": pool.training_set()})
+    assert seen_images(bank, splits) == {"val": 0, "test": 0}
+    assert seen_images(bank, small) == {"val": 0, "test": len(small[2])}

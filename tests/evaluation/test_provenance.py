@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.data.identity import join_training_sets
 from genmix_transforms.evaluation.checks import prepare
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.provenance import content_hash, describe_bank, describe_data, describe_protocol
@@ -62,3 +63,10 @@ def test_the_banks_of_folds(shapes, recorded, told):
     assert facts["trained_on"] == told
     assert facts["counts"] == {"cyst": 40, "hemangioma": 40, "metastasis": 40}
     assert facts["content"] == [content_hash(bank) for bank in banks]
+
+
+def test_a_bank_whose_generator_saw_a_pool_first(shapes):
+    train, _, test = shapes.patches(60).split()
+    record = join_training_sets(test.without_labels().training_set(), train.training_set())
+    facts = describe_bank([shapes.bank(provenance={"training_set": record})], [train])
+    assert facts["trained_on"] == "this training set and other images"

@@ -22,6 +22,14 @@ class Kind:
     training: dict[str, Any] = field(default_factory=dict)
     needs: str | None = None
     """A package that tests of it need."""
+    pretrains: bool = True
+    """Whether a pool without labels teaches one network of it something."""
+
+    def options(self) -> dict[str, Any]:
+        """Of the constructor: what makes a network as tiny for any patches."""
+        made = self.ready()
+        names = {setting.name for setting in self.cls.network_settings.options()} | {"sampler"}
+        return {name: value for name, value in made.config.items() if name in names}
 
     def ready(self) -> Generator:
         """One generator for all who only look at it, or have it refuse something: made once."""
@@ -70,8 +78,8 @@ def make_textual_inversion(**options: Any) -> TextualInversion:
 
 KINDS = {
     "dcgan": Kind(make_dcgan, DCGAN),
-    "per-class": Kind(make_per_class, PerClass),
+    "per-class": Kind(make_per_class, PerClass, pretrains=False),
     "stylegan": Kind(make_stylegan, StyleGAN),
     "adm": Kind(make_adm, ADM),
-    "textual-inversion": Kind(make_textual_inversion, TextualInversion, needs="transformers"),
+    "textual-inversion": Kind(make_textual_inversion, TextualInversion, needs="transformers", pretrains=False),
 }

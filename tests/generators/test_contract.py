@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from genmix_transforms.data.identity import find_recorded
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
 from genmix_transforms.generators import DCGAN, TextualInversion, adm, fill_bank, load_generator
@@ -479,6 +480,47 @@ def test_a_step_on_a_gpu_is_that_of_the_cpu_and_never_waits_for_it(one_network: 
         found = losses_of_two_steps(one_network, tiny_patches(8), DEVICE)
     assert device.operations > 100
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+# Weights that knew no classes
+
+
+@pytest.fixture(params=[name for name in KINDS if KINDS[name].pretrains])
+def pretrained(request: pytest.FixtureRequest) -> Kind:
+    """A kind that a pool of images without labels teaches something."""
+    return find(request.param)
+
+
+def test_made_for_classes_it_draws_at_first_what_it_drew(
+    pretrained: Kind, tiny_patches: Patches, tmp_path: Path
+) -> None:
+    pool = tiny_patches().without_labels()
+    before = fit(pretrained.cls.for_patches(pool, **pretrained.options()), pool, tmp_path / "pool", steps=2)
+    after = pretrained.cls.adapted_to(tmp_path / "pool", tiny_patches())
+    assert (before.classes, after.classes) == (("unlabelled",), CLASSES)
+    drawn = before.sample([0] * 4, [1, 2, 3, 4])
+    for label in (0, 1):
+        assert torch.equal(after.sample([label] * 4, [1, 2, 3, 4]), drawn)
+    assert drawn.float().std() > 0
+
+
+def test_what_weights_have_seen_is_known_to_the_banks_of_all_that_come_of_them(
+    pretrained: Kind, tiny_patches: Patches, tmp_path: Path
+) -> None:
+    few, pool = tiny_patches(8), tiny_patches(40).subset(torch.arange(8, 40)).without_labels()
+    fit(pretrained.cls.for_patches(pool, **pretrained.options()), pool, tmp_path / "pool", steps=1)
+    made = {"untrained": pretrained.cls.adapted_to(tmp_path / "pool", few)}
+    made["untrained"].save_pretrained(tmp_path / "untrained")
+    for name, source in (("tuned", "pool"), ("tuned twice", "tuned"), ("tuned late", "untrained")):
+        start = pretrained.cls.adapted_to(tmp_path / source, few)
+        made[name] = fit(start, few, tmp_path / name, steps=1, warm_start=True)
+    for name, generator in made.items():
+        bank = fill_bank(generator, counts={"cyst": 1}, out=tmp_path / f"bank of {name}", progress=False)
+        record = bank.provenance["training_set"]
+        found = find_recorded(torch.cat([pool.origins, few.origins]), record)
+        assert found is not None, name
+        assert found[: len(pool)].all(), name
+        assert found.all() or name == "untrained", name
 
 
 # The settings

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from genmix_transforms.data.identity import find_recorded
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.generators import DCGAN, PerClass, fill_bank, load_generator
@@ -114,3 +115,17 @@ def test_members_that_do_not_go_together() -> None:
 def test_other_data_is_refused(tiny_patches: Patches, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="made for the classes cyst, metastasis, the data has a, b"):
         make().fit(tiny_patches(classes=("a", "b")), out=tmp_path)
+
+
+def test_what_the_weights_of_its_members_had_seen_is_kept(tiny_patches: Patches, tmp_path: Path) -> None:
+    few, pool = tiny_patches(8), tiny_patches(40).subset(torch.arange(8, 40)).without_labels()
+    options = {"steps": 1, "batch_size": 4, "device": "cpu", "progress": False}
+    DCGAN.for_patches(pool, base_width=4).fit(pool, out=tmp_path / "pool", **options)
+    members = [DCGAN.adapted_to(tmp_path / "pool", few.of_class(name)) for name in few.classes]
+    generator = PerClass(members).fit(few, out=tmp_path / "run", warm_start=True, **options)
+    record = generator.provenance["training_set"]
+    assert record["class_counts"] == few.class_counts
+    for seen in (pool, few):
+        found = find_recorded(seen.origins, record)
+        assert found is not None
+        assert bool(found.all())

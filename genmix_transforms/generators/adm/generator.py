@@ -240,6 +240,8 @@ class ADM(Generator):
         other._network.load_state_dict(weights, assign=True)
         other._take(other._network)
         other.provenance = {"adapted_from": {"weights": self.weights_hash, **self.provenance}}
+        if seen := self.origin().get("training_set"):  # by these weights too; the counts were of other classes
+            other.provenance["training_set"] = {key: value for key, value in seen.items() if key != "class_counts"}
         return other
 
     @property
@@ -285,29 +287,49 @@ class ADM(Generator):
             prepared.setdefault("null_class", True)
         return prepared
 
-    @classmethod
-    def adapted_to(cls, source: str | Path, patches: PatchDataset, **options: Any) -> "ADM":
-        """Load a trained ADM and :meth:`adapt` it to a dataset's classes, channels and size.
+    def made_for(self, patches: PatchDataset, *, source: str | Path = "the weights", **options: Any) -> "ADM":
+        """:meth:`adapt` it to a dataset's classes, channels and size; see :meth:`Generator.made_for`.
 
-        See :meth:`Generator.adapted_to`. The weights bring their own ``configuration``.
+        The weights bring their own ``configuration``.
         """
         asked = ADMNetworkSettings.of(options, name="ADM")
         if asked.configuration is not None:
             raise InputError(f"{source}: the weights bring their own network; leave configuration out")
         shape = shape_of(patches, painter="ADM")
-        return cls.from_pretrained(source).adapt(
+        return self.adapt(
             classes=patches.classes,
             channels=shape["channels"],
             resolution=shape["resolution"],
             null_class=asked.null_class,
         )
 
+    @classmethod
+    def pretraining_options(cls, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The network is the pool's; a row for "no class" is wanted where there are classes."""
+        pools, others = (
+            {name: value for name, value in options.items() if (name == "null_class") == later}
+            for later in (False, True)
+        )
+        return pools, others
+
     def resolve(
         self, settings: ADMSettings, dataset: PatchDataset, *, warm_start: bool, processes: Processes
     ) -> ADMSettings:
         """Check the settings against the network, and fill in the share of dropped labels."""
+        if settings.tune == "classes" and not self.configuration.class_cond:
+            raise InputError(
+                f"ADM.fit: tune 'classes' learns a row for each class, and this network is not told the class; "
+                f"{dataset.name} has {len(dataset.classes)} ({', '.join(dataset.classes)}): give several, or tune 'all'"
+            )
         null_class = self.configuration.null_class
         return resolve(settings, null_class=null_class, warm_start=warm_start, processes=processes.count)
+
+    @classmethod
+    def choose_settings(cls, given: Mapping[str, Any], *, warm_start: bool = False) -> ADMSettings:
+        """See :meth:`Generator.choose_settings`. What learns class rows alone has a preset of its own."""
+        if given.get("tune") == "classes" and "preset" not in given:
+            given = {"preset": "classes", **given}
+        return super().choose_settings(given, warm_start=warm_start)  # type: ignore[return-value]
 
     def make_trainee(
         self, settings: ADMSettings, dataset: PatchDataset, *, seed: int, warm_start: bool, processes: Processes
@@ -316,8 +338,8 @@ class ADM(Generator):
         network: Any = copy.deepcopy(self._network)
         if not warm_start:
             initialise(network, seed=seed)
-        prepare_for_tuning(network, settings.tune, lora_rank=settings.lora_rank, seed=seed)
-        network.train().to(processes.device)
+        prepare_for_tuning(network, settings.tune, classes=len(self.classes), lora_rank=settings.lora_rank, seed=seed)
+        network.to(processes.device)
         if settings.gradient_checkpointing:
             network.enable_gradient_checkpointing()
         loss = HybridLoss(self.schedule, device=processes.device, levels=2**self.bits)
@@ -336,9 +358,11 @@ class ADM(Generator):
     def origin(self) -> dict[str, Any]:
         """What is recorded of the weights; adapted ones have seen the training set of those they were adapted from."""
         origin = super().origin()
-        before = self.provenance.get("adapted_from", {})
-        if "training_set" in before:
-            origin.setdefault("training_set", before["training_set"])
+        before: Any = self.provenance
+        # Earlier releases kept it with the weights that these were adapted from, and only there.
+        while "training_set" not in origin and isinstance(before := before.get("adapted_from"), Mapping):
+            if "training_set" in before:
+                origin["training_set"] = before["training_set"]
         return origin
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:

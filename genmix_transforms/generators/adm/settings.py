@@ -30,15 +30,18 @@ class ADMNetworkSettings(Settings):
 class ADMSettings(TrainingSettings):
     """How it is trained."""
 
+    FINE_TUNING: ClassVar = (*TrainingSettings.FINE_TUNING, "tune", "lora_rank", "label_dropout")
     PRESETS: ClassVar = {
         # The learning rate is that of Dhariwal, Nichol (appendix I); batch and steps are not theirs (256 images,
         # millions of steps), but suit some hundreds of images.
-        "adm": {"steps": 50_000, "batch_size": 32, "learning_rate": 1e-4},
+        "adm": {"steps": 50_000, "batch_size": 32, "learning_rate": 1e-4, "tune": "all"},
         # From a network that knows images already.
-        "fine-tune": {"steps": 20_000, "batch_size": 16, "learning_rate": 1e-4},
+        "fine-tune": {"steps": 20_000, "batch_size": 16, "learning_rate": 1e-4, "tune": "all"},
+        # A row for each class in a network that is not changed.
+        "classes": {"steps": 2_000, "batch_size": 16, "learning_rate": 1e-2, "tune": "classes"},
         # The budget that Lee et al. (arXiv 2405.20650), section 3.1, give their GANs; they say nothing of their ADM's.
         # The learning rate is ADM's: theirs, 0.001, is ten times that.
-        "paper": {"steps": 70_000, "batch_size": 8, "learning_rate": 1e-4},
+        "paper": {"steps": 70_000, "batch_size": 8, "learning_rate": 1e-4, "tune": "all"},
     }
 
     learning_rate: float = option(help="Of AdamW.", above=0, most=10)
@@ -70,8 +73,10 @@ class ADMSettings(TrainingSettings):
     timesteps: Literal["uniform", "loss-second-moment"] = option(
         "uniform", help="Noise levels all alike, or more often those where the loss is large."
     )
-    tune: Literal["all", "attention", "lora"] = option(
-        "all", help="What of the network is trained, besides both its ends: attention and lora take less memory."
+    tune: Literal["all", "attention", "lora", "classes"] = option(
+        "all",
+        help="What of the network is trained: all; attention or lora, with both its ends, which take less memory; or "
+        "classes, a vector for each class and nothing else.",
     )
     lora_rank: int = option(8, help="Of the adapters that tune lora trains.", least=1, most=4096)
     gradient_checkpointing: bool = option(
@@ -135,6 +140,13 @@ def resolve(settings: ADMSettings, *, null_class: bool, warm_start: bool, proces
             f"ADM.fit: tune {settings.tune!r} adapts a network that knows images already: give warm_start=True "
             "(--init FOLDER), or tune 'all'"
         )
+    if settings.tune == "classes":
+        if settings.label_dropout:
+            raise InputError(
+                "ADM.fit: tune 'classes' leaves a row for \"no class\" as it is: dropped labels would teach nothing; "
+                "leave label_dropout out"
+            )
+        return replace(settings, label_dropout=0.0)
     if settings.label_dropout and not null_class:
         raise InputError(
             'ADM.fit: label_dropout needs a network with a row for "no class": make it with null_class=True, or '

@@ -9,6 +9,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators.adm.class_rows import put_in_rows, take_out_rows
 from genmix_transforms.generators.adm.configuration import ADMConfiguration
 from genmix_transforms.generators.adm.loss import BOUND_WEIGHT, HybridLoss
 from genmix_transforms.generators.adm.settings import ADMSettings
@@ -61,9 +62,12 @@ class ADMTraining:
         )
 
     def state_objects(self) -> Mapping[str, Stateful]:
-        """The network, the optimizer, the average and the timesteps' losses."""
+        """The network, or what of it is trained if that is but some rows, the optimizer, the average, the timesteps."""
+        part: nn.Module = (
+            self.network.get_submodule("class_embedding") if self.settings.tune == "classes" else self.network
+        )
         return {
-            "network": self.network,
+            "network": part,
             "optimiser": self.optimiser,
             "average": self.average,
             "timesteps": self.timesteps,
@@ -100,7 +104,7 @@ class ADMTraining:
             raise InputError(
                 "ADM.fit: the device's memory is too small for one step; share it among more parts (accumulate), keep "
                 "fewer activations (gradient_checkpointing), compute in bf16 (mixed_precision), keep the average "
-                "elsewhere (ema_device='cpu'), tune 'attention' or 'lora', or take smaller images"
+                "elsewhere (ema_device='cpu'), tune 'attention', 'lora' or 'classes', or take smaller images"
             ) from error
         self.optimiser.zero_grad(set_to_none=True)
         self.average.update(self._trained, batch=settings.batch_size, images_seen=images_seen)
@@ -133,15 +137,28 @@ def parts(count: int, number: int) -> Iterator[slice]:
 
 
 def prepare_for_tuning(
-    network: nn.Module, tune: Literal["all", "attention", "lora"], *, lora_rank: int = 8, seed: int = 0
+    network: nn.Module,
+    tune: Literal["all", "attention", "lora", "classes"],
+    *,
+    classes: int = 1,
+    lora_rank: int = 8,
+    seed: int = 0,
 ) -> None:
-    """Mark what is to be trained, in place, both ends in any case; for "lora", put adapters into the attention first.
+    """Mark what is to be trained, in place, and set the network's mode.
+
+    With "attention" and "lora" both ends are trained too; for "lora", adapters are put into the attention first. With
+    "classes" only the rows of the ``classes`` are, and the network computes as it does when images are drawn: without
+    dropout, which would be noise in what nothing can adapt to it.
 
     Raises:
         MissingExtraError: "lora" without peft.
     """
+    network.train(tune != "classes")
     network.requires_grad_(tune == "all")
     if tune == "all":
+        return
+    if tune == "classes":
+        put_in_rows(network, classes=classes)
         return
     if tune == "lora":
         add_adapters(network, rank=lora_rank, seed=seed, name="default")  # as checkpoints of earlier releases call them
@@ -161,12 +178,13 @@ def trained(network: nn.Module) -> list[nn.Parameter]:
 
 
 def with_weights(network: nn.Module, values: list[Tensor]) -> nn.Module:
-    """A copy of a network in training with these values for what is trained: plain, any adapters added in."""
+    """A copy of a network in training with these values for what is trained: plain, adapters and rows put in."""
     other = copy.deepcopy(network).to(trained(network)[0].device)  # where frozen weights need not be in a training
     with torch.no_grad():
         for parameter, value in zip(trained(other), values, strict=True):
             parameter.copy_(value)
     merge_adapters(other)
+    take_out_rows(other)
     return other.eval().requires_grad_(False)
 
 

@@ -1,7 +1,8 @@
 """The DCGAN generator: any power-of-two size from 16 to 256, one class or several in one network."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -9,10 +10,10 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.arguments import check_bits, check_class_names, check_labels_and_seeds
+from genmix_transforms.generators.arguments import check_bits, check_class_names, check_labels_and_seeds, refuse_fixed
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.batches import whole_batches
-from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork, initialise
+from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork, adapt_classes, initialise
 from genmix_transforms.generators.dcgan.settings import DCGANNetworkSettings, DCGANSettings
 from genmix_transforms.generators.dcgan.training import DCGANTraining
 from genmix_transforms.generators.pixels import to_pixels
@@ -110,6 +111,18 @@ class DCGAN(Generator):
             values = self._network(latents.to(self.device), some.to(self.device))[: here.stop - here.start]
             images[here] = to_pixels(values, self.pixel_dtype).cpu()
         return images
+
+    def made_for(self, patches: PatchDataset, *, source: str | Path = "the weights", **options: Any) -> Self:
+        """Give it a dataset's classes: see :func:`adapt_classes` and :meth:`Generator.made_for`."""
+        refuse_fixed(source, options, self.config)
+        if patches.classes == self.classes:
+            self.check_trainable_on(patches)
+            return self
+        other = type(self)(**{**self.config, "classes": patches.classes})
+        other.check_trainable_on(patches)
+        adapt_classes(other._network, self._network, new_classes=other.classes, old_classes=self.classes)
+        other.provenance = {**self.provenance, "adapted_from": {"classes": list(self.classes)}}
+        return other
 
     def make_trainee(
         self, settings: DCGANSettings, dataset: PatchDataset, *, seed: int, warm_start: bool, processes: Processes

@@ -3,8 +3,12 @@
 At 64 pixels and with one class they are, name for name, the networks of the PyTorch DCGAN example.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
+from genmix_transforms.errors import InputError
 
 
 def stage_widths(resolution: int, base_width: int) -> list[int]:
@@ -63,6 +67,40 @@ class DCGANDiscriminator(nn.Module):
         """Images ``(N, C, H, W)`` in [-1, 1] and labels int64 ``(N,)`` to logits ``(N,)``: positive for real."""
         scores: Tensor = self.main(images).flatten(1)
         return scores.gather(1, labels[:, None]).squeeze(1)
+
+
+@torch.no_grad()
+def adapt_classes(
+    new: DCGANNetwork, old: DCGANNetwork, *, new_classes: Sequence[str], old_classes: Sequence[str]
+) -> None:
+    """Give a network the weights of one that differs in its classes alone.
+
+    A network without classes gets vectors of ones, which multiply the latent: every class starts as the original. In
+    one with classes each name keeps its vector; as many other names take over the vectors in their order.
+
+    Raises:
+        InputError: names that it does not know, and another number of them than it knows.
+    """
+    state = old.state_dict()
+    if new.embedding is None and old.embedding is None:
+        new.load_state_dict(state)
+        return
+    if new.embedding is None:
+        raise InputError(
+            f"the network knows the classes {', '.join(old_classes)}, and was to be fine-tuned on {new_classes[0]} "
+            "alone: a network of one class is trained from scratch"
+        )
+    rows = torch.ones_like(new.embedding.weight)
+    if old.embedding is not None:
+        names = new_classes if set(new_classes) <= set(old_classes) else old_classes
+        if len(names) != len(new_classes):
+            raise InputError(
+                f"the network knows {len(old_classes)} classes ({', '.join(old_classes)}), and was to be fine-tuned on "
+                f"{len(new_classes)} ({', '.join(new_classes)}): name as many, or some of these, or start from a "
+                "network without classes"
+            )
+        rows = old.embedding.weight[[list(old_classes).index(name) for name in names]].clone()
+    new.load_state_dict({**state, "embedding.weight": rows})
 
 
 @torch.no_grad()

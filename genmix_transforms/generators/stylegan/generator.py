@@ -120,23 +120,19 @@ class StyleGAN(Generator):
         converted: StyleGAN = import_module(__package__).convert_stylegan(file, **options)
         return converted
 
-    @classmethod
-    def adapted_to(cls, source: str | Path, patches: PatchDataset, **options: Any) -> Self:
-        """Load a trained StyleGAN to fine-tune it on other images; see :func:`adapt_stylegan`.
+    def made_for(self, patches: PatchDataset, *, source: str | Path = "the weights", **options: Any) -> Self:
+        """:func:`adapt_stylegan` to a dataset's classes and kind of image; see :meth:`Generator.made_for`.
 
         Args:
-            source: a folder, or the id of a model repository on the hub.
             patches: what it will be trained on.
-            **options: of the constructor. ``psi`` and ``cutoff`` replace those of the source; the weights fix all
-                others.
+            source: what to call the weights in messages.
+            **options: of the constructor. ``psi`` and ``cutoff`` replace those of the weights, which fix all others.
 
         Raises:
             InputError: weights that cannot be adapted to the patches, or that fix an option otherwise.
         """
         asked = StyleGANNetworkSettings.of(options, name="StyleGAN")
-        generator = adapt_stylegan(
-            cls.from_pretrained(source), classes=patches.classes, **shape_of(patches, painter="StyleGAN")
-        )
+        generator = adapt_stylegan(self, classes=patches.classes, **shape_of(patches, painter="StyleGAN"))
         given = {name: getattr(asked, name) for name in options}
         drawing = {name: given.pop(name) for name in DRAWING if name in given}
         refuse_fixed(source, given, generator.config)

@@ -60,6 +60,7 @@ class StyleGANNetworkSettings(Settings):
 class StyleGANSettings(TrainingSettings):
     """How it is trained. The networks grow; :class:`GrowingSchedule` says how that follows from the budget."""
 
+    FINE_TUNING: ClassVar = (*TrainingSettings.FINE_TUNING, "start_resolution", "growing_share")
     PRESETS: ClassVar = {
         # Karras et al.'s learning rate; a budget, an R1 and an augmentation that suit a few hundred images.
         "stylegan": {"steps": 20_000, "batch_size": 32, "learning_rate": 0.001, "gamma": None, "augment": POLICIES},

@@ -96,6 +96,10 @@ class TextualInversion(Generator):
     network_settings = TextualInversionNetworkSettings
     training_settings = TextualInversionSettings
     shows_evolution = True
+    refuses_pretraining = (
+        "what it knows of images is its base model's, which stays as it came: words of a pool would be thrown away; "
+        "give a base model that knows such images (base, --base)"
+    )
     command_help = (
         "words for the classes, in a latent diffusion model that stays as it came; each class gets a folder that "
         "diffusers' load_textual_inversion opens"

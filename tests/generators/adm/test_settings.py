@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators import ADM
 from genmix_transforms.generators.adm.settings import ADMNetworkSettings, ADMSettings, ClassifierSettings, resolve
 
 
@@ -74,6 +75,7 @@ def test_label_dropout_goes_with_the_row_for_no_class(null_class: bool, given: f
         ({"tune": "attention"}, False, "adapts a network that knows images already: give warm_start=True"),
         ({"label_dropout": 0.1}, False, 'needs a network with a row for "no class": make it with null_class=True'),
         ({"label_dropout": 0.0}, True, "which label_dropout 0 would never teach"),
+        ({"tune": "classes"}, False, "tune 'classes' adapts a network that knows images already"),
     ],
 )
 def test_settings_that_do_not_fit_the_network_or_the_processes(
@@ -87,3 +89,20 @@ def test_the_networks_options() -> None:
     assert [option.name for option in ADMNetworkSettings.options()] == ["configuration", "null_class"]
     with pytest.raises(InputError, match="null_class must be True or False, got 'yes'"):
         ADMNetworkSettings.of({"null_class": "yes"}, name="ADM")
+
+
+def test_rows_alone_leave_no_class_as_it_is() -> None:
+    for given in (None, 0.0):
+        chosen = settings(tune="classes", label_dropout=given)
+        assert resolve(chosen, null_class=True, warm_start=True, processes=1).label_dropout == 0
+    with pytest.raises(InputError, match='leaves a row for "no class" as it is'):
+        resolve(settings(tune="classes", label_dropout=0.1), null_class=True, warm_start=True, processes=1)
+
+
+def test_rows_alone_have_a_preset_of_their_own() -> None:
+    rows = ADM.choose_settings({"tune": "classes"}, warm_start=True)
+    assert rows.preset == "classes"
+    assert rows.learning_rate > ADM.choose_settings({}, warm_start=True).learning_rate
+    assert ADM.choose_settings({"preset": "classes"}, warm_start=True) == rows
+    assert ADM.choose_settings({"tune": "classes", "preset": "fine-tune"}, warm_start=True).learning_rate == 1e-4
+    assert ADM.choose_settings({"tune": "attention"}, warm_start=True).preset == "fine-tune"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ LABELS = torch.arange(8) % 3
 def make(generator: ADM, *, device: str | torch.device = "cpu", **options: Any) -> ADMTraining:
     settings = ADMSettings.of({"steps": 10, "batch_size": 8, **options}, name="ADM.fit")
     network = generator.network.train()
-    prepare_for_tuning(network, settings.tune)
+    prepare_for_tuning(network, settings.tune, classes=len(generator.classes))
     if settings.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     loss = HybridLoss(generator.schedule, device=device)
@@ -336,3 +337,42 @@ def test_merged_adapters_say_the_same_in_a_plain_network(tiny_adm: TinyADM) -> N
     assert any("to_v.weight" in name for name in changed)
     assert not any("resnets" in name for name in changed)
     assert torch.allclose(outputs(copy), outputs(network), atol=1e-4)
+
+
+# Only the rows of the classes
+
+
+def test_only_the_rows_of_the_classes_move(tiny_adm: TinyADM) -> None:
+    generator = tiny_adm(null_class=True)
+    before = {name: value.clone() for name, value in generator.network.state_dict().items()}
+    training = make(generator, tune="classes", label_dropout=0.0, learning_rate=0.1, weight_decay=0.5)
+    for step in range(2):
+        training.training_step(IMAGES, LABELS, 8 * step)
+    after = training.result().state_dict()
+    assert after.keys() == before.keys()
+    assert [name for name in after if not torch.equal(after[name], before[name])] == ["class_embedding.weight"]
+    moved = (after["class_embedding.weight"] != before["class_embedding.weight"]).any(dim=1)
+    assert moved.tolist() == [True, True, True, False]  # the row for "no class" stays, weight decay or not
+
+
+def test_the_rows_are_all_that_a_checkpoint_holds(tiny_adm: TinyADM) -> None:
+    training = make(tiny_adm(), tune="classes", label_dropout=0.0)
+    training.training_step(IMAGES, LABELS, 0)
+    objects = training.state_objects()
+    width = training.network.config.block_out_channels[0] * 4
+    assert [tuple(value.shape) for value in objects["network"].state_dict().values()] == [(3, width)]
+    assert [tuple(value.shape) for value in objects["average"].state_dict().values()] == [(3, width)]
+    assert len(training.optimiser.state_dict()["state"]) == 1
+
+
+def test_a_network_that_is_not_trained_computes_as_it_draws(tiny_adm: TinyADM) -> None:
+    losses = {}
+    for tune in ("classes", "attention"):
+        generator = tiny_adm(configuration=replace(tiny_adm().configuration, dropout=0.5))
+        training = make(generator, tune=tune, label_dropout=0.0)
+        with torch.no_grad():
+            losses[tune] = [
+                training.losses(IMAGES, LABELS, torch.arange(8), torch.ones_like(IMAGES))[0] for _ in range(2)
+            ]
+    assert torch.equal(*losses["classes"])
+    assert not torch.equal(*losses["attention"])

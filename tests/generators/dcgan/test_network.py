@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork, initialise, stage_widths
+from genmix_transforms.errors import InputError
+from genmix_transforms.generators.dcgan.network import (
+    DCGANDiscriminator,
+    DCGANNetwork,
+    adapt_classes,
+    initialise,
+    stage_widths,
+)
 
 
 def example_generator(channels: int) -> nn.Sequential:
@@ -93,3 +100,53 @@ def test_weights_are_drawn_as_in_the_paper_and_by_seed() -> None:
     assert network.embedding.weight.std().item() == pytest.approx(1, rel=0.15)
     assert torch.equal(network.main[0].weight, again.main[0].weight)
     assert not torch.equal(network.main[0].weight, other.main[0].weight)
+
+
+def tiny(classes: int, *, seed: int = 0) -> DCGANNetwork:
+    network = DCGANNetwork(resolution=16, classes=classes, latent_size=6, base_width=2)
+    initialise(network, seed=seed)
+    return network.eval()
+
+
+def adapted(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[DCGANNetwork, DCGANNetwork]:
+    before, after = tiny(len(old), seed=3), tiny(len(new))
+    adapt_classes(after, before, new_classes=new, old_classes=old)
+    return before, after
+
+
+def test_each_class_begins_as_a_network_without_classes() -> None:
+    before, after = adapted(("unlabelled",), ("cyst", "metastasis", "hemangioma"))
+    latents = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        drawn = before(latents, torch.zeros(4, dtype=torch.int64))
+        for label in range(3):
+            assert torch.equal(after(latents, torch.full((4,), label)), drawn)
+
+
+@pytest.mark.parametrize(
+    ("new", "rows"),
+    [
+        (("b", "c"), [1, 2]),  # some of its names
+        (("c", "a", "b"), [2, 0, 1]),  # in another order
+        (("x", "y", "z"), [0, 1, 2]),  # as many others
+        (("c", "y", "a"), [0, 1, 2]),  # names that do not all go on mean others
+    ],
+)
+def test_names_keep_their_vectors(new: tuple[str, ...], rows: list[int]) -> None:
+    before, after = adapted(("a", "b", "c"), new)
+    assert before.embedding is not None
+    assert after.embedding is not None
+    assert torch.equal(after.embedding.weight, before.embedding.weight[rows])
+    assert torch.equal(after.main[0].weight, before.main[0].weight)
+
+
+def test_a_network_without_classes_may_call_its_images_otherwise() -> None:
+    before, after = adapted(("unlabelled",), ("cyst",))
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in after.state_dict().items())
+
+
+def test_classes_that_cannot_be_had() -> None:
+    with pytest.raises(InputError, match=r"knows 2 classes \(a, b\), and was to be fine-tuned on 3 \(a, b, c\)"):
+        adapted(("a", "b"), ("a", "b", "c"))
+    with pytest.raises(InputError, match="was to be fine-tuned on unlabelled alone"):
+        adapted(("a", "b"), ("unlabelled",))
