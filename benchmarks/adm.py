@@ -117,9 +117,7 @@ def main() -> None:
     parser.add_argument("--original", type=Path, help="a checkout of openai/guided-diffusion")
     parser.add_argument("--only", choices=["steps", "original"], help="one of the two comparisons")
     parser.add_argument("--methods", nargs="+", default=["ddpm", "ddim", "dpmsolver++", "unipc"], help="of few steps")
-    parser.add_argument(
-        "--precisions", nargs="+", choices=["float32", "bfloat16"], help="default: all that are fast here"
-    )
+    parser.add_argument("--precisions", nargs="+", choices=["float32", "bfloat16"], help="default: those for here")
     parser.add_argument("--warm-up", type=int, default=WARM_UP_ROUNDS, help="rounds that are not counted")
     parser.add_argument("--compile", action="store_true", help="torch.compile our network")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -172,9 +170,8 @@ def main() -> None:
         if device.type == "cuda" or arguments.json:
             done = few * operations_of_a_pass(configuration, batch) / median(times, fastest)
             peak = matrix_rate(device)
-            print(
-                f"{done / 1e12:.1f} TFLOP/s, {100 * done / peak:.0f} % of the {peak / 1e12:.0f} that bf16 matrices reach"
-            )
+            share = f"{100 * done / peak:.0f} % of the {peak / 1e12:.0f}"
+            print(f"{done / 1e12:.1f} TFLOP/s, {share} that bf16 matrices reach")
             findings.add(f"sampling, {precisions[-1]}: TFLOP/s", done / 1e12)
             findings.add(f"sampling, {precisions[-1]}: share of the bf16 matrix rate", done / peak)
             findings.add("bf16 matrix rate: TFLOP/s", peak / 1e12)

@@ -185,7 +185,7 @@ class Trial:
         mix = GenMix(bank.to(self.device))
         images = torch.rand(32, *generator.image_shape, device=self.device)
         mixed, labels = mix(images, torch.arange(32, device=self.device) % 2)
-        if not (mixed.isfinite().all() and labels.isfinite().all() and 0 <= mixed.min() and mixed.max() <= 1):
+        if not (mixed.isfinite().all() and labels.isfinite().all() and mixed.min() >= 0 and mixed.max() <= 1):
             raise ValueError(f"mixed values run from {mixed.min():g} to {mixed.max():g}")
         return OK
 

@@ -352,9 +352,7 @@ def main() -> None:
     parser.add_argument("--bank-images", type=int, default=1_000)
     parser.add_argument("--bank-gigabytes", type=float, help="one row more, with a bank as large as this")
     parser.add_argument("--without-numba", action="store_true", help="as if Numba were not installed")
-    parser.add_argument(
-        "--without-peers", action="store_true", help="no rivals but v2.MixUp: others take long to import"
-    )
+    parser.add_argument("--without-peers", action="store_true", help="no rival but v2.MixUp: others import slowly")
     parser.add_argument(
         "--processor-time", action="store_true", help="instead of wall-clock time; one thread of a busy machine only"
     )

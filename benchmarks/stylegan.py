@@ -245,11 +245,12 @@ def compiled_phases(device: torch.device, *, batch: int, findings: Findings) -> 
     clock = wall_clock(device)
     for phase, (begin, before, after) in enumerate(training.schedule.table()):
         name = f"phase {phase + 1}, {before} to {after} px" if before != after else f"phase {phase + 1}, {after} px"
-        taken, losses = [], {}
+        taken: list[float] = []
+        losses: dict[str, Tensor] = {}
         for step in range(steps_a_phase):
             seen = begin + step * batch
 
-            def call(seen: int = seen) -> None:
+            def call(seen: int = seen, losses: dict[str, Tensor] = losses) -> None:
                 losses.update(training.training_step(images, labels, seen))
 
             taken.append(clock(call))
@@ -275,9 +276,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compiled", action="store_true", help="measure ours through torch.compile too")
     parser.add_argument("--processor-time", action="store_true", help="of one thread, for a machine that is busy")
-    parser.add_argument(
-        "--only", choices=["kimg", "phases"], help="seconds for 1,000 images, or growing while compiled"
-    )
+    parser.add_argument("--only", choices=["kimg", "phases"], help="s for 1,000 images, or growing while compiled")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[64, 128, 256], help="of --only kimg")
     parser.add_argument("--backend", default="inductor", help="torch.compile's, of --only phases")
     add_json_option(parser)

@@ -42,7 +42,6 @@ from genmix_transforms.evaluation.checks import Splits, prepare
 from genmix_transforms.evaluation.classifiers import LITE0
 from genmix_transforms.evaluation.training import train_network
 from genmix_transforms.generators import ADM
-from genmix_transforms.generators.adm.configuration import PRESETS
 from genmix_transforms.generators.processes import own_device
 
 
@@ -292,7 +291,10 @@ def main() -> None:
             print(f"A step is timed as {many} less {few} of them.\n", flush=True)
             side = given_patches(given).images.shape[-1] if given.step_seconds else 0
             known = known_rows(pairs(given.step_seconds), preset=given.preset, side=side, folds=given.folds)
-            lines = timed(rows, known, Findings(given.json, device=where), **counts, device=where)
+            findings = Findings(given.json, device=where)
+            lines = timed(rows, known, findings, **counts, device=where)
+            for name in missing:
+                findings.add(f"not counted: {name}", NEEDS_WEIGHTS[name])
     print("\n".join(lines))
     for name in missing:
         print(f"\n{name} is not counted: {NEEDS_WEIGHTS[name]}.")
