@@ -28,12 +28,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from first_gpu_pages import DOCS, pages, write_docs
 from first_gpu_parts import PARTS, Part, arguments_of, longest
 
@@ -44,6 +46,10 @@ DONE, FAILED, KILLED, NOT_RUN, RUNNING = "done", "failed", "killed", "not run", 
 ROOMY = 32 * 2**30
 """Bytes free in /dev/shm from which on the parts' temporary files, an ADM's checkpoints among them, go there."""
 
+PAPER_COUNTS = {"train": (433, 70, 178), "val": (115, 30, 157), "test": (128, 30, 149)}
+TOY_COUNTS = {"train": (8, 8, 8), "val": (4, 4, 4), "test": (4, 4, 4)}
+"""Images of each class; the paper's, and a few."""
+
 LOOK = """import json, torch
 found = torch.cuda.is_available()
 device = torch.cuda.get_device_properties(0) if found else None
@@ -51,8 +57,8 @@ print(json.dumps({"name": device.name if found else None, "gib": device.total_me
                   "torch": torch.__version__, "cuda": torch.version.cuda}))"""
 
 PRELOADED = (
-    "torch", "torchvision", "diffusers", "transformers", "torchmetrics", "safetensors.torch", "pytest", "hypothesis",
-    "accelerate", "genmix_transforms", "genmix_transforms.evaluation.training", "genmix_transforms.generators.adm",
+    "torch", "torch._dynamo", "torchvision", "diffusers", "transformers", "torchmetrics", "accelerate", "pytest",
+    "hypothesis", "genmix_transforms.evaluation.training", "genmix_transforms.generators.adm",
     "genmix_transforms.generators.dcgan.generator", "genmix_transforms.generators.stylegan.generator",
     "genmix_transforms.generators.textual_inversion", "mixing", "stylegan", "adm_training", "textual_inversion",
     "evaluate_speed", "table1_cost", "first_steps",
@@ -95,11 +101,13 @@ class Contact:
         out: the folder.
         toy: a rehearsal.
         machine: the GPU and the versions.
+        data: a file of patches.
         docs: where the pages are kept that a GPU's results go into.
     """
 
-    def __init__(self, out: Path, *, toy: bool, machine: dict[str, Any], docs: Path) -> None:
+    def __init__(self, out: Path, *, toy: bool, machine: dict[str, Any], data: Path, docs: Path) -> None:
         self.out = out
+        self.data = data
         self.toy = toy
         self.docs = docs
         out.mkdir(parents=True, exist_ok=True)
@@ -135,7 +143,6 @@ class Contact:
                         self.finish(run)
         finally:
             for run in running:
-                run.kill()
                 self.finish(run)
 
     def may_start(self, part: Part, running: Sequence[Part]) -> bool:
@@ -149,12 +156,16 @@ class Contact:
         numbers, said = (self.out / f"running-{part.name}.{end}" for end in ("json", "txt"))
         for file in (numbers, said):
             file.unlink(missing_ok=True)
-        arguments = [*arguments_of(part, toy=self.toy, earlier=self.results["parts"]), "--json", str(numbers.resolve())]
+        arguments = arguments_of(part, toy=self.toy, data=str(self.data), earlier=self.results["parts"])
+        arguments += ["--json", str(numbers.resolve())]
         print(f"{part.name}: {part.script} {shlex.join(arguments[:-2])}", flush=True)
         self.keep(part, RUNNING)
         process: Any
         if self.toy:
-            process = multiprocessing.get_context("fork").Process(target=forked, args=(part.script, arguments, said))
+            for_gpu = [*arguments_of(part, toy=False, data=str(self.data), earlier={}), *arguments[-2:]]
+            process = multiprocessing.get_context("fork").Process(
+                target=forked, args=(part.script, arguments, said), kwargs={"for_gpu": for_gpu}
+            )
             process.start()
         else:
             with open(said, "wb") as file:
@@ -216,14 +227,44 @@ class Contact:
             print(f"    {aim['aim']}: {met}{f' ({values})' if values else ''}", flush=True)
 
 
-def forked(script: str, arguments: Sequence[str], said: Path) -> None:
-    """A script in this process, as if it had been started: what a rehearsal's part does."""
+def forked(script: str, arguments: Sequence[str], said: Path, *, for_gpu: Sequence[str]) -> None:
+    """A script in this process, as if it had been started: what a rehearsal's part does.
+
+    Args:
+        script: its file.
+        arguments: that it is run with.
+        said: where its output goes.
+        for_gpu: other arguments, which it must understand.
+    """
     os.setsid()
     file = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
-    for stream in (1, 2):
-        os.dup2(file, stream)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
+    check_understood(script, for_gpu)
     sys.argv = [script, *arguments]
     runpy.run_path(str(HERE / script), run_name="__main__")
+
+
+def check_understood(script: str, arguments: Sequence[str]) -> None:
+    """Let a script read its arguments, and no more; one that it does not know ends the process, as ever."""
+
+    class ReadAll(BaseException):
+        """They were read."""
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop(self: argparse.ArgumentParser) -> None:
+        parse(self)
+        raise ReadAll
+
+    sys.argv = [script, *arguments]
+    argparse.ArgumentParser.parse_args = stop  # type: ignore[assignment, method-assign]
+    try:
+        with contextlib.suppress(ReadAll):
+            runpy.run_path(str(HERE / script), run_name="__main__")
+    finally:
+        argparse.ArgumentParser.parse_args = parse  # type: ignore[method-assign]
 
 
 def read_results(out: Path) -> dict[str, Any] | None:
@@ -273,18 +314,22 @@ def look() -> dict[str, Any]:
 def ready_to_rehearse() -> dict[str, Any]:
     """Import what the parts need, once."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    sys.modules["numba"] = None  # type: ignore[assignment]  # as if not installed: compiling takes longer than all else
     for name in PRELOADED:
         with contextlib.suppress(ImportError):  # the part that needs it will say so
             importlib.import_module(name)
-    torch = sys.modules["torch"]
+    torch = importlib.import_module("torch")
     torch.set_num_threads(1)
     return {"name": None, "torch": torch.__version__, "cpus": os.cpu_count()}
 
 
 @contextlib.contextmanager
 def environment() -> Iterator[None]:
-    """The checkout first on the path of the parts, and their large files in memory where there is much of it."""
-    before = dict(os.environ)
+    """The checkout first on the path of the parts, and their large files in memory where there is much of it.
+
+    SIGTERM is as Ctrl-C meanwhile: what runs is ended, and what it had written is kept.
+    """
+    before, on_term = dict(os.environ), signal.signal(signal.SIGTERM, signal.default_int_handler)
     path = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
     memory = Path("/dev/shm")
@@ -294,9 +339,21 @@ def environment() -> Iterator[None]:
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, on_term)
         sys.path.remove(str(HERE.parent))
         os.environ.clear()
         os.environ.update(before)
+
+
+def write_patches(file: Path, counts: dict[str, tuple[int, ...]], *, side: int) -> None:
+    """Patches of noise around a grey value of their class, in MedMNIST's layout: what takes how long asks no more."""
+    random, arrays = np.random.default_rng(0), {}
+    for part, numbers in counts.items():
+        labels = np.repeat(np.arange(len(numbers)), numbers)
+        grey = 60 * (1 + labels)[:, None, None] + random.normal(0, 20, (len(labels), side, side))
+        arrays[f"{part}_images"] = grey.clip(0, 255).astype(np.uint8)
+        arrays[f"{part}_labels"] = labels[:, None]
+    np.savez(file, **arrays)
 
 
 def describe() -> str:
@@ -339,13 +396,14 @@ def main() -> int:
         return 0
     if given.rehearse and given.out == options.get_default("out"):
         raise UsageError("--rehearse: give a folder of its own, --out FOLDER")
-    # As after Ctrl-C: what runs is ended, and what it had written is kept.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with environment():
+    with environment(), tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "patches.npz"
+        write_patches(data, TOY_COUNTS if given.rehearse else PAPER_COUNTS, side=16 if given.rehearse else 64)
         contact = Contact(
             given.out,
             toy=given.rehearse,
             machine=ready_to_rehearse() if given.rehearse else look(),
+            data=data,
             docs=given.docs,
         )
         todo = contact.left(parts) if given.left else parts

@@ -46,7 +46,7 @@ def maker(kind: str, *, tiny: bool, scratch: Path) -> Callable[..., Generator]:
     """Makes a generator of a kind, at 64 pixels or tiny; ``bits=16`` for the other pixels."""
     side = 16 if tiny else 64
     common: dict[str, Any] = {"classes": CLASSES, "channels": 1}
-    few = {"sampler": {"steps": 2 if tiny else 10, "batch_size": 8}}
+    few = {"sampler": {"steps": 1 if tiny else 10, "batch_size": 8}}
     if kind == "dcgan":
         small = {"base_width": 4, "latent_size": 8} if tiny else {}
         return lambda **options: DCGAN(**common, resolution=side, **small, **options)
@@ -59,8 +59,10 @@ def maker(kind: str, *, tiny: bool, scratch: Path) -> Callable[..., Generator]:
     from ldm_shapes import SCALED, TINY, save_shapes
 
     from genmix_transforms.generators import TextualInversion
+    from genmix_transforms.generators.textual_inversion.base_model import find_base_model, open_base_model
 
-    base = save_shapes(TINY if tiny else SCALED, scratch / "base")
+    # Opened once: it is frozen, and every generator may share it.
+    base = open_base_model(find_base_model(save_shapes(TINY if tiny else SCALED, scratch / "base")))
     return lambda **options: TextualInversion(**common, resolution=side, base=base, vectors=2, **few, **options)
 
 

@@ -221,7 +221,7 @@ def seconds_per_kimg(
 
 
 def compiled_phases(device: torch.device, *, batch: int, findings: Findings) -> None:
-    """A small network through its three phases (8 pixels, the fade, 16 pixels), compiled, R1 at every second step."""
+    """A small network at 8 pixels and in the fade to 16, compiled, R1 at every second step."""
     steps_a_phase = 4
     generator = StyleGAN(
         classes=["any"], channels=1, resolution=16, fmap_base=256, fmap_max=32, latent_size=32, mapping_layers=2
@@ -243,7 +243,7 @@ def compiled_phases(device: torch.device, *, batch: int, findings: Findings) -> 
     images = torch.rand(batch, 1, 16, 16, device=device) * 2 - 1
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
     clock = wall_clock(device)
-    for phase, (begin, before, after) in enumerate(training.schedule.table()):
+    for phase, (begin, before, after) in enumerate(training.schedule.table()[:2]):
         name = f"phase {phase + 1}, {before} to {after} px" if before != after else f"phase {phase + 1}, {after} px"
         taken: list[float] = []
         losses: dict[str, Tensor] = {}
@@ -262,7 +262,7 @@ def compiled_phases(device: torch.device, *, batch: int, findings: Findings) -> 
         print(
             f"{name}: {sum(taken[:2]):.1f} s for the first two steps, then {1e3 * taken[-1]:.1f} ms a step", flush=True
         )
-    findings.add("phases run compiled", float(len(training.schedule.table())))
+        findings.add(f"{name}: run compiled", "ok")
 
 
 def main() -> None:

@@ -310,6 +310,7 @@ def main() -> None:
         "--methods", nargs="+", default=["ddim", "dpmsolver++", "unipc"], help="of few steps; dpmsolver++ always"
     )
     parser.add_argument("--warm-up", type=int, default=WARM_UP_ROUNDS, help="rounds that are not counted")
+    parser.add_argument("--brief", action="store_true", help="do not count operations first, which takes a while")
     parser.add_argument("--bf16", action="store_true", help="ours and the example's, as each does it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -323,7 +324,8 @@ def main() -> None:
     shapes = PUBLISHED if arguments.full_size else TINY if arguments.quick else SCALED
     classes = CLASSES[: arguments.classes]
     findings = Findings(arguments.json, device=device)
-    print(describe(shapes, arguments.batch_size, len(classes)))
+    if not arguments.brief:
+        print(describe(shapes, arguments.batch_size, len(classes)))
 
     model = open_shapes(shapes, device)
     generator = TextualInversion(

@@ -178,7 +178,7 @@ def median(times: Times, name: str) -> float:
 def matrix_rate(device: torch.device, *, side: int = 8192) -> float:
     """Operations a second that products of bfloat16 matrices reach here: what a network's share is taken of."""
     if device.type == "cpu":
-        side = 256  # nobody asks a CPU for this number, but what asks for it runs there too
+        side = 64  # nobody asks a CPU for this number, but what asks for it runs there too
     matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     several = 20
 
