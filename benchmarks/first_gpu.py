@@ -240,7 +240,7 @@ def forked(script: str, arguments: Sequence[str], said: Path, *, for_gpu: Sequen
     file = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
+    sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))  # noqa: SIM115
     check_understood(script, for_gpu)
     sys.argv = [script, *arguments]
     runpy.run_path(str(HERE / script), run_name="__main__")
