@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("timing", "findings", "first_gpu_parts", "first_gpu_pages", "first_gpu")
@@ -249,6 +250,17 @@ def test_without_a_gpu_or_a_folder(scripts, monkeypatch):
     monkeypatch.setattr(scripts.first_gpu, "LOOK", "print('{\"name\": null}')")
     with pytest.raises(scripts.first_gpu.UsageError, match="no CUDA device here; --rehearse --out FOLDER runs"):
         scripts.first_gpu.look()
+
+
+def test_numbers_are_in_the_file_as_soon_as_they_are_found(scripts, tmp_path):
+    findings = scripts.findings.Findings(tmp_path / "found.json", device=torch.device("cpu"))
+    for count, (name, value) in enumerate((("speed", 3.5), ("trained", "ok")), 1):
+        findings.add(name, value)
+        there = json.loads((tmp_path / "found.json").read_text())
+        assert there["device"] == "cpu"
+        assert there["findings"][count - 1 :] == [{"name": name, "value": value, "unit": ""}]
+    with pytest.raises(ValueError, match="found twice: speed"):
+        findings.add("speed", 4)
 
 
 def test_the_docs_have_the_markers(scripts):
