@@ -10,13 +10,13 @@ networks of the same configuration and weights. Ours draws its noise from every 
 import argparse
 import importlib
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from timing import Neighbours, interleave, machine, processor_clock, ratios, table
+from findings import Findings, add_json_option
+from timing import WARM_UP_ROUNDS, Neighbours, interleave, machine, matrix_rate, median, processor_clock, ratios, table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -93,10 +93,8 @@ def theirs(
     return call
 
 
-def share_of_peak(
-    configuration: ADMConfiguration, batch: int, *, passes: int, seconds: float, device: torch.device
-) -> str:
-    """How much of the measured bf16 matrix rate a sampling of so many passes and seconds reaches."""
+def operations_of_a_pass(configuration: ADMConfiguration, batch: int) -> int:
+    """Floating-point operations of one pass through the network; a product and a sum are two."""
     with torch.device("meta"):
         network = build_network(configuration)
         images = torch.empty(batch, configuration.input_channels, *(2 * [configuration.image_size]))
@@ -104,17 +102,7 @@ def share_of_peak(
         labels = torch.zeros(batch, dtype=torch.int64) if configuration.class_cond else None
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images, times, class_labels=labels)
-    rate = passes * counter.get_total_flops() / seconds
-    matrix = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
-    for _ in range(5):
-        matrix @ matrix
-    torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    for _ in range(20):
-        matrix @ matrix
-    torch.cuda.synchronize(device)
-    peak = 20 * 2 * 8192**3 / (time.perf_counter() - start)
-    return f"{rate / 1e12:.1f} TFLOP/s, {100 * rate / peak:.0f} % of the {peak / 1e12:.0f} that bf16 matrices reach"
+    return int(counter.get_total_flops())
 
 
 def main() -> None:
@@ -128,18 +116,28 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=250, help="steps that the few are compared with")
     parser.add_argument("--original", type=Path, help="a checkout of openai/guided-diffusion")
     parser.add_argument("--only", choices=["steps", "original"], help="one of the two comparisons")
+    parser.add_argument("--methods", nargs="+", default=["ddpm", "ddim", "dpmsolver++", "unipc"], help="of few steps")
+    parser.add_argument("--precisions", nargs="+", choices=["float32", "bfloat16"], help="default: those for here")
+    parser.add_argument("--warm-up", type=int, default=WARM_UP_ROUNDS, help="rounds that are not counted")
     parser.add_argument("--compile", action="store_true", help="torch.compile our network")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_json_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
+    findings = Findings(arguments.json, device=device)
     preset = PRESETS[arguments.preset]
     configuration = ADMConfiguration.from_flags({**preset.to_flags(), "num_classes": arguments.classes})
     batch = arguments.batch_size
-    precisions = ["float32", "bfloat16"] if device.type == "cuda" else ["float32"]
+    precisions = arguments.precisions or (["float32", "bfloat16"] if device.type == "cuda" else ["float32"])
     # With one thread on the CPU, what this process computes is counted, and not what it waits for on a busy machine.
     alone = device.type == "cpu" and arguments.threads == 1
-    timed = {"rounds": arguments.rounds, "device": device, "clock": processor_clock() if alone else None}
+    timed = {
+        "rounds": arguments.rounds,
+        "device": device,
+        "clock": processor_clock() if alone else None,
+        "warm_up": arguments.warm_up,
+    }
     few, many = arguments.few, arguments.many
     print(f"{arguments.preset}, {batch} images of {configuration.image_size} pixels; {machine(device)}")
 
@@ -147,29 +145,39 @@ def main() -> None:
         generator = make_ours(configuration, None, device)
         if arguments.compile:
             generator.network.compile()
+        # Many steps as published, in float32, where that is measured at all.
         rivals = {
-            f"ddpm, {many} steps": ours(generator, batch, method="ddpm", steps=many),
+            f"ddpm, {many} steps": ours(generator, batch, method="ddpm", steps=many, precision=precisions[0]),
             **{
                 f"{method}, {few} steps, {precision}": ours(
                     generator, batch, method=method, steps=few, precision=precision
                 )
-                for method in ("ddpm", "ddim", "dpmsolver++", "unipc")
+                for method in arguments.methods
                 for precision in precisions
             },
         }
         neighbours = Neighbours()
         times = interleave(rivals, **timed)
         print(f"\n### Few steps\n\n{table(times, against=f'ddpm, {many} steps')}\n")
-        faster = ratios(times, f"ddpm, {many} steps", f"ddim, {few} steps, {precisions[-1]}")
-        print(f"{few} steps of ddim: {sorted(faster)[len(faster) // 2]:.1f} times as many images a second."
+        fastest = f"{'ddim' if 'ddim' in arguments.methods else arguments.methods[0]}, {few} steps, {precisions[-1]}"
+        faster = ratios(times, f"ddpm, {many} steps", fastest)
+        more = sorted(faster)[len(faster) // 2]
+        print(f"{few} steps of {fastest.split(',')[0]}: {more:.1f} times as many images a second."
               f"{neighbours.crowd(arguments.threads)}")  # fmt: skip
+        findings.add(f"sampling, {few} steps: images/s", batch / median(times, fastest))
+        findings.add(f"sampling, {many} steps: images/s", batch / median(times, f"ddpm, {many} steps"))
+        findings.add("sampling, few steps against many: times the images/s", more)
+        if device.type == "cuda" or arguments.json:
+            done = few * operations_of_a_pass(configuration, batch) / median(times, fastest)
+            peak = matrix_rate(device)
+            share = f"{100 * done / peak:.0f} % of the {peak / 1e12:.0f}"
+            print(f"{done / 1e12:.1f} TFLOP/s, {share} that bf16 matrices reach")
+            findings.add(f"sampling, {precisions[-1]}: TFLOP/s", done / 1e12)
+            findings.add(f"sampling, {precisions[-1]}: share of the bf16 matrix rate", done / peak)
+            findings.add("bf16 matrix rate: TFLOP/s", peak / 1e12)
         if device.type == "cuda":
-            taken = times[f"ddim, {few} steps, bfloat16"]
-            assert not isinstance(taken, str)
-            print(
-                share_of_peak(configuration, batch, passes=few, seconds=sorted(taken)[len(taken) // 2], device=device)
-            )
             print(f"peak memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
+            findings.add("sampling: GiB at most", torch.cuda.max_memory_allocated(device) / 2**30, "GiB")
 
     if arguments.original is not None and arguments.only != "steps":
         unet, script_util = load_original(arguments.original)

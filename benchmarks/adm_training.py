@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import Neighbours, interleave, machine, table
+from adm import operations_of_a_pass
+from findings import Findings, add_json_option
+from timing import WARM_UP_ROUNDS, Neighbours, interleave, machine, matrix_rate, median, table
 from torch import Tensor
 
 from genmix_transforms.generators import ADM
@@ -141,10 +143,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--original", type=Path, help="a checkout of openai/guided-diffusion")
+    parser.add_argument("--warm-up", type=int, default=WARM_UP_ROUNDS, help="rounds that are not counted")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="rows by name, also on a CPU 'ours, bf16'")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_json_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
+    findings = Findings(arguments.json, device=device)
     torch.manual_seed(0)
     generator = ADM(classes=CLASSES, configuration=arguments.configuration)
     count = arguments.batch_size
@@ -158,20 +164,27 @@ def main() -> None:
         f"ours, {min(4, count)} parts": {"accumulate": min(4, count)},
         "ours, attention only": {"tune": "attention"},
     }
-    if device.type == "cuda":
+    if device.type == "cuda" or arguments.only:
         ways["ours, bf16"] = {"mixed_precision": "bf16"}
     theirs = "the original's step" if arguments.original else "a step as the original's"
-    steps = {theirs: original(generator, device, batch, checkout=arguments.original)}
+    if arguments.only:
+        unknown = [name for name in arguments.only if name not in (theirs, *ways)]
+        if unknown:
+            parser.error(f"--only: no row {unknown[0]!r}; there are {', '.join((theirs, *ways))}")
+        ways = {name: options for name, options in ways.items() if name in arguments.only}
+    steps = {}
+    if not arguments.only or theirs in arguments.only:
+        steps[theirs] = original(generator, device, batch, checkout=arguments.original)
     trainings = {name: training_of(generator, device, count, **options) for name, options in ways.items()}
     for name, training in trainings.items():
         steps[name] = ours(training, batch, bf16=training.settings.mixed_precision == "bf16")
     neighbours = Neighbours()
-    times = interleave(steps, rounds=arguments.rounds, device=device)
+    times = interleave(steps, rounds=arguments.rounds, device=device, warm_up=arguments.warm_up)
     print(
         f"{arguments.configuration}, batch {count} of {' x '.join(map(str, generator.image_shape))}; {machine(device)}."
     )
     print(neighbours.crowd(arguments.threads).strip())
-    print(table(times, against=theirs))
+    print(table(times, against=next(iter(steps))))
     measure = partial(memory, device=device, batch=batch)
     for name, step in steps.items():
         values = times[name]
@@ -179,6 +192,16 @@ def main() -> None:
             continue
         said = measure(step, trainings.get(name))
         print(f"{name}: {count / min(values):.2f} images/s at best{', ' + said if said else ''}")
+        findings.add(f"training, {name}: images/s", count / median(times, name))
+        if said:
+            findings.add(f"training, {name}: memory", said)
+    if arguments.json and "ours, bf16" in steps:
+        # Forward, and twice as much for the gradients of the images and of the weights.
+        done = 3 * operations_of_a_pass(generator.configuration, count) / median(times, "ours, bf16")
+        peak = matrix_rate(device)
+        findings.add("training, ours, bf16: TFLOP/s", done / 1e12)
+        findings.add("training, ours, bf16: share of the bf16 matrix rate", done / peak)
+        print(f"ours, bf16: {done / 1e12:.1f} TFLOP/s, {done / peak:.0%} of the {peak / 1e12:.0f} that matrices reach")
 
 
 if __name__ == "__main__":

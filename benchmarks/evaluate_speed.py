@@ -14,11 +14,13 @@ package would do if that paid. Its time is for one seed.
 """
 
 import argparse
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from timing import Neighbours, interleave, machine, processor_clock, table
+from findings import Findings, add_json_option
+from timing import WARM_UP_ROUNDS, Neighbours, interleave, machine, median, processor_clock, ratios, table
 from torch import Tensor, nn
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_, stack_module_state, vmap
 from torch.nn import functional as F
@@ -34,6 +36,7 @@ from genmix_transforms.evaluation.training import learning_rate_share, train_net
 
 ARMS = ("baseline", "mixup", "classical")
 SEEDS_SIDE_BY_SIDE = 5
+BUILDING = "building the network"
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -145,9 +148,15 @@ def main() -> None:
     parser.add_argument("--classifiers", default="small,efficientnet_lite0")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--building", action="store_true", help="time that too, and take it off both: few steps of a large network"
+    )
+    parser.add_argument("--warm-up", type=int, default=WARM_UP_ROUNDS, help="rounds that are not counted")
+    add_json_option(parser)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
+    findings = Findings(given.json, device=device)
     splits = open_dataset(given.data, size=given.size).split(seed=0)
     print(f"{splits[0]}; {given.steps} steps of {given.batch_size}, one validation; {machine(device)}")
     for classifier in given.classifiers.split(","):
@@ -161,7 +170,9 @@ def main() -> None:
                 "ours": lambda arm=arm, setting=setting: train_network(arm, splits, setting, 0, device=device),
                 "reference loop": lambda arm=arm, setting=setting: reference(arm, splits, setting, device),
             }
-            if classifier == "small" and arm == "baseline":
+            if given.building:
+                rivals[BUILDING] = lambda protocol=protocol: new_network(splits, protocol).to(device)
+            elif classifier == "small" and arm == "baseline":
                 rivals["side by side"] = side_by_side(splits, setting, device)
             neighbours = Neighbours()
             one_thread = device.type == "cpu" and given.threads == 1
@@ -171,11 +182,22 @@ def main() -> None:
                 rounds=given.rounds,
                 seconds=given.seconds,
                 clock=processor_clock() if one_thread else None,
+                warm_up=given.warm_up,
             )
             clock = "processor time of the one thread" if one_thread else "wall-clock time"
             print(f"\n### {classifier}, {arm}\n")
             print(table(times, against="ours"))
             print(f"\nA whole training, {clock}.{neighbours.crowd(given.threads)}")
+            what = f"{classifier}, {arm}"
+            findings.add(f"{what}: ms a step, validation included", 1e3 * median(times, "ours") / given.steps, "ms")
+            faster = statistics.median(ratios(times, "reference loop", "ours"))
+            findings.add(f"{what}: times as fast as the plain loop, network built in each", faster)
+            if given.building:
+                built = median(times, BUILDING)
+                loops = [median(times, name) - built for name in ("reference loop", "ours")]
+                without = loops[0] / loops[1] if loops[1] > 0 else "noise"
+                findings.add(f"{what}: times as fast as the plain loop", without)
+                print(f"Without what building takes, times as fast: {without}")
 
 
 if __name__ == "__main__":

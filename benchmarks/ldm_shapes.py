@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, LDMTextToImagePipeline, UNet2DConditionModel
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertTokenizer
@@ -88,8 +88,8 @@ def build(shapes: Shapes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def open_shapes(shapes: Shapes, device: torch.device) -> LatentDiffusion:
-    """A model with random weights, and a tokenizer of the prompts' words, all letters and fillers."""
+def make_tokenizer(shapes: Shapes) -> BertTokenizer:
+    """Of the prompts' words, all letters and fillers."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + list("0123456789-_<>.,")
     known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters, *(f"##{letter}" for letter in letters)]
     known = list(dict.fromkeys(known))
@@ -99,15 +99,37 @@ def open_shapes(shapes: Shapes, device: torch.device) -> LatentDiffusion:
         vocabulary.write_text("\n".join(known) + "\n")
         tokenizer = BertTokenizer(str(vocabulary))
     assert len(tokenizer) == shapes.vocabulary
-    scheduler = DDIMScheduler(
+    return tokenizer
+
+
+def make_scheduler() -> DDIMScheduler:
+    """As published."""
+    return DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1,
     )  # fmt: skip
+
+
+def open_shapes(shapes: Shapes, device: torch.device) -> LatentDiffusion:
+    """A model with random weights, in memory."""
     with device:
         pieces = build(shapes)
-    model = LatentDiffusion(tokenizer=tokenizer, scheduler_config=scheduler.config, family="ldm", **pieces)
+    model = LatentDiffusion(
+        tokenizer=make_tokenizer(shapes), scheduler_config=make_scheduler().config, family="ldm", **pieces
+    )
     model.source = BaseSource(name=shapes.name, revision=None, folder=Path("in-memory"))
     return model
+
+
+def save_shapes(shapes: Shapes, folder: Path) -> Path:
+    """The same as a folder that generators open."""
+    torch.manual_seed(0)
+    pieces = build(shapes)
+    LDMTextToImagePipeline(
+        vqvae=pieces["autoencoder"], bert=pieces["text_encoder"], unet=pieces["unet"], scheduler=make_scheduler(),
+        tokenizer=make_tokenizer(shapes),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
 
 
 def count_parameters(shapes: Shapes) -> dict[str, int]:

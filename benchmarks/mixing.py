@@ -23,9 +23,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from findings import Findings, Value, add_json_option
 from timing import (
     Clock,
     Neighbours,
@@ -34,6 +36,7 @@ from timing import (
     give_back_free_memory,
     interleave,
     machine,
+    median,
     processor_clock,
     ratios,
     table,
@@ -61,6 +64,13 @@ CLONE, MIXUP, GENMIX, COPY = "x.clone()", "v2.MixUp", "GenMix", "empty_like(x).c
 PEERS = ("timm", "kornia", "monai")
 
 Mix = Callable[[Tensor, Tensor], object]
+
+
+class Measured(NamedTuple):
+    """Of one setting: what is printed, and the numbers by name."""
+
+    text: str
+    findings: dict[str, Value]
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,10 @@ class Setting:
         images = v2.functional.normalize(torch.rand(self.shape, device=self.device), self.mean, self.std)
         return images.to(self.dtype), torch.randint(0, CLASSES, self.shape[:1], device=self.device)
 
+    @property
+    def large_bank_name(self) -> str:
+        return f"{GENMIX}, bank of {self.bank_gigabytes:g} GB"
+
     def __str__(self) -> str:
         return f"{self.shape}, {str(self.dtype).removeprefix('torch.')}"
 
@@ -118,7 +132,7 @@ def ours(setting: Setting) -> Iterator[tuple[str, Mix]]:
     if setting.bank_gigabytes is not None:
         count = max(1, int(setting.bank_gigabytes * 1e9 / torch.Size(setting.shape[1:]).numel()))
         large = make_bank(count, setting.shape[1:], setting.device)
-        yield f"GenMix, bank of {setting.bank_gigabytes:g} GB", make(large)
+        yield setting.large_bank_name, make(large)
 
 
 def peers(setting: Setting) -> Iterator[tuple[str, Mix]]:
@@ -156,15 +170,17 @@ def first_calls(dtypes: Iterable[torch.dtype], device: torch.device) -> str:
     return f"GenMix's first call: {'; '.join(lines)}."
 
 
-def measure(setting: Setting) -> str:
+def measure(setting: Setting) -> Measured:
     """One table, and what else there is to know."""
     torch.set_num_threads(setting.threads)
     torch.manual_seed(0)
     source, labels = setting.batch()
     images = source.clone()
-    mixes = {**dict(peers(setting)), **dict(ours(setting))}
+    own = dict(ours(setting))
+    mixes = {**dict(peers(setting)), **own}
     rivals: dict[str, Callable[[], object]] = {CLONE: images.clone}
-    if setting.device.type == "cuda":
+    on_cuda = setting.device.type == "cuda"
+    if on_cuda:
         rivals[COPY] = lambda: torch.empty_like(images).copy_(images)
     rivals |= {name: partial(mix, images, labels) for name, mix in mixes.items()}
     clock = processor_clock() if setting.processor_time else wall_clock(setting.device)
@@ -183,15 +199,43 @@ def measure(setting: Setting) -> str:
             "Outputs kept:",
             outputs_kept(rivals, images, source, seconds=setting.seconds / 4, clock=clock),
         ]
-    if setting.device.type == "cuda":
-        on_device = run(rivals, clock=device_clock(setting.device))
+    found, on_device, copying = numbers(times, setting, copying=CLONE), times, CLONE
+    if on_cuda:
+        on_device, copying = run(rivals, clock=device_clock(setting.device)), COPY
+        waits = waiting(mixes, images, labels)
+        found["ways of GenMix that make the host wait"] = sum(name in own for name in waits)
         parts += [
             "On the device alone, with the host ahead of it as it is within a training step:",
             table(on_device, against=(CLONE, MIXUP)),
             bandwidth(on_device, setting),
-            waiting(mixes, images, labels),
+            report_waiting(mixes, waits),
         ]
-    return "\n\n".join(parts)
+    found |= {f"{name}, device": value for name, value in numbers(on_device, setting, copying=copying).items()}
+    if setting.bank_gigabytes is not None:
+        bank = own[setting.large_bank_name].bank  # type: ignore[attr-defined]
+        on_the_device = bank.images.nbytes if bank.images.device.type == setting.device.type else 0
+        found["share of the large bank that is on the device"] = on_the_device / (1e9 * setting.bank_gigabytes)
+    return Measured("\n\n".join(parts), found)
+
+
+def numbers(times: Times, setting: Setting, *, copying: str) -> dict[str, Value]:
+    """Of GenMix's ways: milliseconds, share of the copy's bandwidth, and how many times as fast as v2.MixUp."""
+    found: dict[str, Value] = {}
+    for name, own in times.items():
+        if not name.startswith(GENMIX) or isinstance(own, str):
+            continue
+        found[f"{name}: ms"] = 1e3 * median(times, name)
+        if not isinstance(times[copying], str):
+            found[f"{name}: share of the copy's bandwidth"] = share_of_copy(times, name, copying, setting)
+        if not isinstance(times[MIXUP], str):
+            found[f"{name}: times as fast as v2.MixUp"] = statistics.median(ratios(times, MIXUP, name))
+    return found
+
+
+def share_of_copy(times: Times, name: str, copying: str, setting: Setting) -> float:
+    """Of a copy's bytes a second: GenMix moves a byte of the bank more for each value."""
+    size = setting.dtype.itemsize
+    return statistics.median((2 * size + 1) / (2 * size) / ratio for ratio in ratios(times, name, copying))
 
 
 def outputs_kept(
@@ -225,28 +269,32 @@ def bandwidth(times: Times, setting: Setting) -> str:
     for name, own in times.items():
         if name.startswith(GENMIX) and not isinstance(own, str):
             speed = setting.values * (2 * size + 1) / statistics.median(own)
-            share = statistics.median((2 * size + 1) / (2 * size) / ratio for ratio in ratios(times, name, COPY))
+            share = share_of_copy(times, name, COPY, setting)
             lines.append(f"- {name}: {speed / 1e9:.0f} GB/s, {share:.0%} of the copy's")
     return "\n".join(lines)
 
 
-def waiting(mixes: dict[str, Mix], images: Tensor, labels: Tensor) -> str:
-    """Whether a call makes the host wait for the device."""
-    lines = ['Calls under `torch.cuda.set_sync_debug_mode("error")`:', ""]
+def waiting(mixes: dict[str, Mix], images: Tensor, labels: Tensor) -> dict[str, str]:
+    """The calls that make the host wait for the device, and how torch says so."""
+    found = {}
     for name, mix in mixes.items():
         torch.cuda.set_sync_debug_mode("error")
         try:
             mix(images, labels)
         except Exception as error:
-            lines.append(f"- {name}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
-        else:
-            lines.append(f"- {name}: does not wait")
+            found[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return "\n".join(lines)
+    return found
 
 
-def in_a_process_of_its_own(setting: Setting) -> str:
+def report_waiting(mixes: Iterable[str], waits: dict[str, str]) -> str:
+    """A list for people."""
+    lines = [f"- {name}: {waits.get(name, 'does not wait')}" for name in mixes]
+    return "\n".join(['Calls under `torch.cuda.set_sync_debug_mode("error")`:', "", *lines])
+
+
+def in_a_process_of_its_own(setting: Setting) -> Measured:
     """As ``measure``. What earlier tables left in the heap would decide whose memory comes without page faults.
 
     A new process, not a forked one: there GenMix would stay on one thread.
@@ -304,10 +352,15 @@ def main() -> None:
     parser.add_argument("--bank-images", type=int, default=1_000)
     parser.add_argument("--bank-gigabytes", type=float, help="one row more, with a bank as large as this")
     parser.add_argument("--without-numba", action="store_true", help="as if Numba were not installed")
+    parser.add_argument("--without-peers", action="store_true", help="no rival but v2.MixUp: others import slowly")
     parser.add_argument(
         "--processor-time", action="store_true", help="instead of wall-clock time; one thread of a busy machine only"
     )
     parser.add_argument("--quick", action="store_true", help="the smallest shape for half a second: does it run?")
+    parser.add_argument(
+        "--one-process", action="store_true", help="on the CPU too: then what a table leaves in memory serves the next"
+    )
+    add_json_option(parser)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     shapes = arguments.shapes or [*SHAPES, *([LARGE_SHAPE] if device.type == "cuda" else [])]
@@ -318,11 +371,14 @@ def main() -> None:
         parser.error("--processor-time is of one thread on the CPU: --threads 1 --device cpu")
     if arguments.without_numba:
         hide("numba")
+    if arguments.without_peers:
+        hide(*PEERS)
     print(versions(numba=not arguments.without_numba))
     if missing_peers():
         print(f"\nNot installed, and left out: {', '.join(missing_peers())} (pip install '.[bench]')")
     print(f"\n{'Processor' if arguments.processor_time else 'Wall-clock'} time.", end=" ")
     dtypes = [DTYPES[name] for name in arguments.dtypes]
+    findings = Findings(arguments.json, device=device)
     print(first_calls(dtypes, device), flush=True)
     for threads, shape, dtype in itertools.product(threads_wanted, shapes, dtypes):
         setting = Setting(
@@ -335,8 +391,12 @@ def main() -> None:
             seconds=arguments.seconds,
             processor_time=arguments.processor_time,
         )
-        apart = device.type == "cpu"  # CUDA has an allocator of its own
-        print(f"\n{in_a_process_of_its_own(setting) if apart else measure(setting)}", flush=True)
+        apart = device.type == "cpu" and not arguments.one_process  # CUDA has an allocator of its own
+        measured = in_a_process_of_its_own(setting) if apart else measure(setting)
+        print(f"\n{measured.text}", flush=True)
+        where = f"{setting}, {threads} thread(s)" if len(threads_wanted) > 1 else str(setting)
+        for name, value in measured.findings.items():
+            findings.add(f"{where}: {name}", value, "ms" if ": ms" in name else "")
 
 
 if __name__ == "__main__":

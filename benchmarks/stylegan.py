@@ -8,11 +8,14 @@ resolution, widths, batch and number of channels (3, which it is written for); n
 
     python benchmarks/stylegan.py --rival style-based-gan-pytorch/model.py --threads 1 --batch-size 8
 
-On a GPU, ours is also timed at the paper's widths at 64, 128 and 256 pixels, in seconds for 1,000 images.
+On a GPU, ours is also timed at the paper's widths at 64, 128 and 256 pixels, in seconds for 1,000 images; ``--only
+kimg`` does that alone, and ``--only phases`` grows a small network, compiled, from one phase to the next.
 """
 
 import argparse
+import functools
 import importlib.util
+import math
 import random
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +24,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from timing import interleave, machine, processor_clock, ratios, table
+from findings import Findings, add_json_option
+from timing import interleave, machine, median, processor_clock, ratios, table, wall_clock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -169,27 +173,96 @@ def rival(port: ModuleType, widths: list[int], *, published: bool, device: torch
     return step
 
 
-def seconds_per_kimg(device: torch.device, *, mixed: bool) -> None:
-    """Ours at the paper's widths, on a GPU."""
-    print(f"\n### The paper's widths, {'bf16' if mixed else 'float32'}\n")
+def seconds_per_kimg(
+    device: torch.device,
+    *,
+    mixed: bool,
+    sizes: dict[str, int],
+    resolutions: list[int],
+    most: int,
+    rounds: int,
+    findings: Findings,
+) -> None:
+    """Ours, at the paper's widths where nothing else is said.
+
+    Args:
+        device: where.
+        mixed: in bf16.
+        sizes: the widths.
+        resolutions: of which one row each.
+        most: images in a batch; at 256 pixels half as many.
+        rounds: of each kind of step.
+        findings: what takes the numbers.
+    """
+    precision = "bf16" if mixed else "float32"
+    print(f"\n### Seconds for 1,000 images, {precision}\n")
     print("| pixels | batch | s/kimg, R1 every step | s/kimg, every 16th | published | 560 kimg, every 16th |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for resolution, batch in ((64, 32), (128, 32), (256, 16)):
-        steps = {
-            r1: ours(resolution, fmap_base=8192, fmap_max=512, batch=batch, r1=r1, device=device)
-            for r1 in (True, False)
-        }
+    for resolution in resolutions:
+        batch = most // 2 if resolution >= 256 else most
+        steps = {r1: ours(resolution, **sizes, batch=batch, r1=r1, device=device) for r1 in (True, False)}
         images = torch.rand(batch, 3, resolution, resolution, device=device) * 2 - 1
 
         def call(r1: bool, images: Tensor = images, steps: dict[bool, Any] = steps) -> None:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
                 steps[r1](images)
 
-        times = interleave({"r1": partial(call, True), "plain": partial(call, False)}, rounds=20, device=device)
-        with_r1, plain = (sorted(times[name])[10] for name in ("r1", "plain"))  # type: ignore[arg-type]
+        rivals = {"r1": partial(call, True), "plain": partial(call, False)}
+        times = interleave(rivals, rounds=rounds, device=device)
+        with_r1, plain = (median(times, name) for name in ("r1", "plain"))
         every, lazy = (1000 / batch * seconds for seconds in (with_r1, (with_r1 + (LAZY - 1) * plain) / LAZY))
-        published = PUBLISHED_S_PER_KIMG.get(resolution, "")
-        print(f"| {resolution} | {batch} | {every:.2f} | {lazy:.2f} | {published} | {560 * lazy / 3600:.2f} h |")
+        published = PUBLISHED_S_PER_KIMG.get(resolution)
+        print(f"| {resolution} | {batch} | {every:.2f} | {lazy:.2f} | {published or ''} | {560 * lazy / 3600:.2f} h |")
+        what = f"{resolution} px, {precision}"
+        findings.add(f"{what}: s/kimg, R1 every step", every, "s")
+        findings.add(f"{what}: s/kimg, R1 every {LAZY}th step", lazy, "s")
+        if published is not None:
+            findings.add(f"{what}: share of the published {published} s/kimg (A100)", lazy / published)
+
+
+def compiled_phases(device: torch.device, *, batch: int, findings: Findings) -> None:
+    """A small network at 8 pixels and in the fade to 16, compiled, R1 at every second step."""
+    steps_a_phase = 4
+    generator = StyleGAN(
+        classes=["any"], channels=1, resolution=16, fmap_base=256, fmap_max=32, latent_size=32, mapping_layers=2
+    ).to(device)
+    settings = StyleGANSettings.of(
+        {
+            "steps": 3 * steps_a_phase,
+            "batch_size": batch,
+            "gamma": 10.0,
+            "r1_interval": 2,
+            "start_resolution": 8,
+            "compiled": True,
+        },
+        name="benchmark",
+    )
+    discriminator = generator.new_discriminator().to(device)
+    initialise(discriminator, seed=1)
+    training = StyleGANTraining(generator.network, discriminator, settings=settings)
+    images = torch.rand(batch, 1, 16, 16, device=device) * 2 - 1
+    labels = torch.zeros(batch, dtype=torch.int64, device=device)
+    clock = wall_clock(device)
+    for phase, (begin, before, after) in enumerate(training.schedule.table()[:2]):
+        name = f"phase {phase + 1}, {before} to {after} px" if before != after else f"phase {phase + 1}, {after} px"
+        taken: list[float] = []
+        losses: dict[str, Tensor] = {}
+        for step in range(steps_a_phase):
+            seen = begin + step * batch
+
+            def call(seen: int = seen, losses: dict[str, Tensor] = losses) -> None:
+                losses.update(training.training_step(images, labels, seen))
+
+            taken.append(clock(call))
+            broken = [loss for loss, value in losses.items() if not math.isfinite(float(value))]
+            if broken:
+                raise SystemExit(f"{name}, step {step}: not finite: {', '.join(broken)}")
+        findings.add(f"{name}: s, the first two steps, compiling", sum(taken[:2]), "s")
+        findings.add(f"{name}: ms a step afterwards", 1e3 * sum(taken[2:]) / len(taken[2:]), "ms")
+        print(
+            f"{name}: {sum(taken[:2]):.1f} s for the first two steps, then {1e3 * taken[-1]:.1f} ms a step", flush=True
+        )
+        findings.add(f"{name}: run compiled", "ok")
 
 
 def main() -> None:
@@ -203,6 +276,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compiled", action="store_true", help="measure ours through torch.compile too")
     parser.add_argument("--processor-time", action="store_true", help="of one thread, for a machine that is busy")
+    parser.add_argument("--only", choices=["kimg", "phases"], help="s for 1,000 images, or growing while compiled")
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[64, 128, 256], help="of --only kimg")
+    parser.add_argument("--backend", default="inductor", help="torch.compile's, of --only phases")
+    add_json_option(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     if arguments.processor_time and (arguments.threads != 1 or arguments.device != "cpu"):
@@ -213,6 +290,17 @@ def main() -> None:
     random.seed(0)
     resolution, batch = arguments.resolution, arguments.batch_size
     sizes = {"fmap_base": arguments.fmap_base, "fmap_max": arguments.fmap_max}
+    findings = Findings(arguments.json, device=device)
+    if arguments.only == "phases":
+        torch.compile = functools.partial(torch.compile, backend=arguments.backend)
+        compiled_phases(device, batch=batch, findings=findings)
+        return
+    kimg = partial(seconds_per_kimg, device, sizes=sizes, resolutions=arguments.resolutions, findings=findings)
+    if arguments.only == "kimg":
+        print(machine(device))
+        for mixed in (True, False):
+            kimg(mixed=mixed, most=batch, rounds=arguments.rounds)
+        return
     images = torch.rand(batch, 3, resolution, resolution, device=device) * 2 - 1
     steps: dict[str, Callable[[Tensor], None]] = {}
     if arguments.rival:
@@ -239,7 +327,7 @@ def main() -> None:
         print(f"\nR1 every step: {every[middle]:.2f} x {other}; every {LAZY}th step: {lazily:.2f} x {other}.")
     if device.type == "cuda":
         for mixed in (False, True):
-            seconds_per_kimg(device, mixed=mixed)
+            kimg(mixed=mixed, most=32, rounds=20)
     else:
         print("\nNo GPU here: seconds for 1,000 images on one are not measured.")
 

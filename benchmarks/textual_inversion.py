@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from diffusers import DDPMScheduler
+from findings import Findings, add_json_option
 from ldm_shapes import (
     PIECES,
     PUBLISHED,
@@ -33,7 +34,7 @@ from ldm_shapes import (
     shares,
     step_operations,
 )
-from timing import WARM_UP_ROUNDS, Neighbours, Times, interleave, machine, processor_clock, ratios, table
+from timing import WARM_UP_ROUNDS, Neighbours, Times, interleave, machine, median, processor_clock, ratios, table
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -163,7 +164,7 @@ def alone(device: torch.device) -> bool:
 
 
 def time_in_turn(
-    rivals: Mapping[str, Callable[[], object]], *, device: torch.device, rounds: int
+    rivals: Mapping[str, Callable[[], object]], *, device: torch.device, rounds: int, warm_up: int = WARM_UP_ROUNDS
 ) -> tuple[Times, Times]:
     """Processor time where that says more (else wall-clock time), and wall-clock time, of the same calls."""
     wall: dict[str, list[float]] = {name: [] for name in rivals}
@@ -179,11 +180,13 @@ def time_in_turn(
         return call
 
     clock = processor_clock() if alone(device) else None
-    times = interleave({name: watched(name) for name in rivals}, device=device, rounds=rounds, clock=clock)
+    times = interleave(
+        {name: watched(name) for name in rivals}, device=device, rounds=rounds, clock=clock, warm_up=warm_up
+    )
     for name, values in times.items():
         if isinstance(values, str):
             raise SystemExit(f"{name} {values}")
-    return times, {name: values[WARM_UP_ROUNDS:] for name, values in wall.items()}
+    return times, {name: values[warm_up:] for name, values in wall.items()}
 
 
 def said(what: str, times: Times, wall: Times, slow: str, fast: str) -> str:
@@ -195,14 +198,17 @@ def said(what: str, times: Times, wall: Times, slow: str, fast: str) -> str:
     )
 
 
-def peak(step: Callable[[], object], device: torch.device) -> str:
+def peak(step: Callable[[], object], device: torch.device) -> float:
+    """GiB of the device's memory at most, within one call."""
     torch.cuda.reset_peak_memory_stats(device)
     step()
     torch.cuda.synchronize(device)
-    return f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB at most"
+    return torch.cuda.max_memory_allocated(device) / 2**30
 
 
-def compare_steps(generator: TextualInversion, batch: int, *, rounds: int, bf16: bool) -> None:
+def compare_steps(
+    generator: TextualInversion, batch: int, *, rounds: int, bf16: bool, warm_up: int, findings: Findings
+) -> None:
     """Print the table of training steps, and the two ratios."""
     device, classes, vectors = generator.model.device, generator.classes, max(generator.vectors.values())
     images = torch.randint(0, 256, (batch, *generator.image_shape), dtype=torch.uint8)
@@ -216,7 +222,7 @@ def compare_steps(generator: TextualInversion, batch: int, *, rounds: int, bf16:
         },
     }
     neighbours = Neighbours()
-    times, wall = time_in_turn(steps, device=device, rounds=rounds)
+    times, wall = time_in_turn(steps, device=device, rounds=rounds, warm_up=warm_up)
     print(
         f"\n### A training step, batch {batch}\n\n{batch} images of {len(classes)} classes, {vectors} vectors each, "
         f"{'bfloat16' if bf16 else 'float32'}; {'processor' if alone(device) else 'wall-clock'} time; "
@@ -224,12 +230,18 @@ def compare_steps(generator: TextualInversion, batch: int, *, rounds: int, bf16:
     )
     print(said("With what is computed once, against without", times, wall, NOTHING, OURS))
     print(said("Against the example's step", times, wall, EXAMPLE, OURS) + neighbours.crowd(torch.get_num_threads()))
+    for name in steps:
+        findings.add(f"step, batch {batch}, {name}: ms", 1e3 * median(times, name), "ms")
+    faster = statistics.median(ratios(times, EXAMPLE, OURS))
+    findings.add(f"step, batch {batch}: times as fast as the example's", faster)
     if device.type == "cuda":
         for name, step in steps.items():
-            print(f"{name}: {peak(step, device)}")
+            most = peak(step, device)
+            print(f"{name}: {most:.2f} GiB at most")
+            findings.add(f"step, batch {batch}, {name}: GiB at most", most, "GiB")
 
 
-def compare_samplers(generator: TextualInversion, arguments: argparse.Namespace) -> None:
+def compare_samplers(generator: TextualInversion, arguments: argparse.Namespace, *, findings: Findings) -> None:
     """Print the table of samplings, and the ratio."""
     device = generator.model.device
     count, few, many = arguments.sampled, arguments.few, arguments.many
@@ -243,14 +255,20 @@ def compare_samplers(generator: TextualInversion, arguments: argparse.Namespace)
     paper, fast = f"ddim, {many} steps", f"dpmsolver++, {few} steps"
     draws: dict[str, Callable[[], object]] = {
         paper: draw("ddim", many),
-        **{f"{method}, {few} steps": draw(method, few) for method in ("ddim", "dpmsolver++", "unipc")},
+        **{f"{method}, {few} steps": draw(method, few) for method in arguments.methods},
     }
+    if fast not in draws:
+        draws[fast] = draw("dpmsolver++", few)
     neighbours = Neighbours()
-    times, wall = time_in_turn(draws, device=device, rounds=arguments.draws)
+    times, wall = time_in_turn(draws, device=device, rounds=arguments.draws, warm_up=arguments.warm_up)
     print(f"\n### Sampling\n\n{count} images, guided and decoded.\n\n{table(times, against=paper)}\n")
     print(said(f"{few} steps of dpmsolver++", times, wall, paper, fast) + neighbours.crowd(torch.get_num_threads()))
+    for name in draws:
+        findings.add(f"sampling, {name}: s an image", median(times, name) / count, "s")
     if device.type == "cuda":
-        print(f"{fast}: {peak(draws[fast], device)}")
+        most = peak(draws[fast], device)
+        print(f"{fast}: {most:.2f} GiB at most")
+        findings.add(f"sampling, {fast}: GiB at most", most, "GiB")
 
 
 def describe(shapes: Shapes, batches: list[int], classes: int) -> str:
@@ -288,9 +306,15 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=20, help="sampling steps")
     parser.add_argument("--many", type=int, default=50, help="sampling steps that the few are compared with")
     parser.add_argument("--sampled", type=int, default=2, help="images of one sampling")
+    parser.add_argument(
+        "--methods", nargs="+", default=["ddim", "dpmsolver++", "unipc"], help="of few steps; dpmsolver++ always"
+    )
+    parser.add_argument("--warm-up", type=int, default=WARM_UP_ROUNDS, help="rounds that are not counted")
+    parser.add_argument("--brief", action="store_true", help="do not count operations first, which takes a while")
     parser.add_argument("--bf16", action="store_true", help="ours and the example's, as each does it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.full_size and arguments.quick:
         parser.error("--full-size or --quick, not both")
@@ -299,16 +323,25 @@ def main() -> None:
     device = torch.device(arguments.device)
     shapes = PUBLISHED if arguments.full_size else TINY if arguments.quick else SCALED
     classes = CLASSES[: arguments.classes]
-    print(describe(shapes, arguments.batch_size, len(classes)))
+    findings = Findings(arguments.json, device=device)
+    if not arguments.brief:
+        print(describe(shapes, arguments.batch_size, len(classes)))
 
     model = open_shapes(shapes, device)
     generator = TextualInversion(
         classes=classes, base=model, resolution=64, channels=1, vectors=arguments.vectors, modality="ultrasound"
     )
     for batch in arguments.batch_size:
-        compare_steps(generator, batch, rounds=arguments.steps, bf16=arguments.bf16)
+        compare_steps(
+            generator,
+            batch,
+            rounds=arguments.steps,
+            bf16=arguments.bf16,
+            warm_up=arguments.warm_up,
+            findings=findings,
+        )
     if arguments.draws:
-        compare_samplers(generator, arguments)
+        compare_samplers(generator, arguments, findings=findings)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ def interleave(
     seconds: float = 10.0,
     before: Callable[[], object] | None = None,
     clock: Clock | None = None,
+    warm_up: int = WARM_UP_ROUNDS,
 ) -> Times:
-    """Call every rival once a round, in an order that changes from round to round, after two rounds to warm up.
+    """Call every rival once a round, in an order that changes from round to round, after some rounds to warm up.
 
     What a rival returns is dropped within its time, as a training loop drops it at every step.
 
@@ -42,6 +43,7 @@ def interleave(
         seconds: from the end of the warm-up.
         before: called before each call, outside its time.
         clock: None: wall-clock time.
+        warm_up: rounds that are not counted, at least one.
     """
     clock = clock or wall_clock(device)
     times: dict[str, list[float]] = {name: [] for name in rivals}
@@ -49,8 +51,8 @@ def interleave(
     order = list(rivals)
     shuffle = random.Random(0).shuffle
     number, end = 0, 0.0
-    while _goes_on(number - WARM_UP_ROUNDS, rounds, end):
-        if number == WARM_UP_ROUNDS:
+    while _goes_on(number - warm_up, rounds, end):
+        if number == warm_up:
             give_back_free_memory()  # a compiler that ran in the warm-up leaves much
             end = time.perf_counter() + seconds
         for name in order:
@@ -63,7 +65,7 @@ def interleave(
                     raise
                 failed[name] = f"fails: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
                 continue
-            if number >= WARM_UP_ROUNDS:
+            if number >= warm_up:
                 times[name].append(taken)
         order = [name for name in rivals if name not in failed]
         shuffle(order)
@@ -163,6 +165,30 @@ def ratios(times: Times, name: str, other: str) -> list[float]:
     if isinstance(mine, str) or isinstance(theirs, str):
         raise ValueError(f"{name} or {other} was not measured")
     return [a / b for a, b in zip(mine, theirs, strict=True)]
+
+
+def median(times: Times, name: str) -> float:
+    """Of one rival's seconds."""
+    values = times[name]
+    if isinstance(values, str):
+        raise ValueError(f"{name} was not measured: it {values}")
+    return statistics.median(values)
+
+
+def matrix_rate(device: torch.device, *, side: int = 8192) -> float:
+    """Operations a second that products of bfloat16 matrices reach here: what a network's share is taken of."""
+    if device.type == "cpu":
+        side = 64  # nobody asks a CPU for this number, but what asks for it runs there too
+    matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    several = 20
+
+    def products() -> None:
+        for _ in range(several):
+            matrix @ matrix
+
+    clock = wall_clock(device)
+    clock(products)
+    return several * 2 * side**3 / clock(products)
 
 
 class Neighbours:
