@@ -80,7 +80,7 @@ def evaluate(
     chosen = Protocol.of(protocol, name="evaluate")
     check_classifier(chosen.classifier, weights=chosen.weights)
     folders = _bank_folders(bank or [], folds=folds)
-    order_arms(comma_separated(arms), folders, {})
+    order_arms(comma_separated(arms), folders, {}, chosen)
     banks = [
         {name: SyntheticBank.load(folder.replace(FOLD, str(number))) for name, folder in folders.items()}
         for number in range(folds)
@@ -102,7 +102,7 @@ def evaluate(
 
 def _bank_folders(texts: Sequence[str], *, folds: int) -> dict[str, str]:
     """The folders of the banks by name: one ``FOLDER``, or each as ``NAME=FOLDER``."""
-    from genmix_transforms.evaluation.arms import ONLY_BANK
+    from genmix_transforms.evaluation.arm_names import ONLY_BANK, check_bank_name
 
     folders: dict[str, str] = {}
     for text in texts:
@@ -110,8 +110,8 @@ def _bank_folders(texts: Sequence[str], *, folds: int) -> dict[str, str]:
         name, equals, folder = (ONLY_BANK, "", text) if Path(text).exists() else text.partition("=")
         if not equals:
             name, folder = ONLY_BANK, text
-        if equals and (not name or ":" in name):
-            raise InputError(f"--bank {text}: a bank's name must be a word without a colon")
+        if equals:
+            check_bank_name(name)
         if name in folders or (len(texts) > 1 and name == ONLY_BANK):
             raise InputError(f"--bank {text}: of several banks each needs a name of its own: --bank NAME=FOLDER")
         if folds > 1 and FOLD not in folder:

@@ -1,5 +1,6 @@
 """What can be wrong with a comparison, found before any work; and what is doubtful about one, said with it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,17 @@ from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.identity import find_recorded, record_images
 from genmix_transforms.data.patches import SPLITS, PatchDataset, describe_counts
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.arms import Setting, arm_kind, build_arm, check_arms, split_arm_name
+from genmix_transforms.evaluation.arms import (
+    Setting,
+    arm_kind,
+    as_if_equally_sure,
+    build_arm,
+    check_arms,
+    own_protocol,
+    split_arm_name,
+    tuned_option,
+)
+from genmix_transforms.evaluation.auxiliary_norm import check_norms
 from genmix_transforms.evaluation.bank_making import RESIZED_FROM
 from genmix_transforms.evaluation.classifiers import build_classifier
 from genmix_transforms.evaluation.normalisation import Normalisation
@@ -183,7 +194,7 @@ def prepare(
     Raises:
         InputError: anything that would fail later.
     """
-    arms = check_arms(arms)
+    arms = check_arms(arms, protocol)
     check_splits(splits)
     train = splits[0]
     channels, height, width = train.images.shape[1:]
@@ -201,8 +212,8 @@ def prepare(
         else None,
     )
     for arm in arms:
-        build_arm(arm, setting)
-    build_classifier(
+        build_arm(arm, as_if_equally_sure(setting))
+    network = build_classifier(
         protocol.classifier,
         channels=channels,
         classes=len(train.classes),
@@ -211,6 +222,8 @@ def prepare(
         weights=protocol.weights,
         input_size=protocol.input_size,
     )
+    if any(own_protocol(arm, protocol).aux_norm for arm in arms):
+        check_norms(network)
     return setting
 
 
@@ -263,16 +276,29 @@ def doubts(
                 f"{which}: its generator was trained on another set than this training set: if that held test images, "
                 "they have leaked into the arms that use the bank; train the generator on this split's training part"
             )
-        arm = f"blend:{name}" if name else "blend"
-        if arm in arms and protocol.blend_share < 1 and not protocol.tune:
-            wanted = round(len(train) * protocol.blend_share / (1 - protocol.blend_share))
-            if len(bank) < wanted:
-                found.append(
-                    f"arm {arm!r}: a share of {protocol.blend_share:g} beside {len(train)} real images is {wanted} "
-                    f"synthetic ones, the bank has {len(bank)} ({describe_counts(bank.class_counts)}): "
-                    "they are repeated"
-                )
+    found += [doubt for arm in arms for doubt in _few_images(arm, train, banks, protocol)]
     return tuple(found)
+
+
+def _few_images(
+    arm: str, train: PatchDataset, banks: Mapping[str, SyntheticBank], protocol: Protocol
+) -> tuple[str, ...]:
+    """A doubt where the bank of an arm that blends has fewer images than its share asks for."""
+    kind, name = split_arm_name(arm)
+    own = own_protocol(arm, protocol)
+    tuned = own.tune and tuned_option(arm)[0] == "blend_share"
+    if kind not in ("blend", "blend-mixup") or name not in banks or tuned or own.blend_share == 1:
+        return ()
+    wanted = round(len(train) * own.blend_share / (1 - own.blend_share))
+    held = sum(math.ceil(round(own.keep * count, 9)) for count in banks[name].class_counts.values())
+    if held >= wanted:
+        return ()
+    which = f"keeps {held} of" if own.keep < 1 else "has"
+    return (
+        f"arm {arm!r}: a share of {own.blend_share:g} beside {len(train)} real images is {wanted} "
+        f"synthetic ones, the bank {which} {len(banks[name])} ({describe_counts(banks[name].class_counts)}): "
+        "they are repeated",
+    )
 
 
 def doubts_of_folds(arms: Sequence[str], folds: Sequence[Fold], settings: Sequence[Setting]) -> tuple[str, ...]:

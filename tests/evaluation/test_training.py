@@ -100,18 +100,22 @@ def test_genmix_that_mixes_nothing_is_the_baseline(splits, bank, shapes, optimis
 
 def test_the_data_order_is_the_same_in_all_arms(splits, bank, quick, monkeypatch):
     seen = {}
-    original = training.build_arm
 
-    def recording(name, setting):
-        arm = original(name, setting)
+    def recording(make):
+        def made(*arguments):
+            arm = make(*arguments)
 
-        def recorded(images, labels):
-            seen.setdefault(name, []).append((images.clone(), labels.clone()))
-            return arm(images, labels)
+            def recorded(images, labels):
+                seen.setdefault(name, []).append((images.clone(), labels.clone()))
+                return arm(images, labels)
 
-        return recorded
+            return recorded
 
-    monkeypatch.setattr(training, "build_arm", recording)
+        return made
+
+    # The arm of the first phase, and the one of a second.
+    for maker in ("build_arm", "baseline"):
+        monkeypatch.setattr(training, maker, recording(getattr(training, maker)))
     for name in ARMS:
         train(name, splits, bank, quick)
     assert set(seen) == set(ARMS)
