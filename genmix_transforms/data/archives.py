@@ -8,17 +8,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genmix_transforms.data.labelling import GROUP_KEYS, read_groups, refuse_single_class, sorted_names
+from genmix_transforms.data.labelling import (
+    GROUP_KEYS,
+    UNLABELLED,
+    WITHOUT_LABELS,
+    read_groups,
+    refuse_single_class,
+    sorted_names,
+)
 from genmix_transforms.data.patches import MOST_CHANNELS, PatchDataset
 from genmix_transforms.data.splitting import SPLITS, part_named
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.arrays import read_npz
 
 
-def read_archive(path: Path, group_key: str | None = None) -> PatchDataset:
+def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = True) -> PatchDataset:
     """Read a MedMNIST ``.npz`` or a plain one; the keys are listed at :func:`genmix_transforms.data.open_dataset`.
 
-    Without ``label_names`` the classes are named by their numbers, or are the label strings in order.
+    Without ``label_names`` the classes are named by their numbers, or are the label strings in order. Without
+    ``labelled`` any labels are left aside, and there is one class.
 
     Raises:
         InputError: not a readable ``.npz``, objects in it, keys that are not there, arrays of another dtype or shape
@@ -28,14 +36,18 @@ def read_archive(path: Path, group_key: str | None = None) -> PatchDataset:
     if "train_images" in arrays:
         if group_key is not None:
             raise InputError(f"{path}: MedMNIST files hold no groups; leave group_key out (got {group_key!r})")
-        _join_parts(path, arrays)
-    if missing := {"images", "labels"} - set(arrays):
+        _join_parts(path, arrays, labelled=labelled)
+    if missing := {"images", *(["labels"] if labelled else [])} - set(arrays):
         raise InputError(
-            f"{path}: no {' and no '.join(sorted(missing))} in it; expected images and labels, or the MedMNIST keys "
-            f"train_images, train_labels, ...; it has {', '.join(arrays) or 'nothing'}"
+            f"{path}: no {' and no '.join(sorted(missing))} in it; expected images{' and labels' if labelled else ''}, "
+            f"or the MedMNIST keys train_images{', train_labels' if labelled else ''}, ...; it has "
+            f"{', '.join(arrays) or 'nothing'}{f'; {WITHOUT_LABELS}' if missing == {'labels'} else ''}"
         )
     images = _channels_first(path, arrays.pop("images"))
-    labels, classes = _read_labels(path, arrays["labels"], arrays.get("label_names"))
+    classes: tuple[str, ...] = (UNLABELLED,)
+    labels = np.zeros(len(images), dtype=np.int64)
+    if labelled:
+        labels, classes = _read_labels(path, arrays["labels"], arrays.get("label_names"))
     if len(images) != len(labels):
         raise InputError(f"{path}: {len(images)} images but {len(labels)} labels; each image needs one")
     official = _read_official(path, arrays["split"], len(labels)) if "split" in arrays else None
@@ -58,29 +70,36 @@ def read_archive(path: Path, group_key: str | None = None) -> PatchDataset:
     )
 
 
-def _join_parts(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+def _join_parts(path: Path, arrays: dict[str, NDArray[Any]], *, labelled: bool) -> None:
     """Turn the arrays of a MedMNIST file into those of a plain one, in place."""
     present = [part for part in SPLITS if f"{part}_images" in arrays]
     images: list[NDArray[Any]] = []
     labels: list[NDArray[Any]] = []
     for part in present:
-        if f"{part}_labels" not in arrays:
-            raise InputError(f"{path}: {part}_images without {part}_labels")
         images.append(arrays.pop(f"{part}_images"))
-        labels.append(_one_label_each(path, f"{part}_labels", arrays.pop(f"{part}_labels")))
-        if images[-1].shape[:1] != labels[-1].shape:
-            raise InputError(
-                f"{path}: {part}_images of shape {images[-1].shape}, but {len(labels[-1])} {part}_labels; each image "
-                f"needs one"
-            )
+        if labelled:
+            labels.append(_labels_of_part(path, part, arrays, images[-1]))
         if images[-1].shape[1:] != images[0].shape[1:] or images[-1].dtype != images[0].dtype:
             raise InputError(
                 f"{path}: {part}_images are {images[-1].dtype} of shape {images[-1].shape}, "
                 f"{present[0]}_images {images[0].dtype} of shape {images[0].shape}; expected images of one kind"
             )
     arrays["images"] = np.concatenate(images)
-    arrays["labels"] = np.concatenate(labels)
-    arrays["split"] = np.repeat([SPLITS.index(part) for part in present], [len(part) for part in labels])
+    if labelled:
+        arrays["labels"] = np.concatenate(labels)
+    arrays["split"] = np.repeat([SPLITS.index(part) for part in present], [len(part) for part in images])
+
+
+def _labels_of_part(path: Path, part: str, arrays: dict[str, NDArray[Any]], images: NDArray[Any]) -> NDArray[Any]:
+    """The labels ``(N,)`` of a part of a MedMNIST file, taken out of its arrays."""
+    if f"{part}_labels" not in arrays:
+        raise InputError(f"{path}: {part}_images without {part}_labels; {WITHOUT_LABELS}")
+    labels = _one_label_each(path, f"{part}_labels", arrays.pop(f"{part}_labels"))
+    if images.shape[:1] != labels.shape:
+        raise InputError(
+            f"{path}: {part}_images of shape {images.shape}, but {len(labels)} {part}_labels; each image needs one"
+        )
+    return labels
 
 
 def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:

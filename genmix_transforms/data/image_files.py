@@ -10,11 +10,25 @@ from torch import Tensor
 
 from genmix_transforms.data.csv_file import read_csv
 from genmix_transforms.data.identity import pixel_hashes
-from genmix_transforms.data.labelling import GROUP_KEYS, read_groups, refuse_single_class, sorted_names
+from genmix_transforms.data.labelling import (
+    GROUP_KEYS,
+    UNLABELLED,
+    WITHOUT_LABELS,
+    read_groups,
+    refuse_single_class,
+    sorted_names,
+)
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS, part_named
 from genmix_transforms.errors import InputError, MissingPathError
-from genmix_transforms.files.images import Fit, class_folders, describe_fit, image_size, read_images
+from genmix_transforms.files.images import (
+    Fit,
+    class_folders,
+    describe_fit,
+    image_size,
+    is_image_file,
+    read_images,
+)
 from genmix_transforms.files.memory import check_image_memory
 
 
@@ -28,6 +42,8 @@ def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: in
             with parts of a split, or images that cannot be read as one set.
     """
     split_folders = _split_folders(folder)
+    if not any(entry.is_dir() for entry in folder.iterdir()) and _image_files(folder):
+        raise InputError(f"{folder}: expected one folder of images a class, found images alone; {WITHOUT_LABELS}")
     found = {number: class_folders(part) for number, part in (split_folders or {0: folder}).items()}
     classes = tuple(found[0])
     for number, files in found.items():
@@ -58,6 +74,45 @@ def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: in
     )
 
 
+def read_unlabelled_folder(folder: Path, *, size: int | None, fit: Fit, channels: int | None) -> PatchDataset:
+    """Read all images of a folder and of the folders in it, in the order of their paths, as one class.
+
+    If it holds nothing but folders named train, val and test, their split is kept. Arguments as in
+    :func:`genmix_transforms.data.open_dataset`.
+
+    Raises:
+        InputError: no images, or such that cannot be read as one set.
+    """
+    files = _image_files(folder)
+    if not files:
+        raise InputError(f"{folder}: no image files in it, nor in the folders in it")
+    inside = [file.relative_to(folder).parts for file in files]
+    parts = [SPLIT_NAMES.get(names[0].lower(), -1) if len(names) > 1 else -1 for names in inside]
+    comes_split = -1 not in parts and 0 in parts
+    images, hashes, notes = _read_files(files, name=_bare_name(folder), size=size, fit=fit, channels=channels)
+    return PatchDataset(
+        images=images,
+        source_hashes=hashes,
+        paths=tuple("/".join(names) for names in inside),
+        labels=torch.zeros(len(files), dtype=torch.int64),
+        classes=(UNLABELLED,),
+        official=torch.tensor(parts) if comes_split else None,
+        name=_bare_name(folder),
+        notes=notes,
+    )
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """The image files in a folder and in the folders in it, sorted; none that is hidden, or in a hidden folder."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if is_image_file(path)
+        and not any(name.startswith((".", "__")) for name in path.relative_to(folder).parts[:-1])
+        and path.is_file()
+    )
+
+
 def _split_folders(folder: Path) -> dict[int, Path] | None:
     """The folders ``{number of the part: folder}`` of a set that comes split, None for plain class folders."""
     # A part holds class folders; a class that happens to be called "train" or "test" holds images.
@@ -79,29 +134,34 @@ def _split_folders(folder: Path) -> dict[int, Path] | None:
 
 
 def read_manifest(
-    path: Path, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None
+    path: Path, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None, labelled: bool = True
 ) -> PatchDataset:
     """Read the images that a CSV file lists, with their labels, split and groups.
 
-    Classes are in the order of their names, or of their numbers if all are whole numbers. Arguments as in
-    :func:`genmix_transforms.data.open_dataset`.
+    Classes are in the order of their names, or of their numbers if all are whole numbers; without ``labelled`` there is
+    one, and a column of labels is left aside. Arguments as in :func:`genmix_transforms.data.open_dataset`.
 
     Raises:
         MissingPathError: images that do not exist; the message counts them.
         InputError: a missing column, an empty cell, an unknown name of a split, an image listed twice (the message
             has the line), fewer than two classes, or images that cannot be read as one set.
     """
-    lines, columns = read_csv(path, expected="a header (path,label) and a line for each image")
-    for needed in ("path", "label", *([group_key.lower()] if group_key else [])):
+    header = "path,label" if labelled else "path"
+    lines, columns = read_csv(path, expected=f"a header ({header}) and a line for each image")
+    for needed in (*header.split(","), *([group_key.lower()] if group_key else [])):
         if needed not in columns:
-            raise InputError(f"{path}: no column {needed!r} in its header; it has {', '.join(columns)}")
+            way_out = f"; {WITHOUT_LABELS}" if needed == "label" and "path" in columns else ""
+            raise InputError(f"{path}: no column {needed!r} in its header; it has {', '.join(columns)}{way_out}")
+    if not labelled:
+        columns["label"] = [UNLABELLED] * len(lines)
     group_column = group_key.lower() if group_key else next((key for key in GROUP_KEYS if key in columns), None)
     for column in ("path", "label", *(key for key in ("split", group_column) if key in columns)):
         for line, cell in zip(lines, columns[column], strict=True):
             if not cell:
                 raise InputError(f"{path}, line {line}: the {column} is empty; every image needs one")
     classes = sorted_names(columns["label"])
-    refuse_single_class(path, classes)
+    if labelled:
+        refuse_single_class(path, classes)
     official = None
     if "split" in columns:
         found = zip(lines, columns["split"], strict=True)

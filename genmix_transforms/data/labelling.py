@@ -28,6 +28,12 @@ GROUP_KEYS = (
 )
 """Where groups are looked for, in an ``.npz`` and in the header of a CSV file, when no ``group_key`` is given."""
 
+UNLABELLED = "unlabelled"
+"""The one class of patches whose labels nobody knows, or that are read without them."""
+
+WITHOUT_LABELS = "images without labels are read with labelled=False (genmix train ... --unlabelled)"
+"""The way out for who has a pool of images and no labels."""
+
 
 def read_groups(
     path: Path, key: str, raw: NDArray[Any], count: int, official: Tensor | None
@@ -68,4 +74,4 @@ def refuse_single_class(path: Path, present: Sequence[str]) -> None:
     """Raise InputError unless at least two classes are present: there would be nothing to tell apart."""
     if len(present) < 2:
         found = f"one class ({present[0]})" if present else "no class"
-        raise InputError(f"{path}: {found}; a classifier needs at least two")
+        raise InputError(f"{path}: {found}; a classifier needs at least two; {WITHOUT_LABELS}")

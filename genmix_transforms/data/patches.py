@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.data.identity import pixel_hashes, record_images
+from genmix_transforms.data.labelling import UNLABELLED
 from genmix_transforms.data.split_file import check_split_path, fold_path, read_split, write_split
 from genmix_transforms.data.splitting import (
     DEFAULT_FRACTIONS,
@@ -138,7 +139,7 @@ class PatchDataset:
         It stays the same through subsets, splits, other sizes and channels, and being saved. It is computed when it is
         first asked for. Equal images have equal origins, whatever file they come from.
         """
-        return pixel_hashes(self.images) if self.source_hashes is None else self.source_hashes
+        return self._pixels if self.source_hashes is None else self.source_hashes
 
     def training_set(self) -> dict[str, Any]:
         """What is kept in generators and banks of the set they were trained on.
@@ -176,6 +177,25 @@ class PatchDataset:
         part = self.subset(index, name=f"{self.name}: {name}")
         return replace(part, labels=torch.zeros_like(part.labels), classes=(name,))
 
+    def without_labels(self) -> "PatchDataset":
+        """The same patches as a pool to pre-train on: of one class, "unlabelled"."""
+        return replace(self, labels=torch.zeros_like(self.labels), classes=(UNLABELLED,))
+
+    def found_in(self, *others: "PatchDataset") -> Tensor:
+        """Which patches others have too, bool ``(N,)``: of the same origin, or of the same pixels as they are here."""
+        found = torch.zeros(len(self), dtype=torch.bool)
+        for other in others:
+            found |= torch.isin(self.origins, other.origins) | torch.isin(self._pixels, other._pixels)
+        return found
+
+    def without(self, *others: "PatchDataset") -> "PatchDataset":
+        """The patches that no other set has: a pool to train on, without those that will test (:meth:`found_in`)."""
+        return self.subset(torch.nonzero(~self.found_in(*others)).flatten())
+
+    @cached_property
+    def _pixels(self) -> Tensor:
+        return pixel_hashes(self.images)
+
     def resized(self, size: int, *, fit: Fit = "resize") -> "PatchDataset":
         """The same patches at ``size`` x ``size`` pixels (see :func:`genmix_transforms.files.images.fit_images`).
 
@@ -197,8 +217,8 @@ class PatchDataset:
         """Save as an ``.npz`` that :func:`genmix_transforms.data.open_dataset` reads, groups and official split too.
 
         Its arrays are ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, ``labels``, ``label_names``, and where there are
-        any ``group`` and ``split`` (names), and ``origin`` where the images are no longer what the source had. Written
-        whole or not at all; the same patches make the same bytes.
+        any ``group`` and ``split`` (names), and ``origin`` where the images are no longer what the source had; of
+        patches :meth:`without_labels` no labels. Written whole or not at all; the same patches make the same bytes.
 
         Args:
             path: the file; its folder is made if need be.
@@ -220,7 +240,8 @@ class PatchDataset:
         path = Path(path)
         if path.suffix.lower() != ".npz":
             raise InputError(f"{path}: patches are saved as .npz; give such a name")
-        if len(self.labels.unique()) < 2:
+        unlabelled = self.classes == (UNLABELLED,)
+        if len(self.labels.unique()) < 2 and not (unlabelled and len(self)):
             raise InputError(f"{self.name}: a data set needs patches of at least two classes; it has {self!r}")
         if self.images.shape[1] > MOST_CHANNELS:
             raise InputError(
@@ -232,14 +253,14 @@ class PatchDataset:
         images = self.images.numpy()
         arrays = {
             "images": images[:, 0] if images.shape[1] == 1 else np.moveaxis(images, 1, -1),
-            "labels": self.labels.numpy(),
-            "label_names": np.array(self.classes),
         }
+        if not unlabelled:
+            arrays |= {"labels": self.labels.numpy(), "label_names": np.array(self.classes)}
         if self.groups is not None:
             arrays["group"] = self.groups.numpy()
         if self.official is not None:
             arrays["split"] = np.array(SPLITS)[self.official.numpy()]
-        if self.source_hashes is not None and not torch.equal(self.source_hashes, pixel_hashes(self.images)):
+        if self.source_hashes is not None and not torch.equal(self.source_hashes, self._pixels):
             arrays["origin"] = self.source_hashes.numpy()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_npz(path, arrays)

@@ -1,10 +1,10 @@
-"""Labelled patches in, from wherever they are: class folders, ``.npz`` files, CSV manifests, the phantom."""
+"""Patches in, from wherever they are: class folders, ``.npz`` files, CSV manifests, the phantom; with labels or not."""
 
 from pathlib import Path
 from typing import get_args
 
 from genmix_transforms.data.archives import read_archive
-from genmix_transforms.data.image_files import read_class_folders, read_manifest
+from genmix_transforms.data.image_files import read_class_folders, read_manifest, read_unlabelled_folder
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.checks import whole_number
@@ -29,8 +29,9 @@ def open_dataset(
     fit: Fit = "resize",
     channels: int | None = None,
     group_key: str | None = None,
+    labelled: bool = True,
 ) -> PatchDataset:
-    """Read labelled patches into memory.
+    """Read patches into memory.
 
     What ``path`` may be:
 
@@ -43,6 +44,10 @@ def open_dataset(
       optionally ``split`` and groups;
     - the word ``phantom``: :class:`genmix_transforms.data.LesionPhantom`, which needs no file.
 
+    Images without labels, a pool to pre-train a generator on, are read with ``labelled=False``: a folder of images, in
+    folders or not; an ``.npz`` or a ``.csv`` as above, whose labels may be missing and are left aside. They are of one
+    class, "unlabelled".
+
     Args:
         path: the folder, the file, or ``"phantom"``.
         size: side of the square patches in pixels, from 8 to 4096; None keeps the size of the source.
@@ -50,6 +55,7 @@ def open_dataset(
         channels: 1 for grey, 3 for colour; None: as the source is.
         group_key: array of the ``.npz`` or column of the CSV that holds the groups (a patient, a set of
             near-duplicates); None takes the first of :data:`genmix_transforms.data.labelling.GROUP_KEYS` there is.
+        labelled: whether the patches have labels that are wanted.
 
     Returns:
         The patches: images ``(N, C, H, W)``, uint8 or uint16. Their notes say what was resized, and where groups
@@ -66,6 +72,8 @@ def open_dataset(
         >>> np.savez("patches.npz", images=images, labels=labels, label_names=["cyst", "metastasis"])
         >>> open_dataset("patches.npz", size=32)
         patches.npz: 4 patches, 1 x 32 x 32 (cyst 2, metastasis 2)
+        >>> open_dataset("patches.npz", labelled=False).class_counts
+        {'unlabelled': 4}
     """
     if size is not None:
         size = whole_number(size, name="size (the side of the patches in pixels)", least=MIN_SIZE, most=MAX_SIZE)
@@ -81,18 +89,20 @@ def open_dataset(
             raise InputError(f"the phantom brings its own groups; leave group_key out (got {group_key!r})")
         from genmix_transforms.data.phantom import LesionPhantom
 
-        return _brought_to(LesionPhantom(size=size or 64).dataset(), size=size, fit=fit, channels=channels)
+        drawn = LesionPhantom(size=size or 64).dataset()
+        return _brought_to(drawn if labelled else drawn.without_labels(), size=size, fit=fit, channels=channels)
     if path.is_dir():
         if group_key is not None:
             raise InputError(
                 f"{path}: class folders hold no groups (group_key={group_key!r}): list the files in a .csv"
             )
-        return read_class_folders(path, size=size, fit=fit, channels=channels)
+        read_folder = read_class_folders if labelled else read_unlabelled_folder
+        return read_folder(path, size=size, fit=fit, channels=channels)
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        return read_manifest(path, size=size, fit=fit, channels=channels, group_key=group_key)
+        return read_manifest(path, size=size, fit=fit, channels=channels, group_key=group_key, labelled=labelled)
     if suffix == ".npz":
-        return _brought_to(read_archive(path, group_key), size=size, fit=fit, channels=channels)
+        return _brought_to(read_archive(path, group_key, labelled=labelled), size=size, fit=fit, channels=channels)
     raise InputError(f"{path}: files of type {suffix or '(none)'!r} are not read; {_READABLE}")
 
 

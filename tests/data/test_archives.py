@@ -179,6 +179,23 @@ def test_bad_medmnist(read, changes, error):
         read(medmnist(**changes))
 
 
+def test_labels_that_are_missing_or_bad_do_not_matter_to_a_pool(read):
+    pool = read(medmnist(val_labels=None, train_labels=np.zeros((7, 14), np.uint8)), labelled=False)
+    assert pool.class_counts == {"unlabelled": 14}
+    assert torch.bincount(pool.official).tolist() == [7, 3, 4]
+    arrays = plain(labels=np.array(["", "x"] * (COUNT // 2)))
+    del arrays["label_names"]
+    assert read(arrays, labelled=False).class_counts == {"unlabelled": COUNT}
+    del arrays["labels"]
+    assert read(arrays, labelled=False).class_counts == {"unlabelled": COUNT}
+    with pytest.raises(InputError, match=r"no labels in it.*images without labels are read with labelled=False"):
+        read(arrays)
+    with pytest.raises(
+        InputError, match=r"no images in it; expected images, or the MedMNIST keys train_images, \.\.\."
+    ):
+        read({"pictures": np.zeros(3)}, labelled=False)
+
+
 def test_medmnist_volumes(read):
     with pytest.raises(InputError, match=r"images of shape \(14, 28, 28, 28\); .*volumes are not read"):
         read(medmnist(shape=(28, 28, 28)))

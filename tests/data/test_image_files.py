@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from genmix_transforms.data import image_files
-from genmix_transforms.data.image_files import read_class_folders, read_manifest
+from genmix_transforms.data.image_files import read_class_folders, read_manifest, read_unlabelled_folder
 from genmix_transforms.errors import InputError, MissingPathError
 
 PLAIN = {"size": None, "fit": "resize", "channels": None}
@@ -294,3 +294,46 @@ def test_group_key_that_is_no_column(folder):
 def test_manifest_in_another_encoding(folder):
     with pytest.raises(InputError, match=r"set\.csv: not UTF-8 text .*; save it as CSV UTF-8"):
         read_csv(folder / "set.csv", "path,label\nimages/1.png,Hämangiom\nimages/2.png,b\n", "latin-1")
+
+
+def test_images_without_labels_lie_flat_or_in_folders(tmp_path):
+    save(tmp_path / "b.png", 1)
+    save(tmp_path / "a" / "deeper" / "c.png", 2)
+    save(tmp_path / ".hidden" / "d.png", 3)
+    save(tmp_path / "train" / "e.png", 4)  # a folder of this name beside others splits nothing
+    (tmp_path / "notes.txt").write_text("no image")
+    pool = read_unlabelled_folder(tmp_path, size=None, fit="resize", channels=None)
+    assert pool.paths == ("a/deeper/c.png", "b.png", "train/e.png")
+    assert values(pool) == [2, 1, 4]
+    assert (pool.classes, pool.official) == (("unlabelled",), None)
+
+
+def test_an_unlabelled_folder_that_comes_split_keeps_its_split(tmp_path):
+    for number, part in enumerate(("train", "valid", "test")):
+        save(tmp_path / part / "here.png", number)
+    pool = read_unlabelled_folder(tmp_path, size=None, fit="resize", channels=None)
+    assert dict(zip(pool.paths, pool.official.tolist(), strict=True)) == {
+        "train/here.png": 0,
+        "valid/here.png": 1,
+        "test/here.png": 2,
+    }
+
+
+def test_a_folder_without_labels_is_refused_and_the_way_named(tmp_path):
+    save(tmp_path / "one.png", 1)
+    with pytest.raises(InputError, match=r"found images alone; images without labels are read with labelled=False"):
+        read_folder(tmp_path)
+    (tmp_path / "one.png").unlink()
+    with pytest.raises(InputError, match="no image files in it, nor in the folders in it"):
+        read_unlabelled_folder(tmp_path, size=None, fit="resize", channels=None)
+
+
+def test_a_manifest_without_labels(folder):
+    text = "path,split\nimages/1.png,train\nimages/2.png,test\n"
+    with pytest.raises(InputError, match=r"no column 'label'.*images without labels are read with labelled=False"):
+        read_csv(folder / "list.csv", text)
+    pool = read_csv(folder / "list.csv", text, labelled=False)
+    assert (pool.classes, pool.official.tolist()) == (("unlabelled",), [0, 2])
+    # A column of labels is left aside, whatever is in it.
+    labels = read_csv(folder / "list.csv", "path,label\nimages/1.png,\nimages/2.png,b\n", labelled=False)
+    assert labels.class_counts == {"unlabelled": 2}

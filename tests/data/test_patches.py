@@ -262,6 +262,39 @@ def test_empty_part_and_the_way_out():
         patches(official=torch.tensor([0, 0, 0, 0, 2, 2])).split()
 
 
+# --- without labels
+
+
+def test_a_pool_has_one_class_and_is_saved_without_labels(tmp_path):
+    data = patches(groups=torch.arange(6), official=torch.tensor([0, 0, 1, 1, 2, 2]))
+    pool = data.without_labels()
+    assert pool.class_counts == {"unlabelled": 6}
+    assert data.class_counts == {"cyst": 3, "metastasis": 3}
+    assert who(pool) == who(data)
+    assert pool.fingerprint == replace(data, labels=1 - data.labels).without_labels().fingerprint
+    pool.save_npz(tmp_path / "pool.npz")
+    with np.load(tmp_path / "pool.npz") as archive:
+        assert not {"labels", "label_names"} & set(archive)
+    back = open_dataset(tmp_path / "pool.npz", labelled=False)
+    assert torch.equal(back.origins, data.origins)
+    assert torch.equal(back.official, data.official)
+    with pytest.raises(InputError, match="at least two classes"):
+        pool.subset(torch.empty(0, dtype=torch.int64)).save_npz(tmp_path / "none.npz")
+
+
+def test_patches_that_others_have_are_found_by_origin_or_by_pixels():
+    data = patches(side=16)
+    others = patches(labels=(0, 0, 0), side=16).resized(8)  # numbers 0 to 2, at another size
+    assert data.found_in(others).tolist() == [True] * 3 + [False] * 3
+    assert who(data.without(others)) == [3, 4, 5]
+    # Somebody else's copies: of the pixels that the patches have at this size, and of no origin of ours.
+    copies = replace(others, source_hashes=torch.tensor([7, 8, 9]))
+    assert not data.found_in(copies).any()
+    assert data.resized(8).found_in(copies).tolist() == [True] * 3 + [False] * 3
+    assert len(data.without(data)) == 0
+    assert not data.found_in().any()
+
+
 # --- saved
 
 

@@ -138,7 +138,7 @@ def test_example_of_the_docstring(tmp_path, monkeypatch):
     example = doctest.DocTestFinder(recurse=False).find(
         open_dataset, "open_dataset", globs={"np": np, "open_dataset": open_dataset}
     )
-    assert [doctest.DocTestRunner().run(test) for test in example] == [doctest.TestResults(failed=0, attempted=3)]
+    assert [doctest.DocTestRunner().run(test) for test in example] == [doctest.TestResults(failed=0, attempted=4)]
 
 
 # --- the phantom
@@ -321,3 +321,28 @@ def test_pneumoniamnist(real_data):
 def test_liver_ct_has_no_labels(real_data):
     with pytest.raises(InputError, match=r"liver_ct_256\.npz: no labels in it; .* it has images, liver_mask, patient"):
         open_dataset(real_data / "liver_ct_256.npz")
+
+
+def test_every_source_can_be_read_without_its_labels(source):
+    pool = open_dataset(source, labelled=False)
+    assert pool.class_counts == {"unlabelled": 8}
+    labelled = open_dataset(source)
+    assert sorted(pool.origins.tolist()) == sorted(labelled.origins.tolist())
+    comes_split = labelled.official is not None
+    assert (pool.official is not None) == comes_split
+    if comes_split:
+        assert [len(part) for part in pool.split()] == [len(part) for part in labelled.split()]
+
+
+def test_phantom_without_labels():
+    pool = open_dataset("phantom", size=16, labelled=False)
+    assert pool.classes == ("unlabelled",)
+    assert torch.equal(pool.origins, open_dataset("phantom", size=16).origins)
+
+
+def test_slices_that_nobody_labelled(real_data):
+    pool = open_dataset(real_data / "liver_ct_256.npz", size=16, labelled=False)
+    assert pool.class_counts == {"unlabelled": 623}
+    assert pool.groups is not None
+    with pytest.raises(InputError, match=r"no labels in it.*images without labels are read with labelled=False"):
+        open_dataset(real_data / "liver_ct_256.npz", size=16)
