@@ -99,11 +99,12 @@ def baseline(setting: Setting, bank: SyntheticBank | None = None) -> Arm:
 
 def _mixup(setting: Setting, bank: SyntheticBank | None) -> Arm:
     """MixUp among the real images of the batch, as torchvision does it: one lambda a batch."""
-    mixup = v2.MixUp(alpha=setting.protocol.mixup_alpha, num_classes=len(setting.class_counts))
+    classes = len(setting.class_counts)
+    mixup = v2.MixUp(alpha=setting.protocol.mixup_alpha, num_classes=classes)
 
     def arm(images: Tensor, labels: Tensor) -> Batch:
-        mixed, soft = mixup(images, labels)
-        return Batch(mixed, soft.float())
+        mixed, soft = mixup(images, functional.soft_labels(labels, num_classes=classes))
+        return Batch(mixed, soft)
 
     return arm
 

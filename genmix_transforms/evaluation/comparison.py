@@ -39,7 +39,7 @@ from genmix_transforms.evaluation.checks import (
     few_seeds,
     prepare,
 )
-from genmix_transforms.evaluation.confidence import JUDGE, measure_confidence, train_judge
+from genmix_transforms.evaluation.confidence import JUDGE, measure_confidence, remembered, train_judge
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.provenance import (
     content_hash,
@@ -413,13 +413,10 @@ class Plan:
         judge = self._dependencies(JUDGE, TUNING_SEED, number, setting.protocol)
         key = run_key({"judge": judge, "bank": self._bank_hash(number, bank)})
         kept = self.folder / _CONFIDENCE / finished_name(arm_name("bank", bank), number, "confidence")
+        found: Tensor
         for _ in self._taken([(number, bank)], "confidence"):
-            values = read_finished(kept, lambda content: [float(value) for value in content["confidence"]], key=key)
-            if values is None:
-                # As the file has them, so that a run is the same whoever measured.
-                values = [float(f"{value:.6g}") for value in measure().tolist()]
-                write_finished(kept, {"confidence": values}, key=key)
-        return torch.tensor(values, dtype=torch.float64)
+            found = remembered(kept, measure, key=key)
+        return found
 
     def _fingerprint(self, number: int, part: int) -> str:
         return self._once(number, f"part {part}", lambda: self.folds[number].splits[part].fingerprint)

@@ -270,7 +270,7 @@ def test_a_missing_bank_leaves_its_arms_empty_with_the_reason(splits, matched, q
 def test_banks_that_cannot_be_told_apart(splits, matched, quick, trained):
     for options, message in (
         ({"bank": matched, "banks": {"a": matched}}, "one bank, or banks by name, not both"),
-        ({"banks": {"a:b": matched}}, "a word without a colon, got 'a:b'"),
+        ({"banks": {"a:b": matched}}, "a word without a colon and without an @, got 'a:b'"),
         ({"banks": {"a": matched}, "missing": {"a": "why"}}, "a: a bank is there or missing, not both"),
         ({"bank": matched, "missing": {"a": "why"}}, "give those that are there by name too"),
         ({"missing": {"a": "why"}, "arms": ("genmix",)}, "no arm is left to compare"),
