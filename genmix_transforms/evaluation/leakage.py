@@ -40,8 +40,8 @@ def check_weights_unseen(protocol: Protocol, splits: Splits) -> None:
     if seen is not None and seen["test"]:
         raise InputError(
             f"the weights {protocol.weights}: pre-trained on {seen['test']} of the {len(splits[2])} test images, "
-            "labels or not, and all scores would be too high; pre-train on a pool without them: save the split once (genmix "
-            "split DATA --out split.csv), and give genmix pretrain-classifier the same --split"
+            "labels or not, and all scores would be too high; pre-train on a pool without them: save the split once "
+            "(genmix split DATA --out split.csv), and give genmix pretrain-classifier the same --split"
         )
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, OverwriteError
-from genmix_transforms.evaluation.classifiers import SMALLEST_SIZE, SmallClassifier
+from genmix_transforms.evaluation.classifiers import SMALL_WIDTHS, SMALLEST_SIZE, SmallClassifier
 from genmix_transforms.evaluation.controls import Classical
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.small_weights import SmallWeights
@@ -38,7 +38,7 @@ class PretrainingSettings(Settings):
         InputError: a value out of its range; the message names it.
     """
 
-    steps: int = option(1500, help="Optimizer steps.", least=1, most=LONGEST)
+    steps: int = option(1000, help="Optimizer steps.", least=1, most=LONGEST)
     batch_size: int = option(128, help="Images in a step, each seen in two views.", least=2, most=LARGEST_BATCH)
     learning_rate: float = option(2e-3, help="The highest, of AdamW; it falls to 0 along a cosine.", above=0, most=10)
     weight_decay: float = option(1e-4, help="Of AdamW.", least=0, rare=True)
@@ -144,9 +144,8 @@ def _train(
     """The trained layers below the last one."""
     device = images.device
     reseed(step_seed(seed, rank=0, images_seen=0), device)
-    whole = SmallClassifier(channels=images.shape[1], classes=2)
-    layers, width = whole[:-1], whole[-1].in_features
-    assert isinstance(width, int)
+    *below, _ = SmallClassifier(channels=images.shape[1], classes=2)
+    layers, width = nn.Sequential(*below), SMALL_WIDTHS[-1]
     head = nn.Sequential(
         nn.Linear(width, width, bias=False),
         nn.BatchNorm1d(width),

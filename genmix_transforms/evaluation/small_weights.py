@@ -53,15 +53,18 @@ class SmallWeights:
         tensors, facts = read_weights(file)
         if facts.get("kind") != _KIND:
             raise InputError(f"{file}: {_ANOTHER}")
-        channels, height, width = facts["shape"]
-        return cls(
-            tensors=tensors,
-            shape=(channels, height, width),
-            mean=tuple(facts["mean"]),
-            std=tuple(facts["std"]),
-            training_set=facts["training_set"],
-            made=facts["made"],
-        )
+        try:
+            channels, height, width = facts["shape"]
+            return cls(
+                tensors=tensors,
+                shape=(channels, height, width),
+                mean=tuple(facts["mean"]),
+                std=tuple(facts["std"]),
+                training_set=facts["training_set"],
+                made=facts["made"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{file}: {_ANOTHER} ({error!r})") from error
 
 
 _ANOTHER = "no weights of the classifier 'small'; genmix pretrain-classifier POOL --out FILE makes some"

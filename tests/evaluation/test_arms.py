@@ -22,6 +22,9 @@ from genmix_transforms.evaluation.arms import (
     check_arms,
     choose,
     expand_arms,
+    given_options,
+    order_arms,
+    own_protocol,
     split_arm_name,
     trial_values,
     with_value,
@@ -137,6 +140,106 @@ def test_genmix_union_is_the_second_reading():
     torch.manual_seed(3)
     mixed = build_arm("genmix", setting(bank, real_partner=0.5))(*real_batch(50))
     assert all(torch.equal(one, other) for one, other in zip(union[:2], mixed[:2], strict=True))
+
+
+# Options that an arm has for itself
+
+
+@settings(max_examples=50)
+@given(data=st.data())
+def test_options_by_name_are_the_protocols(data):
+    """Any option of any arm, written as the protocol writes it, is that option of its own protocol and of no other."""
+    name = data.draw(st.sampled_from([kind for kind in ARMS if KINDS[kind].options]))
+    chosen = data.draw(st.lists(st.sampled_from(KINDS[name].options), unique=True, min_size=1))
+    values = {
+        "mixup_alpha": 0.35, "augmix_severity": 4, "classical_strength": 0.5, "repeat_share": 0.15, "alpha": 0.7,
+        "blend_share": 0.25, "synthetic_weight": 0.8, "aux_norm": True, "balance": "equal", "keep": 0.5, "p": 0.5,
+        "keep_by": "random", "pretrain_part": 0.3, "mixing_part": 0.3, "pairing": "same", "real_partner": 0.4,
+    }  # fmt: skip
+    if "keep_by" in chosen and "keep" not in chosen:
+        chosen.append("keep")
+    written = {option.name: option.write(values[option.name]) for option in Protocol.options() if option.name in chosen}
+    hyphens = data.draw(st.booleans())
+    parts = (f"@{option.replace('_', '-') if hyphens else option}={text}" for option, text in written.items())
+    arm = name + "".join(parts)
+    assert given_options(arm) == {option: values[option] for option in written}
+    own = own_protocol(arm, Protocol(steps=7, weight_decay=0.5))
+    assert own == dataclasses.replace(Protocol(steps=7, weight_decay=0.5), **given_options(arm))
+    assert check_arms([arm]) == (arm,)
+
+
+def test_a_value_alone_is_the_arms_own_option():
+    for name, kind in KINDS.items():
+        if kind.knob in kind.options:
+            assert given_options(f"{name}@{kind.grid[1]:g}") == {kind.knob: kind.grid[1]}
+    with pytest.raises(InputError, match="the arm 'baseline@0.1': 'baseline' has no option of its own"):
+        given_options("baseline@0.1")
+
+
+def test_options_of_other_arms_alone_do_not_reach_an_arm():
+    own = own_protocol("genmix", Protocol(blend_share=0.1, keep=0.5, pairing="same", aux_norm=True, steps=3))
+    assert own == Protocol(keep=0.5, pairing="same", steps=3)
+
+
+def test_each_pairing_beside_the_others():
+    pairings = ("any", "balanced", "same", "other", "inverse")
+    assert expand_arms(["genmix@pairing=all"], []) == tuple(f"genmix@pairing={pairing}" for pairing in pairings)
+    assert expand_arms(["genmix", "genmix:b@0.5@pairing=all"], ["a", "b"]) == (
+        "genmix:a",
+        "genmix:b",
+        *(f"genmix:b@0.5@pairing={pairing}" for pairing in pairings),
+    )
+    # What is asked for by name is not there a second time.
+    order, _ = order_arms(["genmix", "genmix@pairing=all"], [""], {})
+    assert order == ("genmix", *(f"genmix@pairing={pairing}" for pairing in pairings[1:]))
+    order, _ = order_arms(["genmix", "genmix@pairing=all"], [""], {}, Protocol(pairing="same"))
+    assert "genmix@pairing=any" in order
+    assert "genmix@pairing=same" not in order
+    assert expand_arms(["blend@aux_norm=all@keep=0.5@keep_by=all"], []) == tuple(
+        f"blend@aux_norm={aux}@keep=0.5@keep_by={by}" for aux in ("false", "true") for by in ("confidence", "random")
+    )
+    with pytest.raises(InputError, match="'blend@all': blend_share is a number; all stands for each word"):
+        expand_arms(["blend@all"], [])
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        (["blend@alpha=1"], "the arm 'blend@alpha=1': no such option: alpha; there are blend_share, synthetic_weight"),
+        (["genmix@pairng=same"], "no such option: pairng; did you mean pairing"),
+        (["blend@1.5"], "the arm 'blend@1.5': blend_share must be above 0 and at most 1, got 1.5"),
+        (["blend@0"], "the arm 'blend@0': blend_share must be above 0"),
+        (["blend@half"], "the arm 'blend@half': blend_share: expected a number, got 'half'"),
+        (["genmix@pairing=sane"], "the arm 'genmix@pairing=sane': pairing must be one of any, balanced"),
+        (["augmix@2.5"], "the arm 'augmix@2.5': augmix_severity: expected a whole number"),
+        (["blend@0.2@blend-share=0.3"], "blend_share is given twice"),
+        (["blend@keep_by=random"], "keep_by says what keep drops; give keep too, below 1"),
+        (["pretrain@1"], "pretrain_part must be above 0 and below 1, got 1"),
+        (["genmix@synthetic_weight=0.8"], "has no option synthetic_weight: where an image is a mixture, lambda weighs"),
+        (["blend-mixup@aux_norm=true"], "has no option aux_norm: it tells synthetic images from real ones"),
+        (["genmix@balance=equal"], "has no option balance: GenMix draws classes by its pairing"),
+        (["mixup@keep=0.5"], "the arm 'mixup@keep=0.5': no such option: keep"),
+        (["blend", "blend@0.5"], "every arm once: 'blend' and 'blend@0.5' are the same arm; leave one out"),
+        (["blend@0.50", "blend@blend_share=0.5"], "'blend@0.50' and 'blend@blend_share=0.5' are the same arm"),
+        (["genmix", "genmix@pairing=any"], "'genmix' and 'genmix@pairing=any' are the same arm"),
+    ],
+)
+def test_options_that_cannot_be(arms, message):
+    with pytest.raises(InputError, match=message):
+        check_arms(arms)
+
+
+def test_the_same_arm_depends_on_the_protocol():
+    assert check_arms(["blend", "blend@0.5"], Protocol(blend_share=0.2)) == ("blend", "blend@0.5")
+    # One is tuned, the other is not.
+    assert check_arms(["blend", "blend@0.5"], Protocol(tune=3)) == ("blend", "blend@0.5")
+
+
+def test_what_is_tuned_where_an_arms_own_option_is_given():
+    assert trial_values("blend@0.25", 3) == trial_values("baseline", 3)
+    assert trial_values("blend@keep=0.5", 3) == trial_values("blend", 3)
+    own = own_protocol("blend@0.25", with_value(Protocol(tune=3), "blend@0.25", 0.1))
+    assert (own.blend_share, own.weight_decay, own.tune) == (0.25, 0.1, 0)
 
 
 def test_an_arm_draws_from_the_bank_of_its_name():
