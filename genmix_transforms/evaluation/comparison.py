@@ -84,8 +84,8 @@ def evaluate(
         splits: train, validation and test, as ``patches.split(seed=0)`` returns them.
         bank: of synthetic images, for the arms that use one. Labels are re-mapped by class name.
         banks: several, by name: the arms are then called "blend:NAME", "genmix:NAME" and so on.
-        arms: of :data:`genmix_transforms.evaluation.ARMS`. With ``banks``, one that needs a bank and names none stands
-            for one with each of them.
+        arms: of :data:`genmix_transforms.evaluation.ARMS`, with options of their own: "blend@0.25",
+            "genmix@pairing=same". With ``banks``, one that needs a bank and names none stands for one with each.
         seeds: how many; they are 0 to ``seeds`` - 1. The paper's differences need at least 5.
         protocol: how to train; None: the defaults of :class:`Protocol`.
         missing: banks that could not be made, by name, and why: their arms stay in the table, empty, with the reason.
