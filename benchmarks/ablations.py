@@ -35,7 +35,7 @@ from genmix_transforms import SyntheticBank
 from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Fold, Recipe, evaluate_folds, make_banks
-from genmix_transforms.evaluation.arms import KINDS, Arm, ArmKind, Setting
+from genmix_transforms.evaluation.arms import KINDS, Arm, ArmKind, Batch, Setting
 from genmix_transforms.evaluation.bank_making import resized_bank
 from genmix_transforms.evaluation.figures import forest_figure, save_figure
 from genmix_transforms.evaluation.sharing import take_turns
@@ -79,7 +79,7 @@ def half(mixed: Arm, plain: Arm, setting: Setting, which: str) -> Arm:
         raise InputError("half of the steps: the protocol must count steps, not epochs (--preset small)")
     middle, step = setting.protocol.steps // 2, 0
 
-    def arm(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def arm(images: Tensor, labels: Tensor) -> Batch:
         nonlocal step
         step += 1
         return (mixed if (step <= middle) == (which == "first") else plain)(images, labels)

@@ -76,7 +76,7 @@ def test_each_arm_has_the_option_of_its_name(scripts, setting):
     assert untouched == pytest.approx(0.5, abs=0.05)
     labels = torch.zeros(64, dtype=torch.int64)
     for name, own in (("genmix-same", 1.0), ("genmix-other", 0.0)):
-        _, soft = build_arm(f"{name}:dcgan", setting)(torch.zeros(64, 1, 4, 4), labels)
+        soft = build_arm(f"{name}:dcgan", setting)(torch.zeros(64, 1, 4, 4), labels).labels
         assert bool((soft[:, 0] == 1).all()) is (own == 1)
 
 

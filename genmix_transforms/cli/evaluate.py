@@ -50,8 +50,10 @@ def evaluate(
         str,
         typer.Option(
             help="baseline (real images), mixup, augmix, classical (flips, rotations, crops), repeat (real images "
-            "again), blend (real and synthetic in one training set), genmix, genmix-union (real partners too), "
-            "genmix-real (only those). With banks by name: blend:NAME, ...; blend alone is one for each.",
+            "again), blend (real and synthetic in one training set), pretrain (synthetic first, then real), genmix, "
+            "genmix-union (real partners too), genmix-real (only those), and balanced-mixup, blend-mixup, "
+            "genmix-first, pretrain-repeat. With banks by name: blend:NAME, ...; blend alone is one for each. With "
+            "options of their own: blend@0.25, genmix@pairing=same, genmix@pairing=all.",
             rich_help_panel=ARMS_PANEL,
         ),
     ] = "baseline,mixup,blend,genmix",
@@ -80,7 +82,7 @@ def evaluate(
     chosen = Protocol.of(protocol, name="evaluate")
     check_classifier(chosen.classifier, weights=chosen.weights)
     folders = _bank_folders(bank or [], folds=folds)
-    order_arms(comma_separated(arms), folders, {})
+    order_arms(comma_separated(arms), folders, {}, chosen)
     banks = [
         {name: SyntheticBank.load(folder.replace(FOLD, str(number))) for name, folder in folders.items()}
         for number in range(folds)
@@ -102,7 +104,7 @@ def evaluate(
 
 def _bank_folders(texts: Sequence[str], *, folds: int) -> dict[str, str]:
     """The folders of the banks by name: one ``FOLDER``, or each as ``NAME=FOLDER``."""
-    from genmix_transforms.evaluation.arms import ONLY_BANK
+    from genmix_transforms.evaluation.arm_names import ONLY_BANK, check_bank_name
 
     folders: dict[str, str] = {}
     for text in texts:
@@ -110,8 +112,8 @@ def _bank_folders(texts: Sequence[str], *, folds: int) -> dict[str, str]:
         name, equals, folder = (ONLY_BANK, "", text) if Path(text).exists() else text.partition("=")
         if not equals:
             name, folder = ONLY_BANK, text
-        if equals and (not name or ":" in name):
-            raise InputError(f"--bank {text}: a bank's name must be a word without a colon")
+        if equals:
+            check_bank_name(name)
         if name in folders or (len(texts) > 1 and name == ONLY_BANK):
             raise InputError(f"--bank {text}: of several banks each needs a name of its own: --bank NAME=FOLDER")
         if folds > 1 and FOLD not in folder:

@@ -22,6 +22,10 @@ COMMANDS = {
     "fill": ("fill:fill", "Fill a bank with a generator's images."),
     "bank": ("bank:app", "Look into banks of synthetic images, check, merge and export them."),
     "evaluate": ("evaluate:evaluate", "Train classifiers with and without synthetic images, and compare them."),
+    "pretrain-classifier": (
+        "pretrain_classifier:pretrain_classifier",
+        "Pre-train the small classifier on images without labels.",
+    ),
     "convert": ("convert:app", "Bring weights trained elsewhere into a folder of ours."),
     "styles": ("styles:app", "Look into the styles of a StyleGAN."),
     "demo": ("demo:demo", "Do all of it on the lesion phantom: train, fill, mix, compare."),

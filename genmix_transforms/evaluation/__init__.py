@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from genmix_transforms.evaluation.protocol import Protocol as Protocol
     from genmix_transforms.evaluation.protocol import preset as preset
     from genmix_transforms.evaluation.results import Results as Results
+    from genmix_transforms.evaluation.self_supervised import pretrain_classifier as pretrain_classifier
 
 _DRAWN = ("confusion", "evolution", "examples", "forest", "mixing", "scores", "tsne")
 _HOME = {
@@ -43,6 +44,7 @@ _HOME = {
     "make_banks": "bank_making",
     "measure_nearness": "memorisation",
     "preset": "protocol",
+    "pretrain_classifier": "self_supervised",
     "save_figures": "figures",
     **{f"{drawn}_figure": "figures" for drawn in _DRAWN},
 }

@@ -1,90 +1,42 @@
-"""The arms of a comparison: what becomes of a real batch before the classifier sees it.
+"""The arms of a comparison by their names: what each is built from, which there are, and what is tuned for each.
 
-A new arm is a function and a line in ``KINDS``; nothing else knows how many there are. An arm's name is its kind, and
-after a colon the name of the bank that it draws from, where there are several: ``genmix:dcgan``.
+The name of an arm is its kind, after a colon the name of the bank that it draws from where there are several, and after
+each @ an option that it has for itself: ``genmix:dcgan@pairing=same``, ``blend@0.25``.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchvision.transforms import v2
 
-from genmix_transforms.bank import SyntheticBank
-from genmix_transforms.bank.rows import take_rows
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.augmix import AugMix
-from genmix_transforms.evaluation.controls import Classical
-from genmix_transforms.evaluation.normalisation import Normalisation
+from genmix_transforms.evaluation.arm_kinds import ARMS as ARMS
+from genmix_transforms.evaluation.arm_kinds import DEFAULT_ARMS as DEFAULT_ARMS
+from genmix_transforms.evaluation.arm_kinds import KINDS as KINDS
+from genmix_transforms.evaluation.arm_kinds import Arm as Arm
+from genmix_transforms.evaluation.arm_kinds import ArmKind as ArmKind
+from genmix_transforms.evaluation.arm_kinds import Batch as Batch
+from genmix_transforms.evaluation.arm_kinds import Setting as Setting
+from genmix_transforms.evaluation.arm_names import ONLY_BANK as ONLY_BANK
+from genmix_transforms.evaluation.arm_names import OWN, ArmName
+from genmix_transforms.evaluation.arm_names import arm_name as arm_name
+from genmix_transforms.evaluation.arm_names import split_arm_name as split_arm_name
+from genmix_transforms.evaluation.bank_choice import at_random, most_confident
+from genmix_transforms.evaluation.normalisation import Normalisation as Normalisation
+from genmix_transforms.evaluation.phases import Phases
 from genmix_transforms.evaluation.protocol import GRID, Protocol
-from genmix_transforms.transforms import GenMix, functional
+from genmix_transforms.settings import Option, check_names
 
-Arm = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Real images, normalised float32 ``(N, C, H, W)``, and labels, int64 ``(N,)``, to the images and the soft labels,
-float32 ``(N, K)``, of the training step. Random numbers come from torch's global generators, seeded for each step."""
+EACH = "all"
+"""The value that stands for each of an option's words, an arm for each: ``genmix@pairing=all``."""
 
-ONLY_BANK = ""
-"""The name of the bank where there is but one, and nobody has named it."""
-
-_JOINT = ":"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What arms are built from.
-
-    Args:
-        protocol: the options of all arms.
-        class_counts: of the training set, ``{name: n}``, in the order of its classes.
-        normalisation: that real batches went through.
-        banks: by name, with the training set's classes, on its device; ``ONLY_BANK`` is the one without a name.
-        real: the training set itself, as a bank: what the controls draw from.
-    """
-
-    protocol: Protocol
-    class_counts: Mapping[str, int]
-    normalisation: Normalisation
-    banks: Mapping[str, SyntheticBank] = field(default_factory=dict)
-    real: SyntheticBank | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmKind:
-    """A kind of arm.
-
-    Args:
-        build: makes the arm, given the bank it draws from; raises InputError where the setting cannot give it.
-        knob: the field of the protocol that is tuned for it.
-        grid: the values that are tried, from weak to strong; the same number for every kind.
-        needs_bank: whether it draws from a bank of synthetic images.
-        needs_real: whether it draws from the training set, beside the batch.
-        options: the fields of the protocol that change this arm and not all: a run depends on its own arm's alone.
-        revision: raised where what the arm does, or how it draws, changes its scores: kept runs are then run again.
-    """
-
-    build: Callable[[Setting, SyntheticBank | None], Arm]
-    knob: str
-    grid: tuple[float, ...]
-    needs_bank: bool = False
-    needs_real: bool = False
-    options: tuple[str, ...] = ()
-    revision: int = 1
-
-    def __post_init__(self) -> None:
-        assert len(self.grid) == GRID
-
-
-def arm_name(kind: str, bank: str = ONLY_BANK) -> str:
-    """``genmix``, or with the name of a bank ``genmix:dcgan``."""
-    return kind if bank == ONLY_BANK else f"{kind}{_JOINT}{bank}"
-
-
-def split_arm_name(name: str) -> tuple[str, str]:
-    """The kind and the bank's name, ``ONLY_BANK`` where none is named; of the kind nothing is asked."""
-    kind, _, bank = name.partition(_JOINT)
-    return kind, bank
+_WHY_NOT = {
+    "synthetic_weight": "where an image is a mixture, lambda weighs the synthetic part's loss: alpha sets it",
+    "aux_norm": "it tells synthetic images from real ones, and here an image is both, or real, or all are synthetic",
+    "balance": "GenMix draws classes by its pairing: pairing=balanced, or pairing=inverse",
+}
+"""Why an arm with a bank has not all options that others have."""
 
 
 def arm_kind(name: str) -> ArmKind:
@@ -97,12 +49,86 @@ def arm_kind(name: str) -> ArmKind:
     return KINDS[kind]
 
 
-def expand_arms(arms: Iterable[str], banks: Collection[str]) -> tuple[str, ...]:
-    """Every kind that needs a bank and names none, once for each bank by name.
+# Options that an arm has for itself
+
+
+def given_options(name: str) -> dict[str, Any]:
+    """The options that an arm's name gives, by the fields of the protocol.
+
+    Raises:
+        InputError: no such arm, an option that it has not, or a value that cannot be.
+
+    Example:
+        >>> given_options("blend@0.25@keep_by=random")
+        {'blend_share': 0.25, 'keep_by': 'random'}
+    """
+    kind, found = arm_kind(name), {}
+    for option, text in ArmName.parse(name).options:
+        setting = _option_of(name, kind, option)
+        if setting.name in found:
+            raise InputError(f"the arm {name!r}: {setting.name} is given twice")
+        try:
+            value = setting.parse(text)
+            found[setting.name] = setting.check(value, name=setting.name)
+        except InputError as error:
+            raise InputError(f"the arm {name!r}: {error}") from error
+    return found
+
+
+def _option_of(name: str, kind: ArmKind, option: str) -> Option:
+    """The field of the protocol that an arm calls by this name."""
+    if option == OWN:
+        if kind.knob not in kind.options:
+            raise InputError(f"the arm {name!r}: {split_arm_name(name)[0]!r} has no option of its own")
+        option = kind.knob
+    option = option.replace("-", "_")
+    if kind.needs_bank and option in _WHY_NOT and option not in kind.options:
+        raise InputError(f"the arm {name!r} has no option {option}: {_WHY_NOT[option]}")
+    check_names({option: None}, kind.options, name=f"the arm {name!r}")
+    return next(setting for setting in Protocol.options() if setting.name == option)
+
+
+def own_protocol(name: str, protocol: Protocol) -> Protocol:
+    """The protocol of one arm: with the options that its name gives, and without those that are of other arms alone.
+
+    Raises:
+        InputError: see :func:`given_options`; values that do not go together.
+
+    Example:
+        >>> own = own_protocol("blend@0.25", Protocol(blend_share=0.4, keep=0.5, alpha=1.0))
+        >>> own.blend_share, own.keep, own.alpha
+        (0.25, 0.5, 0.3)
+    """
+    given, kind = given_options(name), arm_kind(name)
+    foreign = {option for other in KINDS.values() for option in other.options} - set(kind.options)
+    defaults = {field.name: field.default for field in fields(protocol) if field.name in foreign}
+    try:
+        own = replace(protocol, **{**defaults, **given})
+    except InputError as error:
+        raise InputError(f"the arm {name!r}: {error}") from error
+    if "keep_by" in given and own.keep == 1:
+        raise InputError(f"the arm {name!r}: keep_by says what keep drops; give keep too, below 1, such as @keep=0.5")
+    return own
+
+
+def phases_of(name: str, protocol: Protocol) -> Phases:
+    """The phases of an arm's training, by its own protocol in steps."""
+    kind = arm_kind(name)
+    return Phases.of(protocol, part=kind.part, restarts=kind.restarts)
+
+
+# Which arms there are
+
+
+def expand_arms(arms: Iterable[str], banks: Collection[str], protocol: Protocol | None = None) -> tuple[str, ...]:
+    """Every kind that needs a bank and names none, once for each bank by name; ``all``, once for each word.
+
+    An arm that comes of ``all`` is left out where the same one is asked for by name.
 
     Args:
         arms: names of arms or kinds.
         banks: the banks' names; with an unnamed one among them, a kind stands for that one.
+        protocol: of the comparison; None: the defaults.
 
     Raises:
         InputError: an unknown arm, or one of a bank that is not there.
@@ -110,37 +136,77 @@ def expand_arms(arms: Iterable[str], banks: Collection[str]) -> tuple[str, ...]:
     Example:
         >>> expand_arms(["baseline", "blend", "genmix:adm"], ["dcgan", "adm"])
         ('baseline', 'blend:dcgan', 'blend:adm', 'genmix:adm')
+        >>> expand_arms(["genmix", "genmix@pairing=all"], [])[:2]
+        ('genmix', 'genmix@pairing=balanced')
     """
-    found: list[str] = []
+    found: list[tuple[str, bool]] = []
     for arm in arms:
-        _, bank = split_arm_name(arm)
-        kind = arm_kind(arm)
-        if bank and bank not in banks:
-            known = ", ".join(name for name in banks if name) or "none with a name"
-            raise InputError(f"the arm {arm!r}: no bank {bank!r}; there are {known} (--bank {bank}=FOLDER)")
-        if kind.needs_bank and not bank and banks and ONLY_BANK not in banks:
-            found += [arm_name(arm, name) for name in banks]
-        else:
-            found.append(arm)
-    return tuple(found)
+        name, kind = ArmName.parse(arm), arm_kind(arm)
+        if name.bank and name.bank not in banks:
+            known = ", ".join(other for other in banks if other) or "none with a name"
+            raise InputError(f"the arm {arm!r}: no bank {name.bank!r}; there are {known} (--bank {name.bank}=FOLDER)")
+        several = kind.needs_bank and not name.bank and banks and ONLY_BANK not in banks
+        for one in [name.of_bank(bank) for bank in banks] if several else [name]:
+            words = _each_word(arm, kind, one)
+            found += [(str(each), len(words) > 1) for each in words]
+    asked = {_identity(arm, protocol or Protocol()) for arm, made in found if not made}
+    return tuple(arm for arm, made in found if not made or _identity(arm, protocol or Protocol()) not in asked)
 
 
-def check_arms(arms: Sequence[str]) -> tuple[str, ...]:
-    """The arms' names, each known and there once."""
+def _each_word(arm: str, kind: ArmKind, name: ArmName) -> list[ArmName]:
+    """An arm for each word of the options whose value is ``all``."""
+    names = [name]
+    for place, (option, value) in enumerate(name.options):
+        if value != EACH:
+            continue
+        setting = _option_of(arm, kind, option)
+        words = ("false", "true") if setting.type is bool else setting.choices
+        if not words:
+            raise InputError(f"the arm {arm!r}: {setting.name} is a number; {EACH} stands for each word of an option")
+        names = [
+            replace(one, options=(*one.options[:place], (option, word), *one.options[place + 1 :]))
+            for one in names
+            for word in words
+        ]
+    return names
+
+
+def check_arms(arms: Sequence[str], protocol: Protocol | None = None) -> tuple[str, ...]:
+    """The arms' names, each known, with options that can be, and there once.
+
+    Args:
+        arms: names.
+        protocol: whose options they have where their names give none; None: the defaults.
+
+    Raises:
+        InputError: an unknown arm or option, a value that cannot be, an arm that is there twice under two names.
+    """
     if isinstance(arms, str):
         raise InputError(f"arms must be a list of names, got the text {arms!r}; give ({arms!r},)")
     arms = tuple(arms)
     if not arms:
         raise InputError("no arms to compare")
     for arm in arms:
-        arm_kind(arm)
+        given_options(arm)
     if len(set(arms)) != len(arms):
         raise InputError(f"every arm once, got {', '.join(arms)}")
+    same: dict[tuple[Any, ...], str] = {}
+    for arm in arms:
+        what = _identity(arm, protocol or Protocol())
+        if what in same:
+            raise InputError(f"every arm once: {same[what]!r} and {arm!r} are the same arm; leave one out")
+        same[what] = arm
     return arms
 
 
+def _identity(name: str, protocol: Protocol) -> tuple[Any, ...]:
+    """Equal for names of the same arm; one whose option is tuned is another than one with that value."""
+    knob, _ = tuned_option(name)
+    return (*split_arm_name(name), own_protocol(name, protocol), knob if protocol.tune else None)
+
+
 def order_arms(
-    arms: Sequence[str], banks: Collection[str], missing: Mapping[str, str]
+    arms: Sequence[str], banks: Collection[str], missing: Mapping[str, str], protocol: Protocol | None = None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """All arms in the order of the table, and those of them that stay empty, with the reason.
 
@@ -148,6 +214,7 @@ def order_arms(
         arms: names of arms or kinds.
         banks: names of the banks that are there.
         missing: names of those that are not, and why.
+        protocol: of the comparison; None: the defaults.
 
     Raises:
         InputError: arms that are unknown, there twice, or draw from a bank that nobody gave.
@@ -157,7 +224,9 @@ def order_arms(
         raise InputError(f"{', '.join(both)}: a bank is there or missing, not both")
     if missing and ONLY_BANK in banks:
         raise InputError("missing names banks: give those that are there by name too (banks=)")
-    order = check_arms(expand_arms(check_arms(arms), [*banks, *missing]))
+    if isinstance(arms, str):
+        check_arms(arms)
+    order = check_arms(expand_arms(arms, [*banks, *missing], protocol), protocol)
     for arm in order:
         check_bank_given(arm, [*banks, *missing])
     empty = {arm: missing[name] for arm in order if (name := split_arm_name(arm)[1]) in missing}
@@ -175,8 +244,11 @@ def check_bank_given(name: str, banks: Collection[str]) -> None:
         )
 
 
+# What each is built from
+
+
 def build_arm(name: str, setting: Setting) -> Arm:
-    """Make an arm.
+    """Make an arm: of one with two phases, that of the first; in the second, batches are the baseline's.
 
     Raises:
         InputError: no such arm, an arm that needs a bank without one, or a bank it cannot use.
@@ -184,11 +256,12 @@ def build_arm(name: str, setting: Setting) -> Arm:
     Example:
         >>> setting = Setting(protocol=Protocol(), class_counts={"cyst": 2, "metastasis": 2},
         ...                   normalisation=Normalisation(mean=(0.5,), std=(0.5,)))
-        >>> images, labels = build_arm("baseline", setting)(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))
-        >>> labels.tolist()
+        >>> batch = build_arm("baseline", setting)(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))
+        >>> batch.labels.tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
     kind = arm_kind(name)
+    setting = replace(setting, protocol=own_protocol(name, setting.protocol))
     if kind.needs_real:
         if setting.real is None:
             raise InputError(f"the arm {name!r} draws from the training set: the setting has none")
@@ -199,148 +272,61 @@ def build_arm(name: str, setting: Setting) -> Arm:
     check_bank_given(name, setting.banks)
     if not len(setting.banks[bank]):
         raise InputError(f"the arm {name!r}: the bank is empty")
-    return kind.build(setting, setting.banks[bank])
+    try:
+        return kind.build(setting, _kept(name, setting))
+    except InputError as error:
+        raise InputError(str(error) if name in str(error) else f"the arm {name!r}: {error}") from error
 
 
-def _baseline(setting: Setting, bank: SyntheticBank | None) -> Arm:
-    """Real batches as they are."""
-    classes = len(setting.class_counts)
-    return lambda images, labels: (images, functional.soft_labels(labels, num_classes=classes))
-
-
-def _mixup(setting: Setting, bank: SyntheticBank | None) -> Arm:
-    """MixUp among the real images of the batch, as torchvision does it: one lambda a batch."""
-    classes = len(setting.class_counts)
-    mixup = v2.MixUp(alpha=setting.protocol.mixup_alpha, num_classes=classes)
-
-    def arm(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        mixed, soft = mixup(images, functional.soft_labels(labels, num_classes=classes))
-        return mixed, soft
-
-    return arm
-
-
-def _augmix(setting: Setting, bank: SyntheticBank | None) -> Arm:
-    """AugMix of each real image by itself."""
-    classes = len(setting.class_counts)
-    augment = AugMix(setting.normalisation, severity=setting.protocol.augmix_severity)
-    return lambda images, labels: (augment(images), functional.soft_labels(labels, num_classes=classes))
-
-
-def _classical(setting: Setting, bank: SyntheticBank | None) -> Arm:
-    """Flips, rotations and crops of the real images."""
-    classes = len(setting.class_counts)
-    augment = Classical(strength=setting.protocol.classical_strength)
-    return lambda images, labels: (augment(images), functional.soft_labels(labels, num_classes=classes))
-
-
-def _blend(setting: Setting, bank: SyntheticBank | None) -> Arm:
-    """Real and synthetic images together in one training set, of which the synthetic ones are the given share."""
-    return _shared(setting, bank, setting.protocol.blend_share)
-
-
-def _repeat(setting: Setting, bank: SyntheticBank | None) -> Arm:
-    """What "blend" is with the real training images for its bank: real images, repeated to the blend's count."""
-    return _shared(setting, bank, setting.protocol.repeat_share)
-
-
-def _shared(setting: Setting, bank: SyntheticBank | None, share: float) -> Arm:
-    """Each image of a batch is replaced, with that probability, by one drawn from the whole bank.
-
-    That is what batches of the shuffled union look like, for any size of bank. Classes come as often as the bank has
-    them.
-    """
-    assert bank is not None  # build_arm has looked
-    classes = len(setting.class_counts)
-    scale, shift = setting.normalisation.unit(bank.images)
-
-    def arm(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        kind, place = torch.rand(2, len(images), device=images.device)
-        synthetic = kind < share
-        index = (place.double() * len(bank)).long().clamp_(max=len(bank) - 1)
-        others = functional.dequantise(take_rows(bank.images, index), scale, shift)
-        other_labels = functional.soft_labels(bank.labels.index_select(0, index), num_classes=classes)
-        soft = functional.soft_labels(labels, num_classes=classes)
-        return (
-            torch.where(synthetic.view(-1, 1, 1, 1), others, images),
-            torch.where(synthetic.view(-1, 1), other_labels, soft),
+def _kept(name: str, setting: Setting) -> Any:
+    """The images of its bank that an arm draws from."""
+    _, bank = split_arm_name(name)
+    protocol, whole = setting.protocol, setting.banks[bank]
+    if protocol.keep == 1:
+        return whole
+    if protocol.keep_by == "random":
+        return at_random(whole, keep=protocol.keep)
+    if bank not in setting.confidence:
+        raise InputError(
+            f"the arm {name!r} keeps what a classifier is surest of, and nobody has asked it: evaluate does, or "
+            "genmix_transforms.evaluation.confidence"
         )
-
-    return arm
-
-
-def _genmix(setting: Setting, bank: SyntheticBank | None) -> Arm:
-    """Real batches through GenMix, Eq. (1): every partner is synthetic, unless ``real_partner`` says otherwise."""
-    return _mixed(setting, bank, setting.protocol.real_partner)
+    return most_confident(whole, setting.confidence[bank], keep=protocol.keep)
 
 
-def _genmix_union(setting: Setting, bank: SyntheticBank | None) -> Arm:
-    """GenMix with real and synthetic partners alike: the reading of the paper's section 2."""
-    return _mixed(setting, bank, UNION_SHARE)
+def asks_confidence(name: str, protocol: Protocol) -> bool:
+    """Whether an arm keeps the images of its bank that a classifier is surest of."""
+    own = own_protocol(name, protocol)
+    return arm_kind(name).needs_bank and own.keep < 1 and own.keep_by == "confidence"
 
 
-def _genmix_real(setting: Setting, bank: SyntheticBank | None) -> Arm:
-    """GenMix with the real training images for its bank: what the mixing does without anything synthetic."""
-    return _mixed(setting, bank, 0.0)
-
-
-def _mixed(setting: Setting, bank: SyntheticBank | None, real_partner: float) -> Arm:
-    assert bank is not None  # build_arm has looked
-    protocol = setting.protocol
-    transform = GenMix(
-        bank,
-        alpha=protocol.alpha,
-        pairing=protocol.pairing,
-        real_partner=real_partner,
-        p=protocol.p,
-        mean=setting.normalisation.mean,
-        std=setting.normalisation.std,
-        class_counts=setting.class_counts,
-        check_range=False,  # the same numbers have normalised the batch
-    )
-
-    def arm(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        mixed, soft = transform(images, labels)
-        return mixed, soft
-
-    return arm
-
-
-UNION_SHARE = 0.5
-"""Of "genmix-union": what the union of a training set and a bank as large gives."""
-
-_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
-_ALPHAS = (0.1, 0.2, 0.3, 0.6, 1.0)
-_DECAYS = (0.0, 0.001, 0.01, 0.05, 0.1)
-_MIXING = ("alpha", "pairing", "p")
-
-KINDS: dict[str, ArmKind] = {
-    "baseline": ArmKind(build=_baseline, knob="weight_decay", grid=_DECAYS),
-    "mixup": ArmKind(build=_mixup, knob="mixup_alpha", grid=(0.1, 0.2, 0.4, 0.7, 1.0), options=("mixup_alpha",)),
-    "augmix": ArmKind(
-        build=_augmix, knob="augmix_severity", grid=(1, 2, 3, 4, 5), options=("augmix_severity",), revision=2
-    ),
-    "classical": ArmKind(
-        build=_classical, knob="classical_strength", grid=(0.2, 0.4, 0.6, 0.8, 1.0), options=("classical_strength",)
-    ),
-    "repeat": ArmKind(build=_repeat, knob="repeat_share", grid=_SHARES, needs_real=True, options=("repeat_share",)),
-    "blend": ArmKind(build=_blend, knob="blend_share", grid=_SHARES, needs_bank=True, options=("blend_share",)),
-    "genmix-real": ArmKind(build=_genmix_real, knob="alpha", grid=_ALPHAS, needs_real=True, options=_MIXING),
-    "genmix": ArmKind(build=_genmix, knob="alpha", grid=_ALPHAS, needs_bank=True, options=(*_MIXING, "real_partner")),
-    "genmix-union": ArmKind(build=_genmix_union, knob="alpha", grid=_ALPHAS, needs_bank=True, options=_MIXING),
-}
-"""Every kind of arm by its name, in the order of the table."""
-
-ARMS = tuple(KINDS)
-
-DEFAULT_ARMS = ("baseline", "mixup", "blend", "genmix")
-"""What is compared unless somebody says otherwise."""
+def as_if_equally_sure(setting: Setting) -> Setting:
+    """The setting as if a classifier were as sure of every image: enough to check arms and to time them."""
+    return replace(setting, confidence={name: torch.zeros(len(bank)) for name, bank in setting.banks.items()})
 
 
 # Tuning: an arm that is searched beside one that is not wins by the search.
 
 TUNING_SEED = 2**31 - 1
 """Of the trials' weights, data order and draws: none of the seeds whose scores are reported."""
+
+_COMMON = "baseline"
+
+
+def tuned_option(name: str) -> tuple[str, tuple[float, ...]]:
+    """The option that is tuned for an arm, and its grid.
+
+    It is the kind's own, or where the arm's name gives that a value, what is tuned for the baseline: every arm searches
+    as many values.
+
+    Example:
+        >>> tuned_option("blend")[0], tuned_option("blend@keep_by=random")[0], tuned_option("blend@0.25")[0]
+        ('blend_share', 'blend_share', 'weight_decay')
+    """
+    kind = arm_kind(name)
+    if kind.knob in given_options(name):
+        kind = KINDS[_COMMON]
+    return kind.knob, kind.grid
 
 
 def trial_values(arm: str, count: int) -> tuple[float, ...]:
@@ -352,12 +338,12 @@ def trial_values(arm: str, count: int) -> tuple[float, ...]:
     """
     if not count:
         return ()
-    grid = arm_kind(arm).grid
+    _, grid = tuned_option(arm)
     return tuple(grid[round(number * (GRID - 1) / (count - 1))] for number in range(count))
 
 
 def with_value(protocol: Protocol, arm: str, value: float | None) -> Protocol:
-    """The protocol of a run that is not tuned further: with that value of the arm's option, or, for None, its own.
+    """The protocol of a run that is not tuned further: with that value of what is tuned, or, for None, its own.
 
     Example:
         >>> with_value(Protocol(tune=3), "blend", 0.1).blend_share
@@ -365,7 +351,7 @@ def with_value(protocol: Protocol, arm: str, value: float | None) -> Protocol:
     """
     if value is None:
         return replace(protocol, tune=0)
-    knob = arm_kind(arm).knob
+    knob, _ = tuned_option(arm)
     whole = next(field.type for field in fields(protocol) if field.name == knob) is int
     changes: dict[str, Any] = {knob: int(value) if whole else value}
     return replace(protocol, tune=0, **changes)

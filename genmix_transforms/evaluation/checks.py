@@ -1,18 +1,37 @@
 """What can be wrong with a comparison, found before any work; and what is doubtful about one, said with it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from genmix_transforms.bank import SyntheticBank
-from genmix_transforms.data.identity import find_recorded, pixel_hashes, record_images
 from genmix_transforms.data.patches import SPLITS, PatchDataset, describe_counts
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.arms import Setting, arm_kind, build_arm, check_arms, split_arm_name
-from genmix_transforms.evaluation.bank_making import RESIZED_FROM
+from genmix_transforms.evaluation.arms import (
+    Setting,
+    arm_kind,
+    as_if_equally_sure,
+    build_arm,
+    check_arms,
+    own_protocol,
+    split_arm_name,
+    tuned_option,
+)
+from genmix_transforms.evaluation.auxiliary_norm import check_norms
 from genmix_transforms.evaluation.classifiers import build_classifier
+from genmix_transforms.evaluation.leakage import Splits as Splits
+from genmix_transforms.evaluation.leakage import bank_fingerprint as bank_fingerprint
+from genmix_transforms.evaluation.leakage import (
+    bank_text,
+    check_unseen,
+    check_weights_unseen,
+    doubts_of_weights,
+    is_unlisted,
+)
+from genmix_transforms.evaluation.leakage import foreign as foreign
+from genmix_transforms.evaluation.leakage import seen_images as seen_images
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.files.checks import whole_number
@@ -22,9 +41,6 @@ FEWEST_SEEDS = 5
 
 MOST_SEEDS = 10_000
 """More is a slip."""
-
-Splits = tuple[PatchDataset, PatchDataset, PatchDataset]
-"""Train, validation and test, as :meth:`PatchDataset.split` returns them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,28 +116,13 @@ def check_folds(folds: Sequence[Fold], *, foreign_banks: bool = False) -> None:
         if several:
             _check_groups(fold, number, tested)
         for name, bank in fold.banks.items() if not foreign_banks else ():
-            _check_unseen(bank, fold.splits, name=f"fold {number}: {_bank_text(name)}" if several else _bank_text(name))
-            if several and _is_unlisted(bank) and foreign(bank, fold.splits[0]):
+            check_unseen(bank, fold.splits, name=f"fold {number}: {bank_text(name)}" if several else bank_text(name))
+            if several and is_unlisted(bank) and foreign(bank, fold.splits[0]):
                 raise InputError(
-                    f"fold {number}: the generator of {_bank_text(name)} was trained on another set than this fold's "
+                    f"fold {number}: the generator of {bank_text(name)} was trained on another set than this fold's "
                     "training part: what it saw may be tested here; train one for each fold, or say that it may be "
                     "(foreign_banks=True)"
                 )
-
-
-def _bank_text(name: str) -> str:
-    return f"the bank {name!r}" if name else "the bank"
-
-
-def _check_unseen(bank: SyntheticBank, splits: Splits, *, name: str) -> None:
-    """The bank's generator was not trained on test images, as far as it is recorded."""
-    seen = seen_images(bank, splits)
-    if seen is not None and seen["test"]:
-        raise InputError(
-            f"{name}: its generator was trained on {seen['test']} of the {len(splits[2])} test images, and scores of "
-            "arms that use it would be too high; train it on the training part of this split: save the split once "
-            "(genmix split DATA --out split.csv), and give every command --split split.csv"
-        )
 
 
 def _check_groups(fold: Fold, number: int, tested: dict[int, int]) -> None:
@@ -183,7 +184,7 @@ def prepare(
     Raises:
         InputError: anything that would fail later.
     """
-    arms = check_arms(arms)
+    arms = check_arms(arms, protocol)
     check_splits(splits)
     train = splits[0]
     channels, height, width = train.images.shape[1:]
@@ -201,8 +202,8 @@ def prepare(
         else None,
     )
     for arm in arms:
-        build_arm(arm, setting)
-    build_classifier(
+        build_arm(arm, as_if_equally_sure(setting))
+    network = build_classifier(
         protocol.classifier,
         channels=channels,
         classes=len(train.classes),
@@ -211,6 +212,9 @@ def prepare(
         weights=protocol.weights,
         input_size=protocol.input_size,
     )
+    check_weights_unseen(protocol, splits)
+    if any(own_protocol(arm, protocol).aux_norm for arm in arms):
+        check_norms(network)
     return setting
 
 
@@ -250,29 +254,43 @@ def doubts(
             f"a batch of {protocol.batch_size} is larger than the training set of {len(train)} images: each step shows "
             f"images more than once; give a batch size of at most {len(train)}"
         )
+    found += doubts_of_weights(protocol, splits)
     for name, bank in banks.items():
-        which = _bank_text(name)
+        which = bank_text(name)
         for place, count in (seen_images(bank, splits) or {}).items():
             if count:
                 found.append(
                     f"{which}: its generator was trained on {count} of the {place} images: they have leaked into the "
                     "arms that use it; train the generator on this split's training part"
                 )
-        if _is_unlisted(bank) and foreign(bank, train):
+        if is_unlisted(bank) and foreign(bank, train):
             found.append(
                 f"{which}: its generator was trained on another set than this training set: if that held test images, "
                 "they have leaked into the arms that use the bank; train the generator on this split's training part"
             )
-        arm = f"blend:{name}" if name else "blend"
-        if arm in arms and protocol.blend_share < 1 and not protocol.tune:
-            wanted = round(len(train) * protocol.blend_share / (1 - protocol.blend_share))
-            if len(bank) < wanted:
-                found.append(
-                    f"arm {arm!r}: a share of {protocol.blend_share:g} beside {len(train)} real images is {wanted} "
-                    f"synthetic ones, the bank has {len(bank)} ({describe_counts(bank.class_counts)}): "
-                    "they are repeated"
-                )
+    found += [doubt for arm in arms for doubt in _few_images(arm, train, banks, protocol)]
     return tuple(found)
+
+
+def _few_images(
+    arm: str, train: PatchDataset, banks: Mapping[str, SyntheticBank], protocol: Protocol
+) -> tuple[str, ...]:
+    """A doubt where the bank of an arm that blends has fewer images than its share asks for."""
+    kind, name = split_arm_name(arm)
+    own = own_protocol(arm, protocol)
+    tuned = own.tune and tuned_option(arm)[0] == "blend_share"
+    if kind not in ("blend", "blend-mixup") or name not in banks or tuned or own.blend_share == 1:
+        return ()
+    wanted = round(len(train) * own.blend_share / (1 - own.blend_share))
+    held = sum(math.ceil(round(own.keep * count, 9)) for count in banks[name].class_counts.values())
+    if held >= wanted:
+        return ()
+    which = f"keeps {held} of" if own.keep < 1 else "has"
+    return (
+        f"arm {arm!r}: a share of {own.blend_share:g} beside {len(train)} real images is {wanted} "
+        f"synthetic ones, the bank {which} {len(banks[name])} ({describe_counts(banks[name].class_counts)}): "
+        "they are repeated",
+    )
 
 
 def doubts_of_folds(arms: Sequence[str], folds: Sequence[Fold], settings: Sequence[Setting]) -> tuple[str, ...]:
@@ -302,68 +320,3 @@ def few_seeds(seeds: int) -> tuple[str, ...]:
         f"{seeds} seeds are too few to know how much trainings of one arm differ: intervals are far wider than "
         f"{FEWEST_SEEDS} seeds would give (--seeds {FEWEST_SEEDS}; the finished runs are kept)",
     )
-
-
-def seen_images(bank: SyntheticBank, splits: Splits) -> dict[str, int] | None:
-    """How many validation and test images the bank's generator was trained on, ``{"val": n, "test": m}``.
-
-    Images that are in the training part too do not count: it is the data that has them twice.
-
-    Returns:
-        None where the bank does not record the images of its generator's training set.
-    """
-    train, *others = splits
-    found = {}
-    for name, part in zip(SPLITS[1:], others, strict=True):
-        # A pool may have come at the very size that the data is brought to here.
-        named = [
-            find_recorded(identity, record)
-            for record in _training_sets(bank)
-            for identity in (part.origins, pixel_hashes(part.images))
-        ]
-        known = [of_record for of_record in named if of_record is not None]
-        if not known:
-            return None
-        seen = torch.stack(known).any(dim=0) & ~part.found_in(train)
-        found[name] = int(seen.sum())
-    return found
-
-
-def foreign(bank: SyntheticBank, train: PatchDataset) -> bool:
-    """Whether the bank says that its generator was trained on something else than this set, at its size or another.
-
-    A bank that does not say what its generator was trained on is not foreign: nobody can tell.
-    """
-    records = _training_sets(bank)
-    if records and all(record.get("images") is not None for record in records):
-        here = record_images(train.origins)
-        return any(record["images"] != here for record in records)
-    recorded = bank_fingerprint(bank)
-    if recorded in (None, train.fingerprint):
-        return False
-    # Records without images, of an earlier release or of very large sets, have a fingerprint of the pixels alone.
-    sizes = {source.get(RESIZED_FROM) for source in bank.sources}
-    return not any(isinstance(size, int) and recorded == train.resized(size).fingerprint for size in sizes)
-
-
-def trained_on_more(bank: SyntheticBank, train: PatchDataset) -> bool:
-    """Whether the bank's generator has seen all of this set and more: a pool, or what its first weights had seen."""
-    records = _training_sets(bank)
-    named = [find_recorded(train.origins, record) for record in records]
-    return foreign(bank, train) and bool(named) and all(known is not None and bool(known.all()) for known in named)
-
-
-def bank_fingerprint(bank: SyntheticBank) -> str | None:
-    """The fingerprint of the set that the bank's generator was trained on, where the bank records it."""
-    prints = {record.get("fingerprint") for record in _training_sets(bank)}
-    return "+".join(sorted(text for text in prints if isinstance(text, str))) or None
-
-
-def _is_unlisted(bank: SyntheticBank) -> bool:
-    """Whether it records a training set without its images, so that nobody can tell which they were."""
-    return any(record.get("images") is None for record in _training_sets(bank))
-
-
-def _training_sets(bank: SyntheticBank) -> list[Mapping[str, Any]]:
-    records = [source.get("training_set") for source in bank.sources]
-    return [record for record in records if isinstance(record, Mapping)]

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.evaluation.efficientnet_lite import EfficientNetLite0
+from genmix_transforms.evaluation.small_weights import SmallWeights
 from genmix_transforms.generators.weights_file import read_weights
 
 SMALL = "small"
@@ -110,8 +111,11 @@ def check_classifier(name: str, *, weights: str | None = None) -> None:
             f"no classifier {name!r}; there is '{SMALL}', '{LITE0}', and of torchvision's classification models "
             f"resnet18, vgg16, efficientnet_b0 and {len(names) - 3} others"
         )
-    if name == SMALL and weights is not None:
-        raise InputError(f"the classifier '{SMALL}' has no pre-trained weights, got {weights!r}: leave them out")
+    if name == SMALL and weights == IMAGENET:
+        raise InputError(
+            f"the classifier '{SMALL}' has no weights of ImageNet: leave them out, or pre-train it on images of your "
+            "own (genmix pretrain-classifier POOL --out FILE)"
+        )
     if name == LITE0 and weights is None:
         raise InputError(f"the classifier {LITE0!r} is only for fine-tuning: give weights (--weights imagenet)")
     if weights not in (None, IMAGENET) and not Path(str(weights)).is_file():
@@ -136,7 +140,8 @@ def build_classifier(
         classes: how many.
         size: height and width of the images in pixels.
         seed: of the weights that are drawn; torch's global generator stays as it was.
-        weights: None: random; "imagenet", or a file, see :func:`pretrained_network`.
+        weights: None: random; "imagenet", or a file, see :func:`pretrained_network`; of "small" one that
+            :func:`genmix_transforms.evaluation.pretrain_classifier` wrote. Its batch normalisation learns on.
         input_size: side in pixels to which images are enlarged before the network; None: they stay as they are.
 
     Returns:
@@ -157,20 +162,34 @@ def build_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == SMALL:
-            network = _small_network(channels=channels, classes=classes, size=seen)
+            network = _small_network(channels=channels, classes=classes, size=seen, weights=weights)
         else:
             network = _colour_network(name, channels=channels, classes=classes, weights=weights)
             _try_out(name, network, shape=(channels, *seen))
     return network if input_size is None else Enlarged(network, side=input_size)
 
 
-def _small_network(*, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
+def _small_network(*, channels: int, classes: int, size: tuple[int, int], weights: str | None) -> nn.Module:
     if min(size) < SMALLEST_SIZE:
         raise InputError(
             f"the classifier 'small' takes patches of at least {SMALLEST_SIZE} pixels, got "
             f"{size[0]}x{size[1]}; resize them (--size 32)"
         )
-    return SmallClassifier(channels=channels, classes=classes)
+    network = SmallClassifier(channels=channels, classes=classes)
+    if weights is None:
+        return network
+    learned = SmallWeights.load(weights)
+    if learned.shape != (channels, *size):
+        was, now = (" x ".join(map(str, shape)) for shape in (learned.shape, (channels, *size)))
+        raise InputError(
+            f"{weights}: pre-trained on images of {was} (C x H x W), the classifier would see {now}: bring both to one "
+            "size (--size, --input-size) and as many channels (--channels)"
+        )
+    try:
+        network.load_state_dict({**network.state_dict(), **learned.tensors})
+    except RuntimeError as error:
+        raise InputError(f"{weights}: not the layers of the classifier 'small' ({error})") from error
+    return Standardised(network, mean=learned.mean, std=learned.std)
 
 
 def _colour_network(name: str, *, channels: int, classes: int, weights: str | None) -> nn.Module:
@@ -202,14 +221,11 @@ def _try_out(name: str, network: nn.Module, *, shape: tuple[int, ...]) -> None:
     network.train()
 
 
-class Pretrained(nn.Module):
+class Standardised(nn.Module):
     """A network that has learned from other images, given values in [0, 1].
 
-    Its batch normalisation, where it has any, keeps the statistics of the pre-training, in training mode too: small
-    batches, part of them synthetic, have none of their own worth having.
-
     Args:
-        network: of images ``(N, 3, H, W)``.
+        network: of images ``(N, C, H, W)``.
         mean: of the values that it was trained on, one a channel; it is subtracted.
         std: what they were then divided by.
     """
@@ -224,9 +240,17 @@ class Pretrained(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images in [0, 1], ``(N, 3, H, W)``, to logits."""
+        """Images in [0, 1], ``(N, C, H, W)``, to logits."""
         logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
+
+
+class Pretrained(Standardised):
+    """A network from elsewhere: its batch normalisation, where it has any, keeps the statistics of the pre-training.
+
+    In training mode too: small batches, part of them synthetic, have none of their own worth having. The arguments are
+    those of :class:`Standardised`.
+    """
 
     def train(self, mode: bool = True) -> "Pretrained":
         """Training mode for all but the batch normalisation."""

@@ -2,15 +2,17 @@
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.arm_names import arm_name, check_bank_name
 from genmix_transforms.evaluation.arms import (
     DEFAULT_ARMS,
     KINDS,
@@ -18,10 +20,14 @@ from genmix_transforms.evaluation.arms import (
     TUNING_SEED,
     Setting,
     arm_kind,
+    as_if_equally_sure,
+    asks_confidence,
     choose,
     order_arms,
+    own_protocol,
     split_arm_name,
     trial_values,
+    tuned_option,
     with_value,
 )
 from genmix_transforms.evaluation.checks import (
@@ -34,6 +40,7 @@ from genmix_transforms.evaluation.checks import (
     prepare,
 )
 from genmix_transforms.evaluation.classifiers import LITE0, NEW_LAYER
+from genmix_transforms.evaluation.confidence import JUDGE, measure_confidence, remembered, train_judge
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.provenance import (
     content_hash,
@@ -51,7 +58,7 @@ from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.generators.estimate import duration_text
 from genmix_transforms.generators.processes import own_device
 
-_RUNS, _TRIALS, _LOCKS = "runs", "trials", "locks"
+_RUNS, _TRIALS, _CONFIDENCE, _LOCKS = "runs", "trials", "confidence", "locks"
 
 T = TypeVar("T")
 
@@ -78,8 +85,8 @@ def evaluate(
         splits: train, validation and test, as ``patches.split(seed=0)`` returns them.
         bank: of synthetic images, for the arms that use one. Labels are re-mapped by class name.
         banks: several, by name: the arms are then called "blend:NAME", "genmix:NAME" and so on.
-        arms: of :data:`genmix_transforms.evaluation.ARMS`. With ``banks``, one that needs a bank and names none stands
-            for one with each of them.
+        arms: of :data:`genmix_transforms.evaluation.ARMS`, with options of their own: "blend@0.25",
+            "genmix@pairing=same". With ``banks``, one that needs a bank and names none stands for one with each.
         seeds: how many; they are 0 to ``seeds`` - 1. The paper's differences need at least 5.
         protocol: how to train; None: the defaults of :class:`Protocol`.
         missing: banks that could not be made, by name, and why: their arms stay in the table, empty, with the reason.
@@ -114,8 +121,7 @@ def evaluate(
         raise InputError("give one bank, or banks by name, not both")
     named = dict(banks or {})
     for name in named:
-        if not name or ":" in name:
-            raise InputError(f"a bank's name must be a word without a colon, got {name!r}")
+        check_bank_name(name)
     if bank is not None:
         named = {ONLY_BANK: bank}
     return evaluate_folds(
@@ -235,7 +241,7 @@ class Plan:
     doubts: tuple[str, ...]
     device: torch.device
     folder: Path | None = None
-    _hashes: dict[tuple[int, str], str] = field(default_factory=dict)
+    _known: dict[tuple[int, str], Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -259,10 +265,10 @@ class Plan:
         where = own_device(device)
         folder = None if out is None else Path(out)
         if folder is not None:
-            for path in (folder, *(folder / name for name in (_RUNS, _TRIALS, _LOCKS))):
+            for path in (folder, *(folder / name for name in (_RUNS, _TRIALS, _CONFIDENCE, _LOCKS))):
                 check_output_folder(path)
         check_folds(folds, foreign_banks=foreign_banks)
-        order, empty = order_arms(arms, folds[0].banks, missing or {})
+        order, empty = order_arms(arms, folds[0].banks, missing or {}, protocol)
         present = tuple(arm for arm in order if arm not in empty)
         settings = [prepare(present, fold.splits, fold.banks, protocol, device=where) for fold in folds]
         return cls(
@@ -307,7 +313,8 @@ class Plan:
             for steps in (1, 3):
                 protocol = replace(self.settings[0].protocol, epochs=None, steps=steps, patience=None, tune=0)
                 started = time.perf_counter()
-                train_network(arm, splits, replace(self.settings[0], protocol=protocol), 0, device=self.device)
+                setting = replace(as_if_equally_sure(self.settings[0]), protocol=protocol)
+                train_network(arm, splits, setting, 0, device=self.device)
                 times.append(time.perf_counter() - started)
             seconds += times[0] + (whole - 1) * max(0.0, times[1] - times[0]) / 2
         count = len(self.trials()) + len(self.jobs())
@@ -320,12 +327,13 @@ class Plan:
         """The value of each arm's option on each fold, by fold and arm; None where nothing is tuned."""
         scores: dict[tuple[int, str], dict[float, float]] = {}
         for number, arm, value in self._taken(self.trials(), "trial"):
-            bar.set_postfix_str(f"tuning {arm}, {arm_kind(arm).knob} {value:g}, fold {number}")
+            bar.set_postfix_str(f"tuning {arm}, {tuned_option(arm)[0]} {value:g}, fold {number}")
             setting = self._setting(number, arm, value)
             key = run_key(self._dependencies(arm, TUNING_SEED, number, setting.protocol))
             kept = None if self.folder is None else self.folder / _TRIALS / finished_name(arm, number, f"{value:g}")
             score = read_finished(kept, lambda found: float(found["validation_macro_f1"]), key=key) if kept else None
             if score is None:
+                setting = self._with_confidence(setting, number, arm)
                 trained = train_network(arm, self.folds[number].splits, setting, TUNING_SEED, device=self.device)
                 score = trained.validation_macro_f1
                 if kept:
@@ -350,7 +358,7 @@ class Plan:
             key = run_key(self._dependencies(arm, seed, number, setting.protocol))
             run = cache.get(arm, seed, fold=number, key=key) if cache else None
             if run is None:
-                splits = self.folds[number].splits
+                splits, setting = self.folds[number].splits, self._with_confidence(setting, number, arm)
                 run = train_and_test(arm, splits, setting, seed, device=self.device, fold=number, knob=knob)
                 if cache:
                     cache.put(run, key=key)
@@ -374,7 +382,7 @@ class Plan:
         """Everything one run depends on; options that change other arms only are none of it."""
         kind = arm_kind(arm)
         foreign = {option for other in KINDS.values() for option in other.options} - set(kind.options)
-        steps = protocol.for_training_set(len(self.folds[number].splits[0]))
+        steps = own_protocol(arm, protocol).for_training_set(len(self.folds[number].splits[0]))
         return {
             "arm": split_arm_name(arm)[0],
             "seed": seed,
@@ -387,13 +395,41 @@ class Plan:
             **({"new_layer": NEW_LAYER} if steps.weights is not None and steps.classifier != LITE0 else {}),
         }
 
+    def _with_confidence(self, setting: Setting, number: int, arm: str) -> Setting:
+        """With what the arm's filter goes by, where it has one."""
+        if not asks_confidence(arm, setting.protocol):
+            return setting
+        _, bank = split_arm_name(arm)
+        found = self._once(number, f"confidence {bank}", lambda: self._confidence(number, bank))
+        return replace(setting, confidence={bank: found})
+
+    def _confidence(self, number: int, bank: str) -> Tensor:
+        """Of a bank's images, by the judge of its fold: from its file, or by a training, the fold's only one."""
+
+        def measure() -> Tensor:
+            splits = self.folds[number].splits
+            judge = self._once(number, "judge", lambda: train_judge(splits, setting, device=self.device))
+            return measure_confidence(judge, setting.banks[bank], setting)
+
+        setting = self._setting(number, JUDGE, None)
+        if self.folder is None:
+            return measure()
+        judge = self._dependencies(JUDGE, TUNING_SEED, number, setting.protocol)
+        key = run_key({"judge": judge, "bank": self._bank_hash(number, bank)})
+        kept = self.folder / _CONFIDENCE / finished_name(arm_name("bank", bank), number, "confidence")
+        found: Tensor
+        for _ in self._taken([(number, bank)], "confidence"):
+            found = remembered(kept, measure, key=key)
+        return found
+
     def _fingerprint(self, number: int, part: int) -> str:
         return self._once(number, f"part {part}", lambda: self.folds[number].splits[part].fingerprint)
 
     def _bank_hash(self, number: int, name: str) -> str:
         return self._once(number, f"bank {name}", lambda: content_hash(self.settings[number].banks[name]))
 
-    def _once(self, number: int, what: str, make: Any) -> str:
-        if (number, what) not in self._hashes:
-            self._hashes[number, what] = make()
-        return self._hashes[number, what]
+    def _once(self, number: int, what: str, make: Callable[[], T]) -> T:
+        if (number, what) not in self._known:
+            self._known[number, what] = make()
+        found: T = self._known[number, what]
+        return found

@@ -20,18 +20,20 @@ class Classical:
             either way, and crops of half to all of the area, with sides of 3 to 4 up to 4 to 3, brought back to the
             full size. Below, the angle and the loss of area shrink in proportion. Beyond the border the image is
             mirrored.
+        least_area: of a crop at strength 1, as a share of the image.
     """
 
-    def __init__(self, *, strength: float) -> None:
+    def __init__(self, *, strength: float, least_area: float = _LEAST_AREA) -> None:
         if not 0 < strength <= 1:
             raise InputError(f"Classical: strength must be above 0 and at most 1, got {strength}")
         self.strength = strength
+        self.least_area = least_area
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` to as many."""
         flip, turn, area, aspect, x, y = torch.rand(6, len(images), device=images.device)
         angle = (2 * turn - 1) * math.radians(_MOST_DEGREES) * self.strength
-        root = (1 - area * (1 - _LEAST_AREA) * self.strength).sqrt()
+        root = (1 - area * (1 - self.least_area) * self.strength).sqrt()
         stretch = ((2 * aspect - 1) * 0.5 * math.log(4 / 3)).mul(self.strength).exp()
         width, height = (root * stretch).clamp(max=1), (root / stretch).clamp(max=1)
         mirror = torch.where(flip < 0.5, -1.0, 1.0)

@@ -17,7 +17,7 @@ GRID = 5
 """Values that the tuned option of an arm may take, the same number for all arms."""
 
 _ARMS = "Arms"
-_ONLY_REAL_AT_0 = ("classical_strength", "blend_share", "repeat_share")
+_ONLY_REAL_AT_0 = ("classical_strength", "blend_share", "repeat_share", "pretrain_part", "mixing_part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +129,58 @@ class Protocol(Settings):
         rare=True,
         panel=_ARMS,
     )
+    synthetic_weight: float = option(
+        1.0,
+        help="blend: weight of a synthetic image's loss, where a real one's is 1.",
+        above=0,
+        most=100,
+        rare=True,
+        panel=_ARMS,
+    )
+    aux_norm: bool = option(
+        False,
+        help="blend: synthetic images have batch normalization of their own in training, which is dropped in the test.",
+        rare=True,
+        panel=_ARMS,
+    )
+    balance: Literal["off", "equal", "fill"] = option(
+        "off",
+        help="blend, blend-mixup, pretrain: classes of the bank are drawn as it has them (off), equally often (equal), "
+        "or as the training set lacks them (fill).",
+        rare=True,
+        panel=_ARMS,
+    )
+    keep: float = option(
+        1.0,
+        help="Arms with a bank: share of each of its classes that is kept.",
+        above=0,
+        most=1,
+        rare=True,
+        panel=_ARMS,
+    )
+    keep_by: Literal["confidence", "random"] = option(
+        "confidence",
+        help="Which images keep keeps: those whose label the baseline, trained on the training part, is surest of; or, "
+        "its control, as many at random.",
+        rare=True,
+        panel=_ARMS,
+    )
+    pretrain_part: float = option(
+        0.5,
+        help="pretrain, pretrain-repeat: share of the steps on synthetic (repeated) images alone, before real ones.",
+        above=0,
+        below=1,
+        rare=True,
+        panel=_ARMS,
+    )
+    mixing_part: float = option(
+        0.5,
+        help="genmix-first: share of the steps that mix, before real images as they are.",
+        above=0,
+        below=1,
+        rare=True,
+        panel=_ARMS,
+    )
     alpha: float = option(0.3, help="genmix: lambda ~ Beta(alpha, 1).", above=0, panel=_ARMS)
     pairing: Pairing | Any = option(  # noqa: RUF009
         "any", help="genmix: which classes partner which; in Python also a matrix.", panel=_ARMS
@@ -148,7 +200,8 @@ class Protocol(Settings):
     def __post_init__(self) -> None:
         for name in _ONLY_REAL_AT_0:
             if getattr(self, name) == 0:
-                raise InputError(f"{name} must be above 0 and at most 1, got 0: that is the arm 'baseline'")
+                most = "below" if name.endswith("_part") else "at most"
+                raise InputError(f"{name} must be above 0 and {most} 1, got 0: that is the arm 'baseline'")
         super().__post_init__()
 
     def check(self) -> None:

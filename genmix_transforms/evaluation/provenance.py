@@ -14,8 +14,9 @@ import torch
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import SPLITS, PatchDataset
 from genmix_transforms.evaluation.arms import ONLY_BANK, Setting
-from genmix_transforms.evaluation.checks import Fold, Splits, bank_fingerprint, foreign, trained_on_more, used_banks
+from genmix_transforms.evaluation.checks import Fold, used_banks
 from genmix_transforms.evaluation.classifiers import IMAGENET
+from genmix_transforms.evaluation.leakage import Splits, bank_fingerprint, foreign, trained_on_more
 from genmix_transforms.evaluation.protocol import Protocol
 
 _PART = re.compile(r" \((fold \d+, )?train\)$")

@@ -1,13 +1,14 @@
 """The results of a comparison: the scores of its arms, how sure they are, and the files of both."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.evaluation import tables
+from genmix_transforms.evaluation.arm_names import ArmName
 from genmix_transforms.evaluation.metrics import plain_data
 from genmix_transforms.evaluation.outcomes import Outcomes, pooled
 from genmix_transforms.evaluation.runs import Run, readable_json
@@ -240,16 +241,23 @@ class Results:
 
 
 def blended_arm(arm: str) -> str | None:
-    """The arm that blends in the bank which a GenMix arm draws its partners from; None for other arms.
+    """The arm that blends in the images which a GenMix arm draws its partners from; None for other arms.
+
+    Options that say which images of the bank there are (``keep``, ``keep_by``) are the same in both; the others are
+    GenMix's.
 
     Example:
         >>> blended_arm("genmix-union:dcgan"), blended_arm("genmix-real"), blended_arm("mixup")
         ('blend:dcgan', 'repeat', None)
+        >>> blended_arm("genmix@pairing=same@keep=0.5")
+        'blend@keep=0.5'
     """
-    kind, colon, bank = arm.partition(":")
-    if kind == "genmix-real":
+    name = ArmName.parse(arm)
+    if name.kind == "genmix-real":
         return "repeat"
-    return f"blend{colon}{bank}" if kind == "genmix" or kind.startswith("genmix-") else None
+    if name.kind != "genmix" and not name.kind.startswith("genmix-"):
+        return None
+    return str(replace(name.only("keep", "keep_by"), kind="blend"))
 
 
 def _folds(content: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:

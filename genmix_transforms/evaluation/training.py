@@ -1,6 +1,5 @@
 """One classifier, trained in one arm with one seed, and tested once."""
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,11 +12,14 @@ from torch.nn import functional as F
 from genmix_transforms.bank.rows import take_rows
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.arms import Setting, build_arm
+from genmix_transforms.evaluation.arm_kinds import Batch, Setting, baseline
+from genmix_transforms.evaluation.arms import build_arm, own_protocol, phases_of
+from genmix_transforms.evaluation.auxiliary_norm import AuxiliaryNorms
 from genmix_transforms.evaluation.checks import Splits
 from genmix_transforms.evaluation.classifiers import build_classifier, last_layer
 from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.normalisation import Normalisation
+from genmix_transforms.evaluation.phases import learning_rate_share as learning_rate_share
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.runs import Run, kept_probabilities
 from genmix_transforms.generators.fast_math import fast_math
@@ -146,7 +148,8 @@ class _Pixels:
 def _train(
     arm_name: str, train: PatchDataset, validation: PatchDataset, setting: Setting, seed: int, *, device: torch.device
 ) -> Trained:
-    protocol = setting.protocol.for_training_set(len(train))
+    protocol = own_protocol(arm_name, setting.protocol).for_training_set(len(train))
+    phases = phases_of(arm_name, protocol)
     channels, height, width = train.images.shape[1:]
     network = build_classifier(
         protocol.classifier,
@@ -159,10 +162,11 @@ def _train(
     )
     # Channels last: half the time on a CPU, and what tensor cores want.
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    arm = build_arm(arm_name, setting)
+    norms = AuxiliaryNorms(network) if protocol.aux_norm else None
+    arm, plain = build_arm(arm_name, setting), baseline(setting)
     # Fused: one pass over the weights, where VGG-16's 138 million would otherwise be passed over a dozen times a step.
     optimiser = torch.optim.AdamW(_parameter_groups(network, protocol), weight_decay=protocol.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(protocol, step))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, phases.rate)
     real, held_out = (_Pixels.of(part, setting.normalisation, device) for part in (train, validation))
     best, best_step, best_weights, since_best, step = -1.0, 0, {}, 0, 0
     for batches in _between_validations(len(train), protocol, seed=_seed_of(seed, _ORDER), device=device):
@@ -170,13 +174,15 @@ def _train(
             step += 1
             images, labels = real.batch(index)
             reseed(_seed_of(seed, _ARM, step), device)
-            images, soft = arm(images, labels)
+            batch = (arm if phases.is_first(step) else plain)(images, labels)
             if protocol.flips:
                 reseed(_seed_of(seed, _FLIPS, step), device)
-                images = torch.where(torch.rand(len(images), 1, 1, 1, device=device) < 0.5, images.flip(-1), images)
+                batch = batch._replace(images=_flipped(batch.images))
             reseed(_seed_of(seed, _NETWORK, step), device)
             optimiser.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(_forward(network, images, precision=protocol.precision), soft)
+            if norms is not None:
+                norms.synthetic = batch.synthetic
+            loss = batch_loss(_forward(network, batch.images, precision=protocol.precision), batch)
             loss.backward()
             if protocol.clip_norm is not None:
                 nn.utils.clip_grad_norm_(network.parameters(), protocol.clip_norm)
@@ -188,6 +194,8 @@ def _train(
                 f"arm {arm_name!r}, seed {seed}: the loss is {loss.item()} at step {step}; lower the learning rate "
                 f"({protocol.learning_rate:g})"
             )
+        if not phases.can_be_tested(step):
+            continue
         predictions = _logits(network, held_out, precision=protocol.precision).argmax(dim=1)
         reached = score(predictions, held_out.labels, num_classes=held_out.classes).macro_f1
         since_best += 1
@@ -197,20 +205,32 @@ def _train(
         if protocol.patience is not None and since_best >= protocol.patience:
             break
     network.load_state_dict(best_weights)
+    if norms is not None:
+        network = norms.removed()
     return Trained(network=network.eval(), steps=step, best_step=best_step, validation_macro_f1=best)
 
 
-def learning_rate_share(protocol: Protocol, step: int) -> float:
-    """The learning rate of a step, counted from 0, as a share of the highest.
+def batch_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy with soft labels: its mean over the batch, by the images' weights where they have any.
+
+    Args:
+        logits: float32 ``(N, K)``.
+        batch: of an arm.
 
     Example:
-        >>> rates = Protocol(steps=4, warmup=0.5)
-        >>> [round(learning_rate_share(rates, step), 3) for step in range(4)]
-        [0.5, 0.854, 0.5, 0.146]
+        >>> logits, labels = torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        >>> batch_loss(logits, Batch(logits, labels, weights=torch.tensor([1.0, 0.0]))).item()
+        0.6931471824645996
     """
-    rising = max(1, round(protocol.warmup * protocol.steps))
-    share = min(1.0, (step + 1) / rising)
-    return share * (0.5 * (1 + math.cos(math.pi * step / protocol.steps)) if protocol.schedule == "cosine" else 1.0)
+    if batch.weights is None:
+        return F.cross_entropy(logits, batch.labels)
+    each = F.cross_entropy(logits, batch.labels, reduction="none")
+    return (each * batch.weights).sum() / batch.weights.sum()
+
+
+def _flipped(images: Tensor) -> Tensor:
+    """Half of the images, at random, with left and right swapped."""
+    return torch.where(torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5, images.flip(-1), images)
 
 
 def _parameter_groups(network: nn.Module, protocol: Protocol) -> list[dict[str, object]]:
@@ -247,6 +267,20 @@ def _forward(network: nn.Module, images: Tensor, *, precision: str) -> Tensor:
     with torch.autocast(images.device.type, dtype=torch.bfloat16):
         logits = network(images)
     return logits.float()
+
+
+def class_probabilities(network: nn.Module, images: Tensor, setting: Setting) -> Tensor:
+    """What a trained classifier says of images: float64 ``(N, K)``, on their device.
+
+    Args:
+        network: as :func:`train_network` leaves it, on the images' device.
+        images: integers ``(N, C, H, W)``, as the training set's.
+        setting: that the network was trained in.
+    """
+    scale, shift = setting.normalisation.unit(images)
+    nowhere = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    pixels = _Pixels(images=images, labels=nowhere, scale=scale, shift=shift, classes=len(setting.class_counts))
+    return _logits(network, pixels, precision=setting.protocol.precision).double().softmax(dim=1)
 
 
 @torch.no_grad()

@@ -87,6 +87,19 @@ def test_several_banks_by_name(genmix: Genmix, discs: Path, tmp_path: Path) -> N
     assert sorted(results["banks"]) == ["a", "b"]
 
 
+def test_options_by_arm(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
+    bank = save_bank(tmp_path / "bank")
+    outcome = genmix(
+        *["-q", "evaluate", "--data", discs, "--out", tmp_path / "results", "--bank", f"a={bank}", "--seeds", 1],
+        *["--arms", "baseline,blend@0.25,genmix@pairing=all", "--steps", 1, "--batch-size", 4, "--device", "cpu"],
+    )
+    assert outcome.code == 0, outcome.err
+    order = json.loads((tmp_path / "results/results.json").read_text())["order"]
+    pairings = ("any", "balanced", "same", "other", "inverse")
+    assert order == ["baseline", "blend:a@0.25", *(f"genmix:a@pairing={pairing}" for pairing in pairings)]
+    assert "genmix:a@pairing=inverse" in outcome.out
+
+
 def test_folds_each_with_its_bank(genmix: Genmix, tmp_path: Path) -> None:
     data = save_patches(tmp_path / "patches.npz")
     for number in range(3):
@@ -162,7 +175,10 @@ def test_banks_and_presets_that_cannot_be(
         (["--pairing", "random"], "'any', 'balanced', 'same', 'other', 'inverse'"),
         (["--classifier", "resnet19"], "no classifier 'resnet19'"),
         (["--weights", "none.pth", "--classifier", "resnet18"], "no such file of weights"),
-        (["--weights", "imagenet"], "the classifier 'small' has no pre-trained weights"),
+        (["--weights", "imagenet"], "the classifier 'small' has no weights of ImageNet"),
+        (["--arms", "baseline,blend@1.5"], "the arm 'blend@1.5': blend_share must be above 0 and at most 1"),
+        (["--arms", "baseline,genmix@pairng=same"], "no such option: pairng; did you mean pairing?"),
+        (["--arms", "blend,blend@0.5"], "'blend' and 'blend@0.5' are the same arm"),
         (["--arms", "genmix"], "needs a bank"),
         (["--preset", "large"], "preset must be one of"),
         (["--device", "abacus"], "abacus"),

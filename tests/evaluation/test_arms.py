@@ -22,6 +22,9 @@ from genmix_transforms.evaluation.arms import (
     check_arms,
     choose,
     expand_arms,
+    given_options,
+    order_arms,
+    own_protocol,
     split_arm_name,
     trial_values,
     with_value,
@@ -59,8 +62,12 @@ def real_batch(count):
 def test_the_table_has_the_papers_order():
     assert DEFAULT_ARMS == ("baseline", "mixup", "blend", "genmix")
     assert [name for name in ARMS if name in DEFAULT_ARMS] == list(DEFAULT_ARMS)
-    assert [name for name in ARMS if arm_kind(name).needs_bank] == ["blend", "genmix", "genmix-union"]
-    assert [name for name in ARMS if arm_kind(name).needs_real] == ["repeat", "genmix-real"]
+    assert [name for name in ARMS if arm_kind(name).needs_bank] == [
+        *("blend", "blend-mixup", "pretrain", "genmix", "genmix-union", "genmix-first")
+    ]
+    assert [name for name in ARMS if arm_kind(name).needs_real] == [
+        *("balanced-mixup", "repeat", "pretrain-repeat", "genmix-real")
+    ]
 
 
 def test_options_and_knobs_are_fields_of_the_protocol():
@@ -99,7 +106,7 @@ def test_a_kind_stands_for_one_arm_with_each_bank():
 
 @pytest.mark.parametrize("name", ARMS)
 def test_what_every_arm_returns(name):
-    images, labels = build_arm(name, setting(numbered_bank(), real=numbered_bank((3, 3, 3))))(*real_batch(7))
+    images, labels = build_arm(name, setting(numbered_bank(), real=numbered_bank((3, 3, 3))))(*real_batch(7))[:2]
     assert images.shape == (7, 1, 4, 4)
     assert images.dtype == torch.float32
     assert labels.shape == (7, 3)
@@ -113,7 +120,7 @@ def test_repeat_is_blend_with_the_real_images_for_its_bank():
     repeated = build_arm("repeat", setting(real=bank, repeat_share=0.4))(*real_batch(50))
     torch.manual_seed(3)
     blended = build_arm("blend", setting(bank, blend_share=0.4))(*real_batch(50))
-    assert all(torch.equal(one, other) for one, other in zip(repeated, blended, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(repeated[:2], blended[:2], strict=True))
 
 
 def test_genmix_real_is_genmix_with_the_real_images_for_its_bank():
@@ -123,7 +130,7 @@ def test_genmix_real_is_genmix_with_the_real_images_for_its_bank():
     control = build_arm("genmix-real", setting(real=bank, alpha=0.7, real_partner=0.5))(*real_batch(50))
     torch.manual_seed(3)
     mixed = build_arm("genmix", setting(bank, alpha=0.7))(*real_batch(50))
-    assert all(torch.equal(one, other) for one, other in zip(control, mixed, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(control[:2], mixed[:2], strict=True))
 
 
 def test_genmix_union_is_the_second_reading():
@@ -132,7 +139,107 @@ def test_genmix_union_is_the_second_reading():
     union = build_arm("genmix-union", setting(bank))(*real_batch(50))
     torch.manual_seed(3)
     mixed = build_arm("genmix", setting(bank, real_partner=0.5))(*real_batch(50))
-    assert all(torch.equal(one, other) for one, other in zip(union, mixed, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(union[:2], mixed[:2], strict=True))
+
+
+# Options that an arm has for itself
+
+
+@settings(max_examples=50)
+@given(data=st.data())
+def test_options_by_name_are_the_protocols(data):
+    """Any option of any arm, written as the protocol writes it, is that option of its own protocol and of no other."""
+    name = data.draw(st.sampled_from([kind for kind in ARMS if KINDS[kind].options]))
+    chosen = data.draw(st.lists(st.sampled_from(KINDS[name].options), unique=True, min_size=1))
+    values = {
+        "mixup_alpha": 0.35, "augmix_severity": 4, "classical_strength": 0.5, "repeat_share": 0.15, "alpha": 0.7,
+        "blend_share": 0.25, "synthetic_weight": 0.8, "aux_norm": True, "balance": "equal", "keep": 0.5, "p": 0.5,
+        "keep_by": "random", "pretrain_part": 0.3, "mixing_part": 0.3, "pairing": "same", "real_partner": 0.4,
+    }  # fmt: skip
+    if "keep_by" in chosen and "keep" not in chosen:
+        chosen.append("keep")
+    written = {option.name: option.write(values[option.name]) for option in Protocol.options() if option.name in chosen}
+    hyphens = data.draw(st.booleans())
+    parts = (f"@{option.replace('_', '-') if hyphens else option}={text}" for option, text in written.items())
+    arm = name + "".join(parts)
+    assert given_options(arm) == {option: values[option] for option in written}
+    own = own_protocol(arm, Protocol(steps=7, weight_decay=0.5))
+    assert own == dataclasses.replace(Protocol(steps=7, weight_decay=0.5), **given_options(arm))
+    assert check_arms([arm]) == (arm,)
+
+
+def test_a_value_alone_is_the_arms_own_option():
+    for name, kind in KINDS.items():
+        if kind.knob in kind.options:
+            assert given_options(f"{name}@{kind.grid[1]:g}") == {kind.knob: kind.grid[1]}
+    with pytest.raises(InputError, match="the arm 'baseline@0.1': 'baseline' has no option of its own"):
+        given_options("baseline@0.1")
+
+
+def test_options_of_other_arms_alone_do_not_reach_an_arm():
+    own = own_protocol("genmix", Protocol(blend_share=0.1, keep=0.5, pairing="same", aux_norm=True, steps=3))
+    assert own == Protocol(keep=0.5, pairing="same", steps=3)
+
+
+def test_each_pairing_beside_the_others():
+    pairings = ("any", "balanced", "same", "other", "inverse")
+    assert expand_arms(["genmix@pairing=all"], []) == tuple(f"genmix@pairing={pairing}" for pairing in pairings)
+    assert expand_arms(["genmix", "genmix:b@0.5@pairing=all"], ["a", "b"]) == (
+        "genmix:a",
+        "genmix:b",
+        *(f"genmix:b@0.5@pairing={pairing}" for pairing in pairings),
+    )
+    # What is asked for by name is not there a second time.
+    order, _ = order_arms(["genmix", "genmix@pairing=all"], [""], {})
+    assert order == ("genmix", *(f"genmix@pairing={pairing}" for pairing in pairings[1:]))
+    order, _ = order_arms(["genmix", "genmix@pairing=all"], [""], {}, Protocol(pairing="same"))
+    assert "genmix@pairing=any" in order
+    assert "genmix@pairing=same" not in order
+    assert expand_arms(["blend@aux_norm=all@keep=0.5@keep_by=all"], []) == tuple(
+        f"blend@aux_norm={aux}@keep=0.5@keep_by={by}" for aux in ("false", "true") for by in ("confidence", "random")
+    )
+    with pytest.raises(InputError, match="'blend@all': blend_share is a number; all stands for each word"):
+        expand_arms(["blend@all"], [])
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        (["blend@alpha=1"], "the arm 'blend@alpha=1': no such option: alpha; there are blend_share, synthetic_weight"),
+        (["genmix@pairng=same"], "no such option: pairng; did you mean pairing"),
+        (["blend@1.5"], "the arm 'blend@1.5': blend_share must be above 0 and at most 1, got 1.5"),
+        (["blend@0"], "the arm 'blend@0': blend_share must be above 0"),
+        (["blend@half"], "the arm 'blend@half': blend_share: expected a number, got 'half'"),
+        (["genmix@pairing=sane"], "the arm 'genmix@pairing=sane': pairing must be one of any, balanced"),
+        (["augmix@2.5"], "the arm 'augmix@2.5': augmix_severity: expected a whole number"),
+        (["blend@0.2@blend-share=0.3"], "blend_share is given twice"),
+        (["blend@keep_by=random"], "keep_by says what keep drops; give keep too, below 1"),
+        (["pretrain@1"], "pretrain_part must be above 0 and below 1, got 1"),
+        (["genmix@synthetic_weight=0.8"], "has no option synthetic_weight: where an image is a mixture, lambda weighs"),
+        (["blend-mixup@aux_norm=true"], "has no option aux_norm: it tells synthetic images from real ones"),
+        (["genmix@balance=equal"], "has no option balance: GenMix draws classes by its pairing"),
+        (["mixup@keep=0.5"], "the arm 'mixup@keep=0.5': no such option: keep"),
+        (["blend", "blend@0.5"], "every arm once: 'blend' and 'blend@0.5' are the same arm; leave one out"),
+        (["blend@0.50", "blend@blend_share=0.5"], "'blend@0.50' and 'blend@blend_share=0.5' are the same arm"),
+        (["genmix", "genmix@pairing=any"], "'genmix' and 'genmix@pairing=any' are the same arm"),
+    ],
+)
+def test_options_that_cannot_be(arms, message):
+    with pytest.raises(InputError, match=message):
+        check_arms(arms)
+
+
+def test_the_same_arm_depends_on_the_protocol():
+    assert check_arms(["blend", "blend@0.5"], Protocol(blend_share=0.2)) == ("blend", "blend@0.5")
+    # One is tuned, the other is not.
+    assert check_arms(["blend", "blend@0.5"], Protocol(tune=3)) == ("blend", "blend@0.5")
+
+
+def test_what_is_tuned_where_an_arms_own_option_is_given():
+    assert trial_values("blend@0.25", 3) == trial_values("baseline", 3)
+    assert trial_values("blend@keep=0.5", 3) == trial_values("blend", 3)
+    own = own_protocol("blend@0.25", with_value(Protocol(tune=3), "blend@0.25", 0.1))
+    assert (own.blend_share, own.weight_decay, own.tune) == (0.25, 0.1, 0)
 
 
 def test_an_arm_draws_from_the_bank_of_its_name():
@@ -150,7 +257,7 @@ def test_an_arm_draws_from_the_bank_of_its_name():
 def test_the_controls_of_real_images_keep_the_labels():
     values = torch.rand(6, 1, 16, 16)
     for name in ("augmix", "classical"):
-        images, soft = build_arm(name, setting())(values, torch.arange(6) % 3)
+        images, soft = build_arm(name, setting())(values, torch.arange(6) % 3)[:2]
         assert not torch.equal(images, values)
         assert torch.equal(soft, torch.eye(3)[torch.arange(6) % 3])
 
@@ -164,7 +271,7 @@ def test_a_control_without_the_training_set(name):
 def test_baseline_changes_nothing_and_draws_nothing():
     images, labels = real_batch(6)
     before = torch.random.get_rng_state()
-    same, soft = build_arm("baseline", setting())(images, labels)
+    same, soft = build_arm("baseline", setting())(images, labels)[:2]
     assert same is images
     assert torch.equal(soft, torch.eye(3)[labels])
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -200,7 +307,7 @@ def test_genmix_takes_a_pairing_matrix():
     swap = [[0, 0, 1], [0, 1, 0], [1, 0, 0]]
     # With a huge alpha, lambda is 1: the partner alone is left.
     arm = build_arm("genmix", setting(numbered_bank(), alpha=1e9, pairing=swap))
-    _, labels = arm(*real_batch(9))
+    _, labels = arm(*real_batch(9))[:2]
     assert torch.allclose(labels, torch.eye(3)[[2, 1, 0] * 3], atol=1e-4)
 
 
@@ -210,7 +317,7 @@ def test_blend_gives_whole_images_with_their_own_labels(count, share, seed):
     bank = numbered_bank()
     images, labels = real_batch(count)
     torch.manual_seed(seed)
-    mixed, soft = build_arm("blend", setting(bank, blend_share=share))(images, labels)
+    mixed, soft = build_arm("blend", setting(bank, blend_share=share))(images, labels)[:2]
     for place in range(count):
         value = mixed[place].flatten()
         assert (value == value[0]).all()
@@ -226,7 +333,7 @@ def test_blend_gives_whole_images_with_their_own_labels(count, share, seed):
 def test_blend_has_the_share_it_was_given_and_the_banks_proportions():
     bank = numbered_bank()
     torch.manual_seed(0)
-    images, soft = build_arm("blend", setting(bank, blend_share=0.3))(*real_batch(20_000))
+    images, soft = build_arm("blend", setting(bank, blend_share=0.3))(*real_batch(20_000))[:2]
     synthetic = images[:, 0, 0, 0] > -100
     # Four standard deviations of the binomial counts.
     assert synthetic.float().mean().item() == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 20_000) ** 0.5)
@@ -236,18 +343,18 @@ def test_blend_has_the_share_it_was_given_and_the_banks_proportions():
 
 
 def test_a_blend_of_1_is_all_synthetic():
-    images, _ = build_arm("blend", setting(numbered_bank(), blend_share=1))(*real_batch(200))
+    images = build_arm("blend", setting(numbered_bank(), blend_share=1))(*real_batch(200)).images
     assert (images > -100).all()
 
 
 def test_blend_with_soft_labels_in_the_bank():
     bank = SyntheticBank(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([[0.5, 0.5, 0]] * 2), classes=CLASSES)
-    _, soft = build_arm("blend", setting(bank, blend_share=1))(*real_batch(3))
+    _, soft = build_arm("blend", setting(bank, blend_share=1))(*real_batch(3))[:2]
     assert soft.tolist() == [[0.5, 0.5, 0.0]] * 3
 
 
 def test_no_such_arm():
-    with pytest.raises(InputError, match="no arm 'cutmix'; there are baseline, mixup, augmix, .*, genmix-union"):
+    with pytest.raises(InputError, match="no arm 'cutmix'; there are baseline, mixup, .*, augmix, .*, genmix-union"):
         build_arm("cutmix", setting())
 
 

@@ -278,7 +278,7 @@ def test_a_missing_bank_leaves_its_arms_empty_with_the_reason(splits, matched, q
 def test_banks_that_cannot_be_told_apart(splits, matched, quick, trained):
     for options, message in (
         ({"bank": matched, "banks": {"a": matched}}, "one bank, or banks by name, not both"),
-        ({"banks": {"a:b": matched}}, "a word without a colon, got 'a:b'"),
+        ({"banks": {"a:b": matched}}, "a word without a colon and without an @, got 'a:b'"),
         ({"banks": {"a": matched}, "missing": {"a": "why"}}, "a: a bank is there or missing, not both"),
         ({"bank": matched, "missing": {"a": "why"}}, "give those that are there by name too"),
         ({"missing": {"a": "why"}, "arms": ("genmix",)}, "no arm is left to compare"),
@@ -413,3 +413,66 @@ def test_the_progress_bar_counts_runs(splits, quick, capsys):
     assert "2/2" in capsys.readouterr().err
     compare(splits, None, quick, arms=("baseline",))
     assert capsys.readouterr().err == ""
+
+
+# Banks filtered by a classifier's confidence
+
+
+@pytest.fixture
+def judges(monkeypatch):
+    """How often a classifier was trained to be asked."""
+    asked = []
+    original = comparison.train_judge
+    monkeypatch.setattr(
+        comparison, "train_judge", lambda *args, **named: (asked.append(1), original(*args, **named))[1]
+    )
+    return asked
+
+
+FILTERED = ("blend", "blend@keep=0.5", "genmix@keep=0.5", "blend@keep=0.5@keep_by=random")
+
+
+def test_one_classifier_is_asked_and_remembered(splits, matched, quick, tmp_path, trained, judges, shapes):
+    results = compare(splits, matched, quick, arms=FILTERED, seeds=1, out=tmp_path)
+    assert results.arms == FILTERED
+    assert len(judges) == 1
+    (kept,) = (tmp_path / "confidence").iterdir()
+    asked = json.loads(kept.read_text())["confidence"]
+    assert len(asked) == len(matched)
+    assert all(0 <= value <= 1 for value in asked)
+    whole = outcomes(results)
+    assert len({run.probabilities for run in results.runs}) == 4
+    # What was found is kept: for further seeds, and for runs that are lost.
+    RunCache(tmp_path / "runs").path("genmix@keep=0.5", 0).unlink()
+    trained.clear()
+    again = compare(splits, matched, quick, arms=FILTERED, seeds=1, out=tmp_path)
+    assert trained == [("genmix@keep=0.5", 0)]
+    assert outcomes(again) == whole == outcomes(compare(splits, matched, quick, arms=FILTERED, seeds=1))
+    assert len(judges) == 2  # the second one kept nothing
+    # Another bank or another training is asked anew.
+    compare(splits, shapes.bank(90, seed=5), quick, arms=FILTERED, seeds=1, out=tmp_path)
+    compare(splits, matched, replace(quick, steps=2), arms=FILTERED, seeds=1, out=tmp_path)
+    assert len(judges) == 4
+
+
+def test_the_filter_never_looks_at_the_test_part(splits, matched, quick):
+    train_part, val, test = splits
+    other = replace(test, images=255 - test.images, labels=(test.labels + 1) % 3)
+    arms = ("blend@keep=0.5",)
+    one, two = (compare((train_part, val, part), matched, quick, arms=arms, seeds=1) for part in (test, other))
+    assert one.runs[0].validation_macro_f1 == two.runs[0].validation_macro_f1
+    assert one.runs[0].best_step == two.runs[0].best_step
+
+
+def test_tuning_beside_fixed_options(splits, matched, quick):
+    results = compare(splits, matched, replace(quick, tune=2), arms=("blend", "blend@0.25", "pretrain"), seeds=1)
+    assert {run.arm: run.knob in trial_values(run.arm, 2) for run in results.runs} == dict.fromkeys(results.arms, True)
+    assert results.knobs("blend@0.25")[0] in trial_values("baseline", 2)
+
+
+def test_an_option_by_name_is_the_option(splits, matched, quick):
+    named = compare(splits, matched, quick, arms=("genmix@pairing=same",), seeds=1)
+    (plain,) = compare(splits, matched, replace(quick, pairing="same"), arms=("genmix",), seeds=1).runs
+    assert named.runs[0].predictions == plain.predictions
+    assert "genmix@pairing=same" in named.table()
+    assert r"genmix@pairing=same" in named.to_latex()

@@ -6,16 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import training
-from genmix_transforms.evaluation.arms import ARMS
+from genmix_transforms.evaluation.arms import ARMS, Batch
 from genmix_transforms.evaluation.checks import prepare
 from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.protocol import Protocol
-from genmix_transforms.evaluation.training import train_and_test
+from genmix_transforms.evaluation.training import train_and_test, train_network
 from tests.pretend_cuda import DEVICE, PretendCuda
 
 
@@ -138,18 +140,22 @@ def test_genmix_that_mixes_nothing_is_the_baseline(splits, bank, shapes, optimis
 
 def test_the_data_order_is_the_same_in_all_arms(splits, bank, quick, monkeypatch):
     seen = {}
-    original = training.build_arm
 
-    def recording(name, setting):
-        arm = original(name, setting)
+    def recording(make):
+        def made(*arguments):
+            arm = make(*arguments)
 
-        def recorded(images, labels):
-            seen.setdefault(name, []).append((images.clone(), labels.clone()))
-            return arm(images, labels)
+            def recorded(images, labels):
+                seen.setdefault(name, []).append((images.clone(), labels.clone()))
+                return arm(images, labels)
 
-        return recorded
+            return recorded
 
-    monkeypatch.setattr(training, "build_arm", recording)
+        return made
+
+    # The arm of the first phase, and the one of a second.
+    for maker in ("build_arm", "baseline"):
+        monkeypatch.setattr(training, maker, recording(getattr(training, maker)))
     for name in ARMS:
         train(name, splits, bank, quick)
     assert set(seen) == set(ARMS)
@@ -322,6 +328,110 @@ def test_flips_reach_synthetic_images_too(splits, bank, monkeypatch):
     std, mean = splits[0].images.double().div(255).std(correction=0), splits[0].images.double().div(255).mean()
     back = ((plain.double() * std + mean) * 255).round().to(torch.uint8)
     assert all(image.numpy().tobytes() in pixels for image in back)
+
+
+@pytest.fixture
+def seen_in_training(monkeypatch):
+    """The images of each step, as the network gets them."""
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm2d(1)
+            self.linear = torch.nn.Linear(256, 3)
+
+        def forward(self, images):
+            if self.training:
+                seen.append(images.detach().clone())
+            return self.linear(self.norm(images).flatten(1))
+
+    monkeypatch.setattr(training, "build_classifier", lambda *args, **kwargs: Spy())
+    return seen
+
+
+def pixels_of(images):
+    return {image.numpy().tobytes() for image in images.to(torch.uint8)}
+
+
+def as_pixels(images, part):
+    """Back from normalised values to pixels."""
+    unit = part.images.double().div(255)
+    return ((images.double() * unit.std(correction=0) + unit.mean()) * 255).round().clamp(0, 255)
+
+
+@pytest.mark.parametrize("arm", ["pretrain@0.5", "pretrain-repeat@0.5", "genmix-first@0.5"])
+def test_arms_of_two_phases(splits, bank, seen_in_training, arm):
+    protocol = Protocol(steps=8, batch_size=8, validate_every=2, alpha=100.0)
+    trained = train(arm, splits, bank, protocol)
+    first, second = seen_in_training[:4], seen_in_training[4:8]
+    seen_in_training.clear()
+    train("baseline", splits, bank, protocol)
+    real = seen_in_training[:8]
+    # Then real images as they are, the very ones that the baseline sees in these steps.
+    assert all(torch.equal(one, other) for one, other in zip(second, real[4:], strict=True))
+    if arm.startswith("pretrain"):
+        drawn = pixels_of(as_pixels(torch.cat(first), splits[0]))
+        assert drawn <= pixels_of(splits[0].images if "repeat" in arm else bank.images)
+        assert not any(torch.equal(one, other) for one, other in zip(first, real[:4], strict=True))
+    # Only weights that have been through both phases are validated.
+    assert trained.best_step > 4
+    assert trained.steps == 8
+
+
+def test_validations_of_the_second_phase_alone(splits, bank, monkeypatch):
+    calls = []
+    original = training._logits
+    monkeypatch.setattr(training, "_logits", lambda *args, **named: (calls.append(1), original(*args, **named))[1])
+    run = train("pretrain@0.75", splits, bank, Protocol(steps=12, batch_size=8, validate_every=2, patience=1))
+    # Of six validations the last; patience counts from there. And the test.
+    assert run.best_step >= 10
+    assert len(calls) <= 3
+
+
+def test_an_arm_at_its_ends_is_another_one(splits, bank, quick):
+    """A weight of 1 and a filter that drops nothing change nothing, to the last digit."""
+    plain = outcome(train("blend", splits, bank, quick))
+    for name in ("blend@synthetic_weight=1", "blend@keep=1", "blend@balance=off", "blend@aux_norm=false"):
+        assert {**outcome(train(name, splits, bank, quick)), "arm": "blend"} == plain
+    weighed = outcome(train("blend@synthetic_weight=0.1", splits, bank, quick))
+    assert weighed["probabilities"] != plain["probabilities"]
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**31), weight=st.floats(0.01, 10))
+def test_the_loss_weighs_images(seed, weight):
+    generator = torch.Generator().manual_seed(seed)
+    logits, labels = torch.randn(2, 6, 3, generator=generator)
+    labels = labels.softmax(dim=1)
+    weights = torch.tensor([1.0, weight, 1.0, weight, weight, 1.0])
+    each = -(labels * logits.log_softmax(dim=1)).sum(dim=1)
+    found = training.batch_loss(logits, Batch(logits, labels, weights=weights))
+    assert found.item() == pytest.approx(((each * weights).sum() / weights.sum()).item(), rel=1e-4)
+    assert training.batch_loss(logits, Batch(logits, labels)).item() == pytest.approx(each.mean().item(), rel=1e-4)
+
+
+def test_the_main_statistics_see_real_images_alone(splits, bank, seen_in_training):
+    """The bank is far brighter than anything real: the running mean of the tested network would show it."""
+    bright = bank.replace(images=torch.full_like(bank.images, 255))
+    protocol = Protocol(steps=6, batch_size=16, validate_every=6, learning_rate=1e-9)
+    cpu = torch.device("cpu")
+    means = {}
+    for arm in ("blend@0.5", "blend@0.5@aux_norm=true", "baseline"):
+        setting = prepare((arm,), splits, {"": bright}, protocol, device=cpu)
+        network = train_network(arm, splits, setting, 0, device=cpu).network
+        means[arm] = network.norm.running_mean.item()
+        assert isinstance(network.norm, torch.nn.BatchNorm2d)
+    assert means["blend@0.5"] > 0.3
+    assert abs(means["blend@0.5@aux_norm=true"] - means["baseline"]) < 0.1
+
+
+def test_auxiliary_norms_start_from_the_same_weights(splits, bank, quick, optimiser_steps):
+    for arm in ("blend", "blend@aux_norm=true"):
+        train(arm, splits, bank, quick)
+    plain, auxiliary = (entry["parameters"] for entry in optimiser_steps)
+    assert len(auxiliary) == len(plain) + 8  # four normalizations of two weights each
+    assert all(any(torch.equal(one, other) for other in auxiliary) for one in plain)
 
 
 def test_images_of_16_bits_and_of_colours(shapes):
