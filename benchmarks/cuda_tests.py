@@ -30,7 +30,7 @@ def needs_cuda(item: Any) -> bool:
     if any(REASON in str(mark.kwargs.get("reason", "")) for mark in item.iter_markers("skipif")):
         return True
     page = getattr(item, "callspec", None) and item.callspec.params.get("page")
-    return isinstance(page, Path) and PAGE_NEEDS in page.read_text(encoding="utf-8")
+    return "examples_run" in item.name and isinstance(page, Path) and PAGE_NEEDS in page.read_text(encoding="utf-8")
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
@@ -107,7 +107,7 @@ def main() -> None:
     shared = ["-n", str(given.processes), "--dist", "worksteal"] if several else []
     # Without the addopts of pyproject.toml, which need pytest-xdist.
     own = ["-o", "addopts=", "-q", "-ra", "--import-mode=importlib", "-m", "not slow and not hub"]
-    own += ["-p", "cuda_tests", "-p", "no:cacheprovider"]
+    own += ["-p", "cuda_tests", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     sys.exit(int(pytest.main([*own, *shared, *(given.files or files_with_such_tests())])))
 
 

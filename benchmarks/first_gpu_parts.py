@@ -200,7 +200,7 @@ PARTS: tuple[Part, ...] = (
         name="cost",
         title="The whole of the paper's table",
         script="table1_cost.py",
-        limit=85,
+        limit=100,
         options="--data {data} --preset paper --random-weights --steps 10,40 --device cuda",
         toy="--data {data} --preset trial --generators adm,textual-inversion --random-weights --steps 1,2 --device cpu",
         aims=(Aim(what="hours of the whole table", text="two hours", most=2),),
