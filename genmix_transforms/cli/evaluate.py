@@ -52,8 +52,8 @@ def evaluate(
             help="baseline (real images), mixup, augmix, classical (flips, rotations, crops), repeat (real images "
             "again), blend (real and synthetic in one training set), pretrain (synthetic first, then real), genmix, "
             "genmix-union (real partners too), genmix-real (only those), and balanced-mixup, blend-mixup, "
-            "genmix-first, pretrain-repeat. With banks by name: blend:NAME, ...; blend alone is one for each. With options of their "
-            "own: blend@0.25, genmix@pairing=same, genmix@pairing=all.",
+            "genmix-first, pretrain-repeat. With banks by name: blend:NAME, ...; blend alone is one for each. With "
+            "options of their own: blend@0.25, genmix@pairing=same, genmix@pairing=all.",
             rich_help_panel=ARMS_PANEL,
         ),
     ] = "baseline,mixup,blend,genmix",
