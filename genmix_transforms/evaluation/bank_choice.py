@@ -27,7 +27,7 @@ def most_confident(bank: SyntheticBank, confidence: Tensor, *, keep: float) -> S
     Source: HistoDiffusion (Ye et al., MICCAI 2023) filters its synthetic images by a classifier's confidence.
 
     Example:
-        >>> bank = SyntheticBank(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 0, 1]), classes="ab")
+        >>> bank = SyntheticBank(torch.zeros(4, 1, 8, 8).byte(), torch.tensor([0, 0, 0, 1]), classes=["a", "b"])
         >>> most_confident(bank, torch.tensor([0.9, 0.1, 0.8, 0.2]), keep=0.5).class_counts
         {'a': 2, 'b': 1}
     """
@@ -69,7 +69,7 @@ def class_shares(bank: SyntheticBank, balance: str, *, class_counts: Mapping[str
         InputError: nothing to fill, or a class that the bank has no images of.
 
     Example:
-        >>> bank = SyntheticBank(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 0, 1]), classes="ab")
+        >>> bank = SyntheticBank(torch.zeros(4, 1, 8, 8).byte(), torch.tensor([0, 0, 0, 1]), classes=["a", "b"])
         >>> class_shares(bank, "equal", class_counts={"a": 9, "b": 3}).tolist()
         [0.5, 0.5]
         >>> class_shares(bank, "fill", class_counts={"a": 9, "b": 3}).tolist()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_GAP, _TITLE, _LARGEST = 3.5, 7.0, 15.0
+_GAP, _TITLE, _LINE, _LARGEST = 3.5, 7.0, 3.5, 15.0
 """Millimetres; the last of a cell's side."""
 
 _NARROWEST, _WHOLE_LINE = 84.0, 115.0
@@ -66,12 +66,14 @@ def confusion_figure(
     side, turned = cell * len(names), longest > cell
     counted = _size(cell, counted=True) >= _LEAST
     with style.house_style():
+        titles = {arm: style.name_in_lines(arm, width=side + _GAP, size=8) for arm in matrices}
+        title = _TITLE + _LINE * max(text.count("\n") for text in titles.values())
         foot = 12 + (0.75 * longest if turned else 4)
-        width, height = max(_NARROWEST, left + columns * (side + _GAP)), lines * (side + _TITLE) + foot
+        width, height = max(_NARROWEST, left + columns * (side + _GAP)), lines * (side + title) + foot
         figure = style.new_figure(height=height, width=width, layout="compressed")
         panels = figure.subplots(lines, columns, squeeze=False).flatten()
         for number, (axes, (arm, counts)) in enumerate(zip(panels, matrices.items(), strict=False)):
-            axes.set_title(arm)
+            axes.set_title(titles[arm])
             _draw(axes, counts, size=_size(cell, counted=counted), counted=counted)
             # All panels have the same classes: the outer ones name them.
             below = number // columns == lines - 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.arm_names import ArmName
 from genmix_transforms.evaluation.figures import style
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _ROW, _FOOT, _HEAD = 7.0, 16.0, 5.0
 GROUPS = {
     "real": ("real images only", "o", "#3A3A3A"),
     "blend": ("real and synthetic, blended", "^", "#B2334A"),
+    "pretrain": ("synthetic first, then real", "s", "#7A5200"),
     "genmix": ("GenMix", "D", "#00366B"),
 }
 """What an arm trains on: a name, a marker and a colour each."""
@@ -27,7 +29,7 @@ GROUPS = {
 _REASON = 72
 """Letters of a reason that fit into a row."""
 
-_REAL_ONLY = frozenset({"genmix-real"})
+_REAL_ONLY = frozenset({"genmix-real", "pretrain-repeat"})
 
 
 def scores_figure(
@@ -93,16 +95,18 @@ def scores_figure(
 
 
 def group_of(arm: str) -> str:
-    """What an arm trains on, by its name: "real", "blend" or "genmix".
+    """What an arm trains on, by its name: "real", "blend", "pretrain" or "genmix".
 
     Example:
         >>> group_of("baseline"), group_of("blend:dcgan"), group_of("genmix-union:adm"), group_of("genmix-real")
         ('real', 'blend', 'genmix', 'real')
     """
-    kind = arm.split(":")[0]
+    kind = ArmName.parse(arm).kind
     if kind in _REAL_ONLY:
         return "real"
-    return next((group for group in ("blend", "genmix") if kind == group or kind.startswith(f"{group}-")), "real")
+    return next(
+        (group for group in ("blend", "pretrain", "genmix") if kind == group or kind.startswith(f"{group}-")), "real"
+    )
 
 
 def _check(

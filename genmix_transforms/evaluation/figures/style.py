@@ -7,6 +7,7 @@ called, and neither the settings of matplotlib nor its list of open figures chan
 import importlib
 import io
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -186,6 +187,23 @@ def text_width(text: str, *, size: float, weight: str = "normal") -> float:
     letters = fonts.FontProperties(family=_SETTINGS["font.family"], weight=weight, size=size)
     width: float = paths.TextPath((0, 0), text, prop=letters).get_extents().width
     return width / 72 * 25.4
+
+
+def name_in_lines(name: str, *, width: float, size: float) -> str:
+    """An arm's name in lines no wider than ``width``, in millimetres, broken before its bank and its options.
+
+    Args:
+        name: such as ``genmix:dcgan@pairing=same``.
+        width: in millimetres; a part that is wider stays whole.
+        size: of the letters, in points.
+    """
+    lines: list[str] = []
+    for part in re.split("(?=[:@])", name):
+        if lines and text_width(lines[-1] + part, size=size) <= width:
+            lines[-1] += part
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def percent(value: float, *, sign: bool = False) -> str:

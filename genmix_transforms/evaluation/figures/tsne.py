@@ -21,7 +21,7 @@ _SIZES = {"real": 9.0, "synthetic": 11.0, "genmix": 15.0}
 """Of the markers, in square points."""
 
 _BACK_TO_FRONT = ("genmix", "synthetic", "real")
-_LETTER, _MARK, _LEGEND, _TITLE = 1.35, 9.0, 4.2, 6.5
+_LETTER, _MARK, _LEGEND, _TITLE, _LINE = 1.35, 9.0, 4.2, 6.5, 3.5
 """Millimetres: of the legend a letter's width, the room around a name, and a row's height; a title's height."""
 
 _ROUNDS = 50
@@ -74,11 +74,13 @@ def tsne_figure(
     present = {kind for points in arms.values() for kind in points.kinds.tolist()}
     legend = _legend_rows(names, [kind for kind in style.KINDS if kind in present], side * columns)
     with style.house_style():
-        height = lines * (side + _TITLE) + len(legend) * _LEGEND + 3
+        titles = {arm: style.name_in_lines(arm, width=side, size=8) for arm in arms}
+        title = _TITLE + _LINE * max(text.count("\n") for text in titles.values())
+        height = lines * (side + title) + len(legend) * _LEGEND + 3
         figure = style.new_figure(height=height, width=side * columns, layout="compressed")
         panels = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (arm, points) in zip(panels, arms.items(), strict=False):
-            axes.set_title(arm)
+            axes.set_title(titles[arm])
             _draw(axes, places[arm], points, names, scale=min(1.0, max(0.5, side / 75)))
         for axes in panels[len(arms) :]:
             axes.remove()

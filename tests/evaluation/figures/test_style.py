@@ -168,3 +168,12 @@ def test_a_missing_library_names_the_extra(monkeypatch, module, library):
     monkeypatch.setattr(style.importlib, "import_module", refuse)
     with pytest.raises(MissingExtraError, match=rf"needs {library}: .* pip install 'genmix-transforms\[figures\]'"):
         style.need(module)
+
+
+def test_a_long_name_is_broken_before_its_parts():
+    name = "genmix:stylegan@keep=0.5@keep_by=random"
+    assert style.name_in_lines(name, width=1000, size=8) == name
+    assert style.name_in_lines(name, width=1, size=8) == "genmix\n:stylegan\n@keep=0.5\n@keep_by=random"
+    lines = style.name_in_lines(name, width=35, size=8).split("\n")
+    assert "".join(lines) == name
+    assert all(style.text_width(line, size=8) <= 35 for line in lines)
