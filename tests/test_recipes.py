@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import default_collate
 
 from genmix_transforms import GenMix, SyntheticBank
+from tests.ranks import run_ranks
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r'^```python(?: title="(?P<title>.+?)")?\n(?P<code>.*?)^```$', flags=re.MULTILINE | re.DOTALL)
@@ -111,16 +113,36 @@ def scripts(tmp_path_factory) -> Path:
 
 def launch(script: Path, *arguments: str, **environment: str) -> set[str]:
     """Run a script in two processes; the lines that they printed."""
+    said = script.parent / f"said-{script.stem}-{len(arguments)}"
+    said.mkdir()
+
+    def work() -> None:
+        os.chdir(script.parent)
+        os.environ.update(OMP_NUM_THREADS="1", **environment)
+        sys.argv = [script.name, *arguments]
+        runpy.run_path(script.name, run_name="__main__")
+
+    codes = run_ranks(work, said=said, timeout=180)
+    assert codes == [0, 0], "".join(file.read_text() for file in said.glob("*.err"))
+    return lines_of("".join(file.read_text() for file in said.glob("*.out")))
+
+
+def launch_by_torchrun(script: Path) -> set[str]:
+    """The same as the page says it."""
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script.name, *arguments],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script.name],
         capture_output=True,
         text=True,
         timeout=180,
         cwd=script.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line]
+    return lines_of(done.stdout)
+
+
+def lines_of(printed: str) -> set[str]:
+    lines = [line for line in printed.splitlines() if line]
     assert len(set(lines)) == len(lines)
     return set(lines)
 
@@ -134,6 +156,11 @@ def test_ranks_draw_apart(unbroken):
     found = {re.fullmatch(r"(epoch \d, rank \d): lambda (\[.+\]), loss .+", line).groups() for line in unbroken}
     assert sorted(where for where, _ in found) == [f"epoch {epoch}, rank {rank}" for epoch in (0, 1) for rank in (0, 1)]
     assert len({drawn for _, drawn in found}) == 4
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same(scripts, unbroken):
+    assert launch_by_torchrun(scripts / "train_ddp.py") == unbroken
 
 
 def test_both_ranks_go_on_from_the_first_ones_checkpoint(scripts, unbroken):
