@@ -1,4 +1,8 @@
-"""The processes of one training, forked from this one: an interpreter's start takes longer than most tests."""
+"""The processes of one training, forked from a server that has imported the libraries: their import is what takes long.
+
+They are not forked from pytest's process, since what its tests have left there, such as the rank that a module read
+when it was imported, would be theirs too.
+"""
 
 import multiprocessing
 import os
@@ -7,6 +11,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("torch", "torchvision", "torch._dynamo", "accelerate", "diffusers", "transformers", "numba")
+"""None of ours, so that every process imports it in the environment of its rank. What is missing is left out."""
 
 
 def free_port() -> int:
@@ -16,36 +24,38 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def run_ranks(work: Callable[[], None], *, said: Path, count: int = 2, timeout: float = 300) -> list[int | None]:
-    """Call ``work`` in so many processes, each with the environment that a launcher gives; their exit codes.
+def _begin(rank: int, said: Path, environment: dict[str, str], work: Callable[..., None], arguments: Any) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        with open(said / f"{rank}.{name}", "w") as file:
+            os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+    os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
+    try:
+        work(*arguments)
+    except BaseException:
+        traceback.print_exc()
+        sys.exit(1)
 
-    What each prints goes to ``said/RANK.out`` and ``said/RANK.err``. None stands for one that had to be killed.
+
+def run_ranks(
+    work: Callable[..., None], *arguments: Any, said: Path, count: int = 2, timeout: float = 300, **environment: str
+) -> list[int | None]:
+    """Call ``work(*arguments)`` in so many processes, each with what a launcher sets; their exit codes.
+
+    What each prints goes to ``said/RANK.out`` and ``said/RANK.err``. One that takes too long is killed: -9.
     """
-    environment = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-
-    def begin(rank: int) -> None:
-        for number, name in ((1, "out"), (2, "err")):
-            with open(said / f"{rank}.{name}", "w") as file:
-                os.dup2(file.fileno(), number)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
-        os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank), CUDA_VISIBLE_DEVICES="")
-        code = 0
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush()
-        os._exit(code)  # what this process would clean up belongs to the one it was forked from
-
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=begin, args=(rank,)) for rank in range(count)]
+    shared = {
+        "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "", **environment,
+    }  # fmt: skip
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(LIBRARIES))
+    processes = [context.Process(target=_begin, args=(rank, said, shared, work, arguments)) for rank in range(count)]
     for process in processes:
         process.start()
-    codes: list[int | None] = []
     for process in processes:
         process.join(timeout)
-        codes.append(process.exitcode)
-        process.kill()
+        if process.is_alive():
+            process.kill()
         process.join()
-    return codes
+    return [process.exitcode for process in processes]

@@ -111,18 +111,18 @@ def scripts(tmp_path_factory) -> Path:
     return folder
 
 
+def run_script(script: Path, *arguments: str) -> None:
+    os.chdir(script.parent)
+    sys.argv = [script.name, *arguments]
+    runpy.run_path(script.name, run_name="__main__")
+
+
 def launch(script: Path, *arguments: str, **environment: str) -> set[str]:
     """Run a script in two processes; the lines that they printed."""
     said = script.parent / f"said-{script.stem}-{len(arguments)}"
     said.mkdir()
 
-    def work() -> None:
-        os.chdir(script.parent)
-        os.environ.update(OMP_NUM_THREADS="1", **environment)
-        sys.argv = [script.name, *arguments]
-        runpy.run_path(script.name, run_name="__main__")
-
-    codes = run_ranks(work, said=said, timeout=180)
+    codes = run_ranks(run_script, script, *arguments, said=said, timeout=180, **environment)
     assert codes == [0, 0], "".join(file.read_text() for file in said.glob("*.err"))
     return lines_of("".join(file.read_text() for file in said.glob("*.out")))
 

@@ -79,6 +79,6 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], l
 
 
 def _start_two_processes(folder: Path) -> None:
-    from tests.generators.two_processes import main  # which imports all kinds of generators
+    from tests.generators.two_processes import main  # imports all kinds of generators
 
-    run_ranks(lambda: main(folder), said=folder)
+    run_ranks(main, folder, said=folder)

@@ -293,7 +293,8 @@ def test_bf16_leaves_r1_and_the_weights_wide(tiny_stylegan: TinyStyleGAN) -> Non
     assert all(parameter.dtype == torch.float32 for parameter in training.network.parameters())
 
 
-def test_every_phase_runs_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("phases", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_every_phase_runs_compiled(monkeypatch: pytest.MonkeyPatch, phases: int) -> None:
     """A phase has a graph of the synthesis and three of the discriminator; PyTorch makes eight, and then none."""
     ran: list[str] = []
 
@@ -314,7 +315,7 @@ def test_every_phase_runs_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         for on in (False, True)
     )
     images, labels = batch()[0], torch.zeros(8, dtype=torch.int64)
-    for phase in range(3):
+    for phase in range(phases):
         made.clear()
         for step in range(2):
             ran.clear()
