@@ -1,4 +1,4 @@
-"""The processes of one training, forked from a server that has imported the libraries: their import is what takes long.
+"""The processes of one training, forked from a server that has imported what they need, which is what takes long.
 
 They are not forked from pytest's process, since what its tests have left there, such as the rank that a module read
 when it was imported, would be theirs too.
@@ -13,8 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("torch", "torchvision", "torch._dynamo", "accelerate", "diffusers", "transformers", "numba")
-"""None of ours, so that every process imports it in the environment of its rank. What is missing is left out."""
+PRELOADED = (
+    "torch", "torchvision", "accelerate", "numba", "genmix_transforms.generators.stylegan.training",
+    "genmix_transforms.generators.adm.training", "genmix_transforms.generators.textual_inversion.training",
+)  # fmt: skip
+"""Nothing of ours that reads the rank when it is imported. What is missing is left out."""
 
 
 def free_port() -> int:
@@ -49,7 +52,7 @@ def run_ranks(
         "CUDA_VISIBLE_DEVICES": "", **environment,
     }  # fmt: skip
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(LIBRARIES))
+    context.set_forkserver_preload(list(PRELOADED))
     processes = [context.Process(target=_begin, args=(rank, said, shared, work, arguments)) for rank in range(count)]
     for process in processes:
         process.start()

@@ -66,6 +66,7 @@ def bank() -> SyntheticBank:
 # Compiled
 
 
+@pytest.mark.slow  # traced alone, below and on the page, in the default run
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="Inductor needs a C++ compiler on the CPU")
 def test_inductor_mixes_as_a_plain_call_does(bank):
     genmix = GenMix(bank, mean=(0.5,), std=(0.5,), generator=torch.Generator())
