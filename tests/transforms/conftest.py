@@ -266,7 +266,7 @@ def law_lambda_1_is_the_partner(mix, dtype):
 
 def law_an_image_mixed_with_itself_is_itself(mix, dtype):
     """For every lambda: none of the roundings may show."""
-    for shape in ((64, 3, 2, 2), (1, 3, 8, 8)):
+    for shape in ((20, 3, 2, 2), (1, 3, 8, 8)):
         case = Case(dtype=dtype, shape=shape, own="all")
         case.draw = Draw(case.draw.lam, torch.arange(shape[0]), torch.ones(shape[0], dtype=torch.bool))
         assert torch.equal(case.run(mix), case.images)

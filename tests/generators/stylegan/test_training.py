@@ -339,6 +339,7 @@ def test_a_step_never_waits_for_the_device(tiny_stylegan: TinyStyleGAN) -> None:
             training.training_step(images, labels, images_seen)
 
 
+@pytest.mark.slow
 def test_it_learns_what_tells_the_classes_apart(
     tiny_stylegan: TinyStyleGAN, tiny_patches: Callable[..., PatchDataset]
 ) -> None:
