@@ -22,8 +22,10 @@ if "NUMBA_CACHE_DIR" not in os.environ:
     os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="genmix-tests-")
     atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
 
-# No test is about time: a busy machine may take as long as it needs for an example.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# No test is about time: a busy machine may take as long as it needs for an example. Laws that fail do so within a few
+# dozen examples; a change to one is tried with many: --hypothesis-profile thorough.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=40)
+settings.register_profile("thorough", settings.get_profile("unhurried"), max_examples=500)
 settings.load_profile("unhurried")
 
 

@@ -49,7 +49,7 @@ def scripts(monkeypatch):
     """The benchmarks as modules, with the machine's settings as they were afterwards."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     names = (
-        "timing", "mixing", "dcgan_step", "stylegan", "adm", "adm_quality", "adm_training", "liver_lesions",
+        "timing", "mixing", "prefetch", "dcgan_step", "stylegan", "adm", "adm_quality", "adm_training", "liver_lesions",
         "ldm_shapes", "textual_inversion",
     )  # fmt: skip
     for name in names:
@@ -183,15 +183,11 @@ class TestMixing:
     def test_rows_without_peers(self, scripts, monkeypatch, capsys):
         for name in PEERS:
             monkeypatch.setitem(sys.modules, name, None)
-        mixing, apart = scripts.mixing, []
-
-        def first_apart(setting):
-            """The first table is measured as it always is; the start of a process costs more than the others."""
-            apart.append(setting)
-            return mixing.measure(setting) if len(apart) > 1 else in_a_process_of_its_own(setting)
-
-        in_a_process_of_its_own = mixing.in_a_process_of_its_own
-        monkeypatch.setattr(mixing, "in_a_process_of_its_own", first_apart)
+        # The start of a process a table costs more than all the rest; the slow test of the peers has it.
+        apart, measure = [], scripts.mixing.measure
+        monkeypatch.setattr(
+            scripts.mixing, "in_a_process_of_its_own", lambda setting: apart.append(setting) or measure(setting)
+        )
         output = call_main(
             scripts.mixing, monkeypatch, capsys, "--quick", "--bank-gigabytes", "0.001", "--device", "cpu"
         )
@@ -213,6 +209,7 @@ class TestMixing:
                     assert 0 < low <= float(median) <= high
                     assert all(float(ratio.split()[0]) >= 0 for ratio in others)
 
+    @pytest.mark.slow
     def test_peers_and_their_failures_without_numba(self):
         output = run(
             "mixing.py", "--quick", "--without-numba", "--processor-time", "--device", "cpu",
@@ -309,8 +306,9 @@ def test_dcgan_step(scripts, monkeypatch, capsys):
 
 
 class TestPrefetch:
-    def test_a_small_run(self, tmp_path):
-        output = run("prefetch.py", "--gigabytes", "0.01", "--steps", "3", "--rounds", "2", "--folder", str(tmp_path))
+    def test_a_small_run(self, scripts, monkeypatch, capsys, tmp_path):
+        small = ("--gigabytes", "0.01", "--steps", "3", "--rounds", "2", "--folder", str(tmp_path))
+        output = call_main(scripts.prefetch, monkeypatch, capsys, *small)
         rows = re.findall(r"^\| ([^|]*[a-z]) \| ([\d.e+]+) \|", output, re.MULTILINE)
         assert [name for name, _ in rows] == [
             "no mixing",
@@ -517,6 +515,7 @@ class TestADMQuality:
         assert re.search(says, " ".join(capsys.readouterr().err.split()))
 
 
+@pytest.mark.slow
 def test_adm_training(scripts, monkeypatch, capsys):
     output = call_main(
         scripts.adm_training, monkeypatch, capsys, "--rounds", "1", "--batch-size", "2", "--device", "cpu"
@@ -606,6 +605,15 @@ def test_liver_lesions_prints_its_tables_and_draws_the_sheet(scripts, monkeypatc
     assert sheet.is_file()
 
 
+@pytest.fixture(scope="module")
+def published():
+    """Operations of latent diffusion as published: it takes seconds to count them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        shapes = importlib.import_module("ldm_shapes")
+        return shapes.count_operations(shapes.PUBLISHED)
+
+
 class TestTextualInversion:
     @pytest.fixture
     def generator(self, scripts):
@@ -615,6 +623,7 @@ class TestTextualInversion:
             classes=("normal", "benign"), base=model, resolution=16, vectors=2
         )
 
+    @pytest.mark.slow
     def test_a_quick_run(self, scripts, monkeypatch, capsys):
         arguments = ("--quick", "--steps", "1", "--batch-size", "4", "--draws", "1", "--many", "2", "--few", "1")
         output = call_main(scripts.textual_inversion, monkeypatch, capsys, *arguments, "--device", "cpu")
@@ -632,21 +641,21 @@ class TestTextualInversion:
         ):
             assert re.search(rf"{what}.*: {ratio}", output)
 
-    def test_published_shapes(self, scripts):
+    def test_published_shapes(self, scripts, published):
         shapes = scripts.ldm_shapes
         counts = shapes.count_parameters(shapes.PUBLISHED)
         assert {name: round(count / 1e6) for name, count in counts.items()} == {
             "text_encoder": 582, "unet": 872, "autoencoder": 84
         }  # fmt: skip
-        forward = shapes.count_operations(shapes.PUBLISHED)
+        forward = published
         assert [round(forward[name] / 1e9) for name in shapes.PIECES] == [273, 78, 182, 622]
         # 794 GFLOP an image, and 384 with latents cached and one prompt for eight images.
         assert shapes.step_operations(forward, encoded=True, prompts=1) == pytest.approx(793e9, rel=2e-3)
         assert shapes.step_operations(forward, encoded=False, prompts=1 / 8) == pytest.approx(384e9, rel=2e-3)
 
-    def test_scaled_shapes_keep_the_shares(self, scripts):
+    def test_scaled_shapes_keep_the_shares(self, scripts, published):
         shapes = scripts.ldm_shapes
-        published, scaled = (shapes.count_operations(each) for each in (shapes.PUBLISHED, shapes.SCALED))
+        scaled = shapes.count_operations(shapes.SCALED)
         assert scaled["U-Net"] < published["U-Net"] / 40
         for name in shapes.PIECES:
             share, kept = (each[name] / each["U-Net"] for each in (published, scaled))

@@ -168,7 +168,14 @@ def traced_only(monkeypatch) -> None:
 
 @pytest.mark.filterwarnings("ignore:very few images")
 @pytest.mark.parametrize(
-    "page", [page for page in WITH_EXAMPLES if any(language == "python" for language, *_ in blocks(page))], ids=page_id
+    "page",
+    [
+        # Its example starts two interpreters. What it shows, test_mix.py sees to.
+        pytest.param(page, marks=pytest.mark.slow) if page.name == "fast-path.md" else page
+        for page in WITH_EXAMPLES
+        if any(language == "python" for language, *_ in blocks(page))
+    ],
+    ids=page_id,
 )
 def test_examples_run_as_written(page, tmp_path, monkeypatch, torch_as_before, traced_only):
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import default_collate
 
 from genmix_transforms import GenMix, SyntheticBank
+from tests.ranks import run_ranks
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r'^```python(?: title="(?P<title>.+?)")?\n(?P<code>.*?)^```$', flags=re.MULTILINE | re.DOTALL)
@@ -64,6 +66,7 @@ def bank() -> SyntheticBank:
 # Compiled
 
 
+@pytest.mark.slow  # traced alone, below and on the page, in the default run
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="Inductor needs a C++ compiler on the CPU")
 def test_inductor_mixes_as_a_plain_call_does(bank):
     genmix = GenMix(bank, mean=(0.5,), std=(0.5,), generator=torch.Generator())
@@ -109,18 +112,38 @@ def scripts(tmp_path_factory) -> Path:
     return folder
 
 
+def run_script(script: Path, *arguments: str) -> None:
+    os.chdir(script.parent)
+    sys.argv = [script.name, *arguments]
+    runpy.run_path(script.name, run_name="__main__")
+
+
 def launch(script: Path, *arguments: str, **environment: str) -> set[str]:
     """Run a script in two processes; the lines that they printed."""
+    said = script.parent / f"said-{script.stem}-{len(arguments)}"
+    said.mkdir()
+
+    codes = run_ranks(run_script, script, *arguments, said=said, timeout=180, **environment)
+    assert codes == [0, 0], "".join(file.read_text() for file in said.glob("*.err"))
+    return lines_of("".join(file.read_text() for file in said.glob("*.out")))
+
+
+def launch_by_torchrun(script: Path) -> set[str]:
+    """The same as the page says it."""
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script.name, *arguments],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script.name],
         capture_output=True,
         text=True,
         timeout=180,
         cwd=script.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line]
+    return lines_of(done.stdout)
+
+
+def lines_of(printed: str) -> set[str]:
+    lines = [line for line in printed.splitlines() if line]
     assert len(set(lines)) == len(lines)
     return set(lines)
 
@@ -134,6 +157,11 @@ def test_ranks_draw_apart(unbroken):
     found = {re.fullmatch(r"(epoch \d, rank \d): lambda (\[.+\]), loss .+", line).groups() for line in unbroken}
     assert sorted(where for where, _ in found) == [f"epoch {epoch}, rank {rank}" for epoch in (0, 1) for rank in (0, 1)]
     assert len({drawn for _, drawn in found}) == 4
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same(scripts, unbroken):
+    assert launch_by_torchrun(scripts / "train_ddp.py") == unbroken
 
 
 def test_both_ranks_go_on_from_the_first_ones_checkpoint(scripts, unbroken):

@@ -2,9 +2,6 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from filelock import FileLock
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.generators import DCGAN, StyleGAN
+from tests.ranks import run_ranks
 
 CLASSES = ("cyst", "metastasis")
 
@@ -73,7 +71,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], l
 
     def found(scenario: str) -> list[dict[str, Any]]:
         files = [folder / f"{scenario}.{rank}.json" for rank in range(2)]
-        said = "\n".join((folder / f"{rank}.txt").read_text()[-2000:] for rank in range(2))
+        said = "\n".join((folder / f"{rank}.err").read_text()[-2000:] for rank in range(2))
         assert all(file.exists() for file in files), said
         return [json.loads(file.read_text()) for file in files]
 
@@ -81,22 +79,6 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], l
 
 
 def _start_two_processes(folder: Path) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    root = Path(__file__).parents[2]
-    shared = {
-        **os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "tests.generators.two_processes", str(folder)]
-    processes = []
-    for rank in range(2):
-        environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with open(folder / f"{rank}.txt", "w") as said:
-            processes.append(subprocess.Popen(command, cwd=root, env=environment, stdout=said, stderr=said))
-    for process in processes:
-        try:
-            process.wait(timeout=300)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    from tests.generators.two_processes import main  # imports all kinds of generators
+
+    run_ranks(main, folder, said=folder)

@@ -321,7 +321,7 @@ def test_a_scheduler_stops_the_command_as_ctrl_c_does(data: Path, tmp_path: Path
     assert list((tmp_path / "run").rglob(".*")) == []
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)])
 def test_two_processes_train_one_network(launcher: str, data: Path, tmp_path: Path) -> None:
     launch = {
         "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],

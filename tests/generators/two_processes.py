@@ -1,4 +1,4 @@
-"""What happens to trainings by two processes, in one start of the interpreters: a script, run as rank 0 and rank 1.
+"""What happens to trainings by two processes, in one start of both: ``main`` runs as rank 0 and as rank 1.
 
 Each scenario leaves a JSON file for each rank; the tests of the loop's parts read them.
 """
@@ -6,7 +6,6 @@ Each scenario leaves a JSON file for each rank; the tests of the loop's parts re
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -281,7 +280,3 @@ def main(folder: Path) -> None:
         (folder / f"{each.__name__}.{processes.rank}.json").write_text(json.dumps(found))
         processes.wait()
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

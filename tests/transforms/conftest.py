@@ -188,8 +188,8 @@ CASES = {
         f"{dtype}, {own} of the batch{', in place' if inplace else ''}".removeprefix("torch."): {
             "dtype": dtype, "own": own, "inplace": inplace,
         }
-        for dtype in (F16, BF16, F32, F64, U8, U16) for own in ("none", "some", "all") for inplace in (False, True)
-        if (own, inplace) != ("none", False)
+        for dtype in (F16, BF16, F32, F64, U8, U16)
+        for own, inplace in (("none", True), ("some", True), ("all", False))
     },
     "in units of [0, 1]": {"plain": True},
     "no images": {"shape": (0, 3, 9, 7)},
@@ -266,7 +266,7 @@ def law_lambda_1_is_the_partner(mix, dtype):
 
 def law_an_image_mixed_with_itself_is_itself(mix, dtype):
     """For every lambda: none of the roundings may show."""
-    for shape in ((64, 3, 2, 2), (1, 3, 8, 8)):
+    for shape in ((20, 3, 2, 2), (1, 3, 8, 8)):
         case = Case(dtype=dtype, shape=shape, own="all")
         case.draw = Draw(case.draw.lam, torch.arange(shape[0]), torch.ones(shape[0], dtype=torch.bool))
         assert torch.equal(case.run(mix), case.images)

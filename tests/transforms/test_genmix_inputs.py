@@ -350,8 +350,7 @@ def test_print_says_how_it_mixes(random_bank):
 # uint8 and uint16 batches
 
 
-@pytest.mark.parametrize("inplace", [False, True])
-@pytest.mark.parametrize("real_partner", [0.0, 0.5])
+@pytest.mark.parametrize(("real_partner", "inplace"), [(0.0, False), (0.5, True)])
 @pytest.mark.parametrize(
     ("batch_dtype", "bank_dtype", "levels"),
     [

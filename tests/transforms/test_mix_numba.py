@@ -79,8 +79,11 @@ def shared(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("inplace", [False, True])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "inplace"), [
+    (torch.float32, False), (torch.bfloat16, True), (torch.uint8, False),
+    # The parallel loop of each dtype is compiled for some seconds.
+    *(pytest.param(dtype, True, marks=pytest.mark.slow) for dtype in (torch.float64, torch.uint16)),
+])  # fmt: skip
 def test_however_many_threads(make_case, threads, shared, inplace, dtype):
     """The same bits; and Numba's own number of threads is as before."""
     found, before = [], numba.get_num_threads()
@@ -139,11 +142,15 @@ print(numba.threading_layer(), len(wrong), any(wrong))
 """
 
 
-def test_many_callers_of_a_pool_that_allows_one():
+def test_many_callers_of_a_pool_that_allows_one(make_case, threads):
+    """In a later process, which finds the machine code that this one has left."""
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("there is one core here")
+    threads(2)
+    make_case(shape=BIG).run(mix)
     found = run(WORKQUEUE, NUMBA_THREADING_LAYER="workqueue")
     assert found.stdout.split() == ["workqueue", "120", "False"], found.stderr
+    assert LINE not in found.stderr
 
 
 def forked(work):
@@ -236,6 +243,7 @@ def run(script, **options):
     return subprocess.CompletedProcess([], 0, stdout, stderr)
 
 
+@pytest.mark.slow
 def test_compiled_once_by_two_processes_at_once_and_anew_for_another_cpu(tmp_path):
     """The line is written when it is compiled, and only then."""
     folder = {"NUMBA_CACHE_DIR": str(tmp_path)}
@@ -253,6 +261,7 @@ def test_compiled_once_by_two_processes_at_once_and_anew_for_another_cpu(tmp_pat
         assert stderr.count(LINE) == count
 
 
+@pytest.mark.slow
 def test_an_installation_that_cannot_be_written(tmp_path):
     """Nor is there a home: every process compiles for itself, and nothing fails. Files stand where folders would."""
     source = Path(genmix_transforms.__file__).parent

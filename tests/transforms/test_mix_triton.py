@@ -70,7 +70,7 @@ def test_laws(interpreter, law):
     law(interpreted)
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_any_shape_layout_and_block(interpreter, make_case, data):
     spatial = data.draw(st.lists(st.integers(1, 6), min_size=2, max_size=3), "spatial")
@@ -184,7 +184,7 @@ def test_it_compiles(compile_for, dtype):
 
 
 @pytest.mark.parametrize("maker", TARGETS)
-@pytest.mark.parametrize("dtype", PIXELS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.uint8])
 def test_it_compiles_for_other_gpus(compile_for, maker, dtype):
     binary = {"nvidia": "cubin", "amd": "hsaco"}[maker]
     assert len(compile_for(TARGETS[maker], dtype=dtype, own="some")[binary]) > 1000

@@ -67,6 +67,7 @@ def test_forked_workers_share_the_bank_where_it_is(forked, bank, place):
     assert peak < ALLOWED
 
 
+@pytest.mark.slow
 def test_spawned_workers_share_the_bank_in_shared_memory(spawned):
     own, in_all, where, peak = spawned[f"{BANK} MB, loaded from one shard"]
     assert own < ALLOWED

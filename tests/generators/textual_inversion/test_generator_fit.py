@@ -295,6 +295,7 @@ print(generator.weights_hash)
 """
 
 
+@pytest.mark.slow
 def test_the_whole_way_on_real_patches(ldm: LatentDiffusion, real_data: Path, tmp_path: Path) -> None:
     """Trained, loaded in a process of its own, a bank filled in two goes, and a classifier trained with it."""
     patches = open_dataset(real_data / "busi_128.npz", size=32)
