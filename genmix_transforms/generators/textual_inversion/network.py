@@ -94,7 +94,7 @@ class LatentDiffusion(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it is."""
-        return torch.device(self.unet.device)
+        return next(self.unet.parameters()).device  # diffusers' own property walks through all modules
 
     @property
     def width(self) -> int:
