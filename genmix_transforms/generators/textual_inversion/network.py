@@ -94,7 +94,8 @@ class LatentDiffusion(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it is."""
-        return next(self.unet.parameters()).device  # diffusers' own property walks through all modules
+        device: torch.device = next(self.unet.parameters()).device  # diffusers' own property walks through all modules
+        return device
 
     @property
     def width(self) -> int:
