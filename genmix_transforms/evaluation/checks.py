@@ -34,7 +34,7 @@ from genmix_transforms.evaluation.leakage import foreign as foreign
 from genmix_transforms.evaluation.leakage import seen_images as seen_images
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.protocol import Protocol
-from genmix_transforms.files.checks import whole_number
+from genmix_transforms.files.checks import check_seed, whole_number
 
 FEWEST_SEEDS = 5
 """With fewer, how much trainings differ by chance is hardly known."""
@@ -56,9 +56,24 @@ class Fold:
     banks: Mapping[str, SyntheticBank] = field(default_factory=dict)
 
 
-def check_seeds(seeds: int) -> int:
-    """How many seeds each arm has: from 1 to 10,000."""
-    return whole_number(seeds, name="seeds", least=1, most=MOST_SEEDS)
+def check_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """The seeds of each arm: a number N from 1 to 10,000 stands for 0 to N - 1.
+
+    Raises:
+        InputError: a number beyond those; of given seeds, none at all, one that is none, or one that is there twice.
+
+    Example:
+        >>> check_seeds(3), check_seeds((7,))
+        ((0, 1, 2), (7,))
+    """
+    if not isinstance(seeds, Sequence) or isinstance(seeds, str):
+        return tuple(range(whole_number(seeds, name="seeds", least=1, most=MOST_SEEDS)))
+    if not 1 <= len(seeds) <= MOST_SEEDS:
+        raise InputError(f"seeds must be from 1 to {MOST_SEEDS:,}, got {len(seeds)} of them")
+    given = tuple(check_seed(seed) for seed in seeds)
+    if len(set(given)) != len(given):
+        raise InputError(f"every seed once, got {', '.join(map(str, given))}")
+    return given
 
 
 def check_splits(splits: Splits) -> None:

@@ -69,7 +69,7 @@ def evaluate(
     bank: SyntheticBank | None = None,
     banks: Mapping[str, SyntheticBank] | None = None,
     arms: Sequence[str] = DEFAULT_ARMS,
-    seeds: int = 5,
+    seeds: int | Sequence[int] = 5,
     protocol: Protocol | None = None,
     missing: Mapping[str, str] | None = None,
     out: str | Path | None = None,
@@ -87,7 +87,7 @@ def evaluate(
         banks: several, by name: the arms are then called "blend:NAME", "genmix:NAME" and so on.
         arms: of :data:`genmix_transforms.evaluation.ARMS`, with options of their own: "blend@0.25",
             "genmix@pairing=same". With ``banks``, one that needs a bank and names none stands for one with each.
-        seeds: how many; they are 0 to ``seeds`` - 1. The paper's differences need at least 5.
+        seeds: how many, which are then 0 to ``seeds`` - 1, or which. The paper's differences need at least 5.
         protocol: how to train; None: the defaults of :class:`Protocol`.
         missing: banks that could not be made, by name, and why: their arms stay in the table, empty, with the reason.
         out: a folder for the results (see :meth:`Results.save`) and, in ``runs/``, each finished run: the same call
@@ -140,7 +140,7 @@ def evaluate_folds(
     folds: Sequence[Fold],
     *,
     arms: Sequence[str] = DEFAULT_ARMS,
-    seeds: int = 5,
+    seeds: int | Sequence[int] = 5,
     protocol: Protocol | None = None,
     missing: Mapping[str, str] | None = None,
     foreign_banks: bool = False,
@@ -157,7 +157,7 @@ def evaluate_folds(
             its fold tests would give the test away, so every fold needs its own
             (:func:`genmix_transforms.evaluation.bank_making.make_banks` trains them).
         arms: see :func:`evaluate`.
-        seeds: runs of each arm on each fold.
+        seeds: of each arm on each fold: how many, or which.
         protocol: how to train.
         missing: banks that could not be made, by name, and why.
         foreign_banks: allow banks whose generator was trained on something else than the fold's training part, even
@@ -237,7 +237,7 @@ class Plan:
     settings: Sequence[Setting]
     order: tuple[str, ...]
     empty: Mapping[str, str]
-    seeds: int
+    seeds: tuple[int, ...]
     doubts: tuple[str, ...]
     device: torch.device
     folder: Path | None = None
@@ -249,7 +249,7 @@ class Plan:
         folds: Sequence[Fold],
         *,
         arms: Sequence[str],
-        seeds: int,
+        seeds: int | Sequence[int],
         protocol: Protocol,
         missing: Mapping[str, str] | None = None,
         foreign_banks: bool = False,
@@ -261,7 +261,7 @@ class Plan:
         Raises:
             InputError: anything that would fail later.
         """
-        check_seeds(seeds)
+        chosen_seeds = check_seeds(seeds)
         where = own_device(device)
         folder = None if out is None else Path(out)
         if folder is not None:
@@ -276,8 +276,8 @@ class Plan:
             settings=settings,
             order=order,
             empty=empty,
-            seeds=seeds,
-            doubts=(*doubts_of_folds(present, folds, settings), *few_seeds(seeds)),
+            seeds=chosen_seeds,
+            doubts=(*doubts_of_folds(present, folds, settings), *few_seeds(len(chosen_seeds))),
             device=where,
             folder=folder,
         )
@@ -299,9 +299,7 @@ class Plan:
 
     def jobs(self) -> list[tuple[int, int, str]]:
         """Seed, fold and arm of every run; seed by seed, so that a comparison stopped half way has all arms."""
-        return [
-            (seed, number, arm) for seed in range(self.seeds) for number in range(len(self.folds)) for arm in self.arms
-        ]
+        return [(seed, number, arm) for seed in self.seeds for number in range(len(self.folds)) for arm in self.arms]
 
     def estimate(self) -> str:
         """How many trainings there are, and about how long they take here: a few steps of every arm are timed."""
