@@ -1,0 +1,145 @@
+"""The benchmark of the few-shot curve: parts without common images, the same draws for all, and its report."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation import Results
+from genmix_transforms.evaluation.metrics import score
+from genmix_transforms.evaluation.runs import Run
+
+NAMES = ("few_labels_data", "few_labels_report", "table1_generators", "table1_data", "table1", "few_labels")
+PARTS = ("pool", "labelled", "validation", "test")
+
+
+@pytest.fixture
+def scripts(load_benchmarks):
+    """The benchmark's files as modules."""
+    return load_benchmarks(*NAMES)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Bright and dark patches of 16 pixels, 80 of each, two of a patient."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(160) // 2 % 2
+    images = rng.integers(0, 100, (160, 16, 16)) + 100 * labels[:, None, None]
+    np.savez(
+        tmp_path / "data.npz",
+        images=images.astype(np.uint8),
+        labels=labels,
+        label_names=["dark", "bright"],
+        patient=np.arange(160) // 2,
+    )
+    return tmp_path / "data.npz"
+
+
+def call(scripts, monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["few_labels.py", *map(str, arguments), "--no-progress"])
+    scripts["few_labels"].main()
+    return capsys.readouterr().out
+
+
+def test_no_patient_is_in_two_parts_and_every_image_in_one(scripts, data, tmp_path):
+    source = scripts["few_labels_data"].open_source(str(data), size=None, folder=tmp_path / "parts")
+    parts = [getattr(source, name) for name in PARTS]
+    patients = [set(part.groups.tolist()) for part in parts]
+    images = [set(part.origins.tolist()) for part in parts]
+    assert sum(map(len, images)) == len(set().union(*images)) == 160
+    assert all(min(part.class_counts.values()) > 5 for part in parts)
+    with np.load(data) as arrays:
+        assert sum(map(len, patients)) == len(np.unique(arrays["patient"]))
+    again = scripts["few_labels_data"].open_source(str(data), size=None, folder=tmp_path / "parts")
+    assert [part.fingerprint for part in parts] == [getattr(again, name).fingerprint for name in PARTS]
+
+
+def test_medmnists_test_set_grows_by_training_images_that_nothing_else_has(scripts, tmp_path):
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for split, count in (("train", 100), ("val", 20), ("test", 30)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count) % 2)[:, None]
+    arrays["val_images"][0] = arrays["train_images"][0]  # as PneumoniaMNIST has some
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    source = scripts["few_labels_data"].open_source(str(tmp_path / "mnist.npz"), size=None, folder=tmp_path / "parts")
+    images = [set(getattr(source, name).origins.tolist()) for name in PARTS]
+    assert sum(map(len, images)) == len(set().union(*images)) == 149
+    assert [len(part) for part in images] == [40, 20, 20, 69]
+
+
+@pytest.mark.filterwarnings("ignore:very few images", "ignore:pool.npz", "ignore:the bank", "ignore:labelled.npz")
+def test_from_data_to_the_curves(scripts, monkeypatch, capsys, data, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--data", data, "--out", out, "--labels", "4,6", "--draws", 2, "--quick"]
+    arguments += ["--banks", "dcgan", "--bank", "dcgan"]
+    with pytest.raises(InputError, match="no draw is finished"):
+        call(scripts, monkeypatch, capsys, *arguments, "--only", "report")
+    printed = call(scripts, monkeypatch, capsys, *arguments)
+    curves = json.loads((out / "curves.json").read_text())
+    assert list(curves) == ["4", "6"]
+    script = scripts["few_labels"]
+    arms = [*script.PLAIN, *(script.with_bank(arm, "dcgan") for arm in (*script.OF_EVERY_BANK, *script.OF_ONE_BANK))]
+    for point in curves.values():
+        assert point["draws"] == 2
+        assert list(point["scores"])[: len(arms)] == arms
+        assert {one["seeds"] for one in point["differences"]} == {2}
+        assert len(point["differences"]) == len(point["scores"]) - 1
+    small, large = (Results.load(out / f"labels-{labels}" / "draw-1" / "scratch") for labels in (4, 6))
+    assert small.data["train"]["counts"] == {"dark": 4, "bright": 4}
+    assert large.data["train"]["counts"] == {"dark": 6, "bright": 6}
+    assert {run.seed for run in small.runs} == {1}
+    assert len({run.steps for run in small.runs}) == 1
+    assert "pretrained genmix:dcgan less pretrained baseline" in printed
+    assert (out / "curves.png").stat().st_size > 10_000
+
+    monkeypatch.setattr(script, "fill_bank", lambda *args, **options: pytest.fail("filled again"))
+    monkeypatch.setattr(script, "pretrain_classifier", lambda *args, **options: pytest.fail("pre-trained again"))
+    assert call(scripts, monkeypatch, capsys, *arguments).endswith(printed[printed.index("Macro F1") :])
+
+
+def test_a_difference_of_known_size_is_reported(scripts):
+    """Three draws; the arm is right in every case, the baseline in all but a tenth."""
+    labels = torch.arange(600) % 2
+    wrong = labels.clone()
+    wrong[:60] = 1 - wrong[:60]
+
+    def run(arm, seed, predictions):
+        return Run(
+            arm=arm, seed=seed, steps=1, best_step=1, validation_macro_f1=0.5, seconds=1.0,
+            predictions=tuple(predictions.tolist()), scores=score(predictions, labels, num_classes=2),
+        )  # fmt: skip
+
+    def results(seed, arms):
+        return Results(
+            classes=("dark", "bright"),
+            runs=tuple(run(arm, seed, predictions) for arm, predictions in arms.items()),
+            labels=(tuple(labels.tolist()),),
+        )
+
+    report = scripts["few_labels_report"]
+    scratch = [results(seed, {"baseline": wrong, "mixup": labels}) for seed in range(3)]
+    pretrained = [results(seed, {"baseline": wrong}) for seed in range(3)]
+    point = report.compared(report.joined(scratch), report.joined(pretrained))
+    found = {one.arm: one for one in point.differences}
+    assert found["mixup"].difference == pytest.approx(0.1)
+    assert found["mixup"].p < 0.05
+    assert found["pretrained baseline"].difference == 0
+    assert point.draws == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labels", "five"], "expected numbers of labels a class or 'paper', got 'five'"),
+        (["--only", "pools"], "no stage 'pools'; there are pool, banks, runs, report"),
+        (["--bank", "gan"], "no bank 'gan'; there are dcgan, adm, adm-classes"),
+        (["--labels", "400", "--only", "runs"], "400 labels of 'dark' are asked for, but only"),
+    ],
+)
+def test_what_cannot_be(scripts, monkeypatch, capsys, data, tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        call(scripts, monkeypatch, capsys, "--data", data, "--out", tmp_path / "out", *arguments)
