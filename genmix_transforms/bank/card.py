@@ -5,6 +5,7 @@ kind), and not of whatever a provenance holds: no path, no name of a user or a m
 """
 
 import html
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -87,7 +88,7 @@ def bank_card(bank: Bank, *, licence: str | None = None, title: str | None = Non
 
 
 def bank_sheet(bank: Bank, *, columns: int = 12, seed: int = 0) -> Image.Image:
-    """A row of images for each class that has any, drawn at random.
+    """A row of images for each class that has any, drawn at random. Of soft labels the most probable class counts.
 
     Args:
         bank: of two-dimensional images.
@@ -112,7 +113,7 @@ def bank_sheet(bank: Bank, *, columns: int = 12, seed: int = 0) -> Image.Image:
         if count:
             chosen = np.sort(random.permutation(count)[:columns])
             rows.append(bank.rows(torch.from_numpy(start + chosen).to(bank.class_count.device)).cpu())
-            titles.append(f"{name}\n{count} images")
+            titles.append(f"{name}\n{count} images" + ("\nsoft labels" if bank.label_kind == "probabilities" else ""))
         start += count
     return draw_sheet(rows, titles)
 
@@ -212,6 +213,7 @@ def _facts(source: Mapping[str, Any], classes: Sequence[str]) -> list[tuple[str,
         ("training set", _training_counts(training_set.get("class_counts"), classes)),
         ("training set's fingerprint", _text(training_set.get("fingerprint"), _HASH)),
         ("bank's seed", _number(source.get("seed"))),
+        ("soft labels' concentration", _concentration(source.get("soft"))),
         ("imported from", source["source"] if source.get("source") in _IMPORTED else ""),
         ("genmix-transforms", _text(source.get("genmix_transforms"), _VERSION)),
         ("date", _text(source.get("date", source.get("created")), _DATE)),
@@ -309,6 +311,11 @@ def _text(value: Any, pattern: str) -> str:
 def _number(value: Any) -> str:
     """A whole number, or nothing."""
     return f"{value}" if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else ""
+
+
+def _concentration(value: Any) -> str:
+    """A number of a distribution, or nothing."""
+    return f"{value:g}" if isinstance(value, float) and 0 < value < math.inf else ""
 
 
 def _safe(text: str) -> str:

@@ -181,4 +181,5 @@ def _generator(source: Mapping[str, Any]) -> str | None:
     generator = source.get("generator")
     if not isinstance(generator, Mapping) or "weights" not in generator:
         return None
-    return json.dumps([generator.get(name) for name in ("kind", "weights", "config")], sort_keys=True)
+    facts = [*(generator.get(name) for name in ("kind", "weights", "config")), source.get("soft")]
+    return json.dumps(facts, sort_keys=True)

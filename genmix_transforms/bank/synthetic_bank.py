@@ -120,8 +120,9 @@ class SyntheticBank(nn.Module):
         """What ``print(bank)`` shows."""
         counts = ", ".join(f"{name} {count}" for name, count in self.class_counts.items())
         shape = " x ".join(map(str, self.image_shape))
+        soft = ", soft labels" if self.label_kind == "probabilities" else ""
         where = f"{self.device}" if self.resident else f"on disk, for {self.device}"
-        return f"{len(self)} images, {shape}, {self.pixel_dtype}, {where}; {counts}"
+        return f"{len(self)} images, {shape}, {self.pixel_dtype}{soft}, {where}; {counts}"
 
     # What it holds
 
@@ -157,6 +158,11 @@ class SyntheticBank(nn.Module):
     """``(C, *spatial)`` of an image."""
     label_kind: LabelKind = of_content("label_kind")
     """Whether labels are class indices ("index") or rows of probabilities ("probabilities")."""
+
+    @property
+    def soft_labels(self) -> Tensor | None:
+        """The labels where they are rows of class probabilities, float32 ``(N, K)``; None: they are class indices."""
+        return self.labels if self.label_kind == "probabilities" else None
 
     @property
     def num_classes(self) -> int:

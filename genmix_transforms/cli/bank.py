@@ -44,6 +44,7 @@ def info(bank: Folder, as_json: Json = False) -> None:
             "shape": manifest.shape,
             "dtype": manifest.dtype,
             "class_counts": class_counts,
+            "labels": manifest.labels,
             "window": manifest.window,
             "shards": len(manifest.shards),
             "shards_missing": missing,
@@ -58,6 +59,8 @@ def info(bank: Folder, as_json: Json = False) -> None:
         typer.echo(f"{bank}: {manifest.count} images, {' x '.join(map(str, manifest.shape))}, {manifest.dtype}")
         for name, count in class_counts.items():
             typer.echo(f"  {name:<24} {count:>8}")
+        if manifest.labels == "probabilities":
+            typer.echo("  soft labels: weights of the classes; an image counts for the class with the largest")
         typer.echo(f"  {shards}, generation {manifest.generation}")
         if manifest.shards_to_come:
             typer.echo(f"  {manifest.shards_to_come} shards are still to come: run the same fill again")

@@ -43,6 +43,14 @@ def fill(
         bool,
         typer.Option("--balance", help="Fill every class up to the largest one, real and synthetic together."),
     ] = False,
+    soft: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ALPHA",
+            help="Draw each image from a soft label, kept as its label (GeMix): Dirichlet, with this concentration for "
+            "its class and 1 for the others; at least 1, 2 is the authors'. For a class-conditional generator.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
     base: Annotated[
         str | None,
@@ -81,7 +89,7 @@ def fill(
     check_output_folder(out)
     if match and counts:
         raise InputError("give --match or --counts, not both")
-    check_options(seed=seed, licence=licence, append=append, overwrite=overwrite)
+    check_options(seed=seed, licence=licence, append=append, overwrite=overwrite, soft=soft)
     class_counts = _parse_counts(counts) if counts else None
     own_share = parse_share(share)
     settings = _parse_settings(sampler or [])
@@ -94,7 +102,7 @@ def fill(
         train, _, _ = options.split_patches(options.open(match))
         class_counts = train.class_counts
     if dry_run:
-        _describe(loaded, make_plan(loaded, counts=class_counts, balance=balance, seed=seed), out=out)
+        _describe(loaded, make_plan(loaded, counts=class_counts, balance=balance, seed=seed, soft=soft), out=out)
         has_sampler = hasattr(loaded, "with_sampler")
         print_config(context, resolved={"sampler": loaded.config["sampler"]} if has_sampler else None)
         return
@@ -104,6 +112,7 @@ def fill(
             counts=class_counts,
             out=out,
             balance=balance,
+            soft=soft,
             seed=seed,
             licence=licence,
             share=own_share,
@@ -130,8 +139,9 @@ def _describe(generator: "Generator", plan: "Plan", *, out: Path) -> None:
     size, seconds = estimate_fill(generator, plan)
     check_free_space(out, size, what="the bank")
     counts = describe_counts(dict(zip(generator.classes, plan.counts, strict=True)))
+    soft = "" if plan.soft is None else " with soft labels"
     shards = "1 shard" if plan.shards == 1 else f"{plan.shards} shards"
-    typer.echo(f"{plan.total} images ({counts}) in {shards}, {size_text(size)}")
+    typer.echo(f"{plan.total} images ({counts}){soft} in {shards}, {size_text(size)}")
     typer.echo(f"about {duration_text(seconds)} in one process on {generator.device}, from one batch")
 
 

@@ -15,6 +15,7 @@ from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.filling import fill_bank
 from genmix_transforms.generators.per_class import PerClass
 from genmix_transforms.generators.registry import generator_class
+from genmix_transforms.generators.soft_labels import check_concentration
 
 _INVERSION = "textual-inversion"
 
@@ -33,9 +34,11 @@ class Recipe:
         size: side in pixels at which it is trained; its images are then brought to the patches' size. None: theirs.
         per_class: a network for each class, the paper's way with its GANs.
         weights: a folder with a pre-trained generator of that kind, to fine-tune; None: from scratch.
+        soft: draw the bank's images from soft labels of this concentration, see ``fill_bank``; None: of one class each.
 
     Raises:
-        InputError: ``network`` or ``per_class`` beside ``weights``, which bring their own network.
+        InputError: ``network`` or ``per_class`` beside ``weights``, which bring their own network; ``per_class`` beside
+            ``soft``: each network knows one class.
     """
 
     kind: str
@@ -44,10 +47,15 @@ class Recipe:
     size: int | None = None
     per_class: bool = False
     weights: str | Path | None = None
+    soft: float | None = None
 
     def __post_init__(self) -> None:
         if self.weights is not None and (self.network or self.per_class):
             raise InputError("Recipe: give weights to fine-tune, or network and per_class, not both")
+        if self.soft is not None:
+            check_concentration(self.soft, name="Recipe: soft")
+            if self.per_class:
+                raise InputError(f"Recipe: give soft or per_class, not both: {PerClass.refuses_soft_labels}")
 
     def starting_from(self, weights: str | Path) -> "Recipe":
         """The same, from pre-trained weights: those to fine-tune, or those that a Textual Inversion stands on."""
@@ -156,7 +164,8 @@ def make_bank(
     warm = {} if recipe.weights is None else {"warm_start": True}
     # A finished training is only checked and loaded.
     generator.fit(at_size, out=run, seed=seed, device=device, progress=progress, **warm, **recipe.training)
-    return resized_bank(fill_bank(generator, counts=train.class_counts, out=bank, seed=seed, progress=progress), height)
+    filled = fill_bank(generator, counts=train.class_counts, out=bank, seed=seed, soft=recipe.soft, progress=progress)
+    return resized_bank(filled, height)
 
 
 def resized_bank(bank: SyntheticBank, size: int) -> SyntheticBank:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators.fast_math import FAST_MATH_HELP
-from genmix_transforms.generators.settings import LARGEST_BATCH, LONGEST
+from genmix_transforms.generators.settings import FAST_MATH_HELP, LARGEST_BATCH, LONGEST
 from genmix_transforms.settings import Settings, option
 
 Pairing = Literal["any", "balanced", "same", "other", "inverse"]

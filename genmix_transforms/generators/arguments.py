@@ -71,10 +71,31 @@ def refuse_fixed(source: str | Path, asked: Mapping[str, Any], fixed: Mapping[st
             )
 
 
+Labels = Tensor | Sequence[int] | Sequence[Sequence[float]]
+"""What :meth:`Generator.sample` takes as labels: indices of classes ``(n,)``, or weights of the classes ``(n, K)``."""
+
+ROW_TOLERANCE = 1e-3
+"""How far from 1 the sum of a soft label may be: rows of 16-bit floats round so much."""
+
+
 def check_labels_and_seeds(
-    labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int], *, classes: Sequence[str]
+    labels: Labels,
+    seeds: Tensor | Sequence[int],
+    *,
+    classes: Sequence[str],
+    refuses_rows: str | None = "this kind takes indices of classes alone",
 ) -> tuple[Tensor, Tensor]:
-    """Labels and seeds as int64 tensors on the CPU, or an :class:`InputError` that says what is wrong with them."""
+    """Labels and seeds on the CPU, or an :class:`InputError` that says what is wrong with them.
+
+    Args:
+        labels: ``(n,)``, indices of classes; or floats ``(n, K)``, a row of weights for each image.
+        seeds: ``(n,)``, whole numbers, non-negative.
+        classes: the names of the K classes.
+        refuses_rows: why there can be no rows of weights; None: there can.
+
+    Returns:
+        The labels, int64 ``(n,)`` or float32 ``(n, K)``, and the seeds, int64 ``(n,)``.
+    """
     try:
         labels = torch.as_tensor(labels, device="cpu")
         seeds = torch.as_tensor(seeds, device="cpu")
@@ -84,18 +105,46 @@ def check_labels_and_seeds(
         )
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"sample: labels and seeds must be whole numbers below 2**63 ({error})") from error
-    for name, values in (("labels", labels), ("seeds", seeds)):
+    soft = labels.ndim == 2 and labels.is_floating_point()
+    if soft:
+        labels = _checked_rows(labels, classes=classes, refuses=refuses_rows)
+    for name, values in (("seeds", seeds),) if soft else (("labels", labels), ("seeds", seeds)):
         if values.ndim != 1 or (values.numel() and (values.is_floating_point() or values.dtype == torch.bool)):
             raise InputError(
                 f"sample: {name} must be whole numbers of shape (n,), got {values.dtype} of shape {tuple(values.shape)}"
+                + ("; a soft label is a row of floats, one weight a class" if name == "labels" else "")
             )
-    if labels.shape != seeds.shape:
+    if len(labels) != len(seeds):
         raise InputError(f"sample: one seed for each label, got {len(labels)} labels and {len(seeds)} seeds")
-    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+    if not soft and labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
         raise InputError(
             f"sample: labels run from {int(labels.min())} to {int(labels.max())}, "
             f"but the classes are {', '.join(f'{number} {name}' for number, name in enumerate(classes))}"
         )
     if seeds.numel() and int(seeds.min()) < 0:
         raise InputError(f"sample: seeds must not be negative, got {int(seeds.min())}")
-    return labels.long(), seeds.long()
+    return labels if soft else labels.long(), seeds.long()
+
+
+def _checked_rows(rows: Tensor, *, classes: Sequence[str], refuses: str | None) -> Tensor:
+    """Soft labels as float32 ``(n, K)``."""
+    if refuses is not None:
+        raise InputError(f"sample: labels are rows of weights, and {refuses}: give whole numbers of shape (n,)")
+    if rows.shape[1] != len(classes):
+        raise InputError(
+            f"sample: a soft label needs a weight for each of the {len(classes)} classes ({', '.join(classes)}), "
+            f"got rows of {rows.shape[1]}"
+        )
+    if not bool(rows.isfinite().all()):
+        raise InputError("sample: the weights of a soft label must be numbers, got NaN or infinity")
+    if bool((rows < 0).any()):
+        raise InputError(f"sample: the weights of a soft label must not be negative, got {float(rows.min()):g}")
+    sums = rows.double().sum(dim=1)
+    wrong = ((sums - 1).abs() > ROW_TOLERANCE).nonzero().flatten()
+    if len(wrong):
+        first = int(wrong[0])
+        raise InputError(
+            f"sample: the weights of a soft label must sum to 1, row {first} sums to {float(sums[first]):g}; divide "
+            "each row by its sum"
+        )
+    return rows.float()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genmix_transforms.data.patches import PatchDataset, describe_counts
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_seed
-from genmix_transforms.generators.arguments import refuse_fixed, shape_of
+from genmix_transforms.generators.arguments import Labels, refuse_fixed, shape_of
 from genmix_transforms.generators.estimate import Estimate
 from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.folder import (
@@ -55,6 +55,7 @@ class Generator(ABC):
         shows_evolution: whether a training keeps a figure of how the images of fixed seeds change.
         refuses_pretraining: why a pool of other images teaches this kind nothing; None: it does.
         mixes_classes: whether a batch may hold images of several classes; False: each class has its own network.
+        refuses_soft_labels: why :meth:`sample` takes indices of classes alone; None: it takes rows of weights too.
         classes: class names; a label is an index into them.
         image_shape: ``(C, H, W)`` of what it draws.
         pixel_dtype: uint8 or uint16.
@@ -71,6 +72,7 @@ class Generator(ABC):
     command_help: ClassVar[str | None] = None
     refuses_pretraining: ClassVar[str | None] = None
     mixes_classes: ClassVar[bool] = True
+    refuses_soft_labels: ClassVar[str | None] = "this kind takes indices of classes alone"
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     pixel_dtype: torch.dtype = torch.uint8
@@ -101,15 +103,22 @@ class Generator(ABC):
         """The module that images are drawn from."""
 
     @abstractmethod
-    def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
+    def sample(self, labels: Labels, seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images.
 
         Args:
-            labels: ``(n,)``, indices into ``classes``.
+            labels: ``(n,)``, indices into ``classes``; or floats ``(n, K)``, soft labels: each row the weights of the
+                classes, not negative, with a sum of 1. A class-conditional network is then told the mixture of what it
+                is told of the classes; a row with all weight on one class gives that class's image.
             seeds: ``(n,)``, non-negative. An image depends on its own label and seed alone, not on the others'.
 
         Returns:
             ``(n, C, H, W)``, uint8 (uint16 for networks trained on 16 bits), on the CPU.
+
+        Raises:
+            InputError: labels or seeds that cannot be, or soft labels where :attr:`refuses_soft_labels` says why not.
+
+        Source: Carlesso et al., "GeMix" (arXiv 2507.15577), for generators that are given soft labels.
         """
 
     @property

@@ -15,7 +15,7 @@ def whole_batches(
     """Labels and noise in batches of always the same size, the last filled up with what is thrown away.
 
     Args:
-        labels: whole numbers ``(n,)``; the filling has 0.
+        labels: whole numbers ``(n,)``, or rows of weights ``(n, K)``; the filling has 0.
         seeds: int64 ``(n,)``.
         batch_size: images in a batch.
         shape: of one image's noise.
@@ -32,4 +32,4 @@ def whole_batches(
         def fresh(stream: int, own: list[int] = own, missing: int = missing) -> Tensor:
             return torch.cat([noise(own, shape, stream=stream), torch.zeros(missing, *shape)])
 
-        yield here, F.pad(labels[here], (0, missing)), fresh(0), fresh
+        yield here, F.pad(labels[here], (0, 0) * (labels.ndim - 1) + (0, missing)), fresh(0), fresh

@@ -6,13 +6,6 @@ from typing import Any
 
 import torch
 
-FAST_MATH_HELP = (
-    "On CUDA, compute float32 matrix products and convolutions in TF32 (the range of float32, 10 bits of mantissa) and "
-    "let cuDNN time its algorithms and take the fastest, which may be another in another run. Off: float32 as IEEE has "
-    "it, and cuDNN's deterministic algorithms. No effect on a CPU."
-)
-"""Said by the settings of a generator's training and by a comparison's protocol."""
-
 
 @contextmanager
 def fast_math(device: torch.device, on: bool) -> Iterator[None]:

@@ -19,12 +19,13 @@ from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.card import LICENCE
 from genmix_transforms.bank.manifest import MAX_SHARDS, Manifest
 from genmix_transforms.bank.planned_writing import ShardPlan, Task, bank_bytes, write_planned
-from genmix_transforms.bank.rows import Rows, check_classes
+from genmix_transforms.bank.rows import LabelKind, Rows, check_classes
 from genmix_transforms.bank.shard import images_per_shard
 from genmix_transforms.errors import InputError, UnfinishedBankError
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.shard_drawing import Key, ShardDrawing
+from genmix_transforms.generators.soft_labels import check_concentration, draw_soft_labels
 
 __all__ = ["Plan", "UnfinishedBankError", "balanced_counts", "fill_bank", "make_plan"]
 
@@ -42,11 +43,13 @@ class Plan:
         counts: images of each class, in the generator's order of classes.
         seed: of the bank.
         images_per_shard: shards hold at most this many images, and all the same number or one less.
+        soft: the concentration of soft labels, see :func:`draw_soft_labels`; None: labels are indices of classes.
     """
 
     counts: tuple[int, ...]
     seed: int
     images_per_shard: int
+    soft: float | None = None
 
     @property
     def total(self) -> int:
@@ -72,6 +75,12 @@ class Plan:
         labels = torch.searchsorted(torch.tensor(self.counts).cumsum(0), position, right=True)
         return labels, self.seed * SEEDS_PER_BANK + position - self._begins[labels]
 
+    def told(self, labels: Tensor, seeds: Tensor) -> Tensor:
+        """What the generator is told of images, and the bank holds: int64 ``(n,)``, or float32 ``(n, K)``."""
+        if self.soft is None:
+            return labels
+        return draw_soft_labels(labels.tolist(), seeds.tolist(), classes=len(self.counts), alpha=self.soft)
+
     def shard_of(self, labels: Tensor, seeds: Tensor) -> Tensor:
         """The shards that images of the bank are in: int64 ``(n,)``."""
         return (self._begins[labels] + seeds - self.seed * SEEDS_PER_BANK) % self.shards
@@ -88,6 +97,7 @@ def fill_bank(
     counts: Mapping[str, int] | None = None,
     out: str | Path,
     balance: bool = False,
+    soft: float | None = None,
     seed: int = 0,
     licence: str | None = None,
     share: tuple[int, int] | None = None,
@@ -107,6 +117,10 @@ def fill_bank(
         out: the bank's folder.
         balance: take ``counts`` for those of the real data, and fill every class up to the largest, real and synthetic
             together.
+        soft: draw each image from a soft label of its own (GeMix), and keep that as its label: weights of the classes
+            from a Dirichlet distribution with this concentration, at least 1, for the image's class and 1 for the
+            others, in which its class has the most weight; ``counts`` count by that class. 2 is the authors'; the
+            larger, the nearer to labels of one class. None: labels of one class.
         seed: another seed, other images.
         licence: that the images are under, such as "cc-by-4.0": kept in the bank, and on its card when it is published.
         share: ``(rank, count)``: draw every ``count``-th shard from number ``rank`` on; ``(0, 1)``: all of them. None:
@@ -119,7 +133,8 @@ def fill_bank(
         The finished bank, opened from ``out``.
 
     Raises:
-        InputError: counts that name other classes, or nothing to draw.
+        InputError: counts that name other classes, or nothing to draw; or soft labels of one class, or for a generator
+            that takes none.
         OverwriteError: ``out`` holds something else.
         UnfinishedBankError: this process's share is done, and others are still at theirs.
 
@@ -131,8 +146,8 @@ def fill_bank(
         {'cyst': 3, 'metastasis': 2}
     """
     out = Path(out)
-    check_options(seed=seed, licence=licence, append=append, overwrite=overwrite)
-    plan = make_plan(generator, counts=counts, balance=balance, seed=seed)
+    check_options(seed=seed, licence=licence, append=append, overwrite=overwrite, soft=soft)
+    plan = make_plan(generator, counts=counts, balance=balance, seed=seed, soft=soft)
     check_classes(generator.classes)
 
     def make(task: Task) -> Yields[Rows, None, None]:
@@ -141,10 +156,10 @@ def fill_bank(
             if drawing.ready:
                 task.kept.save_now_and_then(lambda: _rows(drawing.ready))
 
-        drawing = ShardDrawing(generator, task.shards, plan.shard, ready=_kept(task, plan), drawn=drawn)
+        drawing = ShardDrawing(generator, task.shards, plan.shard, told=plan.told, ready=_kept(task, plan), drawn=drawn)
         try:
             for images, labels, seeds in drawing:
-                yield Rows.complete(images, labels, seeds=seeds)
+                yield Rows.complete(images, plan.told(labels, seeds), seeds=seeds)
         finally:
             if drawing.ready:  # a stop, or an error: of which a full disk must not be hidden by another
                 with suppress(OSError):
@@ -167,12 +182,22 @@ def fill_bank(
     return SyntheticBank.load(out)
 
 
-def check_options(*, seed: int = 0, licence: str | None = None, append: bool = False, overwrite: bool = False) -> None:
+def check_options(
+    *,
+    seed: int = 0,
+    licence: str | None = None,
+    append: bool = False,
+    overwrite: bool = False,
+    soft: float | None = None,
+) -> None:
     """Check what can be checked of :func:`fill_bank`'s options without a generator or data.
 
     Raises:
-        InputError: a seed out of range, a licence that is no identifier, or both ``append`` and ``overwrite``.
+        InputError: a seed out of range, a licence that is no identifier, both ``append`` and ``overwrite``, or a
+            concentration that is none.
     """
+    if soft is not None:
+        check_concentration(soft, name="fill_bank: soft")
     whole_number(seed, name="fill_bank: seed", least=0, most=MAX_BANK_SEED)
     if licence is not None and not re.fullmatch(LICENCE, licence):
         raise InputError(f"fill_bank: licence must be a short identifier, such as 'cc-by-4.0', got {licence!r}")
@@ -189,9 +214,9 @@ def estimate_fill(generator: Generator, plan: Plan) -> tuple[int, float]:
     labels, seeds = plan.shard(0)
     one_class = slice(0, min(generator.sample_batch, int((labels == labels[0]).sum())))
     begun = time.monotonic()
-    generator.sample(labels[one_class], seeds[one_class])
+    generator.sample(plan.told(labels[one_class], seeds[one_class]), seeds[one_class])
     batches = -(-plan.total // generator.sample_batch)
-    return bank_bytes(_kind(generator), plan.total, shards=plan.shards), (time.monotonic() - begun) * batches
+    return bank_bytes(_kind(generator, plan), plan.total, shards=plan.shards), (time.monotonic() - begun) * batches
 
 
 def _kept(task: Task, plan: Plan) -> dict[Key, Tensor]:
@@ -220,8 +245,17 @@ def balanced_counts(counts: Mapping[str, int]) -> dict[str, int]:
     return {name: largest - count for name, count in counts.items()}
 
 
-def make_plan(generator: Generator, *, counts: Mapping[str, int] | None, balance: bool = False, seed: int = 0) -> Plan:
+def make_plan(
+    generator: Generator,
+    *,
+    counts: Mapping[str, int] | None,
+    balance: bool = False,
+    seed: int = 0,
+    soft: float | None = None,
+) -> Plan:
     """Check the counts against the generator, and lay out the bank."""
+    if soft is not None:
+        soft = _checked_soft(generator, soft)
     if counts is None:
         counts = generator.provenance.get("training_set", {}).get("class_counts")
         if counts is None:
@@ -252,7 +286,8 @@ def make_plan(generator: Generator, *, counts: Mapping[str, int] | None, balance
         )
     # Small enough that a stop loses little, large enough that a big bank has few files.
     largest = images_per_shard(generator.image_shape, generator.pixel_dtype)
-    plan = Plan(counts=ordered, seed=seed, images_per_shard=min(largest, max(64, sum(ordered) // 64)))
+    per_shard = min(largest, max(64, sum(ordered) // 64))
+    plan = Plan(counts=ordered, seed=seed, images_per_shard=per_shard, soft=soft)
     if plan.shards > MAX_SHARDS:
         raise InputError(
             f"fill_bank: {plan.total:,} images would be {plan.shards:,} shards, a bank has at most {MAX_SHARDS:,}: "
@@ -261,10 +296,24 @@ def make_plan(generator: Generator, *, counts: Mapping[str, int] | None, balance
     return plan
 
 
+def _checked_soft(generator: Generator, soft: float) -> float:
+    if generator.refuses_soft_labels is not None:
+        raise InputError(
+            f"fill_bank: soft: a {generator.kind} generator draws nothing between classes: "
+            f"{generator.refuses_soft_labels}; leave soft out, or train one network for all classes"
+        )
+    if len(generator.classes) < 2:
+        raise InputError(
+            f"fill_bank: soft: a soft label mixes classes, and the generator has {generator.classes[0]} alone"
+        )
+    return check_concentration(soft, name="fill_bank: soft")
+
+
 def _identity(generator: Generator, plan: Plan, *, licence: str | None) -> str:
     """A hash of all that determines the bank's bytes."""
     content = [generator.kind, generator.config, generator.weights_hash, plan.counts, plan.seed, plan.images_per_shard]
     content += [] if licence is None else [licence]
+    content += [] if plan.soft is None else [{"soft": plan.soft}]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -275,10 +324,11 @@ def _bank(generator: Generator, plan: Plan, *, licence: str | None) -> Manifest:
         "generator": _without_images(described) if training_set and "images" in training_set else described,
         **({"training_set": training_set} if training_set else {}),
         "seed": plan.seed,
+        **({} if plan.soft is None else {"soft": plan.soft}),
         **({"licence": licence} if licence else {}),
         "genmix_transforms": __version__,
     }
-    return replace(_kind(generator), sources=(source,))
+    return replace(_kind(generator, plan), sources=(source,))
 
 
 def _without_images(described: Any) -> Any:
@@ -291,7 +341,8 @@ def _without_images(described: Any) -> Any:
     return {key: _without_images(value) for key, value in described.items() if key not in left_out}
 
 
-def _kind(generator: Generator) -> Manifest:
-    """What the manifest says of any bank of this generator."""
+def _kind(generator: Generator, plan: Plan) -> Manifest:
+    """What the manifest says of any bank of this generator, with the plan's kind of labels."""
     dtype = str(generator.pixel_dtype).removeprefix("torch.")
-    return Manifest(classes=generator.classes, dtype=dtype, shape=generator.image_shape)
+    labels: LabelKind = "index" if plan.soft is None else "probabilities"
+    return Manifest(classes=generator.classes, dtype=dtype, shape=generator.image_shape, labels=labels)

@@ -14,7 +14,7 @@ from genmix_transforms.data.identity import join_training_sets
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.checks import check_output_folder
-from genmix_transforms.generators.arguments import check_labels_and_seeds
+from genmix_transforms.generators.arguments import Labels, check_labels_and_seeds
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.estimate import Estimate
 from genmix_transforms.generators.folder import CONFIG, TRAINING, check_free, read_config, write_config
@@ -45,6 +45,7 @@ class PerClass(Generator):
 
     kind = "per-class"
     mixes_classes = False
+    refuses_soft_labels = "each class has a network of its own here, and none knows two"
 
     def __init__(self, members: Sequence[Generator], *, training_set: Mapping[str, Any] | None = None) -> None:
         if not members:
@@ -100,9 +101,11 @@ class PerClass(Generator):
         """A multiple of every member's."""
         return math.lcm(*(member.sample_batch for member in self.members))
 
-    def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
+    def sample(self, labels: Labels, seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`."""
-        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
+        labels, seeds = check_labels_and_seeds(
+            labels, seeds, classes=self.classes, refuses_rows=self.refuses_soft_labels
+        )
         images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
         for number, member in enumerate(self.members):
             here = torch.nonzero(labels == number).flatten()

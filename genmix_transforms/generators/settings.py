@@ -3,7 +3,6 @@
 from dataclasses import MISSING, dataclass
 from typing import Any, ClassVar, Literal
 
-from genmix_transforms.generators.fast_math import FAST_MATH_HELP
 from genmix_transforms.settings import Settings, option
 
 LARGEST_BATCH = 65_536
@@ -11,6 +10,13 @@ LARGEST_BATCH = 65_536
 
 LONGEST = 10**9
 """Steps. More than that is a slip."""
+
+FAST_MATH_HELP = (
+    "On CUDA, compute float32 matrix products and convolutions in TF32 (the range of float32, 10 bits of mantissa) and "
+    "let cuDNN time its algorithms and take the fastest, which may be another in another run. Off: float32 as IEEE has "
+    "it, and cuDNN's deterministic algorithms. No effect on a CPU."
+)
+"""Said by the settings of a generator's training and by a comparison's protocol."""
 
 _RECORDED_APART = ("preset", "steps", "batch_size", "mixed_precision")
 """What a run's record has under names of its own: a preset is what it sets, and the steps may be raised."""

@@ -24,6 +24,7 @@ class ShardDrawing:
         shard: gives labels and seeds, int64 ``(n,)`` each, of a shard.
         ready: images ``(C, H, W)`` that are drawn and in no finished shard yet, at first those of an earlier run.
         drawn: called with a number of images whenever as many more are ready.
+        told: from labels and seeds to what the generator is given as labels, such as soft ones.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class ShardDrawing:
         *,
         ready: Mapping[Key, Tensor],
         drawn: Callable[[int], object],
+        told: Callable[[Tensor, Tensor], Tensor] = lambda labels, seeds: labels,
     ) -> None:
         self._generator, self._numbers, self._shard, self._drawn = generator, numbers, shard, drawn
+        self._told = told
         self.ready = dict(ready)
         self._earlier = frozenset(ready)
         # A class is drawn by itself where another network draws each.
@@ -67,5 +70,5 @@ class ShardDrawing:
     def _draw_batch(self, group: int | None) -> None:
         keys = list(islice(self._to_draw[group], self._generator.sample_batch))
         labels, seeds = torch.tensor(keys).unbind(1)
-        self.ready.update(zip(keys, self._generator.sample(labels, seeds), strict=True))
+        self.ready.update(zip(keys, self._generator.sample(self._told(labels, seeds), seeds), strict=True))
         self._drawn(len(keys))

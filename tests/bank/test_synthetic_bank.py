@@ -80,6 +80,11 @@ def test_probabilities_sort_by_the_likeliest_class():
     assert bank.labels.dtype == torch.float32
     assert torch.equal(bank.labels, rows[[1, 2, 0, 3]].float())
     assert bank.class_count.tolist() == [2, 2]
+    assert bank.soft_labels is bank.labels
+    assert "torch.uint8, soft labels, cpu; a 2, b 2" in repr(bank)
+    hard = SyntheticBank(numbered(4), torch.tensor([0, 1, 0, 1]), classes=["a", "b"])
+    assert hard.soft_labels is None
+    assert "soft" not in repr(hard)
 
 
 @given(

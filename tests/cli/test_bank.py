@@ -62,6 +62,7 @@ def test_info_fails_where_a_shard_is_missing(genmix: Genmix, bank: Path) -> None
 def test_info_for_programs(genmix: Genmix, bank: Path) -> None:
     found = json.loads(genmix("bank", "info", bank, "--json").out)
     assert found["class_counts"] == {"cyst": 3, "metastasis": 2}
+    assert found["labels"] == "index"
     assert (found["images"], found["shape"], found["dtype"]) == (5, [1, 16, 16], "uint8")
     assert (found["shards"], found["shards_missing"], found["shards_to_come"]) == (1, [], 0)
     assert found["sources"][0]["generator"]["kind"] == "dcgan"

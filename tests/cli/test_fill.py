@@ -39,6 +39,20 @@ def test_counts_match_and_balance(genmix: Genmix, run: Path, discs: Path, tmp_pa
         assert SyntheticBank.load(tmp_path / name).class_counts == expected
 
 
+def test_soft_labels(genmix: Genmix, run: Path, tmp_path: Path) -> None:
+    command = ["fill", run, "--out", tmp_path / "bank", "--counts", "bright=3,dark=5", "--soft", 2, "--device", "cpu"]
+    plan = genmix("-q", *command, "--dry-run")
+    assert "8 images (bright 3, dark 5) with soft labels in 1 shard" in plan.out
+    outcome = genmix("-q", *command)
+    assert outcome.code == 0, outcome.err
+    assert "torch.uint8, soft labels, cpu; bright 3, dark 5" in outcome.out
+    bank = SyntheticBank.load(tmp_path / "bank")
+    assert bank.class_counts == {"bright": 3, "dark": 5}
+    assert bank.label_kind == "probabilities"
+    info = genmix("bank", "info", tmp_path / "bank").out
+    assert "soft labels: weights of the classes; an image counts for the class with the largest" in info
+
+
 def test_again_seed_and_overwrite(genmix: Genmix, run: Path, tmp_path: Path) -> None:
     command = ["-q", "fill", run, "--out", tmp_path / "bank", "--device", "cpu"]
     assert genmix(*command).code == 0
@@ -83,6 +97,7 @@ def test_a_share_of_the_work_is_done_and_said(
         (["--share", "1"], "--share: expected RANK/COUNT, such as 0/1 for all shards, got '1'"),
         (["--share", "2/2"], "share: rank must be a whole number, from 0 to 1, got 2"),
         (["--seed", "-4"], "seed must be a whole number, from 0 to"),
+        (["--soft", "0.5"], "soft must be a number from 1 to 1,000,000, got 0.5"),
     ],
 )
 def test_bad_input(options: list[str], message: str, genmix: Genmix, run: Path, tmp_path: Path) -> None:
@@ -97,6 +112,7 @@ def test_bad_input(options: list[str], message: str, genmix: Genmix, run: Path, 
     [
         ["--share", "1"],
         ["--seed", "-4"],
+        ["--soft", "nan"],
         ["--licence", "ask me"],
         ["--append", "--overwrite"],
         ["--set", "steps"],

@@ -132,7 +132,7 @@ def test_a_dry_run_of_the_classifier_trains_nothing(genmix: Genmix, discs: Path,
     ("options", "message"),
     [
         ("--size 9", "the size must be a multiple of 2, got 9; bring the images to 10 pixels"),
-        ("--preset quick", "preset must be one of adm, fine-tune, paper, got 'quick'"),
+        ("--preset quick", "preset must be one of adm, fine-tune, classes, paper, got 'quick'"),
         ("--size 8 --batch-size 4 --tune lora", "give warm_start=True (--init FOLDER)"),
         ("--ema-decay 1", "ema_decay must be above 0 and below 1"),
         ("--device gpu", "no device 'gpu' here"),

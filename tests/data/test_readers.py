@@ -334,9 +334,9 @@ def test_every_source_can_be_read_without_its_labels(source):
         assert [len(part) for part in pool.split()] == [len(part) for part in labelled.split()]
 
 
-def test_phantom_without_labels():
+def test_phantom_without_labels(phantom):
     pool = open_dataset("phantom", size=16, labelled=False)
-    assert pool.classes == ("unlabelled",)
+    assert pool.class_counts == {"unlabelled": 4}
     assert torch.equal(pool.origins, open_dataset("phantom", size=16).origins)
 
 

@@ -353,6 +353,16 @@ def test_blend_with_soft_labels_in_the_bank():
     assert soft.tolist() == [[0.5, 0.5, 0.0]] * 3
 
 
+def test_genmix_with_soft_labels_in_the_bank():
+    rows = torch.tensor([[0.5, 0.3, 0.2]] * 2)
+    bank = SyntheticBank(torch.full((2, 1, 4, 4), 255, dtype=torch.uint8), rows, classes=CLASSES)
+    images, labels = real_batch(50)
+    soft = build_arm("genmix", setting(bank))(images, labels).labels
+    lam = (soft - torch.eye(3)[labels])[range(50), labels] / (rows[0] - torch.eye(3))[labels, labels]
+    assert torch.allclose(soft, torch.lerp(torch.eye(3)[labels], rows[0].expand(50, 3), lam[:, None]), atol=1e-5)
+    assert lam.std() > 0
+
+
 def test_no_such_arm():
     with pytest.raises(InputError, match="no arm 'cutmix'; there are baseline, mixup, .*, augmix, .*, genmix-union"):
         build_arm("cutmix", setting())

@@ -20,8 +20,8 @@ from genmix_transforms.evaluation.checks import (
     prepare,
     prepare_bank,
     seen_images,
-    trained_on_more,
 )
+from genmix_transforms.evaluation.leakage import trained_on_more
 from genmix_transforms.evaluation.protocol import Protocol
 
 CPU = torch.device("cpu")

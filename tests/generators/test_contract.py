@@ -6,12 +6,13 @@ A kind's own tests hold what is its own: losses, networks, weights from elsewher
 import inspect
 import json
 import re
+import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -64,14 +65,22 @@ def fit(generator: Generator, patches: PatchDataset, out: Path, **options: Any) 
         return generator.fit(patches, out=out, **{**defaults, **options})
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, tiny_patches: Patches) -> Callable[[Kind], str]:
-    """The weights that a training of a kind, left alone, ends with: trained once."""
-    found: dict[type[Generator], str] = {}
+class Unbroken(NamedTuple):
+    """The weights that a training ended with, and its folder, which is not to be written to."""
 
-    def trained(kind: Kind) -> str:
+    weights_hash: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, tiny_patches: Patches) -> Callable[[Kind], Unbroken]:
+    """A training of a kind that was left alone: trained once."""
+    found: dict[type[Generator], Unbroken] = {}
+
+    def trained(kind: Kind) -> Unbroken:
         if kind.cls not in found:
-            found[kind.cls] = fit(kind.make(), tiny_patches(), tmp_path_factory.mktemp("unbroken") / "run").weights_hash
+            out = tmp_path_factory.mktemp("unbroken") / "run"
+            found[kind.cls] = Unbroken(fit(kind.make(), tiny_patches(), out).weights_hash, out)
         return found[kind.cls]
 
     return trained
@@ -119,11 +128,72 @@ def test_sampling_leaves_the_training_mode_and_random_numbers_alone(kind: Kind) 
         ([[0]], [0], r"labels must be whole numbers of shape \(n,\)"),
         ([0], [2**63], r"labels and seeds must be whole numbers below 2\*\*63"),
         (["a"], [1], "labels and seeds must be whole numbers"),
+        ([[1, 0]], [0], r"got torch.int64 of shape \(1, 2\); a soft label is a row of floats, one weight a class"),
+        ([[[0.5, 0.5]]], [0], r"got torch.float32 of shape \(1, 1, 2\); a soft label is a row of floats"),
     ],
 )
 def test_samples_that_cannot_be(kind: Kind, labels: list[Any], seeds: list[Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         kind.ready().sample(labels, seeds)
+
+
+# Soft labels
+
+
+@pytest.fixture(params=[name for name in KINDS if KINDS[name].cls.refuses_soft_labels is None])
+def takes_rows(request: pytest.FixtureRequest) -> Generator:
+    """A generator that mixes what it is told of its classes, with classes that differ."""
+    generator = find(request.param).make()
+    network: Any = generator.network
+    with torch.no_grad():
+        for value in network.parameters():
+            value += 0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(value.numel()))
+        if hasattr(network, "mean_w"):
+            network.mean_w.copy_(torch.randn(network.mean_w.shape, generator=torch.Generator().manual_seed(0)))
+            generator = generator.truncated(psi=0.7)  # type: ignore[attr-defined]
+    return generator
+
+
+def test_a_row_with_all_weight_on_one_class_is_that_classs_image(takes_rows: Generator) -> None:
+    labels, seeds = torch.tensor([0, 1, 1, 0, 1]), [5, 6, 2**40, 5, 7]
+    expected = takes_rows.sample(labels, seeds)
+    rows = torch.nn.functional.one_hot(labels, 2)
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        assert torch.equal(takes_rows.sample(rows.to(dtype), seeds), expected)
+    assert torch.equal(takes_rows.sample(rows.float().tolist(), seeds), expected)
+    assert not torch.equal(takes_rows.sample([1], [5])[0], expected[0])  # so that the classes are told apart
+
+
+def test_an_image_depends_on_its_own_row_and_seed_alone(takes_rows: Generator) -> None:
+    rows = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.3, 0.7], [0.25, 0.75], [0.0, 1.0], [0.5, 0.5], [0.9, 0.1]])
+    seeds = [5, 5, 5, 2**40, 5, 5, 2**62]
+    together = takes_rows.sample(rows, seeds)
+    assert torch.equal(takes_rows.sample(rows.flip(0), seeds[::-1]), together.flip(0))
+    for number in (0, 2, 6):
+        assert torch.equal(takes_rows.sample(rows[number : number + 1], [seeds[number]])[0], together[number])
+    assert torch.equal(together[0], together[5])
+    for other in (1, 2, 4):  # of the same seed
+        assert not torch.equal(together[0], together[other])
+    assert takes_rows.sample(torch.zeros(0, 2), []).shape == (0, *takes_rows.image_shape)
+
+
+@pytest.mark.parametrize(
+    ("rows", "seeds", "message"),
+    [
+        ([[0.5, 0.6]], [0], "must sum to 1, row 0 sums to 1.1; divide each row by its sum"),
+        ([[1.0, 0.0], [0.0, 0.0]], [0, 1], "row 1 sums to 0;"),
+        ([[-0.5, 1.5]], [0], "must not be negative, got -0.5"),
+        ([[1.0, float("nan")]], [0], "must be numbers, got NaN or infinity"),
+        ([[1.0, 0.0, 0.0]], [0], r"a weight for each of the 2 classes \(cyst, metastasis\), got rows of 3"),
+        ([[1.0, 0.0]], [0, 1], "one seed for each label, got 1 labels and 2 seeds"),
+    ],
+)
+def test_soft_labels_that_cannot_be(kind: Kind, rows: list[Any], seeds: list[int], message: str) -> None:
+    generator = kind.ready()
+    if generator.refuses_soft_labels is not None:
+        message = f"labels are rows of weights, and {generator.refuses_soft_labels}: give whole numbers"
+    with pytest.raises(InputError, match=message):
+        generator.sample(rows, seeds)
 
 
 @contextmanager
@@ -228,9 +298,9 @@ def test_the_provenance_has_every_setting(one_network: Kind, tiny_patches: Patch
 
 
 def test_the_seed_decides_everything(
-    kind: Kind, tiny_patches: Patches, tmp_path: Path, unbroken: Callable[[Kind], str]
+    kind: Kind, tiny_patches: Patches, tmp_path: Path, unbroken: Callable[[Kind], Unbroken]
 ) -> None:
-    hashes = [unbroken(kind)]
+    hashes = [unbroken(kind).weights_hash]
     for number, seed in enumerate((0, 1)):
         torch.manual_seed(number)  # the global random numbers do not matter
         hashes.append(fit(kind.make(), tiny_patches(), tmp_path / str(number), seed=seed).weights_hash)
@@ -238,9 +308,13 @@ def test_the_seed_decides_everything(
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(
-    kind: Kind, tiny_patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbroken: Callable[[Kind], str]
+    kind: Kind,
+    tiny_patches: Patches,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unbroken: Callable[[Kind], Unbroken],
 ) -> None:
-    whole = unbroken(kind)
+    whole = unbroken(kind).weights_hash
     trainee_class: Any = None
     make_trainee = kind.cls.make_trainee if kind.cls.training_settings.PRESETS else DCGAN.make_trainee
     owner = kind.cls if kind.cls.training_settings.PRESETS else DCGAN
@@ -271,8 +345,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert steps == 4 * members  # what was done is not done again
 
 
-def test_another_run_is_not_gone_on_with(kind: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
-    fit(kind.make(), tiny_patches(), tmp_path / "run")
+def test_another_run_is_not_gone_on_with(
+    kind: Kind, tiny_patches: Patches, tmp_path: Path, unbroken: Callable[[Kind], Unbroken]
+) -> None:
+    shutil.copytree(unbroken(kind).folder, tmp_path / "run")
     files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
     with pytest.raises(InputError, match=r"holds a run with other settings \(seed: 0 there, 1 now\)"):
         fit(kind.make(), tiny_patches(), tmp_path / "run", seed=1)

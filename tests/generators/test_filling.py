@@ -25,6 +25,7 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import DiskFullError, InputError, OverwriteError
 from genmix_transforms.generators import DCGAN, PerClass, fill_bank
 from genmix_transforms.generators.filling import Plan, UnfinishedBankError, balanced_counts, make_plan
+from genmix_transforms.generators.soft_labels import draw_soft_labels
 
 TinyDCGAN = Callable[..., DCGAN]
 COUNTS = {"cyst": 150, "metastasis": 80}
@@ -116,6 +117,68 @@ def test_balance_fills_up_to_the_largest(tiny_dcgan: TinyDCGAN, tmp_path: Path) 
     assert bank.class_counts == {"cyst": 0, "metastasis": 70}
 
 
+def test_soft_labels_are_what_the_images_are_drawn_from(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    generator = tiny_dcgan()
+    bank = fill(generator, tmp_path / "bank", seed=3, soft=2.0)
+    assert bank.class_counts == COUNTS
+    assert bank.soft_labels is not None
+    assert torch.equal(bank.soft_labels.argmax(dim=1), torch.tensor([0] * 150 + [1] * 80))
+    assert float(bank.soft_labels.max()) < 1
+    assert torch.equal(generator.sample(bank.labels, bank.seeds), bank.images)
+    labels = bank.soft_labels.argmax(dim=1).tolist()
+    assert torch.equal(bank.labels, draw_soft_labels(labels, bank.seeds.tolist(), classes=2, alpha=2.0))
+    assert bank.provenance["soft"] == 2.0
+    assert "soft labels' concentration | 2" in bank_card(bank)
+    bank.verify()
+    hard = fill(generator, tmp_path / "hard", seed=3)
+    assert "soft" not in hard.provenance
+    assert hard.soft_labels is None
+
+
+def test_a_bank_of_soft_labels_goes_on_and_is_shared(
+    tiny_dcgan: TinyDCGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tiny_dcgan(), tmp_path / "whole", soft=3)
+    with pytest.raises(UnfinishedBankError):
+        fill(tiny_dcgan(), tmp_path / "shared", soft=3.0, share=(1, 2))
+    fill(tiny_dcgan(), tmp_path / "shared", soft=3.0, share=(0, 2))
+    draw, calls = DCGAN.sample, []
+
+    def failing(self: DCGAN, labels: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+        calls.append(len(labels))
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return draw(self, labels, seeds)
+
+    monkeypatch.setattr(DCGAN, "sample", failing)
+    with pytest.raises(OSError, match="No space left"):
+        fill(tiny_dcgan(), tmp_path / "broken", soft=3.0)
+    fill(tiny_dcgan(), tmp_path / "broken", soft=3.0)
+    assert sum(calls) - calls[2] == 230  # nothing is drawn twice
+    assert hashes(tmp_path / "shared") == hashes(tmp_path / "broken") == hashes(tmp_path / "whole")
+
+
+def test_soft_labels_that_cannot_be(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
+    per_class = PerClass.of(DCGAN, classes=["cyst", "metastasis"], resolution=16, base_width=4)
+    for generator, soft, message in (
+        (tiny_dcgan(), 0.5, "fill_bank: soft must be a number from 1 to 1,000,000, got 0.5"),
+        (per_class, 2.0, "a per-class generator draws nothing between classes: each class has a network of its own"),
+        (tiny_dcgan(classes=["cyst"]), 2.0, "a soft label mixes classes, and the generator has cyst alone"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fill_bank(generator, counts={"cyst": 2}, out=tmp_path / "bank", soft=soft, progress=False)
+    assert not (tmp_path / "bank").exists()
+    fill(tiny_dcgan(), tmp_path / "bank", counts={"cyst": 2}, soft=2.0)
+    with pytest.raises(OverwriteError, match="of another generator, other counts or another seed"):
+        fill(tiny_dcgan(), tmp_path / "bank", counts={"cyst": 2}, soft=4.0)
+    with pytest.raises(InputError, match="labels"):
+        fill(tiny_dcgan(), tmp_path / "bank", counts={"cyst": 2}, seed=1, append=True)
+    both = fill(tiny_dcgan(), tmp_path / "bank", counts={"cyst": 2}, seed=1, soft=4.0, append=True)
+    assert [source["soft"] for source in both.sources] == [2.0, 4.0]
+    other = fill(tiny_dcgan(), tmp_path / "other", counts={"cyst": 2}, soft=8.0)
+    assert len(both.merge(other)) == 6  # of the same seeds as the first two, and no images twice
+
+
 def test_other_seeds_other_images(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> None:
     one, two = (fill(tiny_dcgan(), tmp_path / str(seed), counts={"cyst": 4}, seed=seed) for seed in (0, 1))
     assert not {image.numpy().tobytes() for image in one.images} & {image.numpy().tobytes() for image in two.images}
@@ -182,6 +245,7 @@ def test_several_processes_cannot_overwrite(
 
 def fill_slowly(generator: DCGAN, out: Path, drawn: Path, pause: float, **options: Any) -> None:
     """Fill, and write down after every batch how many images have been drawn."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests run in the background have it ignored
     draw, count = type(generator).sample, 0
 
     def slow(self: DCGAN, labels: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genmix_transforms.generators.class_embedding import ClassEmbedding
+
 
 class ClassRows(nn.Module):
     """A class embedding of which the classes' rows are trained, and the row for "no class" is not.
@@ -29,10 +31,10 @@ class ClassRows(nn.Module):
         """Labels int64 ``(N,)`` to rows ``(N, D)``."""
         return F.embedding(labels, torch.cat([self.rows, self.others]))
 
-    def plain(self) -> nn.Embedding:
+    def plain(self) -> ClassEmbedding:
         """An embedding of all rows, as a network has it that is not in training."""
         rows = torch.cat([self.rows.detach(), self.others])
-        return nn.Embedding(len(rows), rows.shape[1], _weight=rows)
+        return ClassEmbedding(len(rows), rows.shape[1], _weight=rows)
 
 
 def put_in_rows(network: Any, *, classes: int) -> None:

@@ -23,7 +23,13 @@ from genmix_transforms.generators.adm.sampling import Denoiser, SamplerSettings,
 from genmix_transforms.generators.adm.settings import ADMNetworkSettings, ADMSettings, resolve
 from genmix_transforms.generators.adm.timesteps import make_timesteps
 from genmix_transforms.generators.adm.training import ADMTraining, prepare_for_tuning
-from genmix_transforms.generators.arguments import check_bits, check_class_names, check_labels_and_seeds, shape_of
+from genmix_transforms.generators.arguments import (
+    Labels,
+    check_bits,
+    check_class_names,
+    check_labels_and_seeds,
+    shape_of,
+)
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.batches import whole_batches
 from genmix_transforms.generators.folder import CONFIG, check_free, read_weights, write_config
@@ -70,6 +76,7 @@ class ADM(Generator):
     training_settings = ADMSettings
     fine_tuning_preset = "fine-tune"
     shows_evolution = True
+    refuses_soft_labels = None
     command_help = "a diffusion model, from scratch or from other weights (--init)"
 
     def __init__(
@@ -249,9 +256,9 @@ class ADM(Generator):
         """Images in one pass through the network."""
         return self.sampler.batch_size
 
-    def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
+    def sample(self, labels: Labels, seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images with :attr:`sampler`; see :meth:`Generator.sample`. A batch may be of several classes."""
-        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
+        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes, refuses_rows=None)
         if self.sampler.classifier_scale and self.classifier is None:
             raise InputError(
                 f"ADM: the sampler has classifier_scale {self.sampler.classifier_scale}, but there is no classifier; "

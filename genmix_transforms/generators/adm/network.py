@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from genmix_transforms.files.atomic import write_text
 from genmix_transforms.generators.adm.configuration import GROUPS, ADMConfiguration
+from genmix_transforms.generators.class_embedding import ClassEmbedding
 from genmix_transforms.generators.folder import CONFIG, write_weights
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -123,6 +124,13 @@ def set_heads(network: nn.Module, heads: int) -> None:
             module.scale = (module.inner_dim // heads) ** -0.5
 
 
+def _with_class_embedding(network: UNet2DModel) -> UNet2DModel:
+    """Let a network take soft labels; its weights and their names stay what they are."""
+    if network.class_embedding is not None:
+        network.class_embedding = ClassEmbedding.of(network.class_embedding)
+    return network
+
+
 def build_network(configuration: ADMConfiguration) -> UNet2DModel:
     """The network of a configuration, its weights not drawn yet as ADM's are: see :func:`initialise`.
 
@@ -160,20 +168,24 @@ def build_network(configuration: ADMConfiguration) -> UNet2DModel:
     }
     fixed_heads = configuration.num_head_channels == -1
     if not fixed_heads and configuration.widths[0] == configuration.num_channels:
-        return UNet2DModel(
-            down_block_types=down,
-            up_block_types=up,
-            attention_head_dim=configuration.num_head_channels,
-            time_embedding_dim=4 * configuration.num_channels,
+        return _with_class_embedding(
+            UNet2DModel(
+                down_block_types=down,
+                up_block_types=up,
+                attention_head_dim=configuration.num_head_channels,
+                time_embedding_dim=4 * configuration.num_channels,
+                **options,
+            )
+        )
+    return _with_class_embedding(
+        ADMUNet(
+            down_block_types=tuple(_PREFIX + name for name in down),
+            up_block_types=tuple(_PREFIX + name for name in up),
+            attention_head_dim=GROUPS if fixed_heads else configuration.num_head_channels,
+            model_channels=configuration.num_channels,
+            num_heads=configuration.num_heads if fixed_heads else None,
             **options,
         )
-    return ADMUNet(
-        down_block_types=tuple(_PREFIX + name for name in down),
-        up_block_types=tuple(_PREFIX + name for name in up),
-        attention_head_dim=GROUPS if fixed_heads else configuration.num_head_channels,
-        model_channels=configuration.num_channels,
-        num_heads=configuration.num_heads if fixed_heads else None,
-        **options,
     )
 
 

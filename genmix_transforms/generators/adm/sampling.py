@@ -131,7 +131,8 @@ def ddim_step(
 class Denoiser:
     """The network as the samplers ask it: from ``x_t`` to the image in it, guided or not.
 
-    The labels, int64 ``(N,)``, are on the network's device; the schedule is that of all timesteps.
+    The labels, int64 ``(N,)`` or rows of weights ``(N, K)``, are on the network's device; the schedule is that of all
+    timesteps.
     """
 
     network: nn.Module
@@ -156,7 +157,12 @@ class Denoiser:
         labels = self.labels if self.configuration.class_cond else None
         if scale == 1 or labels is None:
             return self._pass(noisy, timestep, labels)
-        none = torch.full_like(labels, self.configuration.num_classes)
+        if labels.ndim == 2:
+            labels = F.pad(labels, (0, 1))  # the row for "no class" is the last
+            none = torch.zeros_like(labels)
+            none[:, -1] = 1
+        else:
+            none = torch.full_like(labels, self.configuration.num_classes)
         with_class, without = self._pass(noisy.repeat(2, 1, 1, 1), timestep, torch.cat([labels, none])).chunk(2)
         channels = noisy.shape[1]
         # The variance is the class's own: it is no direction to go in.
@@ -170,13 +176,17 @@ class Denoiser:
         return prediction.float() if noisy.dtype == torch.float32 else prediction
 
     def gradient(self, noisy: Tensor, timestep: int) -> Tensor | None:
-        """The scaled gradient of ``log p(y | x_t)``; None without classifier guidance."""
+        """The scaled gradient of ``log p(y | x_t)``; None without classifier guidance.
+
+        Of a soft label it is that of ``sum_k w_k log p(k | x_t)``, the cross-entropy that a classifier learns it with.
+        """
         if not self.settings.classifier_scale or self.classifier is None:
             return None
         with torch.enable_grad(), self._precision(noisy.device):
             inputs = noisy.detach().requires_grad_(True)
             times = torch.full((len(noisy),), timestep, device=noisy.device)
-            chosen = F.log_softmax(self.classifier(inputs, times).float(), dim=1).gather(1, self.labels[:, None])
+            scores = F.log_softmax(self.classifier(inputs, times).float(), dim=1)
+            chosen = scores.gather(1, self.labels[:, None]) if self.labels.ndim == 1 else scores * self.labels
             (gradient,) = torch.autograd.grad(chosen.sum(), inputs)
         scaled: Tensor = gradient * self.settings.classifier_scale
         return scaled

@@ -10,7 +10,13 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.arguments import check_bits, check_class_names, check_labels_and_seeds, refuse_fixed
+from genmix_transforms.generators.arguments import (
+    Labels,
+    check_bits,
+    check_class_names,
+    check_labels_and_seeds,
+    refuse_fixed,
+)
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.batches import whole_batches
 from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork, adapt_classes, initialise
@@ -56,6 +62,7 @@ class DCGAN(Generator):
     network_settings = DCGANNetworkSettings
     training_settings = DCGANSettings
     trains_per_class = True
+    refuses_soft_labels = None
     command_help = "sizes 16, 32, 64, 128 and 256; class-conditional, or with --per-class a network for each class"
     settings: DCGANNetworkSettings
     _network: DCGANNetwork
@@ -102,9 +109,9 @@ class DCGAN(Generator):
         return CHUNK
 
     @torch.no_grad()
-    def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
+    def sample(self, labels: Labels, seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`."""
-        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
+        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes, refuses_rows=None)
         self._network.eval()
         images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
         for here, some, latents, _ in whole_batches(labels, seeds, CHUNK, (self.settings.latent_size,)):

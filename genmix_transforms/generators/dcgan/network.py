@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genmix_transforms.errors import InputError
+from genmix_transforms.generators.class_embedding import ClassEmbedding
 
 
 def stage_widths(resolution: int, base_width: int) -> list[int]:
@@ -28,7 +29,7 @@ class DCGANNetwork(nn.Module):
         # latent, and the network takes it. Measured on 391 ultrasound patches at 32 pixels: after 24,000 images the
         # pixels' standard deviation within a class is 3 grey levels appended and 33 multiplied; the real patches' is
         # 38.
-        self.embedding = nn.Embedding(classes, latent_size) if classes > 1 else None
+        self.embedding = ClassEmbedding(classes, latent_size) if classes > 1 else None
         widths = stage_widths(resolution, base_width)[::-1]
         inputs = latent_size
         layers: list[nn.Module] = []
@@ -41,7 +42,10 @@ class DCGANNetwork(nn.Module):
         self.main = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Latents ``(N, latent_size)`` and labels int64 ``(N,)`` to images ``(N, C, H, W)`` in [-1, 1]."""
+        """Latents ``(N, latent_size)`` and labels, int64 ``(N,)`` or rows of weights ``(N, K)``, to images in [-1, 1].
+
+        The images are ``(N, C, H, W)``.
+        """
         if self.embedding is not None:
             latents = latents * self.embedding(labels)
         images: Tensor = self.main(latents[:, :, None, None])

@@ -17,6 +17,7 @@ from genmix_transforms.files.atomic import write_tensors
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.files.tensors import read_tensors
 from genmix_transforms.generators.arguments import (
+    Labels,
     check_bits,
     check_class_names,
     check_labels_and_seeds,
@@ -83,6 +84,7 @@ class StyleGAN(Generator):
     network_settings = StyleGANNetworkSettings
     training_settings = StyleGANSettings
     trains_per_class = True
+    refuses_soft_labels = None
     command_help = (
         "sizes 9 to 1024, growing from 8 pixels on; class-conditional, or with --per-class a network for each class"
     )
@@ -213,9 +215,9 @@ class StyleGAN(Generator):
         """
         return min(32, max(1, 32 * 64**2 // self.network_resolution**2))
 
-    def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
+    def sample(self, labels: Labels, seeds: Tensor | Sequence[int]) -> Tensor:
         """Draw images; see :meth:`Generator.sample`. Latent and noise of an image both follow from its seed."""
-        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
+        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes, refuses_rows=None)
         images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
         batch = self.sample_batch
         for start in range(0, len(labels), batch):  # w of a whole bank of 1024 pixels need not be there at once
@@ -224,17 +226,17 @@ class StyleGAN(Generator):
         return images
 
     @torch.no_grad()
-    def styles(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
+    def styles(self, labels: Labels, seeds: Tensor | Sequence[int]) -> Tensor:
         """The truncated w of images: one vector for each layer.
 
         Args:
-            labels: ``(n,)``.
+            labels: ``(n,)``, or soft labels ``(n, K)``.
             seeds: ``(n,)``.
 
         Returns:
             float32 ``(n, layers, latent_size)``, on the CPU; ``layers`` is two for each resolution from 4 pixels on.
         """
-        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
+        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes, refuses_rows=None)
         network, device = self._network.eval(), self.device
         styles = torch.empty(len(labels), network.layer_count, network.latent_size)
         for here, some, latents, _ in whole_batches(labels, seeds, self.sample_batch, (network.latent_size,)):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from genmix_transforms.generators.class_embedding import ClassEmbedding, look_up
 from genmix_transforms.generators.stylegan.layers import (
     EqualisedConv,
     EqualisedLinear,
@@ -22,7 +23,7 @@ LR_MULTIPLIER = 0.01
 
 
 class MappingNetwork(nn.Module):
-    """Latents ``(N, latent_size)`` and labels int64 ``(N,)`` to w ``(N, latent_size)``.
+    """Latents ``(N, latent_size)`` and labels, int64 ``(N,)`` or rows of weights ``(N, K)``, to w ``(N, latent_size)``.
 
     Pixel norm, then dense layers with leaky ReLU. With more than one class a learned vector of the class joins the
     latent before the norm.
@@ -33,7 +34,7 @@ class MappingNetwork(nn.Module):
         size = settings.latent_size
         self.latent_size: int = size
         self.conditioning: str = settings.conditioning
-        self.embedding = nn.Embedding(classes, size) if classes > 1 else None
+        self.embedding = ClassEmbedding(classes, size) if classes > 1 else None
         joined = 2 * size if classes > 1 and self.conditioning == "concatenate" else size
         self.layers = nn.ModuleList(
             EqualisedLinear(joined if number == 0 else size, size, lr_multiplier=LR_MULTIPLIER)
@@ -190,7 +191,7 @@ class StyleGANNetwork(nn.Module):
 
         Args:
             latents: ``(N, latent_size)``, N(0, 1).
-            labels: int64 ``(N,)``.
+            labels: int64 ``(N,)``, or rows of weights, float32 ``(N, K)``.
             noise: a map ``(N, 1, side, side)`` for each layer, sides as :meth:`noise_sides` says.
             psi: truncation: 1 for none, 0 for the class's mean image.
             cutoff: truncate this many layers, from the coarsest; None: all.
@@ -212,7 +213,7 @@ class StyleGANNetwork(nn.Module):
         """
         if psi == 1.0:
             return w
-        mean = self.mean_w[labels][:, None].to(w.dtype)
+        mean = look_up(self.mean_w, labels)[:, None].to(w.dtype)
         inside = torch.arange(w.shape[1], device=w.device) < (w.shape[1] if cutoff is None else cutoff)
         return torch.where(inside[:, None], torch.lerp(mean.expand_as(w), w, psi), w)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.arguments import check_bits, check_labels_and_seeds
+from genmix_transforms.generators.arguments import Labels, check_bits, check_labels_and_seeds
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.folder import CONFIG, check_free, read_config, resolve_source, write_config
 from genmix_transforms.generators.lora import adapter_state, load_adapter_state
@@ -96,6 +96,7 @@ class TextualInversion(Generator):
     network_settings = TextualInversionNetworkSettings
     training_settings = TextualInversionSettings
     shows_evolution = True
+    refuses_soft_labels = None
     refuses_pretraining = (
         "what it knows of images is its base model's, which stays as it came: words of a pool would be thrown away; "
         "give a base model that knows such images (base, --base)"
@@ -296,9 +297,14 @@ class TextualInversion(Generator):
         return self.sampler.batch_size
 
     @torch.no_grad()
-    def sample(self, labels: Tensor | Sequence[int], seeds: Tensor | Sequence[int]) -> Tensor:
-        """Draw images with :attr:`sampler`; see :meth:`Generator.sample`. A batch may be of several classes."""
-        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes)
+    def sample(self, labels: Labels, seeds: Tensor | Sequence[int]) -> Tensor:
+        """Draw images with :attr:`sampler`; see :meth:`Generator.sample`. A batch may be of several classes.
+
+        Of a soft label the encoded prompts of the classes are mixed, as an interpolation between prompts does; a start
+        image is one of the class with the largest weight.
+        """
+        labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes, refuses_rows=None)
+        likeliest = labels if labels.ndim == 1 else labels.argmax(dim=1)
         real = self.start_images
         images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
         batches = draw_images(
@@ -308,7 +314,7 @@ class TextualInversion(Generator):
             negative=self.negative_context(),
             seeds=seeds,
             settings=self.sampler,
-            start=None if real is None else lambda places: real.latents(self.model, labels[places], seeds[places]),
+            start=None if real is None else lambda places: real.latents(self.model, likeliest[places], seeds[places]),
         )
         for here, values in batches:
             values = values.float().clamp(-1, 1)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.batches import whole_batches
+from genmix_transforms.generators.class_embedding import look_up
 from genmix_transforms.generators.textual_inversion.base_model import check_noise_schedule
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 from genmix_transforms.generators.textual_inversion.settings import SamplerSettings
@@ -122,7 +123,8 @@ def draw_images(
     Args:
         model: the base model.
         contexts: of the prompts, ``(P, 77, W)``.
-        which: int64 ``(n,)``: each image's prompt.
+        which: int64 ``(n,)``: each image's prompt; or float32 ``(n, P)``: by which weights the prompts' contexts are
+            mixed for it.
         negative: of the negative prompt, ``(77, W)``.
         seeds: int64 ``(n,)``, non-negative: all randomness of an image.
         settings: the sampler's.
@@ -148,5 +150,5 @@ def draw_images(
         if start is not None:
             latents = start(torch.arange(here.start, here.stop)).float().cpu()
             real = F.pad(latents, (0, 0) * 3 + (0, settings.batch_size - size))
-        chosen = contexts[some.to(contexts.device)]
+        chosen = look_up(contexts, some.to(contexts.device))
         yield here, draw(model, chosen, negative, begin, fresh, settings=settings, real=real)[:size]

@@ -167,6 +167,35 @@ def test_classifier_free_guidance_goes_on_from_no_class_to_the_class() -> None:
     assert torch.allclose(unguided[:, 0, 0, 0], -((1 / left - 1) ** 0.5) * torch.tensor([0.0, 2.0]))
 
 
+class Mixes(nn.Module):
+    """Answers with the mean class number of rows of weights in every pixel."""
+
+    def forward(self, noisy: Tensor, times: Tensor, *, class_labels: Tensor, return_dict: bool) -> tuple[Tensor]:
+        numbers = class_labels @ torch.arange(class_labels.shape[1]).float()
+        return (numbers.view(-1, 1, 1, 1).expand(-1, 2, *noisy.shape[2:]).contiguous(),)
+
+
+SOFT = torch.tensor([[1.0, 0.0, 0.0], [0.25, 0.25, 0.5]])
+
+
+def test_guidance_goes_on_from_no_class_to_a_mixture_of_classes() -> None:
+    noisy = torch.zeros(2, 1, 4, 4)
+    left = float(SCHEDULES["linear"].alphas_cumprod[10])
+    image, variance = replace(guided(3.0), network=Mixes(), labels=SOFT)(noisy, 10)
+    expected = -((1 / left - 1) ** 0.5) * torch.tensor([3 + 3 * (0.0 - 3), 3 + 3 * (1.25 - 3)])
+    assert torch.allclose(image[:, 0, 0, 0], expected.clamp(-1, 1))
+    assert variance is not None
+    assert variance[:, 0, 0, 0].tolist() == [0, 1.25]
+
+
+def test_classifier_guidance_to_a_mixture_of_classes_is_the_mixture_of_the_gradients() -> None:
+    denoiser = replace(guided(1.0, classifier=Linear(), classifier_scale=2.0), labels=SOFT)
+    gradient = denoiser.gradient(torch.zeros(2, 1, 4, 4), 10)
+    assert gradient is not None
+    # As below, with the mean k of each row: 0 and 1.25.
+    assert torch.allclose(gradient[:, 0, 0, 0], 2.0 * torch.tensor([-1.0, 0.25]) / 16)
+
+
 class Linear(nn.Module):
     """Logits that are the image's mean times 0, 1, 2."""
 

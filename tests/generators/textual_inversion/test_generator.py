@@ -236,6 +236,8 @@ def test_real_images_to_start_from(generator: TextualInversion, tiny_patches: An
     images = started.sample([0, 1], [5, 6])
     assert not torch.equal(images, generator.sample([0, 1], [5, 6]))
     assert torch.equal(started.sample([1], [6])[0], images[1])
+    assert torch.equal(started.sample([[1.0, 0.0], [0.0, 1.0]], [5, 6]), images)
+    assert not torch.equal(started.sample([[0.4, 0.6]], [6])[0], images[1])
     assert started.config["start_images"] == patches.fingerprint
     assert started.describe()["start_images"]["strength"] == 0.5
     assert "start_images" not in generator.config
