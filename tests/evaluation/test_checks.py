@@ -13,6 +13,7 @@ from genmix_transforms.evaluation.arms import ARMS
 from genmix_transforms.evaluation.checks import (
     Fold,
     check_folds,
+    check_seeds,
     check_splits,
     doubts,
     few_seeds,
@@ -306,6 +307,23 @@ def test_a_batch_larger_than_the_training_set(splits):
     (doubt,) = doubts(("baseline",), splits, {}, Protocol(batch_size=128))
     assert "a batch of 128 is larger than the training set of 90 images" in doubt
     assert doubts(("baseline",), splits, {}, Protocol(batch_size=90)) == ()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        (0, "seeds must be"),
+        (10_001, "seeds must be"),
+        (2.5, "seeds must be"),
+        ("3", "seeds must be"),
+        ((), "seeds must be from 1 to 10,000, got 0 of them"),
+        ((1, -1), "seed must be"),
+        ((1, 2, 1), "every seed once, got 1, 2, 1"),
+    ],
+)
+def test_seeds_that_are_none(seeds, message):
+    with pytest.raises(InputError, match=message):
+        check_seeds(seeds)
 
 
 @pytest.mark.parametrize("seeds", [2, 4])
