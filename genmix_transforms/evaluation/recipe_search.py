@@ -96,10 +96,11 @@ class Cases:
                 held[half] += np.bincount(labels[where], minlength=len(classes))
         for label, name in enumerate(classes):
             if counts[label] and not held[:, label].all():
+                of_groups = len(np.unique(groups[labels == label]))
                 raise InputError(
-                    f"the validation part has {counts[label]} image{'s' * (counts[label] != 1)} of {name!r}"
-                    f"{', all of one group' if counts[label] > 1 else ''}: a recipe is chosen by one half of the "
-                    "validation images and judged by the other, so each class needs 2 at least, of 2 groups (patients)"
+                    f"the validation part has too few images of {name!r} ({counts[label]}, of {of_groups} groups): a "
+                    "recipe is chosen by one half of the validation images and judged by the other, so each class "
+                    "needs 2 at least, of 2 groups (patients)"
                 )
         return cls(classes=tuple(classes), labels=labels, groups=groups, second=second)
 
@@ -247,10 +248,11 @@ def search(
     arms = (BASELINE, *candidates)
     rounds = plan_rounds(len(candidates), budget=budget, besides=besides)
     trials: dict[Job, Trial] = {}
+    scores: dict[Job, tuple[float, float]] = {}
     racing = [list(arms), list(arms)]
 
     def standing(arm: str, half: int, seeds: int) -> float:
-        return float(np.mean([trials[arm, seed].score(cases, half) for seed in range(seeds)]))
+        return float(np.mean([scores[arm, seed][half] for seed in range(seeds)]))
 
     def best(half: int, among: Sequence[str], seeds: int, count: int) -> list[str]:
         order = sorted(among, key=lambda arm: (-standing(arm, half, seeds), arms.index(arm)))
@@ -261,10 +263,12 @@ def search(
             for half in (0, 1):
                 others = [arm for arm in racing[half] if arm != BASELINE]
                 racing[half] = [BASELINE, *best(half, others, seed, kept)]
-        trials |= train([(arm, seed) for arm in arms if arm in (*racing[0], *racing[1])])
+        trained = train([(arm, seed) for arm in arms if arm in (*racing[0], *racing[1])])
+        trials |= trained
+        scores |= {job: (trial.score(cases, 0), trial.score(cases, 1)) for job, trial in trained.items()}
     one, other = (best(half, racing[half], len(rounds), 1)[0] for half in (0, 1))
     halves = (one, other)
-    seen = tuple(_candidate(arm, trials, cases) for arm in arms)
+    seen = tuple(_candidate(arm, scores) for arm in arms)
     if halves == (BASELINE, BASELINE):
         return Found(arm=BASELINE, halves=halves, gain=None, candidates=seen, trainings=len(trials) + besides)
     finalists = [arm for arm in arms if arm in (BASELINE, *halves)]
@@ -294,13 +298,10 @@ def search(
     return Found(arm=arm, halves=halves, gain=gain, candidates=seen, trainings=len(trials) + besides)
 
 
-def _candidate(arm: str, trials: Mapping[Job, Trial], cases: Cases) -> Candidate:
-    seeds = [seed for name, seed in trials if name == arm]
-    scores, references = (
-        np.array([[trials[name, seed].score(cases, half) for half in (0, 1)] for seed in seeds])
-        for name in (arm, BASELINE)
-    )
-    return Candidate(arm=arm, seeds=len(seeds), macro_f1=float(scores.mean()), gain=float((scores - references).mean()))
+def _candidate(arm: str, scores: Mapping[Job, tuple[float, float]]) -> Candidate:
+    seeds = sorted(seed for name, seed in scores if name == arm)
+    own, reference = (np.array([scores[name, seed] for seed in seeds]) for name in (arm, BASELINE))
+    return Candidate(arm=arm, seeds=len(seeds), macro_f1=float(own.mean()), gain=float((own - reference).mean()))
 
 
 def _mean_score(outcomes: Outcomes) -> float:
