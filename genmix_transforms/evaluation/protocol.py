@@ -267,10 +267,10 @@ _SMALL: Mapping[str, Any] = {
     "tune": 3,
 }
 _FAST: Mapping[str, Any] = {**_PAPER, "precision": "bf16"}
-# 5 to 100 labels a class on a CPU, with the small network. Chosen on validation images of the lesion phantom at 32
-# pixels, see docs/how-to/compare.md: 400 steps are as good as 600; of a validation set that is as small as the training
-# set, the best of many looks is mostly luck, and the last weights are half a point better. Batches fit 5 labels of each
-# of two classes.
+# 5 to 100 labels a class on a CPU, with the small network. Chosen on validation images of the lesion phantom, 32 pixels
+# (docs/how-to/compare.md): steps, batch size and weight decay make no difference there that chance does not, so batches
+# fit 5 labels of each of two classes. Of a validation part that is as small as the training part the best of many looks
+# is mostly luck: the last weights are better.
 _FEW_LABELS: Mapping[str, Any] = {"steps": 400, "batch_size": 8, "validate_every": LONGEST}
 _SCRATCH = {setting.name: setting.default for setting in Protocol.options() if setting.name in {**_SMALL, **_FAST}}
 Protocol.PRESETS = {

@@ -19,7 +19,7 @@ SOME = ("mixup", "genmix@alpha=1")
 
 @pytest.fixture
 def quick():
-    return Protocol(steps=2, batch_size=4, validate_every=2)
+    return Protocol(steps=8, batch_size=8, validate_every=4, learning_rate=0.01)
 
 
 @pytest.fixture
@@ -115,8 +115,9 @@ def test_what_makes_a_training_of_the_choice_run_again(splits, bank, quick, tmp_
     (tmp_path / "recipe" / "mixup-fold0-seed0.json").write_text("{")
     assert again() == {"mixup"}
     assert again(alpha=0.9) == set()  # no candidate has this one from the protocol
-    assert again(pairing="same") == {"genmix@alpha=1"}
-    assert again(pairing="same", learning_rate=0.01) == {"baseline", *SOME}
+    # Others may follow with fresh seeds, where the choice is another.
+    assert "genmix@alpha=1" in again(pairing="same")
+    assert again(pairing="same", learning_rate=0.02) == {"baseline", *SOME}
     assert again(some_splits=(splits[0], shapes.patches(45, seed=8), splits[2])) == {"baseline", *SOME}
 
 
@@ -211,10 +212,8 @@ def test_the_comparison_has_the_choice_as_a_row_and_says_so(splits, bank, quick,
         ({"candidates": ["augmex"]}, "no arm 'augmex'"),
         ({"candidates": ["mixup", "mixup@0.2"]}, "are the same arm"),
         ({"candidates": ["blend:adm"]}, "no bank 'adm'"),
-        (
-            {"budget": 10},
-            r"a budget of 10 trainings is too small to choose among 3 .*filter asks for 1 more.*--budget 11",
-        ),
+        ({"budget": 8}, r"a budget of 8 trainings is too small to choose among 2 .*--budget 9"),
+        ({"budget": 8, "candidates": ["blend@keep=0.5"]}, r"a filter asks for 1 more, .*--budget 9"),
         ({"budget": 0}, "budget must be a whole number, from 1 to 10000, got 0"),
         ({"budget": 2.5}, "budget must be a whole number"),
         ({"chance": 0}, "chance must be a number above 0 and at most 0.5, got 0"),
