@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from findings import Findings, add_json_option
-from table1 import PLAIN, choose_recipes, pairs, protocol_of
+from table1 import ARMS, PLAIN, choose_recipes, pairs, protocol_of
 from table1_data import add_data_options, given_folds, given_patches
 from table1_generators import GENERATORS, NEEDS_WEIGHTS
 from timing import machine
@@ -37,7 +37,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation import ARMS, Protocol, Recipe
+from genmix_transforms.evaluation import Protocol, Recipe
 from genmix_transforms.evaluation.checks import Splits, prepare
 from genmix_transforms.evaluation.classifiers import LITE0
 from genmix_transforms.evaluation.training import train_network

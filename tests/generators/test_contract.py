@@ -6,12 +6,13 @@ A kind's own tests hold what is its own: losses, networks, weights from elsewher
 import inspect
 import json
 import re
+import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -64,14 +65,22 @@ def fit(generator: Generator, patches: PatchDataset, out: Path, **options: Any) 
         return generator.fit(patches, out=out, **{**defaults, **options})
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, tiny_patches: Patches) -> Callable[[Kind], str]:
-    """The weights that a training of a kind, left alone, ends with: trained once."""
-    found: dict[type[Generator], str] = {}
+class Unbroken(NamedTuple):
+    """The weights that a training ended with, and its folder, which is not to be written to."""
 
-    def trained(kind: Kind) -> str:
+    weights_hash: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, tiny_patches: Patches) -> Callable[[Kind], Unbroken]:
+    """A training of a kind that was left alone: trained once."""
+    found: dict[type[Generator], Unbroken] = {}
+
+    def trained(kind: Kind) -> Unbroken:
         if kind.cls not in found:
-            found[kind.cls] = fit(kind.make(), tiny_patches(), tmp_path_factory.mktemp("unbroken") / "run").weights_hash
+            out = tmp_path_factory.mktemp("unbroken") / "run"
+            found[kind.cls] = Unbroken(fit(kind.make(), tiny_patches(), out).weights_hash, out)
         return found[kind.cls]
 
     return trained
@@ -228,9 +237,9 @@ def test_the_provenance_has_every_setting(one_network: Kind, tiny_patches: Patch
 
 
 def test_the_seed_decides_everything(
-    kind: Kind, tiny_patches: Patches, tmp_path: Path, unbroken: Callable[[Kind], str]
+    kind: Kind, tiny_patches: Patches, tmp_path: Path, unbroken: Callable[[Kind], Unbroken]
 ) -> None:
-    hashes = [unbroken(kind)]
+    hashes = [unbroken(kind).weights_hash]
     for number, seed in enumerate((0, 1)):
         torch.manual_seed(number)  # the global random numbers do not matter
         hashes.append(fit(kind.make(), tiny_patches(), tmp_path / str(number), seed=seed).weights_hash)
@@ -238,9 +247,13 @@ def test_the_seed_decides_everything(
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(
-    kind: Kind, tiny_patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbroken: Callable[[Kind], str]
+    kind: Kind,
+    tiny_patches: Patches,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unbroken: Callable[[Kind], Unbroken],
 ) -> None:
-    whole = unbroken(kind)
+    whole = unbroken(kind).weights_hash
     trainee_class: Any = None
     make_trainee = kind.cls.make_trainee if kind.cls.training_settings.PRESETS else DCGAN.make_trainee
     owner = kind.cls if kind.cls.training_settings.PRESETS else DCGAN
@@ -271,8 +284,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert steps == 4 * members  # what was done is not done again
 
 
-def test_another_run_is_not_gone_on_with(kind: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
-    fit(kind.make(), tiny_patches(), tmp_path / "run")
+def test_another_run_is_not_gone_on_with(
+    kind: Kind, tiny_patches: Patches, tmp_path: Path, unbroken: Callable[[Kind], Unbroken]
+) -> None:
+    shutil.copytree(unbroken(kind).folder, tmp_path / "run")
     files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
     with pytest.raises(InputError, match=r"holds a run with other settings \(seed: 0 there, 1 now\)"):
         fit(kind.make(), tiny_patches(), tmp_path / "run", seed=1)

@@ -182,6 +182,7 @@ def test_several_processes_cannot_overwrite(
 
 def fill_slowly(generator: DCGAN, out: Path, drawn: Path, pause: float, **options: Any) -> None:
     """Fill, and write down after every batch how many images have been drawn."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests run in the background have it ignored
     draw, count = type(generator).sample, 0
 
     def slow(self: DCGAN, labels: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:

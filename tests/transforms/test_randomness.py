@@ -247,7 +247,6 @@ def seeded_on_the_first_rank():
     return torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-PIPED = {"stdout": subprocess.PIPE, "text": True}
 SCRIPT = """
 import torch
 from genmix_transforms.transforms import randomness
@@ -256,17 +255,13 @@ print(randomness.rank(), *source(3, 5, torch.device("cpu")).flatten().tolist())
 """
 
 
-def test_the_rank_that_a_launcher_gave():
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    started = [
-        (number, subprocess.Popen([sys.executable, "-c", SCRIPT], env={**environment, "RANK": variable}, **PIPED))
-        for variable, number in (("3", 3), ("", 0))
-    ]
-    for number, process in started:
-        stdout, _ = process.communicate(timeout=120)
-        found, *drawn = stdout.split()
-        assert int(found) == number
-        assert [float(one) for one in drawn] == on_rank(number, seeded_on_the_first_rank()).flatten().tolist()
+@pytest.mark.parametrize(("variable", "number"), [("3", 3), pytest.param("", 0, marks=pytest.mark.slow)])
+def test_the_rank_that_a_launcher_gave(variable, number):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "RANK": variable}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=120)
+    found, *drawn = done.stdout.split()
+    assert int(found) == number
+    assert [float(one) for one in drawn] == on_rank(number, seeded_on_the_first_rank()).flatten().tolist()
 
 
 # The workers of a DataLoader

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BANK = 200
+BANK = 100
 """Megabytes."""
 
 WORKERS = 2
 ALLOWED = 20
-"""Megabytes for all workers together; measured: 3 at most, heaps that do not grow alike. A copy a worker is 400."""
+"""Megabytes for all workers together; measured: 3 at most, heaps that do not grow alike. A copy a worker is 200."""
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="measured by /proc: Linux only")
 

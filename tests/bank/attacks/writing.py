@@ -128,6 +128,8 @@ for _mode, _times in _TIMES.items():
                 verify=WHOLE_OR_LEFTOVERS,
                 opened=_stands,
             )(_struck(_mode, _moment, _nth, signal.SIGKILL))
+            if _nth < _often:
+                continue
             ATTACKS.add(
                 f"Ctrl-C of a process that {_mode}, {_moment} ({_nth})",
                 name=f"interrupted[{_mode}, {_moment}, {_nth}]",
@@ -159,8 +161,10 @@ def _limited(byte: int, kill: bool, overwrite: bool) -> Callable[[Path], None]:
     return damage
 
 
-for _byte in (0, 1, 8, 100, 600):
-    for _mode in ("appends", "overwrites"):
+for _byte, _modes in (
+    (0, ("appends", "overwrites")), (1, ("appends",)), (8, ("overwrites",)), (100, ("appends",)), (600, ("overwrites",))
+):  # fmt: skip
+    for _mode in _modes:
         ATTACKS.add(
             f"a process that {_mode} killed by the kernel as a file grows past {_byte} bytes",
             name=f"killed_at_a_byte[{_mode}, {_byte}]",
