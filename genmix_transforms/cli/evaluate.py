@@ -19,8 +19,7 @@ from genmix_transforms.cli.options import (
 )
 from genmix_transforms.cli.parameters import with_settings
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.protocol import Protocol
-from genmix_transforms.evaluation.recipe_search import BUDGET
+from genmix_transforms.evaluation.protocol import BUDGET, Protocol
 from genmix_transforms.files.checks import check_output_folder, whole_number
 
 ARMS_PANEL = "Arms"

@@ -12,6 +12,9 @@ from genmix_transforms.settings import Settings, option
 Pairing = Literal["any", "balanced", "same", "other", "inverse"]
 
 SMALLEST_INPUT, LARGEST_INPUT = 16, 4096
+BUDGET = 32
+"""Trainings that a recipe is chosen by, unless somebody says otherwise."""
+
 GRID = 5
 """Values that the tuned option of an arm may take, the same number for all arms."""
 

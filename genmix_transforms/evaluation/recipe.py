@@ -28,10 +28,10 @@ from genmix_transforms.evaluation.arms import (
 from genmix_transforms.evaluation.checks import Fold, Splits, check_folds, name_banks, prepare
 from genmix_transforms.evaluation.confidence import JUDGE, measure_confidence, remembered, train_judge
 from genmix_transforms.evaluation.leakage import bank_text, seen_images
-from genmix_transforms.evaluation.protocol import Protocol
+from genmix_transforms.evaluation.protocol import BUDGET, Protocol
 from genmix_transforms.evaluation.provenance import content_hash, describe_training
 from genmix_transforms.evaluation.recipe_choice import ChosenRecipe
-from genmix_transforms.evaluation.recipe_search import BASELINE, BUDGET, Cases, Job, Trial, plan_rounds, search
+from genmix_transforms.evaluation.recipe_search import BASELINE, Cases, Job, Trial, plan_rounds, search
 from genmix_transforms.evaluation.runs import finished_name, read_finished, readable_json, run_key, write_finished
 from genmix_transforms.evaluation.sharing import take_turns
 from genmix_transforms.evaluation.training import train_network

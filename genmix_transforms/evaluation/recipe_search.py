@@ -23,9 +23,6 @@ from genmix_transforms.evaluation.statistics import Difference, differences, mac
 
 BASELINE = "baseline"
 
-BUDGET = 32
-"""Trainings, unless somebody says otherwise."""
-
 FEWEST_FRESH, MOST_FRESH = 2, 10
 """Seeds that no choice has looked at: fewer say nothing of how much trainings differ, more say little more."""
 
