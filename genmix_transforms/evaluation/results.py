@@ -179,7 +179,7 @@ class Results:
             "classes": list(self.classes),
             "order": list(self.order),
             "missing": dict(self.missing),
-            "recipe": None if self.recipe is None else dict(self.recipe),
+            **({} if self.recipe is None else {"recipe": dict(self.recipe)}),
             "summary": plain_data(self.summary()),
             "differences": {metric: plain_data(self.differences(metric)) for metric in OVERALL},
             "labels": [list(fold) for fold in self.labels],
@@ -200,7 +200,7 @@ class Results:
             bank=content["bank"],
             banks=content["banks"],
             missing=content["missing"],
-            recipe=content.get("recipe"),  # releases that knew none wrote none
+            recipe=content.get("recipe"),
             order=tuple(content["order"]),
             warnings=tuple(content["warnings"]),
             versions=content["versions"],

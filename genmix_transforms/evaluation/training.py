@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ class Trained:
     steps: int
     best_step: int
     validation_macro_f1: float
-    validations: Mapping[int, Tensor]
+    validations: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 def train_network(arm: str, splits: Splits, setting: Setting, seed: int, *, device: torch.device) -> Trained:
