@@ -104,7 +104,7 @@ def test_scratch_is_what_evaluate_does_unless_told_and_takes_the_generators_of_s
     generators = scripts["table1_generators"].GENERATORS
     assert set(generators) == set(PRESETS)
     assert generators["scratch"](64) == generators["small"](64)
-    with pytest.raises(InputError, match="preset must be one of scratch, paper, small, fast, got 'large'"):
+    with pytest.raises(InputError, match="preset must be one of scratch, paper, small, fast, few-labels, got 'large'"):
         protocol_of("large")
 
 

@@ -19,12 +19,13 @@ from genmix_transforms.cli.options import (
 )
 from genmix_transforms.cli.parameters import with_settings
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.protocol import Protocol
+from genmix_transforms.evaluation.protocol import BUDGET, Protocol
 from genmix_transforms.files.checks import check_output_folder, whole_number
 
 ARMS_PANEL = "Arms"
 TRAINING_PANEL = "Training of the classifiers, the same in every arm"
 MOST_FOLDS = 1000
+AUTO = "auto"
 
 
 @takes_data_options
@@ -57,6 +58,17 @@ def evaluate(
             rich_help_panel=ARMS_PANEL,
         ),
     ] = "baseline,mixup,blend,genmix",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="auto: choose how to use the bank, or whether to, on the validation part alone, and add what is "
+            "chosen to the arms. Or the arms to choose from, with commas between them.",
+            rich_help_panel=ARMS_PANEL,
+        ),
+    ] = None,
+    budget: Annotated[
+        int, typer.Option(help="Trainings that --recipe may take, at most.", rich_help_panel=ARMS_PANEL)
+    ] = BUDGET,
     seeds: Annotated[int, typer.Option(help="Runs of each arm; 5 or more.", rich_help_panel=TRAINING_PANEL)] = 5,
     device: Device = None,
     dry_run: DryRun = False,
@@ -72,6 +84,7 @@ def evaluate(
     from genmix_transforms.evaluation.checks import check_seeds
     from genmix_transforms.evaluation.classifiers import check_classifier
     from genmix_transforms.evaluation.comparison import Plan
+    from genmix_transforms.evaluation.recipe import RecipePlan, recipe_candidates
     from genmix_transforms.generators.processes import own_device
 
     # Reading the data may take minutes: whatever the options alone can have wrong comes first.
@@ -81,7 +94,15 @@ def evaluate(
     whole_number(folds, name="--folds", least=1, most=MOST_FOLDS)
     chosen = Protocol.of(protocol, name="evaluate")
     check_classifier(chosen.classifier, weights=chosen.weights)
+    if recipe is not None and folds > 1:
+        raise InputError(
+            f"--recipe with --folds {folds}: a recipe is chosen for one split, on its validation part; leave one of "
+            "them out"
+        )
     folders = _bank_folders(bank or [], folds=folds)
+    candidates = None if recipe in (None, AUTO) else comma_separated(str(recipe))
+    if recipe is not None:
+        recipe_candidates(candidates, folders, chosen)
     order_arms(comma_separated(arms), folders, {}, chosen)
     banks = [
         {name: SyntheticBank.load(folder.replace(FOLD, str(number))) for name, folder in folders.items()}
@@ -93,12 +114,34 @@ def evaluate(
     asked: dict[str, Any] = {
         "arms": comma_separated(arms), "seeds": seeds, "protocol": chosen, "out": out, "device": device
     }  # fmt: skip
+    plan_of_recipe = None
+    if recipe is not None:
+        plan_of_recipe = RecipePlan.of(
+            splits[0],
+            banks=banks[0],
+            candidates=candidates,
+            protocol=chosen,
+            budget=budget,
+            out=out,
+            device=device,
+        )
     if dry_run:
         plan = Plan.of(parts, **asked)
+        if plan_of_recipe is not None:
+            typer.echo(
+                f"before them at most {budget} trainings to choose a recipe among "
+                f"{', '.join(plan_of_recipe.candidates)}, and then {seeds} of what is chosen"
+            )
         typer.echo("\n".join([*(f"note: {doubt}" for doubt in plan.doubts), plan.estimate()]))
         print_config(context, resolved=chosen.to_json())
         return
-    results = evaluate_folds(parts, **asked, progress=bool(context.obj))
+    progress = bool(context.obj)
+    if plan_of_recipe is not None:
+        Plan.of(parts, **asked)  # what would stop the comparison stops it before the search
+        found = plan_of_recipe.run(progress=progress)
+        typer.echo(f"\n{found.sentence}\n{found.code}\n")
+        asked["recipe"] = found
+    results = evaluate_folds(parts, **asked, progress=progress)
     typer.echo(f"\n{results.table()}\n\n{out}: results.md, .tex, .csv and .json, summary.csv, differences.csv")
 
 

@@ -27,17 +27,21 @@ if TYPE_CHECKING:
     from genmix_transforms.evaluation.memorisation import measure_nearness as measure_nearness
     from genmix_transforms.evaluation.protocol import Protocol as Protocol
     from genmix_transforms.evaluation.protocol import preset as preset
+    from genmix_transforms.evaluation.recipe import choose_recipe as choose_recipe
+    from genmix_transforms.evaluation.recipe_choice import ChosenRecipe as ChosenRecipe
     from genmix_transforms.evaluation.results import Results as Results
     from genmix_transforms.evaluation.self_supervised import pretrain_classifier as pretrain_classifier
 
 _DRAWN = ("confusion", "evolution", "examples", "forest", "mixing", "scores", "tsne")
 _HOME = {
     "ARMS": "arms",
+    "ChosenRecipe": "recipe_choice",
     "Fold": "checks",
     "Nearness": "memorisation",
     "Protocol": "protocol",
     "Recipe": "bank_making",
     "Results": "results",
+    "choose_recipe": "recipe",
     "evaluate": "comparison",
     "evaluate_folds": "comparison",
     "feature_points": "figures",

@@ -149,8 +149,8 @@ def expand_arms(arms: Iterable[str], banks: Collection[str], protocol: Protocol 
         for one in [name.of_bank(bank) for bank in banks] if several else [name]:
             words = _each_word(arm, kind, one)
             found += [(str(each), len(words) > 1) for each in words]
-    asked = {_identity(arm, protocol or Protocol()) for arm, made in found if not made}
-    return tuple(arm for arm, made in found if not made or _identity(arm, protocol or Protocol()) not in asked)
+    asked = {arm_identity(arm, protocol or Protocol()) for arm, made in found if not made}
+    return tuple(arm for arm, made in found if not made or arm_identity(arm, protocol or Protocol()) not in asked)
 
 
 def _each_word(arm: str, kind: ArmKind, name: ArmName) -> list[ArmName]:
@@ -192,15 +192,20 @@ def check_arms(arms: Sequence[str], protocol: Protocol | None = None) -> tuple[s
         raise InputError(f"every arm once, got {', '.join(arms)}")
     same: dict[tuple[Any, ...], str] = {}
     for arm in arms:
-        what = _identity(arm, protocol or Protocol())
+        what = arm_identity(arm, protocol or Protocol())
         if what in same:
             raise InputError(f"every arm once: {same[what]!r} and {arm!r} are the same arm; leave one out")
         same[what] = arm
     return arms
 
 
-def _identity(name: str, protocol: Protocol) -> tuple[Any, ...]:
-    """Equal for names of the same arm; one whose option is tuned is another than one with that value."""
+def arm_identity(name: str, protocol: Protocol) -> tuple[Any, ...]:
+    """Equal for names of the same arm; one whose option is tuned is another than one with that value.
+
+    Example:
+        >>> arm_identity("blend", Protocol()) == arm_identity("blend@0.5", Protocol())
+        True
+    """
     knob, _ = tuned_option(name)
     return (*split_arm_name(name), own_protocol(name, protocol), knob if protocol.tune else None)
 
@@ -233,6 +238,32 @@ def order_arms(
     if len(empty) == len(order):
         raise InputError(f"no arm is left to compare: {', '.join(order)} are all missing")
     return order, empty
+
+
+def with_recipe(
+    arms: Sequence[str], chosen: str, banks: Collection[str], protocol: Protocol
+) -> tuple[tuple[str, ...], str]:
+    """Arms with a chosen one among them: last, unless it is there, under this name or another.
+
+    Args:
+        arms: names of arms or kinds.
+        chosen: the name of an arm.
+        banks: the banks' names.
+        protocol: of the comparison.
+
+    Returns:
+        The names of all arms, and that of the chosen one among them.
+
+    Example:
+        >>> with_recipe(["baseline", "blend"], "blend@0.5", [""], Protocol())
+        (('baseline', 'blend'), 'blend')
+        >>> with_recipe(["baseline"], "blend@0.5", [""], Protocol())
+        (('baseline', 'blend@0.5'), 'blend@0.5')
+    """
+    expanded = expand_arms([arms] if isinstance(arms, str) else arms, banks, protocol)
+    what = arm_identity(chosen, protocol)
+    same = [arm for arm in expanded if arm_identity(arm, protocol) == what]
+    return (expanded, same[0]) if same else ((*expanded, chosen), chosen)
 
 
 def check_bank_given(name: str, banks: Collection[str]) -> None:

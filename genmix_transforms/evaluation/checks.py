@@ -9,6 +9,7 @@ import torch
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import SPLITS, PatchDataset, describe_counts
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.arm_names import ONLY_BANK, check_bank_name
 from genmix_transforms.evaluation.arms import (
     Setting,
     arm_kind,
@@ -74,6 +75,19 @@ def check_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if len(set(given)) != len(given):
         raise InputError(f"every seed once, got {', '.join(map(str, given))}")
     return given
+
+
+def name_banks(bank: SyntheticBank | None, banks: Mapping[str, SyntheticBank] | None) -> dict[str, SyntheticBank]:
+    """Banks by the names that arms know them by, of one bank or of several.
+
+    Raises:
+        InputError: both are given, or a name that cannot be part of an arm's.
+    """
+    if bank is not None and banks:
+        raise InputError("give one bank, or banks by name, not both")
+    for name in banks or {}:
+        check_bank_name(name)
+    return dict(banks or {}) if bank is None else {ONLY_BANK: bank}
 
 
 def check_splits(splits: Splits) -> None:

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.arm_names import arm_name, check_bank_name
+from genmix_transforms.evaluation.arm_names import arm_name
 from genmix_transforms.evaluation.arms import (
     DEFAULT_ARMS,
-    KINDS,
-    ONLY_BANK,
     TUNING_SEED,
     Setting,
     arm_kind,
@@ -24,10 +22,10 @@ from genmix_transforms.evaluation.arms import (
     asks_confidence,
     choose,
     order_arms,
-    own_protocol,
     split_arm_name,
     trial_values,
     tuned_option,
+    with_recipe,
     with_value,
 )
 from genmix_transforms.evaluation.checks import (
@@ -37,9 +35,9 @@ from genmix_transforms.evaluation.checks import (
     check_seeds,
     doubts_of_folds,
     few_seeds,
+    name_banks,
     prepare,
 )
-from genmix_transforms.evaluation.classifiers import LITE0, NEW_LAYER
 from genmix_transforms.evaluation.confidence import JUDGE, measure_confidence, remembered, train_judge
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.provenance import (
@@ -47,8 +45,10 @@ from genmix_transforms.evaluation.provenance import (
     describe_banks,
     describe_data,
     describe_protocol,
+    describe_training,
     versions,
 )
+from genmix_transforms.evaluation.recipe_choice import ChosenRecipe
 from genmix_transforms.evaluation.results import Results
 from genmix_transforms.evaluation.runs import Run, RunCache, finished_name, read_finished, run_key, write_finished
 from genmix_transforms.evaluation.sharing import take_turns
@@ -72,6 +72,7 @@ def evaluate(
     seeds: int | Sequence[int] = 5,
     protocol: Protocol | None = None,
     missing: Mapping[str, str] | None = None,
+    recipe: ChosenRecipe | None = None,
     out: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -90,6 +91,8 @@ def evaluate(
         seeds: how many, which are then 0 to ``seeds`` - 1, or which. The paper's differences need at least 5.
         protocol: how to train; None: the defaults of :class:`Protocol`.
         missing: banks that could not be made, by name, and why: their arms stay in the table, empty, with the reason.
+        recipe: of :func:`genmix_transforms.evaluation.choose_recipe`, for these splits: its arm is added where ``arms``
+            has it not, and the results say what was chosen and why.
         out: a folder for the results (see :meth:`Results.save`) and, in ``runs/``, each finished run: the same call
             again goes on where it was stopped, and a second process with the same call shares the work. A run whose
             data, bank, options or versions have changed is run again. None: keep nothing.
@@ -117,19 +120,13 @@ def evaluate(
         >>> len(results.runs), results.arms
         (4, ('baseline', 'mixup'))
     """
-    if bank is not None and banks:
-        raise InputError("give one bank, or banks by name, not both")
-    named = dict(banks or {})
-    for name in named:
-        check_bank_name(name)
-    if bank is not None:
-        named = {ONLY_BANK: bank}
     return evaluate_folds(
-        [Fold(splits=splits, banks=named)],
+        [Fold(splits=splits, banks=name_banks(bank, banks))],
         arms=arms,
         seeds=seeds,
         protocol=protocol,
         missing=missing,
+        recipe=recipe,
         out=out,
         device=device,
         progress=progress,
@@ -144,6 +141,7 @@ def evaluate_folds(
     protocol: Protocol | None = None,
     missing: Mapping[str, str] | None = None,
     foreign_banks: bool = False,
+    recipe: ChosenRecipe | None = None,
     out: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -162,6 +160,7 @@ def evaluate_folds(
         missing: banks that could not be made, by name, and why.
         foreign_banks: allow banks whose generator was trained on something else than the fold's training part, even
             on test images; the results say so.
+        recipe: see :func:`evaluate`; of a single fold only.
         out: a folder for the results.
         device: None: the GPU where there is one.
         progress: show a bar.
@@ -179,6 +178,11 @@ def evaluate_folds(
         >>> len(results.runs), results.outcomes["baseline"].predictions.shape
         (3, (1, 60))
     """
+    row = ""
+    if recipe is not None:
+        if len(folds) > 1:
+            raise InputError(f"a recipe is chosen for one split, got {len(folds)} folds; compare without one")
+        arms, row = with_recipe(arms, recipe.arm, [*folds[0].banks, *(missing or {})], protocol or Protocol())
     plan = Plan.of(
         folds,
         arms=arms,
@@ -203,6 +207,7 @@ def evaluate_folds(
         protocol=describe_protocol(settings[0].protocol),
         data=describe_data([fold.splits for fold in folds], settings[0]),
         missing=plan.empty,
+        recipe=None if recipe is None else {"row": row, **recipe.to_dict()},
         order=order,
         warnings=plan.doubts,
         versions=versions(plan.device),
@@ -377,21 +382,16 @@ class Plan:
         return replace(setting, protocol=with_value(setting.protocol, arm, value))
 
     def _dependencies(self, arm: str, seed: int, number: int, protocol: Protocol) -> dict[str, Any]:
-        """Everything one run depends on; options that change other arms only are none of it."""
-        kind = arm_kind(arm)
-        foreign = {option for other in KINDS.values() for option in other.options} - set(kind.options)
-        steps = own_protocol(arm, protocol).for_training_set(len(self.folds[number].splits[0]))
-        return {
-            "arm": split_arm_name(arm)[0],
-            "seed": seed,
-            "protocol": {name: value for name, value in describe_protocol(steps).items() if name not in foreign},
-            "data": [self._fingerprint(number, part) for part in range(3)],
-            "bank": self._bank_hash(number, split_arm_name(arm)[1]) if kind.needs_bank else None,
-            "versions": versions(self.device),
-            # Runs kept by releases that knew no revisions stay what they are.
-            **({"revision": kind.revision} if kind.revision > 1 else {}),
-            **({"new_layer": NEW_LAYER} if steps.weights is not None and steps.classifier != LITE0 else {}),
-        }
+        """Everything one run depends on."""
+        return describe_training(
+            arm,
+            seed,
+            protocol,
+            images=len(self.folds[number].splits[0]),
+            data=[self._fingerprint(number, part) for part in range(3)],
+            bank=self._bank_hash(number, split_arm_name(arm)[1]) if arm_kind(arm).needs_bank else None,
+            device=self.device,
+        )
 
     def _with_confidence(self, setting: Setting, number: int, arm: str) -> Setting:
         """With what the arm's filter goes by, where it has one."""

@@ -13,9 +13,9 @@ import torch
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import SPLITS, PatchDataset
-from genmix_transforms.evaluation.arms import ONLY_BANK, Setting
+from genmix_transforms.evaluation.arms import KINDS, ONLY_BANK, Setting, arm_kind, own_protocol, split_arm_name
 from genmix_transforms.evaluation.checks import Fold, used_banks
-from genmix_transforms.evaluation.classifiers import IMAGENET
+from genmix_transforms.evaluation.classifiers import IMAGENET, LITE0, NEW_LAYER
 from genmix_transforms.evaluation.leakage import Splits, bank_fingerprint, foreign, trained_on_more
 from genmix_transforms.evaluation.protocol import Protocol
 
@@ -29,6 +29,43 @@ def describe_protocol(protocol: Protocol) -> dict[str, Any]:
         file = Path(str(weights)).stat()
         weights = _file_hash(str(weights), file.st_size, file.st_mtime_ns)
     return {**protocol.to_dict(), "weights": weights}
+
+
+def describe_training(
+    arm: str,
+    seed: int,
+    protocol: Protocol,
+    *,
+    images: int,
+    data: Sequence[str],
+    bank: str | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Everything that one training depends on; options that change other arms only are none of it.
+
+    Args:
+        arm: its name; that of its bank changes nothing.
+        seed: of the training.
+        protocol: of the comparison, with nothing left to tune.
+        images: in the training set.
+        data: fingerprints of the parts that it looks at.
+        bank: hash of the bank's content; None: the arm has none.
+        device: where it is trained.
+    """
+    kind = arm_kind(arm)
+    foreign = {option for other in KINDS.values() for option in other.options} - set(kind.options)
+    steps = own_protocol(arm, protocol).for_training_set(images)
+    return {
+        "arm": split_arm_name(arm)[0],
+        "seed": seed,
+        "protocol": {name: value for name, value in describe_protocol(steps).items() if name not in foreign},
+        "data": list(data),
+        "bank": bank,
+        "versions": versions(device),
+        # Runs kept by releases that knew no revisions stay what they are.
+        **({"revision": kind.revision} if kind.revision > 1 else {}),
+        **({"new_layer": NEW_LAYER} if steps.weights is not None and steps.classifier != LITE0 else {}),
+    }
 
 
 @cache

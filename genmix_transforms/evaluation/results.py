@@ -43,6 +43,8 @@ class Results:
         bank: where the synthetic images came from; None: no arm used any, or see ``banks``.
         banks: likewise of each, by the name that the arms know it by.
         missing: arms that could not be run, and the reason, a clause without full stop. They stay in the table, empty.
+        recipe: what was chosen on validation data, see :class:`genmix_transforms.evaluation.ChosenRecipe`, and which
+            ``row`` of the table it is; None: nothing was.
         order: the names of all arms as the table has them; empty: as the runs come, those missing last.
         warnings: what a reader of the numbers must know.
         versions: of the libraries, and the kind of device.
@@ -74,6 +76,7 @@ class Results:
     bank: Mapping[str, Any] | None = None
     banks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    recipe: Mapping[str, Any] | None = None
     order: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -176,6 +179,7 @@ class Results:
             "classes": list(self.classes),
             "order": list(self.order),
             "missing": dict(self.missing),
+            **({} if self.recipe is None else {"recipe": dict(self.recipe)}),
             "summary": plain_data(self.summary()),
             "differences": {metric: plain_data(self.differences(metric)) for metric in OVERALL},
             "labels": [list(fold) for fold in self.labels],
@@ -196,6 +200,7 @@ class Results:
             bank=content["bank"],
             banks=content["banks"],
             missing=content["missing"],
+            recipe=content.get("recipe"),
             order=tuple(content["order"]),
             warnings=tuple(content["warnings"]),
             versions=content["versions"],

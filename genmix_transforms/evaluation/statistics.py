@@ -122,6 +122,17 @@ def metric_names(classes: Sequence[str]) -> tuple[str, ...]:
     return (*OVERALL, *(f"{kind}_{name}" for name in classes for kind in ("sensitivity", "specificity")))
 
 
+def macro_f1(labels: NDArray[np.int64], predictions: NDArray[np.int64], *, classes: int) -> float:
+    """The macro F1 of predictions ``(cases,)``, as :class:`genmix_transforms.evaluation.metrics.Scores` has it.
+
+    Example:
+        >>> macro_f1(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]), classes=2)
+        1.0
+    """
+    confusion = np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+    return float(_scores(confusion.astype(np.float64))[0][1])
+
+
 def resample(outcomes: Outcomes, *, draws: int = DRAWS, seed: int = 0) -> Resampled:
     """Score an arm on its test cases, and on resamples of them.
 

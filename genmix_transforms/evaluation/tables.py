@@ -237,6 +237,8 @@ def _notes(results: Results) -> list[str]:
             + "; ".join(detectable)
             + "."
         )
+    if results.recipe is not None:
+        notes.append(f"The recipe is the row {results.recipe['row']}. {results.recipe['sentence']}")
     return notes + missing_notes(results.missing)
 
 

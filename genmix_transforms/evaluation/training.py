@@ -1,8 +1,8 @@
 """One classifier, trained in one arm with one seed, and tested once."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -91,12 +91,15 @@ class Trained:
         steps: that were taken.
         best_step: whose weights these are.
         validation_macro_f1: of these weights.
+        validations: by the step, the classes predicted for the validation images, int64 ``(N,)`` on the CPU; only of
+            weights that could have been taken.
     """
 
     network: nn.Module
     steps: int
     best_step: int
     validation_macro_f1: float
+    validations: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 def train_network(arm: str, splits: Splits, setting: Setting, seed: int, *, device: torch.device) -> Trained:
@@ -169,6 +172,7 @@ def _train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, phases.rate)
     real, held_out = (_Pixels.of(part, setting.normalisation, device) for part in (train, validation))
     best, best_step, best_weights, since_best, step = -1.0, 0, {}, 0, 0
+    validations: dict[int, Tensor] = {}
     for batches in _between_validations(len(train), protocol, seed=_seed_of(seed, _ORDER), device=device):
         for index in batches:
             step += 1
@@ -197,6 +201,7 @@ def _train(
         if not phases.can_be_tested(step):
             continue
         predictions = _logits(network, held_out, precision=protocol.precision).argmax(dim=1)
+        validations[step] = predictions.cpu()
         reached = score(predictions, held_out.labels, num_classes=held_out.classes).macro_f1
         since_best += 1
         if reached > best:
@@ -207,7 +212,9 @@ def _train(
     network.load_state_dict(best_weights)
     if norms is not None:
         network = norms.removed()
-    return Trained(network=network.eval(), steps=step, best_step=best_step, validation_macro_f1=best)
+    return Trained(
+        network=network.eval(), steps=step, best_step=best_step, validation_macro_f1=best, validations=validations
+    )
 
 
 def batch_loss(logits: Tensor, batch: Batch) -> Tensor:

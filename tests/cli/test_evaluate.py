@@ -101,6 +101,26 @@ def test_options_by_arm(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
     assert "genmix:a@pairing=inverse" in outcome.out
 
 
+def test_a_recipe_beside_the_asked_arms(genmix: Genmix, discs: Path, tmp_path: Path) -> None:
+    asked = [
+        *["-q", "evaluate", "--data", discs, "--out", tmp_path / "results", "--arms", "baseline", "--preset"],
+        *["few-labels", "--recipe", "mixup,repeat", "--budget", 9, "--steps", 2, "--seeds", 1, "--device", "cpu"],
+    ]
+    planned = genmix(*asked, "--dry-run")
+    assert planned.code == 0, planned.err
+    assert "at most 9 trainings to choose a recipe among mixup, repeat" in planned.out
+    assert not (tmp_path / "results").exists()
+    outcome = genmix(*asked)
+    assert outcome.code == 0, outcome.err
+    results = json.loads((tmp_path / "results/results.json").read_text())
+    chosen = results["recipe"]
+    assert chosen["sentence"] in outcome.out
+    assert [one["arm"] for one in chosen["candidates"]] == ["baseline", "mixup", "repeat"]
+    assert results["order"] == list(dict.fromkeys(["baseline", chosen["arm"]]))
+    assert f"The recipe is the row {chosen['arm']}." in outcome.out
+    assert json.loads((tmp_path / "results/recipe.json").read_text())["arm"] == chosen["arm"]
+
+
 def test_folds_each_with_its_bank(genmix: Genmix, tmp_path: Path) -> None:
     data = save_patches(tmp_path / "patches.npz")
     for number in range(3):
@@ -142,8 +162,12 @@ def test_a_preset_and_what_changes_it(genmix: Genmix, discs: Path, tmp_path: Pat
         (["--bank", "a=BANK", "--folds", "3"], "give --bank a=FOLDER with {fold} in it"),
         (["--bank", "BANK", "--folds", "2"], "2 folds need a bank each"),
         (["--folds", "0"], "--folds must be a whole number, from 1 to 1000, got 0"),
-        (["--preset", "large"], "preset must be one of scratch, paper, small, fast, got 'large'"),
+        (["--preset", "large"], "preset must be one of scratch, paper, small, fast, few-labels, got 'large'"),
         (["--tune", "1", "--arms", "baseline"], "tune must be 0"),
+        (["--recipe", "auto", "--arms", "baseline", "--folds", "2"], "a recipe is chosen for one split"),
+        (["--recipe", "auto", "--arms", "baseline", "--budget", "10"], "give 11 at least (--budget 11)"),
+        (["--recipe", "baseline", "--arms", "baseline"], "nothing to choose from"),
+        (["--recipe", "blend@0.1", "--arms", "baseline"], "the arm 'blend@0.1' needs a bank"),
         (["--weights", "none.pth", "--classifier", "resnet18", "--arms", "baseline"], "no such file of weights"),
     ],
 )

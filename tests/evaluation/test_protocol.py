@@ -117,10 +117,22 @@ def test_small_stops_never_early_and_needs_no_training_set_to_know_its_steps():
     assert small.steps % small.validate_every == 0
 
 
+def test_few_labels_fit_in_a_batch_and_the_last_weights_are_taken():
+    few = preset("few-labels")
+    assert few.batch_size <= 2 * 5
+    assert few.validate_every > few.steps
+    assert (few.classifier, few.weights, few.flips) == ("small", None, False)
+    assert few.for_training_set(10) is few
+    # Only what there is a reason for is another than by default.
+    default = Protocol().to_dict()
+    changed = {name for name, value in few.to_dict().items() if value != default[name]}
+    assert changed == {"steps", "batch_size", "validate_every"}
+
+
 def test_changes():
     assert preset("small", tune=0, steps=5).to_dict() == {**preset("small").to_dict(), "tune": 0, "steps": 5}
     assert preset("scratch") == Protocol()
-    with pytest.raises(InputError, match="preset must be one of scratch, paper, small, fast, got 'big'"):
+    with pytest.raises(InputError, match="preset must be one of scratch, paper, small, fast, few-labels, got 'big'"):
         preset("big")
     with pytest.raises(InputError, match="no such option: stepps; did you mean steps"):
         preset("small", stepps=3)
