@@ -280,6 +280,7 @@ class Experiment:
         if not found:
             raise InputError(f"{self.out}: no draw is finished; run the stage 'runs' first")
         write_report(found, self.out, test=self.source.test)
+        print((self.out / "curves.md").read_text())
 
     def _taken(self, items: Sequence[Any], kind: str) -> Iterator[Any]:
         locks = self.out / "locks"
