@@ -35,6 +35,8 @@ def _begin(rank: int, said: Path, environment: dict[str, str], work: Callable[..
     os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
     try:
         work(*arguments)
+    except SystemExit:
+        raise  # with its own code
     except BaseException:
         traceback.print_exc()
         sys.exit(1)

@@ -23,6 +23,7 @@ from genmix_transforms.generators import DCGAN
 from genmix_transforms.generators.training import train
 from tests.generators.jobs import make_job
 from tests.generators.recorder import Recorder, run
+from tests.ranks import run_ranks
 
 Patches = Callable[..., PatchDataset]
 TinyDCGAN = Callable[..., DCGAN]
@@ -321,8 +322,19 @@ def test_a_scheduler_stops_the_command_as_ctrl_c_does(data: Path, tmp_path: Path
     assert list((tmp_path / "run").rglob(".*")) == []
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)])
+def run_command(arguments: list[str]) -> None:
+    from genmix_transforms.cli.main import main
+
+    sys.argv = ["genmix", *arguments]
+    main()
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    ["none, its variables", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torchrun", "accelerate"))],
+)
 def test_two_processes_train_one_network(launcher: str, data: Path, tmp_path: Path) -> None:
+    arguments = command(data, tmp_path / "run", steps=20)
     launch = {
         "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
         "accelerate": [
@@ -330,9 +342,13 @@ def test_two_processes_train_one_network(launcher: str, data: Path, tmp_path: Pa
             *"-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1".split(),
             *"--mixed_precision no --dynamo_backend no -m".split(),
         ],
-    }[launcher]
-    arguments = command(data, tmp_path / "run", steps=20)
-    finish([sys.executable, *launch, *arguments[2:]])
+    }
+    if launcher in launch:
+        finish([sys.executable, *launch[launcher], *arguments[2:]])
+    else:
+        (tmp_path / "said").mkdir()
+        codes = run_ranks(run_command, arguments[3:], said=tmp_path / "said")
+        assert codes == [0, 0], "".join(file.read_text() for file in (tmp_path / "said").glob("*.err"))
     record = json.loads((tmp_path / "run/training/checkpoint.json").read_text())
     assert record["processes"] == 2
     assert record["images_seen"] == 160  # the batch is shared, not doubled
