@@ -24,7 +24,7 @@ from genmix_transforms import SyntheticBank
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import measure_nearness
 from genmix_transforms.evaluation.bank_making import resized_bank
-from genmix_transforms.evaluation.checks import Splits
+from genmix_transforms.evaluation.leakage import Splits
 
 CPU = torch.device("cpu")
 

@@ -30,8 +30,9 @@ from torchvision.transforms import v2
 from genmix_transforms.data import PatchDataset, open_dataset
 from genmix_transforms.evaluation import Protocol, preset
 from genmix_transforms.evaluation.arms import Setting
-from genmix_transforms.evaluation.checks import Splits, prepare
+from genmix_transforms.evaluation.checks import prepare
 from genmix_transforms.evaluation.classifiers import build_classifier
+from genmix_transforms.evaluation.leakage import Splits
 from genmix_transforms.evaluation.training import learning_rate_share, train_network
 
 ARMS = ("baseline", "mixup", "classical")

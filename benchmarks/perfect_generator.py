@@ -25,8 +25,8 @@ from genmix_transforms import SyntheticBank
 from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Fold, evaluate_folds
-from genmix_transforms.evaluation.checks import Splits
 from genmix_transforms.evaluation.figures import forest_figure, save_figure
+from genmix_transforms.evaluation.leakage import Splits
 
 BANK = "unseen"
 ARMS = ("baseline", "repeat", "genmix-real", f"blend:{BANK}", f"genmix:{BANK}", f"genmix-union:{BANK}")

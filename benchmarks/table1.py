@@ -36,7 +36,8 @@ from genmix_transforms.evaluation import (
     save_figures,
 )
 from genmix_transforms.evaluation.arms import split_arm_name, with_value
-from genmix_transforms.evaluation.checks import Splits, prepare
+from genmix_transforms.evaluation.checks import prepare
+from genmix_transforms.evaluation.leakage import Splits
 from genmix_transforms.evaluation.training import train_network
 from genmix_transforms.generators.processes import own_device
 

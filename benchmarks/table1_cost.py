@@ -38,8 +38,9 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Protocol, Recipe
-from genmix_transforms.evaluation.checks import Splits, prepare
+from genmix_transforms.evaluation.checks import prepare
 from genmix_transforms.evaluation.classifiers import LITE0
+from genmix_transforms.evaluation.leakage import Splits
 from genmix_transforms.evaluation.training import train_network
 from genmix_transforms.generators import ADM
 from genmix_transforms.generators.processes import own_device

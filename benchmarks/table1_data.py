@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Collection
 
 from genmix_transforms.data import PatchDataset, open_dataset
-from genmix_transforms.evaluation.checks import Splits
+from genmix_transforms.evaluation.leakage import Splits
 
 LIVER = "liver:"
 LARGEST: dict[str, int | None] = {"small": 64, "scratch": 64, "trial": 16}

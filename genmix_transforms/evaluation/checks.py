@@ -22,17 +22,16 @@ from genmix_transforms.evaluation.arms import (
 )
 from genmix_transforms.evaluation.auxiliary_norm import check_norms
 from genmix_transforms.evaluation.classifiers import build_classifier
-from genmix_transforms.evaluation.leakage import Splits as Splits
-from genmix_transforms.evaluation.leakage import bank_fingerprint as bank_fingerprint
 from genmix_transforms.evaluation.leakage import (
+    Splits,
     bank_text,
     check_unseen,
     check_weights_unseen,
     doubts_of_weights,
+    foreign,
     is_unlisted,
+    seen_images,
 )
-from genmix_transforms.evaluation.leakage import foreign as foreign
-from genmix_transforms.evaluation.leakage import seen_images as seen_images
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.files.checks import check_seed, whole_number

@@ -30,7 +30,6 @@ from genmix_transforms.evaluation.arms import (
 )
 from genmix_transforms.evaluation.checks import (
     Fold,
-    Splits,
     check_folds,
     check_seeds,
     doubts_of_folds,
@@ -39,6 +38,7 @@ from genmix_transforms.evaluation.checks import (
     prepare,
 )
 from genmix_transforms.evaluation.confidence import JUDGE, measure_confidence, remembered, train_judge
+from genmix_transforms.evaluation.leakage import Splits
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.provenance import (
     content_hash,

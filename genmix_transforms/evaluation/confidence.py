@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.evaluation.arms import TUNING_SEED, Setting
-from genmix_transforms.evaluation.checks import Splits
+from genmix_transforms.evaluation.leakage import Splits
 from genmix_transforms.evaluation.runs import read_finished, write_finished
 from genmix_transforms.evaluation.training import Trained, class_probabilities, train_network
 from genmix_transforms.transforms import functional

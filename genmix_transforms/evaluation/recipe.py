@@ -25,9 +25,9 @@ from genmix_transforms.evaluation.arms import (
     expand_arms,
     own_protocol,
 )
-from genmix_transforms.evaluation.checks import Fold, Splits, check_folds, name_banks, prepare
+from genmix_transforms.evaluation.checks import Fold, check_folds, name_banks, prepare
 from genmix_transforms.evaluation.confidence import JUDGE, measure_confidence, remembered, train_judge
-from genmix_transforms.evaluation.leakage import bank_text, seen_images
+from genmix_transforms.evaluation.leakage import Splits, bank_text, seen_images
 from genmix_transforms.evaluation.protocol import BUDGET, Protocol
 from genmix_transforms.evaluation.provenance import content_hash, describe_training
 from genmix_transforms.evaluation.recipe_choice import ChosenRecipe

@@ -15,8 +15,8 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arm_kinds import Batch, Setting, baseline
 from genmix_transforms.evaluation.arms import build_arm, own_protocol, phases_of
 from genmix_transforms.evaluation.auxiliary_norm import AuxiliaryNorms
-from genmix_transforms.evaluation.checks import Splits
 from genmix_transforms.evaluation.classifiers import build_classifier, last_layer
+from genmix_transforms.evaluation.leakage import Splits
 from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.phases import learning_rate_share as learning_rate_share

@@ -9,7 +9,7 @@ import torch
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.bank_making import Recipe, make_bank, make_banks, resized_bank
-from genmix_transforms.evaluation.checks import foreign, seen_images
+from genmix_transforms.evaluation.leakage import foreign, seen_images
 from genmix_transforms.files.images import fit_images
 from genmix_transforms.generators import DCGAN, load_generator
 

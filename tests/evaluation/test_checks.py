@@ -17,12 +17,10 @@ from genmix_transforms.evaluation.checks import (
     check_splits,
     doubts,
     few_seeds,
-    foreign,
     prepare,
     prepare_bank,
-    seen_images,
 )
-from genmix_transforms.evaluation.leakage import trained_on_more
+from genmix_transforms.evaluation.leakage import foreign, seen_images, trained_on_more
 from genmix_transforms.evaluation.protocol import Protocol
 
 CPU = torch.device("cpu")
