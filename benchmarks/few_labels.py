@@ -25,93 +25,48 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from few_labels_data import Source, open_source
-from few_labels_report import compared, joined, write_report
+from few_labels_banks import FACES, LATENT, WAYS, Teacher, teachers
+from few_labels_data import PAPER, PAPER_TRAIN, PAPER_VALIDATION, Source, open_source
+from few_labels_report import BASELINE, compared, joined, under_one_name, write_report
 from table1 import in_several_processes
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.data import PatchDataset, few_labels
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation import Protocol, Recipe, Results, evaluate, pretrain_classifier
-from genmix_transforms.evaluation.bank_making import resized_bank
+from genmix_transforms.evaluation import Protocol, Results, choose_recipe, evaluate, pretrain_classifier
 from genmix_transforms.evaluation.sharing import take_turns
-from genmix_transforms.generators import fill_bank
-from genmix_transforms.generators.registry import load_generator
 
 LABELS = (5, 10, 25, 50, 100)
-PAPER = "paper"
-PAPER_TRAIN, PAPER_VALIDATION = (433, 70, 178), (115, 30, 157)
-"""The counts of the paper's Table 1, for data of three classes: one more place on the curve."""
-
 BANK = 100
 """Synthetic images of each class."""
 
-STAGES = ("pool", "banks", "runs", "report")
-PRETRAINED = "pretrained"
-FAMILIES = ("scratch", PRETRAINED)
-"""Comparisons of a draw: of networks from random weights, and of one that was pre-trained on the pool."""
-
-ADM_32 = {
-    "num_channels": 32, "channel_mult": [1, 2, 2], "num_res_blocks": 1, "attention_resolutions": [8],
-    "num_head_channels": 32, "resblock_updown": True, "learn_sigma": False, "class_cond": False,
-    "noise_schedule": "cosine", "dropout": 0.0,
-}  # fmt: skip
+RECIPE = "recipe"
+STAGES = ("pool", "banks", "runs", RECIPE, "report")
+TESTED = f"{RECIPE}/tested"
+SCRATCH, PRETRAINED, OTHERS = "scratch", "pretrained", "others"
+"""Comparisons of a draw: from random weights, from weights that know the pool, and of other banks."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """A generator that knows the pool, and the ways in which it is adapted to labelled images.
+PLAIN = ("baseline", "classical", "mixup", "balanced-mixup", "repeat", "pretrain-repeat")
+"""Arms without synthetic images, for every number of labels."""
 
-    Args:
-        kind: of generator.
-        pool: settings of its training on the pool.
-        network: options of its constructor.
-        adapted: by the banks' names, the settings of each way of adapting it.
-        sampler: how an ADM draws.
-    """
+OF_THE_BANK = ("blend@0.25", "genmix", "genmix-union", "pretrain")
+"""Arms of one bank, ``--bank``, for every number of labels."""
 
-    kind: str
-    pool: Mapping[str, Any]
-    network: Mapping[str, Any]
-    adapted: Mapping[str, Mapping[str, Any]]
+OF_MORE_BANKS = ("blend@0.25", "genmix", "pretrain")
+"""Arms of every other bank, for the numbers of ``--full`` alone."""
 
-
-def teachers(side: int, *, quick: bool) -> dict[str, Teacher]:
-    """The generators, by name; ``quick`` only sees whether everything runs."""
-    tiny = {"steps": 2, "batch_size": 4} if quick else {}
-    few = {"steps": 2} if quick else {}
-    return {
-        "dcgan": Teacher(
-            kind="dcgan",
-            pool={"steps": 12_000, "batch_size": 32, **tiny},
-            network={"base_width": 4 if quick else 32},
-            adapted={"dcgan": {"steps": 1_000, "batch_size": 16, "learning_rate": 1e-4, **few}},
-        ),
-        "adm": Teacher(
-            kind="adm",
-            pool={"steps": 6_000, "batch_size": 16, "learning_rate": 4e-4, **tiny},
-            network={"configuration": {"image_size": side, **ADM_32}, "sampler": {"eta": 1.0}},
-            adapted={
-                "adm": {"preset": "fine-tune", "steps": 400, "batch_size": 16, **few},
-                "adm-classes": {"tune": "classes", "steps": 400, "batch_size": 16, **few},
-            },
-        ),
-    }
-
-
-PLAIN = ("baseline", "classical", "mixup", "balanced-mixup", "repeat", "pretrain-repeat", "genmix-real")
-"""Arms without synthetic images."""
-
-OF_EVERY_BANK = ("blend@0.1", "blend@0.25", "blend@0.5", "genmix", "pretrain")
-OF_ONE_BANK = (
-    "genmix@alpha=1", "genmix-union", "genmix@pairing=balanced", "genmix@pairing=same", "genmix@pairing=other",
-    "genmix@pairing=inverse", "genmix-first", "blend-mixup", "blend@keep=0.5", "blend@keep=0.5@keep_by=random",
-    "blend@balance=equal", "blend@synthetic_weight=0.8", "blend@aux_norm=true",
+MORE = (
+    "blend@0.1", "blend@0.5", "genmix@alpha=1", "genmix@pairing=balanced", "genmix@pairing=same",
+    "genmix@pairing=other", "genmix@pairing=inverse", "genmix-first", "blend-mixup", "blend@0.25@keep=0.5",
+    "blend@0.25@keep=0.5@keep_by=random", "blend@0.25@balance=equal", "blend@0.25@synthetic_weight=0.5",
+    "blend@0.25@aux_norm=true",
 )  # fmt: skip
-"""What is tried with one bank alone, ``--bank``."""
+"""More arms of the bank, likewise."""
 
-PROTOCOL = Protocol(steps=400, batch_size=32, validate_every=50)
-"""How every classifier is trained; a batch is no larger than the training set."""
+PROTOCOL = Protocol(steps=400, batch_size=32, validate_every=400)
+"""How every classifier is trained; a batch is no larger than the training set. The last weights are tested: so few
+validation images do not tell which step is best."""
 
 WITH_PRETRAINED = ("baseline", "blend@0.25", "genmix", "pretrain")
 """Arms whose classifier was pre-trained on the pool."""
@@ -152,27 +107,53 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What is asked, on which data, and where it is kept."""
+    """What is asked, on which data, and where it is kept.
+
+    Args:
+        source: the data.
+        out: a folder for everything.
+        labels: numbers of labels.
+        draws: of each number.
+        full: numbers of labels for which more is tried, in ``full_draws`` draws.
+        bank: the way of making the bank that is tried everywhere.
+        banks: all ways; the others are tried for the numbers of ``full``.
+        teachers: the generators of those ways, by name.
+        protocol: how classifiers are trained.
+    """
 
     source: Source
     out: Path
     labels: Sequence[int | str]
     draws: int
+    full: Sequence[int | str]
+    full_draws: int
     bank: str
     banks: Sequence[str]
+    teachers: Mapping[str, Teacher]
     protocol: Protocol
     quick: bool = False
     progress: bool = True
 
-    @property
-    def teachers(self) -> dict[str, Teacher]:
-        """Those whose banks are asked for."""
-        known = teachers(self.source.pool.images.shape[-1], quick=self.quick)
-        return {name: teacher for name, teacher in known.items() if set(teacher.adapted) & set(self.banks)}
-
     def every_draw(self) -> list[Draw]:
         """Draw by draw, so that a stopped experiment has every number of labels."""
-        return [Draw(labels=labels, number=number) for number in range(self.draws) for labels in self.labels]
+        return [
+            Draw(labels=labels, number=number)
+            for number in range(max(self.draws, self.full_draws))
+            for labels in self.labels
+            if number < self.draws_of(labels)
+        ]
+
+    def draws_of(self, labels: int | str) -> int:
+        """How many there are of a number of labels."""
+        return self.full_draws if labels in self.full else self.draws
+
+    def banks_of(self, draw: Draw) -> list[str]:
+        """The ways that are tried with a draw, the bank's first."""
+        others = [bank for bank in self.banks if bank != self.bank]
+        return [self.bank, *(others if self._has_others(draw) else [])]
+
+    def _has_others(self, draw: Draw) -> bool:
+        return draw.labels in self.full and draw.number < self.draws and set(self.banks) != {self.bank}
 
     # pool
 
@@ -180,20 +161,11 @@ class Experiment:
         """Train each generator on the pool, and pre-train the classifier on it."""
         pool = self.source.pool.without_labels()
         for name in self._taken([*self.teachers, PRETRAINED], "pool"):
-            if name == PRETRAINED:
-                if not self.weights.exists():
-                    steps = {"steps": 2, "batch_size": 8} if self.quick else {}
-                    pretrain_classifier(pool, out=self.weights, progress=self.progress, **steps)
-                continue
-            teacher = self.teachers[name]
-            recipe = Recipe(kind=teacher.kind, network=teacher.network)
-            at_size = self._for_kind(teacher.kind, pool)
-            generator = recipe.untrained(at_size)
-            generator.fit(at_size, out=self.pool_run(name), progress=self.progress, **teacher.pool)
-
-    def pool_run(self, name: str) -> Path:
-        """Of the generator that was trained on the pool."""
-        return self.out / "pool" / name
+            if name != PRETRAINED:
+                self.teachers[name].learn(pool, out=self.out / "pool" / name, progress=self.progress)
+            elif not self.weights.exists():
+                steps: dict[str, Any] = {"steps": 2, "batch_size": 8} if self.quick else {}
+                pretrain_classifier(pool, out=self.weights, progress=self.progress, **steps)
 
     @property
     def weights(self) -> Path:
@@ -204,67 +176,81 @@ class Experiment:
 
     def fill_banks(self) -> None:
         """Adapt each generator to each draw, and fill a bank with it."""
-        jobs = [
-            (draw.labels, draw.number, name, bank)
-            for draw in self.every_draw()
-            for name, teacher in self.teachers.items()
-            for bank in teacher.adapted
-            if bank in self.banks
-        ]
-        for labels, number, name, bank in self._taken(jobs, "banks"):
-            self.make_bank(Draw(labels=labels, number=number), name, bank)
+        jobs = [(draw.labels, draw.number, bank) for draw in self.every_draw() for bank in self.banks_of(draw)]
+        for labels, number, bank in self._taken(jobs, "banks"):
+            self.make_bank(Draw(labels=labels, number=number), bank)
 
-    def make_bank(self, draw: Draw, name: str, bank: str) -> SyntheticBank:
+    def make_bank(self, draw: Draw, bank: str) -> SyntheticBank:
         """The bank of a draw; made where it is not there yet."""
+        name = next(name for name, teacher in self.teachers.items() if bank in teacher.ways)
         folder = draw.folder(self.out)
         train, _ = draw.of(self.source)
-        filled = folder / "banks" / bank
-        if not (filled / "bank.index.json").exists():
-            teacher, run = self.teachers[name], folder / "runs" / bank
-            at_size = self._for_kind(teacher.kind, train)
-            generator = Recipe(kind=teacher.kind, weights=self.pool_run(name)).untrained(at_size)
-            settings = teacher.adapted[bank]
-            generator.fit(at_size, out=run, seed=draw.number, warm_start=True, progress=False, **settings)
-            counts = dict.fromkeys(train.classes, 4 if self.quick else BANK)
-            fill_bank(load_generator(run), counts=counts, out=filled, seed=draw.number, progress=False)
-        return resized_bank(SyntheticBank.load(filled), train.images.shape[-1])
-
-    def _for_kind(self, kind: str, patches: PatchDataset) -> PatchDataset:
-        """At a size that the generator draws: a power of two for a DCGAN."""
-        side = patches.images.shape[-1]
-        power = 1 << (side - 1).bit_length()
-        return patches.resized(power) if kind == "dcgan" and side != power else patches
+        return self.teachers[name].bank(
+            bank,
+            train,
+            pool_run=self.out / "pool" / name,
+            run=folder / "runs" / bank,
+            out=folder / "banks" / bank,
+            per_class=4 if self.quick else BANK,
+            seed=draw.number,
+        )
 
     # runs
 
     def train_classifiers(self) -> None:
         """Every arm on every draw."""
-        for draw in self.every_draw():
-            train, validation = draw.of(self.source)
-            made = {
-                bank: self.make_bank(draw, name, bank)
-                for name, teacher in self.teachers.items()
-                for bank in teacher.adapted
-                if bank in self.banks
-            }
-            for name, arms, protocol in self.comparisons():
-                evaluate(
-                    (train, validation, self.source.test),
-                    banks=made,
-                    arms=arms,
-                    seeds=(draw.number,),
-                    protocol=replace(protocol, batch_size=min(protocol.batch_size, len(train))),
-                    out=draw.folder(self.out) / name,
-                    progress=self.progress,
-                )
+        for draw in self._taken(self.every_draw(), "runs"):
+            banks = {bank: self.make_bank(draw, bank) for bank in self.banks_of(draw)}
+            for name, arms, protocol in self.comparisons(draw):
+                self._evaluate(draw, arms, banks=banks, protocol=protocol, out=draw.folder(self.out) / name)
 
-    def comparisons(self) -> Iterator[tuple[str, tuple[str, ...], Protocol]]:
-        """The comparisons of each draw: a folder's name, its arms, and how they are trained."""
-        every = tuple(with_bank(arm, bank) for bank in self.banks for arm in OF_EVERY_BANK)
-        one = tuple(with_bank(arm, self.bank) for arm in OF_ONE_BANK)
-        yield "scratch", (*PLAIN, *every, *one), self.protocol
-        arms = tuple(arm if arm == "baseline" else with_bank(arm, self.bank) for arm in WITH_PRETRAINED)
-        yield PRETRAINED, arms, replace(self.protocol, weights=str(self.weights))
+    def comparisons(self, draw: Draw) -> Iterator[tuple[str, tuple[str, ...], Protocol]]:
+        """The comparisons of a draw: a folder's name, its arms, and how they are trained."""
+        first, *others = self.banks_of(draw)
+        arms = [*PLAIN, *(with_bank(arm, first) for arm in OF_THE_BANK)]
+        if draw.labels in self.full:
+            arms += ["genmix-real", *(with_bank(arm, first) for arm in MORE)]
+        yield SCRATCH, tuple(arms), self.protocol
+        known = tuple(arm if arm == BASELINE else with_bank(arm, first) for arm in WITH_PRETRAINED)
+        yield PRETRAINED, known, replace(self.protocol, weights=str(self.weights))
+        if others:
+            yield OTHERS, (BASELINE, *(with_bank(arm, bank) for bank in others for arm in OF_MORE_BANKS)), self.protocol
+
+    def _evaluate(
+        self, draw: Draw, arms: Sequence[str], *, banks: Mapping[str, SyntheticBank], protocol: Protocol, out: Path
+    ) -> None:
+        train, validation = draw.of(self.source)
+        used = {name: bank for name, bank in banks.items() if any(f":{name}" in arm for arm in arms)}
+        evaluate(
+            (train, validation, self.source.test),
+            banks=used,
+            arms=arms,
+            seeds=(draw.number,),
+            protocol=self._fitting(protocol, train),
+            out=out,
+            progress=self.progress,
+        )
+
+    def _fitting(self, protocol: Protocol, train: PatchDataset) -> Protocol:
+        return replace(protocol, batch_size=min(protocol.batch_size, len(train)))
+
+    # recipe
+
+    def choose_recipes(self) -> None:
+        """Let each draw choose its recipe on its own validation images, and test that beside the baseline."""
+        for draw in self._taken([draw for draw in self.every_draw() if draw.labels in self.full], RECIPE):
+            train, validation = draw.of(self.source)
+            banks = {self.bank: self.make_bank(draw, self.bank)}
+            chosen = choose_recipe(
+                (train, validation, self.source.test),
+                banks=banks,
+                protocol=self._fitting(self.protocol, train),
+                seed=draw.number,
+                out=draw.folder(self.out) / RECIPE,
+                progress=self.progress,
+            )
+            arms = tuple(dict.fromkeys([BASELINE, chosen.arm]))
+            self._evaluate(draw, arms, banks=banks, protocol=self.protocol, out=draw.folder(self.out) / TESTED)
 
     # report
 
@@ -272,15 +258,23 @@ class Experiment:
         """Write the curves' numbers, the tables and the figure, of the draws that are finished."""
         found = {}
         for labels in self.labels:
-            folders = [Draw(labels=labels, number=number).folder(self.out) for number in range(self.draws)]
-            done = [folder for folder in folders if all((folder / name / "results.json").exists() for name in FAMILIES)]
-            if done:
-                kept = {name: [Results.load(folder / name) for folder in done] for name in FAMILIES}
-                found[str(labels)] = compared(joined(kept["scratch"]), joined(kept[PRETRAINED]))
+            draws = [Draw(labels=labels, number=number) for number in range(self.draws_of(labels))]
+            families = [SCRATCH, PRETRAINED]
+            if labels in self.full:
+                families += [TESTED, *([OTHERS] if self._has_others(draws[0]) else [])]
+            kept = {name: self._finished(draws, name) for name in families}
+            if all(kept.values()):
+                scratch, pretrained, *more = (joined(results) for results in kept.values())
+                found[str(labels)] = compared(scratch, pretrained, *more, bank=self.bank)
         if not found:
-            raise InputError(f"{self.out}: no draw is finished; run the stage 'runs' first")
+            raise InputError(f"{self.out}: no draw is finished; run the stages 'runs' and 'recipe' first")
         write_report(found, self.out, test=self.source.test)
         print((self.out / "curves.md").read_text())
+
+    def _finished(self, draws: Sequence[Draw], name: str) -> list[Results]:
+        folders = [draw.folder(self.out) / name for draw in draws]
+        found = [Results.load(folder) for folder in folders if (folder / "results.json").exists()]
+        return [under_one_name(results) for results in found] if name == TESTED else found
 
     def _taken(self, items: Sequence[Any], kind: str) -> Iterator[Any]:
         locks = self.out / "locks"
@@ -308,8 +302,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--labels", default=",".join(map(str, LABELS)), help=f"a class, or {PAPER}")
     options.add_argument("--draws", type=int, default=10)
-    options.add_argument("--banks", default="dcgan,adm,adm-classes", help="ways of making one")
-    options.add_argument("--bank", default="adm", help="the one that everything is tried with")
+    options.add_argument("--full", default="25", help="numbers of labels for which every arm and bank is tried")
+    options.add_argument("--full-draws", type=int, default=20)
+    options.add_argument("--banks", default=",".join(WAYS), help=f"ways of making one; also {FACES} and {LATENT}")
+    options.add_argument("--bank", default="dcgan", help="the one that is tried everywhere")
+    options.add_argument("--faces", type=Path, help="a converted DCGAN of 64 x 64 color images, for the way 'faces'")
+    options.add_argument("--taef2", type=Path, help="a folder with TAEF2's weights, for the way 'latent'")
     options.add_argument("--only", default=",".join(STAGES), help="stages")
     options.add_argument("--quick", action="store_true", help="only see whether it runs")
     options.add_argument("--processes", type=int, default=1, help="how many share the work")
@@ -322,19 +320,23 @@ def main() -> None:
     if given.processes > 1:
         sys.exit(in_several_processes(given.processes))
     stages, banks = (text.split(",") for text in (given.only, given.banks))
-    for word, words, known in (
-        ("stage", stages, STAGES),
-        ("bank", [*banks, given.bank], [name for each in teachers(32, quick=True).values() for name in each.adapted]),
-    ):
-        for unknown in set(words) - set(known):
-            raise InputError(f"no {word} {unknown!r}; there are {', '.join(known)}")
+    source = open_source(given.data, size=given.size, folder=given.out / "data")
+    known = teachers(source.pool.images.shape[-1], quick=given.quick, faces=given.faces, taef2=given.taef2)
+    ways = [way for teacher in known.values() for way in teacher.ways]
+    for word, words, among in (("stage", stages, STAGES), ("bank", [*banks, given.bank], ways)):
+        for unknown in set(words) - set(among):
+            raise InputError(f"no {word} {unknown!r}; there are {', '.join(among)}")
+    labels = label_counts(given.labels)
     experiment = Experiment(
-        source=open_source(given.data, size=given.size, folder=given.out / "data"),
+        source=source,
         out=given.out,
-        labels=label_counts(given.labels),
+        labels=labels,
         draws=given.draws,
+        full=label_counts(given.full),
+        full_draws=given.full_draws,
         bank=given.bank,
         banks=banks,
+        teachers={name: teacher for name, teacher in known.items() if {given.bank, *banks} & set(teacher.ways)},
         protocol=QUICK if given.quick else PROTOCOL,
         quick=given.quick,
         progress=not given.no_progress,
@@ -343,6 +345,7 @@ def main() -> None:
         "pool": experiment.learn_pool,
         "banks": experiment.fill_banks,
         "runs": experiment.train_classifiers,
+        RECIPE: experiment.choose_recipes,
         "report": experiment.report,
     }
     for stage in STAGES:

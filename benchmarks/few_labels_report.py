@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,32 @@ from genmix_transforms.evaluation.statistics import Difference, Estimate, differ
 from genmix_transforms.files.atomic import write_text
 
 BASELINE = "baseline"
+RECIPE = "recipe"
+"""The name of whatever a draw chose for itself."""
+
 PRETRAINED = "pretrained "
 """Before the name of an arm whose classifier was pre-trained on the pool."""
 
 METRIC = "macro_f1"
+
+
+CONTROLS = (
+    ("blend:{bank}@0.25", "repeat"),
+    ("pretrain:{bank}", "pretrain-repeat"),
+    ("genmix:{bank}", "mixup"),
+    ("genmix:{bank}", "blend:{bank}@0.25"),
+    ("genmix:{bank}", "genmix-real"),
+    ("blend:{bank}@0.25@keep=0.5", "blend:{bank}@0.25@keep=0.5@keep_by=random"),
+)
+"""Arms, each with the arm that differs in the one thing asked about: synthetic images or real ones, mixed or blended,
+filtered or dropped at random."""
+
+TITLES = {
+    RECIPE: "What a draw chose for itself, less the baseline",
+    "arms": "Each arm less the baseline",
+    "controls": "Each arm less its control",
+    "pretrained": "The classifier pre-trained on the pool: its baseline less the other, its arms less its baseline",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +48,12 @@ class Point:
 
     Args:
         scores: macro F1 of each arm, over draws and test cases.
-        differences: of each arm from the baseline, one family; and of each arm with the pre-trained classifier from
-            that classifier's baseline, another.
+        differences: by the family (of ``TITLES``) within which their p values are corrected.
         draws: how many.
     """
 
     scores: Mapping[str, Estimate]
-    differences: Sequence[Difference]
+    differences: Mapping[str, Sequence[Difference]]
     draws: int
 
 
@@ -45,18 +67,38 @@ def joined(results: Sequence[Results]) -> Results:
     )
 
 
-def compared(scratch: Results, pretrained: Results) -> Point:
-    """The scores and the two families of differences."""
+def under_one_name(tested: Results) -> Results:
+    """The test of what a draw chose, as that of an arm "recipe"; where it chose the baseline, it is that."""
+    chosen = tested.arms[-1]
+    run = next(run for run in tested.runs if run.arm == chosen)
+    return replace(tested, runs=(replace(run, arm=RECIPE),), order=(RECIPE,))
+
+
+def compared(scratch: Results, pretrained: Results, *more: Results, bank: str) -> Point:
+    """The scores, and the differences by family.
+
+    Args:
+        scratch: of all draws, from random weights.
+        pretrained: likewise, with the pre-trained classifier.
+        more: of some or all draws: of other banks, or what the draws chose. Arms are paired by their draws.
+        bank: the one that is tried everywhere.
+    """
+    arms = {arm: found for results in (*more, scratch) for arm, found in results.resampled.items()}
     known = {PRETRAINED + arm: found for arm, found in pretrained.resampled.items()}
-    arms = {**scratch.resampled, **known}
-    plain = [(arm, BASELINE) for arm in scratch.arms if arm != BASELINE]
-    others = [(arm, PRETRAINED + BASELINE) for arm in known if arm != PRETRAINED + BASELINE]
+    every = {**arms, **known}
+    pairs = {
+        RECIPE: [(RECIPE, BASELINE)],
+        "arms": [(arm, BASELINE) for arm in arms if arm not in (BASELINE, RECIPE)],
+        "controls": [(arm.format(bank=bank), other.format(bank=bank)) for arm, other in CONTROLS],
+        "pretrained": [
+            (PRETRAINED + BASELINE, BASELINE),
+            *((arm, PRETRAINED + BASELINE) for arm in known if arm != PRETRAINED + BASELINE),
+        ],
+    }
+    there = {family: [pair for pair in found if set(pair) <= set(every)] for family, found in pairs.items()}
     return Point(
-        scores={arm: estimate(found, METRIC) for arm, found in arms.items()},
-        differences=(
-            *differences(arms, [*plain, (PRETRAINED + BASELINE, BASELINE)], metric=METRIC),
-            *differences(arms, others, metric=METRIC),
-        ),
+        scores={arm: estimate(found, METRIC) for arm, found in every.items()},
+        differences={family: differences(every, found, metric=METRIC) for family, found in there.items() if found},
         draws=len(scratch.outcomes[BASELINE].seeds),
     )
 
@@ -82,17 +124,18 @@ def markdown(points: Mapping[str, Point], *, test: PatchDataset) -> list[str]:
         cells = [f"{100 * points[each].scores[arm].mean:.1f}" if arm in points[each].scores else "" for each in labels]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     for each, point in points.items():
-        lines += [
-            "",
-            f"{each} labels a class, difference from the baseline, points (95 % interval):",
-            "",
-            "| arm | difference | p | p (Holm) | could be found |",
-            "| --- | ---: | ---: | ---: | ---: |",
-        ]
-        for one in point.differences:
-            name = one.arm if one.reference == BASELINE else f"{one.arm} less {one.reference}"
-            interval = f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
-            lines.append(f"| {name} | {interval} | {one.p_single:.3f} | {one.p:.3f} | {100 * one.detectable:.1f} |")
+        for family, found in point.differences.items():
+            lines += [
+                "",
+                f"{each} labels a class. {TITLES[family]}, points (95 % interval):",
+                "",
+                "| arm | less | difference | p | p (Holm) | could be found | draws |",
+                "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+            ]
+            for one in found:
+                interval = f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+                sure = f"{one.p_single:.3f} | {one.p:.3f} | {100 * one.detectable:.1f} | {one.seeds}"
+                lines.append(f"| {one.arm} | {one.reference} | {interval} | {sure} |")
     return lines
 
 
@@ -113,9 +156,10 @@ def curves_figure(points: Mapping[str, Point]):  # type: ignore[no-untyped-def]
     axes = figure.subplots()
     axes.fill_between(places, curve(BASELINE, "low"), curve(BASELINE, "high"), color="0.85", label="baseline, 95 %")
     for arm in arms:
-        color = {} if arm in best else {"color": "black"} if arm == BASELINE else {"color": "0.75", "linewidth": 0.8}
-        name = {"label": arm} if arm in best or arm == BASELINE else {}
-        axes.plot(places, curve(arm, "mean"), marker="o", markersize=3, **color, **name)
+        options: dict[str, Any] = {"color": "0.75", "linewidth": 0.8}
+        if arm == BASELINE or arm in best:
+            options = {"label": arm, "color": "black" if arm == BASELINE else None}
+        axes.plot(places, curve(arm, "mean"), marker="o", markersize=3, **options)
     axes.set_xticks(places, labels)
     axes.set_xlabel("labels a class")
     axes.set_ylabel("macro F1, %")

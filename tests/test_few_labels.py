@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from genmix_transforms import SyntheticBank
+from genmix_transforms.data import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Results
 from genmix_transforms.evaluation.metrics import score
 from genmix_transforms.evaluation.runs import Run
 
-NAMES = ("few_labels_data", "few_labels_report", "table1_generators", "table1_data", "table1", "few_labels")
+NAMES = (
+    "few_labels_data", "few_labels_views", "few_labels_banks", "few_labels_report", "table1_generators", "table1_data",
+    "table1", "few_labels",
+)  # fmt: skip
 PARTS = ("pool", "labelled", "validation", "test")
 
 
@@ -74,31 +79,96 @@ def test_medmnists_test_set_grows_by_training_images_that_nothing_else_has(scrip
 @pytest.mark.filterwarnings("ignore")  # of so few images, there is much to say
 def test_from_data_to_the_curves(scripts, monkeypatch, capsys, data, tmp_path):
     out = tmp_path / "out"
-    arguments = ["--data", data, "--out", out, "--labels", "4,6", "--draws", 2, "--quick"]
-    arguments += ["--banks", "dcgan", "--bank", "dcgan"]
+    arguments = ["--data", data, "--out", out, "--labels", "4,6", "--draws", 1, "--full", 6, "--full-draws", 2]
+    arguments += ["--banks", "dcgan,adm-guided", "--quick"]
     with pytest.raises(InputError, match="no draw is finished"):
         call(scripts, monkeypatch, capsys, *arguments, "--only", "report")
     printed = call(scripts, monkeypatch, capsys, *arguments)
     curves = json.loads((out / "curves.json").read_text())
     assert list(curves) == ["4", "6"]
     script = scripts["few_labels"]
-    arms = [*script.PLAIN, *(script.with_bank(arm, "dcgan") for arm in (*script.OF_EVERY_BANK, *script.OF_ONE_BANK))]
-    for point in curves.values():
-        assert point["draws"] == 2
-        assert list(point["scores"])[: len(arms)] == arms
-        assert {one["seeds"] for one in point["differences"]} == {2}
-        assert len(point["differences"]) == len(point["scores"]) - 1
-    small, large = (Results.load(out / f"labels-{labels}" / "draw-1" / "scratch") for labels in (4, 6))
+    few = {*script.PLAIN, *(script.with_bank(arm, "dcgan") for arm in script.OF_THE_BANK)}
+    known = {
+        f"pretrained {script.with_bank(arm, 'dcgan') if arm != 'baseline' else arm}" for arm in script.WITH_PRETRAINED
+    }
+    more = {script.with_bank(arm, "dcgan") for arm in script.MORE} | {"genmix-real", "recipe"}
+    others = {script.with_bank(arm, "adm-guided") for arm in script.OF_MORE_BANKS}
+    assert set(curves["4"]["scores"]) == few | known
+    assert set(curves["6"]["scores"]) == few | known | more | others
+    assert [point["draws"] for point in curves.values()] == [1, 2]
+    seeds = {one["arm"]: one["seeds"] for one in curves["6"]["differences"]["arms"]}
+    assert {seeds[arm] for arm in (few | more) - {"baseline", "recipe"}} == {2}
+    assert {seeds[arm] for arm in others} == {1}  # of as many draws as the other numbers of labels have
+    assert len(curves["4"]["differences"]["arms"]) == len(few) - 1
+    small, large = (Results.load(out / f"labels-{labels}" / "draw-0" / "scratch") for labels in (4, 6))
     assert small.data["counts"]["train"] == {"dark": 4, "bright": 4}
     assert large.data["counts"]["train"] == {"dark": 6, "bright": 6}
-    assert {run.seed for run in small.runs} == {1}
+    assert {run.seed for run in small.runs} == {0}
     assert len({run.steps for run in small.runs}) == 1
-    assert "pretrained genmix:dcgan less pretrained baseline" in printed
+    assert "pretrained genmix:dcgan | pretrained baseline" in printed
     assert (out / "curves.png").stat().st_size > 10_000
 
-    monkeypatch.setattr(script, "fill_bank", lambda *args, **options: pytest.fail("filled again"))
+    monkeypatch.setattr(scripts["few_labels_banks"], "fill_bank", lambda *args, **options: pytest.fail("filled again"))
     monkeypatch.setattr(script, "pretrain_classifier", lambda *args, **options: pytest.fail("pre-trained again"))
     assert call(scripts, monkeypatch, capsys, *arguments).endswith(printed[printed.index("Macro F1") :])
+
+
+@pytest.mark.filterwarnings("ignore")  # of so few images, there is much to say
+@pytest.mark.parametrize("way", ["dcgan-soft", "adm", "adm-classes"])
+def test_a_bank_of_every_way(scripts, tmp_path, way):
+    pixels = torch.randint(0, 256, (12, 1, 16, 16), dtype=torch.uint8)
+    patches = PatchDataset(images=pixels, labels=torch.arange(12) % 2, classes=("dark", "bright"))
+    known = scripts["few_labels_banks"].teachers(16, quick=True)
+    teacher = next(teacher for teacher in known.values() if way in teacher.ways)
+    teacher.learn(patches.without_labels(), out=tmp_path / "pool", progress=False)
+    folders = {"pool_run": tmp_path / "pool", "run": tmp_path / "run", "out": tmp_path / "bank"}
+    bank = teacher.bank(way, patches, **folders, per_class=3, seed=5)
+    assert bank.image_shape == (1, 16, 16)
+    assert len(bank) == 6
+    assert (bank.soft_labels is not None) == (way == "dcgan-soft")
+
+
+@pytest.mark.parametrize(("view", "shape"), [("Folded", (4, 8, 8)), ("Plain", (1, 16, 16))])
+def test_what_is_seen_comes_back(scripts, view, shape):
+    """Without any loss where the size is a power of two."""
+    pixels = torch.randint(0, 256, (6, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    patches = PatchDataset(images=pixels, labels=torch.arange(6) % 2, classes=("dark", "bright"))
+    looking = getattr(scripts["few_labels_views"], view)()
+    seen = looking.of(patches)
+    assert seen.images.shape[1:] == shape
+    assert torch.equal(seen.origins, patches.origins)
+    bank = SyntheticBank(seen.images, seen.labels, classes=["dark", "bright"])
+    assert torch.equal(looking.back(bank, 16).images, pixels[torch.argsort(patches.labels, stable=True)])
+
+
+def test_colored_patches_come_back_gray(scripts):
+    pixels = torch.full((2, 1, 16, 16), 77, dtype=torch.uint8)
+    patches = PatchDataset(images=pixels, labels=torch.arange(2), classes=("dark", "bright"))
+    looking = scripts["few_labels_views"].Colored(32)
+    seen = looking.of(patches)
+    assert seen.images.shape == (2, 3, 32, 32)
+    assert torch.equal(
+        looking.back(SyntheticBank(seen.images, seen.labels, classes=["dark", "bright"]), 16).images, pixels
+    )
+
+
+def test_latents_are_an_eighth_of_the_side_and_bytes(scripts, tmp_path):
+    """The networks have random weights here; their layout is that of the published files."""
+    views = scripts["few_labels_views"]
+    for name in ("encoder", "decoder"):
+        torch.save(getattr(views, name)().state_dict(), tmp_path / f"taef2_{name}.pth")
+    pixels = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
+    patches = PatchDataset(images=pixels, labels=torch.arange(4) % 2, classes=("dark", "bright"))
+    looking = views.Latent.load(tmp_path, side=32)
+    seen = looking.of(patches)
+    assert seen.images.shape == (4, 32, 4, 4)
+    assert seen.images.dtype == torch.uint8
+    assert looking.back(SyntheticBank(seen.images, seen.labels, classes=["dark", "bright"]), 16).images.shape == (
+        4,
+        1,
+        16,
+        16,
+    )
 
 
 def test_a_difference_of_known_size_is_reported(scripts):
@@ -123,20 +193,25 @@ def test_a_difference_of_known_size_is_reported(scripts):
     report = scripts["few_labels_report"]
     scratch = [results(seed, {"baseline": wrong, "mixup": labels}) for seed in range(3)]
     pretrained = [results(seed, {"baseline": wrong}) for seed in range(3)]
-    point = report.compared(report.joined(scratch), report.joined(pretrained))
-    found = {one.arm: one for one in point.differences}
-    assert found["mixup"].difference == pytest.approx(0.1)
-    assert found["mixup"].p < 0.05
-    assert found["pretrained baseline"].difference == 0
+    chose = [report.under_one_name(results(seed, {"baseline": wrong, "mixup": labels})) for seed in range(2)]
+    chose.append(report.under_one_name(results(2, {"baseline": wrong})))  # this one chose the baseline
+    parts = [report.joined(each) for each in (scratch, pretrained, chose)]
+    point = report.compared(*parts, bank="dcgan")
+    (found,) = point.differences["arms"]
+    assert (found.arm, found.difference) == ("mixup", pytest.approx(0.1))
+    assert found.p < 0.05
+    assert point.differences["pretrained"][0].difference == 0
+    assert point.differences["recipe"][0].difference == pytest.approx(0.2 / 3)
     assert point.draws == 3
+    assert "controls" not in point.differences  # none of those arms is there
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--labels", "five"], "expected numbers of labels a class or 'paper', got 'five'"),
-        (["--only", "pools"], "no stage 'pools'; there are pool, banks, runs, report"),
-        (["--bank", "gan"], "no bank 'gan'; there are dcgan, adm, adm-classes"),
+        (["--only", "pools"], "no stage 'pools'; there are pool, banks, runs, recipe, report"),
+        (["--bank", "gan"], "no bank 'gan'; there are dcgan, dcgan-soft, adm"),
         (["--labels", "400", "--only", "runs"], "400 labels of 'dark' are asked for, but only"),
     ],
 )

@@ -50,6 +50,8 @@ def adm_classifier(
 ) -> None:
     """Train the classifier of noisy images that guides an ADM's sampling.
 
+    A generator that was trained without labels then draws the classes of the labelled images that the classifier knows.
+
     Leaves it in the folder (NoisyClassifier.from_pretrained opens it), and losses and accuracies in training/, the
     latter for each quarter of the timesteps.
     """
@@ -72,6 +74,7 @@ def adm_classifier(
     trained = train_classifier(patches, restart=restart, progress=bool(context.obj), **run)
     typer.echo(f"{out}: trained")
     if guided is not None:
-        adm.with_classifier(trained, scale=scale).save_pretrained(guided, overwrite=restart)
+        told = None if adm.configuration.class_cond else patches.classes  # else by the classifier alone
+        adm.with_classifier(trained, scale=scale, classes=told).save_pretrained(guided, overwrite=restart)
         command = shlex.join(["genmix", "fill", str(guided), "--out", f"banks/{guided.name}"])
         typer.echo(f"{guided}: the generator, guided by it; fill a bank with it:\n  {command}")

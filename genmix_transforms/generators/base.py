@@ -376,6 +376,10 @@ class Generator(ABC):
         """What is recorded of the weights that a training starts from."""
         return {"weights": self.weights_hash, **self.provenance}
 
+    def training_record(self) -> dict[str, Any]:
+        """What is recorded of the images that its weights, all of them, were trained on; empty: nothing is."""
+        return dict(self.provenance.get("training_set", {}))
+
     @property
     def device(self) -> torch.device:
         """Where the network is."""

@@ -257,7 +257,7 @@ def make_plan(
     if soft is not None:
         soft = _checked_soft(generator, soft)
     if counts is None:
-        counts = generator.provenance.get("training_set", {}).get("class_counts")
+        counts = generator.training_record().get("class_counts")
         if counts is None:
             raise InputError(
                 "fill_bank: the generator does not record its training set's class counts: give counts, "
@@ -319,7 +319,7 @@ def _identity(generator: Generator, plan: Plan, *, licence: str | None) -> str:
 
 def _bank(generator: Generator, plan: Plan, *, licence: str | None) -> Manifest:
     """What the manifest says of the bank, but for the shards."""
-    described, training_set = json.loads(json.dumps([generator.describe(), generator.provenance.get("training_set")]))
+    described, training_set = json.loads(json.dumps([generator.describe(), generator.training_record()]))
     source = {
         "generator": _without_images(described) if training_set and "images" in training_set else described,
         **({"training_set": training_set} if training_set else {}),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.generators import ADM, load_generator
 from genmix_transforms.generators.adm import NoisyClassifier
 
@@ -110,6 +111,21 @@ def test_the_classifier_and_the_generator_it_guides(genmix: Genmix, discs: Path,
     other = genmix(*command[:-4], "--configuration", wider, "--restart")
     assert other.code == 0, other.err
     assert NoisyClassifier.from_pretrained(tmp_path / "classifier").config["num_channels"] == 64
+
+
+def test_a_classifier_of_the_few_guides_what_was_trained_without_labels(
+    genmix: Genmix, discs: Path, tmp_path: Path
+) -> None:
+    flags = {**FLAGS, "class_cond": False}
+    ADM(classes=["unlabelled"], channels=1, configuration=flags, sampler={"steps": 2}).save_pretrained(tmp_path / "adm")
+    outcome = genmix(
+        *["-q", "train", "adm-classifier", "--data", discs, "--generator", tmp_path / "adm", *TINY],
+        *["--out", tmp_path / "classifier", "--guided", tmp_path / "guided"],
+    )
+    assert outcome.code == 0, outcome.err
+    filled = genmix("-q", "fill", tmp_path / "guided", "--out", tmp_path / "bank", "--counts", "bright=2,dark=3")
+    assert filled.code == 0, filled.err
+    assert SyntheticBank.load(tmp_path / "bank").class_counts == {"bright": 2, "dark": 3}
 
 
 def test_a_dry_run_of_the_classifier_trains_nothing(genmix: Genmix, discs: Path, tmp_path: Path) -> None:

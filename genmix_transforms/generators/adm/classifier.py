@@ -2,8 +2,9 @@
 
 import inspect
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import ModelMixin
@@ -73,6 +74,9 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         >>> classifier(torch.zeros(2, 1, 8, 8), torch.tensor([0, 999])).shape
         torch.Size([2, 3])
     """
+
+    training_set: Mapping[str, Any] | None = None
+    """The record of the images that it was trained on; None: not known."""
 
     @register_to_config
     def __init__(
@@ -157,6 +161,14 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         classifier: NoisyClassifier = cls(**{name: flags[name] for name in names})
         return classifier
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "NoisyClassifier":
+        """Open a folder, or a repository of the hub, as diffusers does."""
+        classifier: NoisyClassifier = super().from_pretrained(pretrained_model_name_or_path, **options)
+        if (file := Path(pretrained_model_name_or_path) / WEIGHTS).exists():
+            classifier.training_set = read_weights(file)[1].get("training_set")
+        return classifier
+
     def forward(self, images: Tensor, timesteps: Tensor) -> Tensor:
         """Noisy images ``(N, C, H, W)`` and timesteps ``(N,)`` to logits ``(N, num_classes)``."""
         embedding = self.time_embedding(self.time_proj(timesteps).to(self.dtype))
@@ -173,7 +185,8 @@ def save_classifier(folder: Path, classifier: NoisyClassifier | None) -> None:
     if classifier is None:
         shutil.rmtree(folder, ignore_errors=True)
     else:
-        save_network(folder, classifier)
+        record = {} if classifier.training_set is None else {"training_set": dict(classifier.training_set)}
+        save_network(folder, classifier, provenance=record)
 
 
 def load_classifier(folder: Path) -> NoisyClassifier | None:
@@ -185,12 +198,12 @@ def load_classifier(folder: Path) -> NoisyClassifier | None:
     """
     if not (folder / CONFIG).exists():
         return None
-    weights, _ = read_weights(folder / WEIGHTS)
+    weights, provenance = read_weights(folder / WEIGHTS)
     try:
         with torch.device("meta"):  # the weights come from the file, and none need be drawn
             classifier: NoisyClassifier = NoisyClassifier.from_config(NoisyClassifier.load_config(folder))
         classifier.load_state_dict(weights, assign=True)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{folder}: not a classifier that can be read ({error})") from error
-    classifier.eval()
-    return classifier
+    classifier.training_set = provenance.get("training_set")
+    return classifier.eval()

@@ -107,7 +107,8 @@ def train_classifier(
     """Train the classifier that guides a generator's sampling. Run it again to go on where it stopped.
 
     Args:
-        dataset: the training set, with the generator's classes, size and channels.
+        dataset: the training set, with the generator's size and channels, and with its classes, unless it was trained
+            without labels: only the classifier then knows the classes.
         generator: what it will guide; its noise schedule is the classifier's.
         out: the run's folder, which ``NoisyClassifier.from_pretrained`` opens.
         configuration: of a new classifier; None: the generator's, of which it has the first half.
@@ -119,7 +120,8 @@ def train_classifier(
         **settings: fields of :class:`ClassifierSettings`.
 
     Returns:
-        The classifier, on the CPU: ``generator.with_classifier(classifier, scale=1.0)`` is guided by it.
+        The classifier, on the CPU: ``generator.with_classifier(classifier, scale=1.0)`` is guided by it; with
+        ``classes=dataset.classes`` if the generator was trained without labels.
 
     Raises:
         InputError: data, a classifier or settings that do not fit; before any work.
@@ -130,6 +132,7 @@ def train_classifier(
     train(job, restart=restart, progress=progress)
     assert isinstance(job.trainee, ClassifierTraining)
     trained: NoisyClassifier = job.trainee.classifier.eval().requires_grad_(False).to("cpu")
+    trained.training_set = dataset.training_set()
     return trained
 
 
@@ -170,6 +173,9 @@ def _job(
     """Check and put together a training."""
     settings = ClassifierSettings.of(given, name="train_classifier")
     seed = check_seed(seed)
+    if isinstance(dataset, PatchDataset) and not generator.configuration.class_cond:
+        # Such a network draws what its classifier alone is told.
+        generator = generator.adapt(classes=dataset.classes)
     if len(generator.classes) < 2:
         raise InputError(f"a classifier needs at least two classes, the generator has {', '.join(generator.classes)}")
     generator.check_trainable_on(dataset)

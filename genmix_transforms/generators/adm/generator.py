@@ -11,6 +11,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
+from genmix_transforms.data.identity import join_training_sets
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.classifier import NoisyClassifier, load_classifier, save_classifier
@@ -371,6 +372,14 @@ class ADM(Generator):
             if "training_set" in before:
                 origin["training_set"] = before["training_set"]
         return origin
+
+    def training_record(self) -> dict[str, Any]:
+        """That of the network, and of the classifier that guides it: what either has seen is in the images."""
+        record = super().training_record()
+        classifier = self.classifier if self.sampler.classifier_scale else None
+        if classifier is None or classifier.training_set is None:
+            return record
+        return join_training_sets(record, classifier.training_set)
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save as ``config.json``, and as diffusers keeps them, ``unet/``, ``scheduler/`` and ``classifier/``.

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.data.identity import find_recorded
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.generators import ADM, load_generator
+from genmix_transforms.generators import ADM, fill_bank, load_generator
 from genmix_transforms.generators.adm import NoiseSchedule, NoisyClassifier
 from genmix_transforms.generators.adm.classifier_training import ClassifierTraining, train_classifier
 from genmix_transforms.generators.adm.loss import HybridLoss
@@ -108,6 +111,35 @@ def test_a_run_is_opened_by_what_guides(tiny_adm: TinyADM, tiny_patches: Patches
     guided = load_generator(tmp_path / "guided")
     assert guided.sample([0, 1], [7, 8]).shape == (2, 1, 8, 8)
     assert guided.weights_hash != generator.weights_hash
+
+
+def test_a_generator_without_labels_draws_the_classes_of_its_classifier(
+    tiny_adm: TinyADM, tiny_patches: Patches, tmp_path: Path
+) -> None:
+    """And a bank of it knows the images of both: a leak through either is found."""
+    few = tiny_patches(size=8)
+    pool = replace(few, images=255 - few.images)
+    flags = {**adm(tiny_adm).configuration.to_flags(), "class_cond": False}
+    generator = ADM(classes=("unlabelled",), configuration=flags, sampler={"steps": 2})
+    generator.fit(pool.without_labels(), out=tmp_path / "pool", steps=2, batch_size=4, device="cpu", progress=False)
+    generator = load_generator(tmp_path / "pool")
+    assert isinstance(generator, ADM)
+    fit(generator, few, tmp_path / "classifier")
+    opened = NoisyClassifier.from_pretrained(tmp_path / "classifier")
+    guided = generator.with_classifier(opened, scale=2.0, classes=few.classes)
+    guided.save_pretrained(tmp_path / "guided")
+    for drawing in (guided, load_generator(tmp_path / "guided")):
+        record = drawing.training_record()
+        assert record["class_counts"] == few.class_counts
+        for part in (pool, few):
+            named = find_recorded(part.origins, record)
+            assert named is not None
+            assert named.all()
+        out = tmp_path / f"bank-{drawing is guided}"
+        bank = fill_bank(drawing, counts={"cyst": 1, "metastasis": 1}, out=out, progress=False)
+        assert SyntheticBank.load(out).sources[0]["training_set"] == record
+        assert bank.classes == few.classes
+    assert generator.training_record()["fingerprint"] == pool.without_labels().fingerprint
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tiny_adm: TinyADM, tiny_patches: Patches, tmp_path: Path) -> None:

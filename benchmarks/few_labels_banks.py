@@ -1,0 +1,156 @@
+"""The generators of few_labels.py: what each learns from the pool, and how it is adapted to labelled images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from few_labels_views import Colored, Folded, Latent, Plain, View
+
+from genmix_transforms import SyntheticBank
+from genmix_transforms.data import PatchDataset
+from genmix_transforms.evaluation.bank_making import Recipe
+from genmix_transforms.generators import fill_bank
+from genmix_transforms.generators.adm import ADM
+from genmix_transforms.generators.adm.classifier_training import train_classifier
+from genmix_transforms.generators.base import Generator
+from genmix_transforms.generators.registry import load_generator
+
+FACES, LATENT = "faces", "latent"
+"""Ways that need files which are not in the package: of a published DCGAN, and of an autoencoder."""
+
+WAYS = ("dcgan", "dcgan-soft", "adm", "adm-classes", "adm-guided")
+"""Those that need nothing else."""
+
+_ADM = {
+    "num_channels": 32, "channel_mult": [1, 2, 3], "num_res_blocks": 1, "attention_resolutions": [4],
+    "num_head_channels": 32, "resblock_updown": True, "learn_sigma": False, "class_cond": False,
+    "noise_schedule": "cosine", "dropout": 0.0,
+}  # fmt: skip
+_LATENT_ADM = {**_ADM, "num_channels": 64, "channel_mult": [1, 2]}
+_SAMPLER = {"method": "dpmsolver++", "steps": 12}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How a generator is adapted to labelled images.
+
+    Args:
+        fit: settings of its training on them; None: it is not trained.
+        guide: settings of a classifier's training on them that guides it; None: no classifier.
+        scale: of the guidance.
+        soft: the images are drawn from soft labels of this concentration (GeMix); None: of one class each.
+    """
+
+    fit: Mapping[str, Any] | None = None
+    guide: Mapping[str, Any] | None = None
+    scale: float = 1.0
+    soft: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A generator that knows something from elsewhere.
+
+    Args:
+        kind: of generator.
+        ways: of adapting it, by the names of their banks.
+        pool: settings of its training on the pool; None: ``weights`` know something else.
+        network: options of its constructor.
+        view: how it sees patches.
+        weights: a folder with a generator that others have trained.
+    """
+
+    kind: str
+    ways: Mapping[str, Way]
+    pool: Mapping[str, Any] | None = None
+    network: Mapping[str, Any] = field(default_factory=dict)
+    view: View = field(default_factory=Plain)
+    weights: Path | None = None
+
+    def learn(self, pool: PatchDataset, *, out: Path, progress: bool) -> None:
+        """Train on the pool; a training that is finished is only looked at."""
+        if self.pool is not None:
+            images = self.view.of(pool)
+            generator = Recipe(kind=self.kind, network=self.network).untrained(images)
+            generator.fit(images, out=out, progress=progress, **self.pool)
+
+    def bank(
+        self, way: str, train: PatchDataset, *, pool_run: Path, run: Path, out: Path, per_class: int, seed: int
+    ) -> SyntheticBank:
+        """Adapt to labelled images, and draw so many of each class; what is there is only read.
+
+        Args:
+            way: which.
+            train: the labelled images.
+            pool_run: where :meth:`learn` has left the generator.
+            run: a folder for the adapted one.
+            out: a folder for the bank.
+            per_class: images.
+            seed: of the training and of the images.
+        """
+        if not (out / "bank.index.json").exists():
+            images = self.view.of(train)
+            start = self.weights or pool_run
+            generator = self._adapted(self.ways[way], images, start=start, run=run, seed=seed)
+            counts = dict.fromkeys(train.classes, per_class)
+            fill_bank(generator, counts=counts, out=out, seed=seed, soft=self.ways[way].soft, progress=False)
+        return self.view.back(SyntheticBank.load(out), train.images.shape[-1])
+
+    def _adapted(self, way: Way, images: PatchDataset, *, start: Path, run: Path, seed: int) -> Generator:
+        if way.guide is None:
+            generator = Recipe(kind=self.kind, weights=start).untrained(images)
+            generator.fit(images, out=run, seed=seed, warm_start=True, progress=False, **(way.fit or {}))
+            return load_generator(run)
+        known = load_generator(start)
+        assert isinstance(known, ADM)
+        classifier = train_classifier(images, generator=known, out=run, seed=seed, progress=False, **way.guide)
+        return known.with_classifier(classifier, scale=way.scale, classes=images.classes)
+
+
+def teachers(
+    side: int, *, quick: bool = False, faces: Path | None = None, taef2: Path | None = None
+) -> dict[str, Teacher]:
+    """The generators, by name.
+
+    Args:
+        side: of the patches in pixels.
+        quick: only to see whether everything runs.
+        faces: a folder with a DCGAN of 64 x 64 color images that was trained on faces, as ``genmix convert dcgan``
+            leaves it; None: without.
+        taef2: a folder with the autoencoder's weights; None: without.
+    """
+    tiny = {"steps": 2, "batch_size": 4} if quick else {}
+    few = {"steps": 2} if quick else {}
+    adapted = {"batch_size": 16, "steps": 300, "learning_rate": 1e-4, **few}
+    longer = {**adapted, "steps": 600, **few}
+    known = {
+        "dcgan": Teacher(
+            kind="dcgan",
+            pool={"steps": 6_000, "batch_size": 32, **tiny},
+            network={"base_width": 4 if quick else 32},
+            ways={"dcgan": Way(fit=longer), "dcgan-soft": Way(fit=longer, soft=2.0)},
+        ),
+        "adm": Teacher(
+            kind="adm",
+            pool={"steps": 5_000, "batch_size": 16, "learning_rate": 4e-4, **tiny},
+            network={"configuration": {"image_size": side // 2, **_ADM}, "sampler": _SAMPLER},
+            view=Folded(),
+            ways={
+                "adm": Way(fit={"preset": "fine-tune", **adapted}),
+                "adm-classes": Way(fit={"preset": "classes", "batch_size": 16, "steps": 300, **few}),
+                "adm-guided": Way(guide={"batch_size": 16, "steps": 300, **few}, scale=3.0),
+            },
+        ),
+    }
+    if faces is not None:
+        known[FACES] = Teacher(kind="dcgan", weights=faces, view=Colored(64), ways={FACES: Way(fit=adapted)})
+    if taef2 is not None:
+        known[LATENT] = Teacher(
+            kind="adm",
+            pool={"steps": 4_000, "batch_size": 16, "learning_rate": 4e-4, **tiny},
+            network={"configuration": {"image_size": 8, **_LATENT_ADM}, "sampler": _SAMPLER},
+            view=Latent.load(taef2),
+            ways={LATENT: Way(fit={"preset": "fine-tune", **adapted})},
+        )
+    return known
