@@ -33,7 +33,7 @@ from table1 import in_several_processes
 from genmix_transforms import SyntheticBank
 from genmix_transforms.data import PatchDataset, few_labels
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation import Protocol, Results, choose_recipe, evaluate, pretrain_classifier
+from genmix_transforms.evaluation import Protocol, Results, choose_recipe, evaluate, preset, pretrain_classifier
 from genmix_transforms.evaluation.sharing import take_turns
 
 LABELS = (5, 10, 25, 50, 100)
@@ -47,26 +47,29 @@ SCRATCH, PRETRAINED, OTHERS = "scratch", "pretrained", "others"
 """Comparisons of a draw: from random weights, from weights that know the pool, and of other banks."""
 
 
-PLAIN = ("baseline", "classical", "mixup", "balanced-mixup", "repeat", "pretrain-repeat")
+PLAIN = ("baseline", "classical", "mixup", "repeat", "pretrain-repeat")
 """Arms without synthetic images, for every number of labels."""
 
-OF_THE_BANK = ("blend@0.25", "genmix", "genmix-union", "pretrain")
+OF_THE_BANK = ("blend@0.25", "genmix", "pretrain")
 """Arms of one bank, ``--bank``, for every number of labels."""
 
 OF_MORE_BANKS = ("blend@0.25", "genmix", "pretrain")
 """Arms of every other bank, for the numbers of ``--full`` alone."""
 
+MORE_PLAIN = ("balanced-mixup", "genmix-real")
 MORE = (
-    "blend@0.1", "blend@0.5", "genmix@alpha=1", "genmix@pairing=balanced", "genmix@pairing=same",
+    "genmix-union", "blend@0.1", "blend@0.5", "genmix@alpha=1", "genmix@pairing=balanced", "genmix@pairing=same",
     "genmix@pairing=other", "genmix@pairing=inverse", "genmix-first", "blend-mixup", "blend@0.25@keep=0.5",
-    "blend@0.25@keep=0.5@keep_by=random", "blend@0.25@balance=equal", "blend@0.25@synthetic_weight=0.5",
+    "blend@0.25@keep=0.5@keep_by=random", "blend@0.25@synthetic_weight=0.5",
     "blend@0.25@aux_norm=true",
 )  # fmt: skip
 """More arms of the bank, likewise."""
 
-PROTOCOL = Protocol(steps=400, batch_size=32, validate_every=400)
-"""How every classifier is trained; a batch is no larger than the training set. The last weights are tested: so few
-validation images do not tell which step is best."""
+BALANCING = ("blend@0.25@balance=equal", "genmix@pairing=inverse")
+"""More arms of the bank for the paper's counts, whose classes are not equally many."""
+
+PROTOCOL = preset("few-labels")
+"""How every classifier is trained; a batch is no larger than the training set."""
 
 WITH_PRETRAINED = ("baseline", "blend@0.25", "genmix", "pretrain")
 """Arms whose classifier was pre-trained on the pool."""
@@ -209,7 +212,9 @@ class Experiment:
         first, *others = self.banks_of(draw)
         arms = [*PLAIN, *(with_bank(arm, first) for arm in OF_THE_BANK)]
         if draw.labels in self.full:
-            arms += ["genmix-real", *(with_bank(arm, first) for arm in MORE)]
+            arms += [*MORE_PLAIN, *(with_bank(arm, first) for arm in MORE)]
+        if draw.labels == PAPER:
+            arms += [with_bank(arm, first) for arm in BALANCING]
         yield SCRATCH, tuple(arms), self.protocol
         known = tuple(arm if arm == BASELINE else with_bank(arm, first) for arm in WITH_PRETRAINED)
         yield PRETRAINED, known, replace(self.protocol, weights=str(self.weights))

@@ -8,6 +8,7 @@ from typing import Any
 from few_labels_views import Colored, Folded, Latent, Plain, View
 
 from genmix_transforms import SyntheticBank
+from genmix_transforms.bank.manifest import INDEX
 from genmix_transforms.data import PatchDataset
 from genmix_transforms.evaluation.bank_making import Recipe
 from genmix_transforms.generators import fill_bank
@@ -23,11 +24,12 @@ WAYS = ("dcgan", "dcgan-soft", "adm", "adm-classes", "adm-guided")
 """Those that need nothing else."""
 
 _ADM = {
-    "num_channels": 32, "channel_mult": [1, 2, 3], "num_res_blocks": 1, "attention_resolutions": [4],
-    "num_head_channels": 32, "resblock_updown": True, "learn_sigma": False, "class_cond": False,
+    "num_channels": 64, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [],
+    "num_head_channels": 64, "resblock_updown": True, "learn_sigma": False, "class_cond": False,
     "noise_schedule": "cosine", "dropout": 0.0,
 }  # fmt: skip
-_LATENT_ADM = {**_ADM, "num_channels": 64, "channel_mult": [1, 2]}
+"""Not narrower: with 32 groups, the norms of 32 channels take the mean of each from the image, and the brightness of
+what is drawn is left to chance."""
 _SAMPLER = {"method": "dpmsolver++", "steps": 12}
 
 
@@ -85,17 +87,17 @@ class Teacher:
             train: the labelled images.
             pool_run: where :meth:`learn` has left the generator.
             run: a folder for the adapted one.
-            out: a folder for the bank.
+            out: a folder for the bank; what the generator has drawn, as it sees images, is left beside it.
             per_class: images.
             seed: of the training and of the images.
         """
-        if not (out / "bank.index.json").exists():
+        if not (out / INDEX).exists():
             images = self.view.of(train)
-            start = self.weights or pool_run
-            generator = self._adapted(self.ways[way], images, start=start, run=run, seed=seed)
-            counts = dict.fromkeys(train.classes, per_class)
-            fill_bank(generator, counts=counts, out=out, seed=seed, soft=self.ways[way].soft, progress=False)
-        return self.view.back(SyntheticBank.load(out), train.images.shape[-1])
+            generator = self._adapted(self.ways[way], images, start=self.weights or pool_run, run=run, seed=seed)
+            drawn, counts = out.with_name(f"{out.name}-as-drawn"), dict.fromkeys(train.classes, per_class)
+            filled = fill_bank(generator, counts=counts, out=drawn, seed=seed, soft=self.ways[way].soft, progress=False)
+            self.view.back(filled, train.images.shape[-1]).save(out)
+        return SyntheticBank.load(out)
 
     def _adapted(self, way: Way, images: PatchDataset, *, start: Path, run: Path, seed: int) -> Generator:
         if way.guide is None:
@@ -106,6 +108,15 @@ class Teacher:
         assert isinstance(known, ADM)
         classifier = train_classifier(images, generator=known, out=run, seed=seed, progress=False, **way.guide)
         return known.with_classifier(classifier, scale=way.scale, classes=images.classes)
+
+
+def _adm_ways(name: str, *, adapted: Mapping[str, Any], few: Mapping[str, Any]) -> dict[str, Way]:
+    """Fine-tune all weights, or a vector for each class and nothing else, or nothing, and a classifier guides it."""
+    return {
+        name: Way(fit={"preset": "fine-tune", **adapted}),
+        f"{name}-classes": Way(fit={"preset": "classes", "batch_size": 16, "steps": 300, **few}),
+        f"{name}-guided": Way(guide={"batch_size": 16, "steps": 300, **few}, scale=3.0),
+    }
 
 
 def teachers(
@@ -123,7 +134,7 @@ def teachers(
     tiny = {"steps": 2, "batch_size": 4} if quick else {}
     few = {"steps": 2} if quick else {}
     adapted = {"batch_size": 16, "steps": 300, "learning_rate": 1e-4, **few}
-    longer = {**adapted, "steps": 600, **few}
+    longer = {**adapted, "steps": 400, **few}
     known = {
         "dcgan": Teacher(
             kind="dcgan",
@@ -133,14 +144,10 @@ def teachers(
         ),
         "adm": Teacher(
             kind="adm",
-            pool={"steps": 5_000, "batch_size": 16, "learning_rate": 4e-4, **tiny},
+            pool={"steps": 4_000, "batch_size": 16, "learning_rate": 2e-4, **tiny},
             network={"configuration": {"image_size": side // 2, **_ADM}, "sampler": _SAMPLER},
             view=Folded(),
-            ways={
-                "adm": Way(fit={"preset": "fine-tune", **adapted}),
-                "adm-classes": Way(fit={"preset": "classes", "batch_size": 16, "steps": 300, **few}),
-                "adm-guided": Way(guide={"batch_size": 16, "steps": 300, **few}, scale=3.0),
-            },
+            ways=_adm_ways("adm", adapted=adapted, few=few),
         ),
     }
     if faces is not None:
@@ -149,8 +156,8 @@ def teachers(
         known[LATENT] = Teacher(
             kind="adm",
             pool={"steps": 4_000, "batch_size": 16, "learning_rate": 4e-4, **tiny},
-            network={"configuration": {"image_size": 8, **_LATENT_ADM}, "sampler": _SAMPLER},
+            network={"configuration": {"image_size": 8, **_ADM}, "sampler": _SAMPLER},
             view=Latent.load(taef2),
-            ways={LATENT: Way(fit={"preset": "fine-tune", **adapted})},
+            ways=_adm_ways(LATENT, adapted=adapted, few=few),
         )
     return known

@@ -91,7 +91,7 @@ def test_from_data_to_the_curves(scripts, monkeypatch, capsys, data, tmp_path):
     known = {
         f"pretrained {script.with_bank(arm, 'dcgan') if arm != 'baseline' else arm}" for arm in script.WITH_PRETRAINED
     }
-    more = {script.with_bank(arm, "dcgan") for arm in script.MORE} | {"genmix-real", "recipe"}
+    more = {script.with_bank(arm, "dcgan") for arm in script.MORE} | {*script.MORE_PLAIN, "recipe"}
     others = {script.with_bank(arm, "adm-guided") for arm in script.OF_MORE_BANKS}
     assert set(curves["4"]["scores"]) == few | known
     assert set(curves["6"]["scores"]) == few | known | more | others
