@@ -28,6 +28,7 @@ from typing import Any
 from few_labels_banks import FACES, LATENT, WAYS, Teacher, teachers
 from few_labels_data import PAPER, PAPER_TRAIN, PAPER_VALIDATION, Source, open_source
 from few_labels_report import BASELINE, compared, joined, under_one_name, write_report
+from few_labels_views import Latent
 from table1 import in_several_processes
 
 from genmix_transforms import SyntheticBank
@@ -326,7 +327,8 @@ def main() -> None:
         sys.exit(in_several_processes(given.processes))
     stages, banks = (text.split(",") for text in (given.only, given.banks))
     source = open_source(given.data, size=given.size, folder=given.out / "data")
-    known = teachers(source.pool.images.shape[-1], quick=given.quick, faces=given.faces, taef2=given.taef2)
+    latent = given.taef2 and Latent.load(given.taef2, like=source.pool, kept=given.out / "data" / "latents.safetensors")
+    known = teachers(source.pool.images.shape[-1], quick=given.quick, faces=given.faces, latent=latent)
     ways = [way for teacher in known.values() for way in teacher.ways]
     for word, words, among in (("stage", stages, STAGES), ("bank", [*banks, given.bank], ways)):
         for unknown in set(words) - set(among):

@@ -159,7 +159,7 @@ def test_latents_are_an_eighth_of_the_side_and_bytes(scripts, tmp_path):
         torch.save(getattr(views, name)().state_dict(), tmp_path / f"taef2_{name}.pth")
     pixels = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
     patches = PatchDataset(images=pixels, labels=torch.arange(4) % 2, classes=("dark", "bright"))
-    looking = views.Latent.load(tmp_path, side=32)
+    looking = views.Latent.load(tmp_path, like=patches, kept=tmp_path / "kept.safetensors", side=32)
     seen = looking.of(patches)
     assert seen.images.shape == (4, 32, 4, 4)
     assert seen.images.dtype == torch.uint8
