@@ -200,7 +200,7 @@ def test_a_difference_of_known_size_is_reported(scripts):
     (found,) = point.differences["arms"]
     assert (found.arm, found.difference) == ("mixup", pytest.approx(0.1))
     assert found.p < 0.05
-    assert point.differences["pretrained"][0].difference == 0
+    assert point.differences["pool"][0].difference == 0
     assert point.differences["recipe"][0].difference == pytest.approx(0.2 / 3)
     assert point.draws == 3
     assert "controls" not in point.differences  # none of those arms is there
