@@ -3,6 +3,7 @@
 Every source is drawn or read once and kept as ``.npz`` files beside the results.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,7 +62,17 @@ def open_source(text: str, *, size: int | None, folder: Path) -> Source:
         for part, path in paths.items():
             # Of a part, what it was a part of says nothing.
             replace(getattr(made, part), official=None).save_npz(path, overwrite=True)
-    return Source(**{part: open_dataset(path) for part, path in paths.items()})
+    opened = {part: open_dataset(path) for part, path in paths.items()}
+    return Source(**_with_groups_apart(opened))
+
+
+def _with_groups_apart(parts: Mapping[str, PatchDataset]) -> dict[str, PatchDataset]:
+    """The parts with numbers of groups that no two of them share: each file counts its own from 0."""
+    apart, used = {}, 0
+    for name, part in parts.items():
+        apart[name] = part if part.groups is None else replace(part, groups=part.groups + used)
+        used += 0 if part.groups is None else int(part.groups.max()) + 1
+    return apart
 
 
 def _make(text: str, *, size: int | None) -> Source:
