@@ -62,6 +62,19 @@ def test_no_patient_is_in_two_parts_and_every_image_in_one(scripts, data, tmp_pa
     assert [part.fingerprint for part in parts] == [getattr(again, name).fingerprint for name in PARTS]
 
 
+def test_a_pool_from_another_place(scripts, data, tmp_path):
+    other = tmp_path / "other.npz"
+    pixels = np.random.default_rng(3).integers(0, 256, (10, 20, 20), dtype=np.uint8)
+    np.savez(other, images=pixels, labels=np.arange(10) % 2, label_names=["a", "b"])
+    opening = scripts["few_labels_data"].open_source
+    usual = opening(str(data), size=None, folder=tmp_path / "usual")
+    source = opening(str(data), size=None, folder=tmp_path / "parts", pool=other)
+    assert source.pool.images.shape == (10, 1, 16, 16)
+    assert source.test.images.equal(usual.test.images)
+    with pytest.raises(InputError, match=r"\d+ of its images are in the part 'labelled'"):
+        opening(str(data), size=None, folder=tmp_path / "leak", pool=data)
+
+
 def test_medmnists_test_set_grows_by_training_images_that_nothing_else_has(scripts, tmp_path):
     rng = np.random.default_rng(1)
     arrays = {}
@@ -97,8 +110,8 @@ def test_from_data_to_the_curves(scripts, monkeypatch, capsys, data, tmp_path):
     assert set(curves["6"]["scores"]) == few | known | more | others
     assert [point["draws"] for point in curves.values()] == [1, 2]
     seeds = {one["arm"]: one["seeds"] for one in curves["6"]["differences"]["arms"]}
-    assert {seeds[arm] for arm in (few | more) - {"baseline", "recipe"}} == {2}
-    assert {seeds[arm] for arm in others} == {1}  # of as many draws as the other numbers of labels have
+    assert {seeds[arm] for arm in few - {"baseline"}} == {2}
+    assert {seeds[arm] for arm in (more | others) - {"recipe"}} == {1}  # as many as the other numbers of labels have
     assert len(curves["4"]["differences"]["arms"]) == len(few) - 1
     small, large = (Results.load(out / f"labels-{labels}" / "draw-0" / "scratch") for labels in (4, 6))
     assert small.data["counts"]["train"] == {"dark": 4, "bright": 4}
