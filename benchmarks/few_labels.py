@@ -118,7 +118,7 @@ class Experiment:
         out: a folder for everything.
         labels: numbers of labels.
         draws: of each number.
-        full: numbers of labels of which there are ``full_draws`` draws, and for which more is tried in ``draws`` of them.
+        full: numbers of labels of which there are ``full_draws`` draws; in ``draws`` of them more is tried.
         bank: the way of making the bank that is tried everywhere.
         banks: all ways; the others are tried for the numbers of ``full``.
         teachers: the generators of those ways, by name.
