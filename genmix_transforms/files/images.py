@@ -302,11 +302,13 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
         entry.name: sorted(path for path in entry.rglob("*") if is_image_file(path) and path.is_file())
         for entry in subfolders
     }
-    if scans := [path for entry in subfolders for path in sorted(entry.rglob("*")) if is_scan(path)]:
-        warnings.warn(f"{folder}: {describe_scans(scans)}: left out", stacklevel=2)
+    scans = [path for entry in subfolders for path in sorted(entry.rglob("*")) if is_scan(path)]
     empty = [name for name, paths in files.items() if not paths]
     if len(empty) == len(files):
-        raise InputError(f"{folder}: no image files in {', '.join(empty)}")
+        found = f"; there is {describe_scans(scans)}" if scans else ""
+        raise InputError(f"{folder}: no image files in {', '.join(empty)}{found}")
+    if scans:
+        warnings.warn(f"{folder}: left out: {describe_scans(scans)}", stacklevel=2)
     if empty:
         warnings.warn(f"{folder}: no images in {', '.join(empty)}: left out", stacklevel=2)
     return {name: paths for name, paths in files.items() if paths}
