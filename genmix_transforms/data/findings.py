@@ -79,7 +79,7 @@ def _range(patches: PatchDataset) -> str:
         return ""
     return (
         f"values up to {highest}, {100 * highest / possible:.0f} % of what 16 bits hold, and all of that counts as 0 "
-        "to 1: the images are dark; give the window that shows them (window=(level, width), --window)"
+        "to 1: the images are dark; bring the window that shows them to 8 bits, or to all of 16, before"
     )
 
 
