@@ -179,7 +179,7 @@ class Decisions:
         verdict, checksum = record.get("verdict"), record.get("xxh3")
         if not isinstance(file, str) or not is_shard_name(file) or not isinstance(checksum, str):
             raise self._corrupt(f"shard {str(file)[:80]!r} with checksum {str(checksum)[:80]!r}")
-        if type(row) is not int or row < 0 or verdict not in get_args(Verdict):
+        if type(row) is not int or row < 0 or verdict is None or verdict not in get_args(Verdict):
             raise self._corrupt(f"row {str(row)[:80]} with verdict {str(verdict)[:80]!r}")
         entry = self._entries.get(file)
         if entry is None or entry.xxh3 != checksum:

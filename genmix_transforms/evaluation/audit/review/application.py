@@ -1,11 +1,11 @@
 """The page's answers to its browser, and who is refused: a WSGI application.
 
 Nothing of the bank is told, and nothing decided, without the token that the terminal printed. The page sends it as a
-header of each request, never as a cookie: a browser adds a cookie by itself to whatever another page asks for, and sends
-it to every other server on this machine, for cookies do not know ports. So a foreign page has nothing to ride on. Beside
-that, each of these is refused: a request that names another host (a foreign name that was made to point here: DNS
-rebinding), one that another page sends (its Origin, or what the browser says of its site), and a change that does not
-say its origin.
+header of each request, never as a cookie: a browser adds a cookie by itself to whatever another page asks for, and
+sends it to every other server on this machine, for cookies do not know ports. So a foreign page has nothing to ride on.
+Beside that, each of these is refused: a request that names another host (a foreign name that was made to point here:
+DNS rebinding), one that another page sends (its Origin, or what the browser says of its site), and a change that does
+not say its origin.
 """
 
 import hmac
@@ -47,7 +47,7 @@ _PICTURE = re.compile(r"/api/picture/(\d{1,9})", re.ASCII)
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that is not answered. Its text is for the person who sent it."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
@@ -73,7 +73,7 @@ class Application:
         try:
             kind, body, cache = self._answer(environ)
             status = HTTPStatus.OK
-        except Refused as refused:
+        except RefusedError as refused:
             status, kind, body, cache = refused.status, *_json({"error": str(refused)}), "no-store"
         except InputError as error:
             status, kind, body, cache = HTTPStatus.CONFLICT, *_json({"error": str(error)}), "no-store"
@@ -112,24 +112,24 @@ class Application:
                 number = self._desk.undo(_body(environ).get("id"))  # type: ignore[arg-type]
                 return *_json({"image": number, **self._desk.state()}), "no-store"
             case _:
-                raise Refused(HTTPStatus.NOT_FOUND, f"there is nothing at {method} {path[:80]}")
+                raise RefusedError(HTTPStatus.NOT_FOUND, f"there is nothing at {method} {path[:80]}")
 
     def _check_origin(self, environ: dict[str, Any], *, changes: bool) -> None:
         host = environ.get("HTTP_HOST", "")
         if host not in self._hosts:
             expected = " or ".join(sorted(self._hosts))
-            raise Refused(HTTPStatus.FORBIDDEN, f"this server is {expected}, not {host[:80]!r}")
+            raise RefusedError(HTTPStatus.FORBIDDEN, f"this server is {expected}, not {host[:80]!r}")
         origin = environ.get("HTTP_ORIGIN")
         if origin != f"http://{host}" and (changes or origin is not None):
-            raise Refused(HTTPStatus.FORBIDDEN, f"only the page of this server may ask, not {str(origin)[:80]!r}")
+            raise RefusedError(HTTPStatus.FORBIDDEN, f"only the page of this server may ask, not {str(origin)[:80]!r}")
         site = environ.get("HTTP_SEC_FETCH_SITE", "none")
         # To open the page itself from a link elsewhere (a terminal in a browser) is harmless: it needs the token.
         if site not in ("none", "same-origin") and environ.get("HTTP_SEC_FETCH_MODE") != "navigate":
-            raise Refused(HTTPStatus.FORBIDDEN, "only the page of this server may ask")
+            raise RefusedError(HTTPStatus.FORBIDDEN, "only the page of this server may ask")
 
     def _check_token(self, given: str) -> None:
         if not hmac.compare_digest(given.encode(errors="replace"), self._token):
-            raise Refused(HTTPStatus.FORBIDDEN, "open the address that `genmix review` printed, with its token")
+            raise RefusedError(HTTPStatus.FORBIDDEN, "open the address that `genmix review` printed, with its token")
 
 
 def _page_file(name: str) -> bytes:
@@ -143,16 +143,16 @@ def _json(content: Any) -> tuple[str, bytes]:
 def _body(environ: dict[str, Any]) -> dict[str, Any]:
     """The JSON object that a request brings."""
     if environ.get("CONTENT_TYPE", "").partition(";")[0].strip() != "application/json":
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
     length = environ.get("CONTENT_LENGTH") or ""
     if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-        raise Refused(
+        raise RefusedError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE if length else HTTPStatus.LENGTH_REQUIRED, "expected a short body"
         )
     try:
         content = json.loads(environ["wsgi.input"].read(int(length)))
     except (ValueError, RecursionError) as error:
-        raise Refused(HTTPStatus.BAD_REQUEST, "expected JSON") from error
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "expected JSON") from error
     if not isinstance(content, dict):
-        raise Refused(HTTPStatus.BAD_REQUEST, "expected a JSON object")
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "expected a JSON object")
     return content

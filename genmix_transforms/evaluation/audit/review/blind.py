@@ -66,12 +66,12 @@ class BlindDesk:
         if tuple(patches.images.shape[1:]) != self._rows.image_shape:
             raise InputError(
                 f"--blind: the bank's images are {_by(self._rows.image_shape)}, those of {patches.name} "
-                f"{_by(patches.images.shape[1:])}: which is which would show; bring the data there with --size and --channels"
+                f"{_by(patches.images.shape[1:])}: which is which would show; --size and --channels mend that"
             )
         if patches.images.dtype != self._rows.pixel_dtype:
             raise InputError(
-                f"--blind: the bank's pixels are {self._rows.pixel_dtype}, those of {patches.name} {patches.images.dtype}: "
-                "which is which would show"
+                f"--blind: the bank's pixels are {self._rows.pixel_dtype}, those of {patches.name} "
+                f"{patches.images.dtype}: which is which would show"
             )
         self._range = _common_range(pixel_range(self._rows.manifest), patches)
         self._draw(images // 2, seed)
@@ -208,7 +208,6 @@ class BlindDesk:
             )
 
     def _refresh(self) -> None:
-        words = [answer.verdict for answer in self.answers]
         for record in self._journal.new():
             if record.get("test") != self._test or record.get("reviewer") != self.reviewer:
                 continue
@@ -219,7 +218,7 @@ class BlindDesk:
                 continue
             number, identity = record.get("image"), str(record.get("id"))
             try:
-                check_number(number, len(self._of))
+                number = check_number(number, len(self._of))
                 check_verdict(record.get("answer"), self.answers)
             except InputError as error:
                 raise CorruptFileError(f"{self._journal.path}: not an answer ({error})") from error

@@ -168,7 +168,7 @@ class BankDesk:
         with self._lock:
             place = self._decisions.undo(identity, reviewer=self.reviewer)
             self._look_again(place.file, place.row)
-            return self._number_of[place.file][place.row]
+            return int(self._number_of[place.file][place.row])
 
     def summary(self) -> str:
         """See :class:`Desk`."""
@@ -243,14 +243,15 @@ def flag_names(bits: int) -> list[str]:
     return [str(flag.name).lower().replace("_", " ") for flag in Flag if bits & flag]
 
 
-def check_number(number: Any, total: int) -> None:
-    """Refuse a number that no image has.
+def check_number(number: Any, total: int) -> int:
+    """A number that an image has.
 
     Raises:
         InputError: not so.
     """
     if type(number) is not int or not 0 <= number < total:
         raise InputError(f"images have the numbers 0 to {total - 1}, got {str(number)[:40]}")
+    return number
 
 
 def check_verdict(verdict: Any, answers: tuple[Answer, ...]) -> None:

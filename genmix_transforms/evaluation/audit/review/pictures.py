@@ -27,8 +27,8 @@ def to_png(image: Tensor, *, low: int = 0, high: int = 255) -> bytes:
     """Encode an image.
 
     Args:
-        image: ``(C, H, W)``, or ``(C, D, H, W)``, whose slices are laid out in rows; uint8 or uint16. Three channels are
-            colors; of another number the first is shown.
+        image: ``(C, H, W)``, or ``(C, D, H, W)``, whose slices are laid out in rows; uint8 or uint16. Three channels
+            are colors; of another number the first is shown.
         low: the pixel value that is black.
         high: the one that is white.
 

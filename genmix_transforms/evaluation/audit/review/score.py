@@ -9,7 +9,7 @@ Z95 = 1.959963984540054
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson, JASA 22, 1927, 209-212): it holds for few trials, and near 0 and 1.
+    """The 95 % score interval of a proportion (Wilson, JASA 22, 1927, 209-212), also for few trials or near 0 and 1.
 
     Args:
         successes: from 0 to ``trials``.
@@ -84,9 +84,10 @@ class TuringScore:
         else:
             meaning = f"that is not distinguishable from guessing (50 %) with {self.shown} images"
         return (
-            f"{self.right} of {self.shown} right, {self.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}): {meaning}; "
-            f"{self.real_called_real} of {self.real} real and {self.synthetic_called_real} of {self.synthetic} synthetic "
-            "images were called real"
+            f"{self.right} of {self.shown} right, {self.accuracy:.1%} "
+            f"(95 % interval {low:.1%} to {high:.1%}): {meaning}; "
+            f"{self.real_called_real} of {self.real} real and {self.synthetic_called_real} of {self.synthetic} "
+            "synthetic images were called real"
         )
 
     def to_dict(self) -> dict[str, Any]:

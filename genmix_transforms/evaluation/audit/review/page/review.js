@@ -53,12 +53,17 @@ function picture(number) {
 }
 
 async function show(image, number) {
+  if (image.dataset.number === String(number) && !image.hidden) return;
   image.dataset.number = number;
+  image.hidden = true; // an old picture must not stand under a new name
   try {
     const address = await picture(number);
-    if (image.dataset.number === String(number)) image.src = address; // it may show another by now
+    if (image.dataset.number !== String(number)) return; // it is to show another by now
+    image.src = address;
+    await image.decode();
+    if (image.dataset.number === String(number)) image.hidden = false;
   } catch (error) {
-    complain(error.message);
+    if (error.name !== "EncodingError") complain(error.message);
   }
 }
 
@@ -232,6 +237,10 @@ function decide(letter) {
   if (truth) return;
   const number = current;
   const answer = answerOf(letter);
+  if (at("picture").hidden) {
+    say("The picture is not there yet: nothing was decided.");
+    return;
+  }
   complain("");
   setLetter(number, letter);
   const next = nextOpen(number + 1);
