@@ -2,7 +2,7 @@
 
 const token = new URLSearchParams(location.search).get("token") ?? "";
 const at = (id) => document.getElementById(id);
-const CELL = matchMedia("(max-width: 800px)").matches ? 76 : 92;
+const LEAST_CELL = matchMedia("(max-width: 800px)").matches ? 72 : 88;
 const GAP = 6;
 const KEPT_PICTURES = 600;
 const POLL_MS = 4000;
@@ -12,6 +12,7 @@ let letters; // one a patch; "." where nothing is decided
 let truth = null; // after a blind test: what each patch was
 let current = 0;
 let columns = 1;
+let cellSize = LEAST_CELL;
 let waiting = Promise.resolve(); // requests that change something go one after the other
 let inFlight = 0;
 const done = []; // what can be undone here: {id, image}
@@ -102,9 +103,10 @@ function complain(text) {
 // The sheet: only the rows in sight are there, so that ten thousand patches cost no more than a hundred.
 
 function layOut() {
-  const width = at("sheet").clientWidth;
-  columns = Math.max(1, Math.floor((width + GAP) / (CELL + GAP)));
-  at("rows").style.height = `${Math.ceil(facts.total / columns) * (CELL + GAP)}px`;
+  const width = at("rows").clientWidth;
+  columns = Math.max(1, Math.floor((width + GAP) / (LEAST_CELL + GAP)));
+  cellSize = Math.floor((width + GAP) / columns) - GAP;
+  at("rows").style.height = `${Math.ceil(facts.total / columns) * (cellSize + GAP)}px`;
   for (const cell of shown.values()) cell.remove();
   shown.clear();
   paintSheet();
@@ -112,7 +114,7 @@ function layOut() {
 
 function paintSheet() {
   const sheet = at("sheet");
-  const row = CELL + GAP;
+  const row = cellSize + GAP;
   const first = Math.max(0, Math.floor(sheet.scrollTop / row) - 2) * columns;
   const last = Math.min(facts.total, Math.ceil((sheet.scrollTop + sheet.clientHeight) / row + 2) * columns);
   for (const [number, cell] of shown) {
@@ -133,9 +135,9 @@ function addCell(number) {
   cell.setAttribute("role", "option");
   cell.setAttribute("aria-setsize", facts.total);
   cell.setAttribute("aria-posinset", number + 1);
-  cell.style.width = cell.style.height = `${CELL}px`;
-  cell.style.left = `${(number % columns) * (CELL + GAP)}px`;
-  cell.style.top = `${Math.floor(number / columns) * (CELL + GAP)}px`;
+  cell.style.width = cell.style.height = `${cellSize}px`;
+  cell.style.left = `${(number % columns) * (cellSize + GAP)}px`;
+  cell.style.top = `${Math.floor(number / columns) * (cellSize + GAP)}px`;
   const image = document.createElement("img");
   image.alt = "";
   const mark = document.createElement("span");
@@ -160,9 +162,9 @@ function paintCell(number) {
 
 function bringIntoSight() {
   const sheet = at("sheet");
-  const top = Math.floor(current / columns) * (CELL + GAP);
+  const top = Math.floor(current / columns) * (cellSize + GAP);
   if (top < sheet.scrollTop) sheet.scrollTop = top;
-  else if (top + CELL > sheet.scrollTop + sheet.clientHeight) sheet.scrollTop = top + CELL - sheet.clientHeight;
+  else if (top + cellSize > sheet.scrollTop + sheet.clientHeight) sheet.scrollTop = top + cellSize - sheet.clientHeight;
 }
 
 // The card: the patch that is decided on
