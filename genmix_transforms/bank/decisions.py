@@ -56,18 +56,24 @@ class Decisions:
         self._journal = Journal(folder / DECISIONS, lock=folder / REVIEW_LOCK)
         self._made: dict[str, tuple[Place, Verdict]] = {}
         self._of: dict[str, dict[int, list[str]]] = {}  # by shard and row: the decisions that were not undone
+        self._news: list[Place] = []
         self.refresh()
 
     def refresh(self) -> list[Place]:
         """Look for what was decided since, by whomever.
 
         Returns:
-            The images that somebody has decided on, or whose decision was undone.
+            The images that somebody, here or elsewhere, has decided on since this was last asked, or undone it.
 
         Raises:
             CorruptFileError: a line that is no decision.
         """
-        return [place for record in self._journal.new() if (place := self._take(record)) is not None]
+        self._read()
+        news, self._news = self._news, []
+        return news
+
+    def _read(self) -> None:
+        self._news += [place for record in self._journal.new() if (place := self._take(record)) is not None]
 
     def check_writable(self) -> None:
         """Refuse a folder in which no decision can be kept, before anybody makes one.
@@ -106,7 +112,7 @@ class Decisions:
         identity = secrets.token_hex(8)
         record = _record(identity, entry, row, verdict)
         self._journal.append({**record, "reviewer": reviewer[:LONGEST_NAME], "time": now()})
-        self.refresh()
+        self._read()
         return identity
 
     def undo(self, identity: str, *, reviewer: str = "") -> Place:
@@ -118,13 +124,13 @@ class Decisions:
         Raises:
             InputError: no decision of this identity.
         """
-        self.refresh()
+        self._read()
         if identity not in self._made:
             raise InputError(f"{self._journal.path}: there is no decision {str(identity)[:40]!r} to undo")
         place, _ = self._made[identity]
         if identity in self._of[place.file][place.row]:
             self._journal.append({"undo": identity, "reviewer": reviewer, "time": now()})
-            self.refresh()
+            self._read()
         return place
 
     def verdict(self, file: str, row: int) -> Verdict | None:

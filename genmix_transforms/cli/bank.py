@@ -32,14 +32,18 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away the ban
 
 @app.command(cls=Command)
 def info(bank: Folder, as_json: Json = False) -> None:
-    """Print what a bank holds and where it comes from. Fails if a shard is missing; verify looks into them."""
+    """Print what a bank holds and where it comes from. Fails if a shard is missing or cut; verify looks into them."""
     from genmix_transforms.bank.manifest import read_manifest
     from genmix_transforms.bank.marks import count_marks
 
     manifest = read_manifest(bank)
     missing = [shard.file for shard in manifest.shards if not (bank / shard.file).is_file()]
     class_counts = dict(zip(manifest.classes, manifest.class_counts, strict=True))
-    marks = None if missing else count_marks(bank, manifest)
+    marks, fault = None, None
+    try:
+        marks = None if missing else count_marks(bank, manifest)
+    except CorruptFileError as error:
+        fault = error
     if as_json:
         found = {
             "images": manifest.count,
@@ -83,6 +87,8 @@ def info(bank: Folder, as_json: Json = False) -> None:
         raise CorruptFileError(
             f"{bank}: {', '.join(missing)}: no such file; fill the bank again, or take it from its copy"
         )
+    if fault is not None:
+        raise fault
 
 
 @app.command(cls=Command)

@@ -160,14 +160,14 @@ class BankDesk:
             file, row = str(self._file_of[number]), int(self._row[number])
             identity = self._decisions.decide(file, row, verdict, reviewer=self.reviewer)  # type: ignore[arg-type]
             self._made += 1
-            self._look_again(file, row)
+            self._refresh()
         return identity
 
     def undo(self, identity: str) -> int:
         """See :class:`Desk`."""
         with self._lock:
             place = self._decisions.undo(identity, reviewer=self.reviewer)
-            self._look_again(place.file, place.row)
+            self._refresh()
             return int(self._number_of[place.file][place.row])
 
     def summary(self) -> str:

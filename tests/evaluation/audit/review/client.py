@@ -10,7 +10,7 @@ from genmix_transforms.evaluation.audit.review.serving import ReviewServer
 
 @dataclass
 class Client:
-    """What a browser's page does: sends the token, and its origin with a change. ``headers`` replace these; None: none."""
+    """What a page does: sends the token, and its origin with a change. ``headers`` replace these; None: none."""
 
     server: ReviewServer
 

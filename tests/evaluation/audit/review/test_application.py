@@ -76,8 +76,8 @@ def test_the_page_itself_wants_the_token_in_its_address(client: Client):
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}", "[::1]:{port}", "",
-     "0.0.0.0:{port}", None],
+    ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}", "[::1]:{port}",
+     "", "0.0.0.0:{port}", None],
 )  # fmt: skip
 def test_another_host_is_refused_even_with_the_token(client: Client, folder: Path, host: str | None):
     """DNS rebinding: a page of evil.example whose name was made to point to 127.0.0.1 sends its own name."""
@@ -139,8 +139,8 @@ def test_bad_requests_are_answered_and_decide_nothing(client: Client, body: obje
 
 
 def test_what_is_not_there_is_said(client: Client):
-    for method, path in [("GET", "/api/decide"), ("POST", "/api/start"), ("PUT", "/api/state"), ("GET", "/../review.js"),
-                         ("GET", "/page/index.html"), ("GET", "/api/picture/x"), ("DELETE", "/")]:  # fmt: skip
+    for method, path in [("GET", "/api/decide"), ("POST", "/api/start"), ("PUT", "/api/state"),
+                         ("GET", "/../review.js"), ("GET", "/page/index.html"), ("GET", "/api/picture/x"), ("DELETE", "/")]:  # fmt: skip
         headers = {} if method in ("GET", "POST") else {"Origin": f"http://127.0.0.1:{client.server.port}"}
         assert client(method, path, {} if method == "POST" else None, **headers)[0] == 404, path
     assert client("GET", "/api/picture/12")[0] == 409

@@ -1,11 +1,10 @@
 """The page in a real browser: by keyboard and mouse, narrow and wide, light and dark, held to axe-core's rules.
 
-It needs Chromium (Debian's package ``chromium``), node, and ``npm install playwright-core axe-core`` in the repository's
-root or in a folder that ``NODE_PATH`` names; it skips where one of them is not there.
+It needs Chromium (Debian's package ``chromium``), node, and ``npm install playwright-core axe-core`` in the
+repository's root or in a folder that ``NODE_PATH`` names; it skips where one of them is not there.
 """
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
