@@ -74,11 +74,11 @@ await page.check("#keys");
 const other = await open(reviewUrl, { width: 390, colorScheme: "dark" });
 await page.click("#patch-5");
 await ready(page);
-await page.click("text=Accept");
+await page.click('[data-letter="a"]');
 await waitFor(page, "1 accepted, 1 rejected");
 await other.click("#patch-6");
 await ready(other);
-await other.click("text=Reject");
+await other.click('[data-letter="r"]');
 await waitFor(other, "1 accepted, 2 rejected");
 await waitFor(page, "1 accepted, 2 rejected"); // without being asked
 await audit(page, "review-1280-light");
@@ -103,7 +103,7 @@ seen.steps.blind = await page.textContent("#title");
 for (const key of ["r", "s", "r", "s"]) await press(page, key);
 await waitFor(page, "Result");
 seen.steps.score = await page.textContent("#score-text");
-seen.steps.disabled = await page.isDisabled("text=Synthetic");
+seen.steps.disabled = await page.isDisabled('[data-letter="s"]');
 await audit(page, "blind-1280-dark");
 
 // Without the token
