@@ -84,8 +84,8 @@ class TuringScore:
         else:
             meaning = f"that is not distinguishable from guessing (50 %) with {self.shown} images"
         return (
-            f"{self.right} of {self.shown} right, {self.accuracy:.1%} "
-            f"(95 % interval {low:.1%} to {high:.1%}): {meaning}; "
+            f"{self.right} of {self.shown} right, {_percent(self.accuracy)} "
+            f"(95 % interval {_percent(low)} to {_percent(high)}): {meaning}; "
             f"{self.real_called_real} of {self.real} real and {self.synthetic_called_real} of {self.synthetic} "
             "synthetic images were called real"
         )
@@ -101,3 +101,7 @@ class TuringScore:
             "accuracy": self.accuracy,
             "accuracy_interval_95": list(self.interval),
         }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

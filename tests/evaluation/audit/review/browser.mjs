@@ -102,7 +102,7 @@ page = await open(blindUrl, { colorScheme: "dark" });
 seen.steps.blind = await page.textContent("#title");
 for (const key of ["r", "s", "r", "s"]) await press(page, key);
 await waitFor(page, "Result");
-seen.steps.score = await page.textContent("#score-text");
+seen.steps.score = await page.textContent("#score p");
 seen.steps.disabled = await page.isDisabled('[data-letter="s"]');
 await audit(page, "blind-1280-dark");
 

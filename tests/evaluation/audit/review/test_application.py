@@ -139,8 +139,15 @@ def test_bad_requests_are_answered_and_decide_nothing(client: Client, body: obje
 
 
 def test_what_is_not_there_is_said(client: Client):
-    for method, path in [("GET", "/api/decide"), ("POST", "/api/start"), ("PUT", "/api/state"),
-                         ("GET", "/../review.js"), ("GET", "/page/index.html"), ("GET", "/api/picture/x"), ("DELETE", "/")]:  # fmt: skip
+    for method, path in (
+        ("GET", "/api/decide"),
+        ("POST", "/api/start"),
+        ("PUT", "/api/state"),
+        ("GET", "/../review.js"),
+        ("GET", "/page/index.html"),
+        ("GET", "/api/picture/x"),
+        ("DELETE", "/"),
+    ):
         headers = {} if method in ("GET", "POST") else {"Origin": f"http://127.0.0.1:{client.server.port}"}
         assert client(method, path, {} if method == "POST" else None, **headers)[0] == 404, path
     assert client("GET", "/api/picture/12")[0] == 409

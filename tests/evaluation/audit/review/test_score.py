@@ -35,19 +35,19 @@ def test_a_score_counts_the_true_answers_of_both_kinds():
             45,
             5,
             True,
-            "90 of 100 right, 90.0% (95 % interval 82.6% to 94.5%): real and synthetic were told apart; 45 of 50",
+            "90 of 100 right, 90.0 % (95 % interval 82.6 % to 94.5 %): real and synthetic were told apart; 45 of 50",
         ),
         (
             26,
             25,
             False,
-            "51 of 100 right, 51.0% (95 % interval 41.3% to 60.6%): that is not distinguishable from guessing",
+            "51 of 100 right, 51.0 % (95 % interval 41.3 % to 60.6 %): that is not distinguishable from guessing",
         ),
         (
             5,
             45,
             False,
-            "10 of 100 right, 10.0% (95 % interval 5.5% to 17.4%): they were told apart, and taken for each other",
+            "10 of 100 right, 10.0 % (95 % interval 5.5 % to 17.4 %): they were told apart, and taken for each other",
         ),
     ],
 )

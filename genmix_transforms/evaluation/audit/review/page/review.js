@@ -215,10 +215,13 @@ function take(state) {
   at("bar").value = facts.total - (letters.split(".").length - 1);
   if (state.score && !truth) {
     truth = state.truth;
-    at("score-text").textContent = state.score.text + ".";
-    at("score").hidden = false;
+    const heading = document.createElement("h2");
+    const sentence = document.createElement("p");
+    heading.textContent = "Result";
+    sentence.textContent = `${state.score.text}.`;
+    at("score").append(heading, sentence);
     for (const number of shown.keys()) paintCell(number);
-    say(`The last patch is answered. ${state.score.text}.`);
+    say("The last patch is answered: each patch shows now whether it was called right.");
   }
   if (before !== letters) {
     for (const number of shown.keys()) if (before?.[number] !== letters[number]) paintCell(number);
