@@ -32,12 +32,18 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away the ban
 
 @app.command(cls=Command)
 def info(bank: Folder, as_json: Json = False) -> None:
-    """Print what a bank holds and where it comes from. Fails if a shard is missing; verify looks into them."""
+    """Print what a bank holds and where it comes from. Fails if a shard is missing or cut; verify looks into them."""
     from genmix_transforms.bank.manifest import read_manifest
+    from genmix_transforms.bank.marks import count_marks
 
     manifest = read_manifest(bank)
     missing = [shard.file for shard in manifest.shards if not (bank / shard.file).is_file()]
     class_counts = dict(zip(manifest.classes, manifest.class_counts, strict=True))
+    marks, fault = None, None
+    try:
+        marks = None if missing else count_marks(bank, manifest)
+    except CorruptFileError as error:
+        fault = error
     if as_json:
         found = {
             "images": manifest.count,
@@ -52,6 +58,8 @@ def info(bank: Folder, as_json: Json = False) -> None:
             "generation": manifest.generation,
             "created": manifest.created,
             "sources": manifest.sources,
+            "flags": None if marks is None else marks.flags,
+            "decisions": None if marks is None else marks.decisions,
         }
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -64,6 +72,10 @@ def info(bank: Folder, as_json: Json = False) -> None:
         typer.echo(f"  {shards}, generation {manifest.generation}")
         if manifest.shards_to_come:
             typer.echo(f"  {manifest.shards_to_come} shards are still to come: run the same fill again")
+        if marks is not None and marks.flags:
+            typer.echo(f"  marked: {', '.join(f'{name} {count}' for name, count in marks.flags.items())}")
+        if marks is not None and marks.decisions["open"] < manifest.count:
+            typer.echo(f"  reviewed: {', '.join(f'{name} {count}' for name, count in marks.decisions.items())}")
         for source in manifest.sources:
             generator = source.get("generator")
             if generator:
@@ -75,6 +87,8 @@ def info(bank: Folder, as_json: Json = False) -> None:
         raise CorruptFileError(
             f"{bank}: {', '.join(missing)}: no such file; fill the bank again, or take it from its copy"
         )
+    if fault is not None:
+        raise fault
 
 
 @app.command(cls=Command)

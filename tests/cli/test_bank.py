@@ -14,6 +14,8 @@ from PIL import Image
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.bank import Flag
+from genmix_transforms.bank.decisions import Decisions
+from genmix_transforms.bank.manifest import read_manifest
 from genmix_transforms.data import LesionPhantom, open_dataset
 
 Genmix = Callable[..., Any]
@@ -66,6 +68,26 @@ def test_info_for_programs(genmix: Genmix, bank: Path) -> None:
     assert (found["images"], found["shape"], found["dtype"]) == (5, [1, 16, 16], "uint8")
     assert (found["shards"], found["shards_missing"], found["shards_to_come"]) == (1, [], 0)
     assert found["sources"][0]["generator"]["kind"] == "dcgan"
+
+
+def test_info_counts_what_is_flagged_and_reviewed(genmix: Genmix, bank: Path) -> None:
+    assert not {"marked", "reviewed"} & set(genmix("bank", "info", bank).out.replace(":", "").split())
+    decisions = Decisions(bank, read_manifest(bank))
+    decisions.decide("bank-00000.safetensors", 0, "rejected")
+    decisions.decide("bank-00000.safetensors", 4, "accepted")
+    out = genmix("bank", "info", bank).out
+    assert "  marked: rejected 1\n  reviewed: accepted 1, rejected 1, open 3\n" in out
+    found = json.loads(genmix("bank", "info", bank, "--json").out)
+    assert found["flags"] == {"rejected": 1}
+    assert found["decisions"] == {"accepted": 1, "rejected": 1, "open": 3}
+
+
+def test_info_says_what_it_can_of_a_bank_that_is_damaged(genmix: Genmix, bank: Path) -> None:
+    (bank / "bank-00000.safetensors").write_bytes(b"x")
+    outcome = genmix("bank", "info", bank)
+    assert outcome.code == 1
+    assert "5 images" in outcome.out
+    assert "bank-00000.safetensors: 1 bytes, the manifest says" in outcome.err
 
 
 def test_verify_for_programs(genmix: Genmix, bank: Path) -> None:
