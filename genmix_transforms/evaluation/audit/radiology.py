@@ -163,7 +163,7 @@ def spectral_difference(first: Tensor, second: Tensor) -> float:
     """How far two spectra lie apart, in decibels, mean over the frequencies of the size of the difference.
 
     Example:
-        >>> spectral_difference(torch.tensor([1.0, 1.0]), torch.tensor([10.0, 0.1]))
+        >>> round(spectral_difference(torch.tensor([1.0, 1.0]), torch.tensor([10.0, 0.1])), 3)
         10.0
     """
     return float((10 * (_known(first).log10() - _known(second).log10())).abs().mean())
@@ -238,7 +238,7 @@ def measure_radiology(
                 real_high=second[2],
                 better="like real",
                 unit="" if name in fine else real.unit,
-            )  # fmt: skip
+            )
         )
     if min((len(half.bank) for half in halves), default=0) < 1:
         reason = "a half has no images"
