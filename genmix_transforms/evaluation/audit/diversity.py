@@ -86,7 +86,7 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
     weights = tuple(weight / sum(_WEIGHTS[:scales]) for weight in _WEIGHTS[:scales])
     highest = HIGHEST_PIXEL[first.dtype]
     found = [torch.empty(0, dtype=torch.float64)]
-    for ours, theirs in zip(first.split(_BATCH), second.split(_BATCH), strict=True):
+    for ours, theirs in zip(first.split(_BATCH), second.split(_BATCH), strict=True) if len(first) else ():
         values = multiscale_structural_similarity_index_measure(
             ours.float() / highest,
             theirs.float() / highest,

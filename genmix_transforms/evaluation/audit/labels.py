@@ -207,8 +207,8 @@ def shortcuts(bank: SyntheticBank, real_counts: Mapping[str, int]) -> tuple[str,
         strength = cramers_v(np.array(table))
         if strength >= TELLING:
             found.append(
-                f"The bank's {len(bank.sources)} sources do not make the same classes (Cramér's V {strength:.2f}): which "
-                "generator an image comes from tells its label; fill every class from every source alike."
+                f"The bank's {len(bank.sources)} sources do not make the same classes (Cramér's V {strength:.2f}): "
+                "which generator an image comes from tells its label; fill every class from every source alike."
             )
     return tuple(found)
 

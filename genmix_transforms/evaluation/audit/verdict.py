@@ -28,7 +28,7 @@ class CopyShare(Protocol):
 
     @property
     def expected_share(self) -> float:
-        """Share of unseen patients' real images that would be flagged, 0 to 1: the rate that the threshold is set to."""
+        """Share of unseen patients' real images that would be flagged, 0 to 1: what the threshold is set to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +147,8 @@ def _wrong(labels: LabelHonesty) -> Sequence[Finding]:
         return ()
     which = f" ({'; '.join(swapped)})" if swapped else ""
     text = (
-        f"The labels are wrong{which}: a classifier of the real images finds the own label in {100 * share.value:.0f} % "
-        f"of the synthetic images, in {100 * share.real:.0f} % of real ones."
+        f"The labels are wrong{which}: a classifier of the real images finds the own label in "
+        f"{100 * share.value:.0f} % of the synthetic images, in {100 * share.real:.0f} % of real ones."
     )
     return (Finding(kind="wrong classes", text=text),)
 
@@ -157,8 +157,8 @@ def _copied(copies: CopyShare) -> Sequence[Finding]:
     if copies.near_copy_share <= MANY * copies.expected_share:
         return ()
     text = (
-        f"The bank holds copies: {100 * copies.near_copy_share:.0f} % of its images are nearer to a training image than "
-        f"new patients' images are, where {100 * copies.expected_share:.0f} % are to be expected."
+        f"The bank holds copies: {100 * copies.near_copy_share:.0f} % of its images are nearer to a training image "
+        f"than new patients' images are, where {100 * copies.expected_share:.0f} % are to be expected."
     )
     return (Finding(kind="copies", text=text),)
 
