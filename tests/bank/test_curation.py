@@ -297,7 +297,10 @@ def test_select_by_confidence():
         ({"min_confidence": 0.5}, "select: min_confidence is a bound, .*: give both or neither"),
         ({"confidence": torch.ones(20)}, "give both or neither"),
         ({"min_confidence": 2, "confidence": torch.ones(20)}, "a probability, from 0 to 1, got 2"),
-        ({"min_confidence": 0.5, "confidence": torch.ones(3)}, r"floats of shape \(20,\), .*got float32 of shape \(3,\)"),
+        (
+            {"min_confidence": 0.5, "confidence": torch.ones(3)},
+            r"floats of shape \(20,\), .*got float32 of shape \(3,\)",
+        ),
         ({"min_confidence": 0.5, "confidence": NUMBER}, r"floats of shape \(20,\), .*got int64"),
         ({"min_confidence": 0.5, "confidence": torch.full((20,), torch.nan)}, "must be probabilities"),
     ],

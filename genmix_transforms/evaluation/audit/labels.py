@@ -52,6 +52,15 @@ class LabelHonesty:
     real_predicted: tuple[tuple[int, ...], ...]
     warnings: tuple[str, ...] = field(default=())
 
+    @property
+    def text(self) -> str:
+        """How often the classifier agrees, in one sentence."""
+        share = self.overall[1]
+        return (
+            f"A classifier of the real images agrees with {100 * share.value:.0f} % of the labels "
+            f"({100 * share.low:.0f} to {100 * share.high:.0f}), with {100 * share.real:.0f} % of those of real images."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it; the confidence of each image is in the file of :meth:`save`."""
         return {

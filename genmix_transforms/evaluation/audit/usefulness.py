@@ -34,6 +34,11 @@ class Usefulness:
     overall: tuple[Measured, ...]
     by_class: Mapping[str, tuple[Measured, ...]]
 
+    @property
+    def text(self) -> str:
+        """Both numbers in one sentence."""
+        return "Balanced accuracy, " + "; ".join(one.text for one in self.overall) + "."
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return {

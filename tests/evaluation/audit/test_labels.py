@@ -26,6 +26,7 @@ def test_right_and_wrong_labels(splits, banks, judge):
     assert wrong.overall[1].value == pytest.approx(1 - share.value)
     assert [sum(row) for row in good.predicted] == [40, 40]
     assert good.by_class["disc"][1].value == pytest.approx(good.predicted[0][0] / 40)
+    assert f"agrees with {100 * share.value:.0f} % of the labels" in good.text
     assert good.to_dict()["predicted"] == [list(row) for row in good.predicted]
 
 

@@ -20,6 +20,7 @@ def test_a_good_bank_teaches_and_a_mislabeled_one_misleads(splits, banks):
         assert one.value > 0.8
         assert one.low <= one.value <= one.high
         assert one.real > 0.8
+    assert good.text.startswith("Balanced accuracy, train on synthetic, test on real: ")
     assert set(good.to_dict()["by_class"]) == {"disc", "stripes"}
     reverse = measure_usefulness(banks["wrong classes"], splits, protocol=QUICK).overall[1]
     assert reverse.value == pytest.approx(1 - good.overall[1].value)
