@@ -155,6 +155,11 @@ def measure_quality(
             notes.append(f"{len(part)} of {what} {count} images were compared, chosen at random in each class.")
     shown, real = bank.rows(ours.to(bank.device)).cpu(), real.subset(theirs)
     numbers, by_class, drawn = _numbers(real, shown, given.labels[ours], extractor, settings, window=bank.window)
+    notes += [
+        f"{name} is left out of what is measured between halves: {here['KID x 1000'].refused}."
+        for name, here in by_class.items()
+        if here["KID x 1000"].refused
+    ]
     labels = usefulness = None
     if settings.train:
         where = torch.device(device)

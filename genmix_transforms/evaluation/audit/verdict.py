@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from genmix_transforms.evaluation.audit.labels import LabelHonesty
 from genmix_transforms.evaluation.audit.measured import Measured
@@ -19,16 +19,17 @@ MANY = 2.0
 HALF = 0.5
 
 
-class CopyShare(Protocol):
-    """What the verdict has to know of the search for copies."""
+@dataclass(frozen=True, kw_only=True)
+class CopyShare:
+    """What the verdict has to know of the search for copies; anything else with these two attributes will do.
 
-    @property
-    def near_copy_share(self) -> float:
-        """Share of the bank's images that were flagged as near copies, 0 to 1."""
+    Args:
+        near_copy_share: share of the bank's images that were flagged as near copies, 0 to 1.
+        expected_share: share of unseen patients' real images that would be flagged, 0 to 1: what the threshold is set to.
+    """
 
-    @property
-    def expected_share(self) -> float:
-        """Share of unseen patients' real images that would be flagged, 0 to 1: what the threshold is set to."""
+    near_copy_share: float
+    expected_share: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """All numbers of a bank: each fault is named by the first sentence."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -66,6 +67,15 @@ def test_no_groups_are_said(make, banks):
     splits = tuple(make.patches(40, seed=seed, groups=False) for seed in (1, 2, 3))
     settings = QualitySettings(draws=2, train=False)
     assert NO_GROUPS in measure_quality(banks["good"], splits, features="pixels", settings=settings).notes
+
+
+def test_a_class_of_one_patient_has_no_halves(splits, banks):
+    one = tuple(replace(part, groups=part.groups.where(part.labels == 0, -1)) for part in splits)
+    settings = QualitySettings(draws=2, train=False)
+    found = measure_quality(banks["good"], one, features="pixels", settings=settings)
+    assert found.by_class["stripes"]["coverage"].refused
+    assert not found.overall["coverage"].refused
+    assert any(note.startswith("stripes is left out") for note in found.notes)
 
 
 def test_other_sizes_are_refused_before_any_work(splits, banks):

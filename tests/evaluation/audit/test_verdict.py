@@ -1,18 +1,11 @@
 """The rules, on numbers given by hand."""
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
 
 from genmix_transforms.evaluation.audit.measured import Measured
-from genmix_transforms.evaluation.audit.verdict import judge
-
-
-@dataclass
-class Copies:
-    near_copy_share: float
-    expected_share: float = 0.05
+from genmix_transforms.evaluation.audit.verdict import CopyShare, judge
 
 
 def number(name, value, real, *, margin=0.05):
@@ -30,7 +23,9 @@ def verdict(*, fine=0.1, kid=1.0, likeness=0.3, vendi=10.0, own=0.9, predicted=(
         overall=(share, share), by_class={"cyst": (share, share), "tumor": (share, share)}, predicted=predicted
     )
     by_class = {"cyst": numbers, "tumor": numbers}
-    return judge(overall, by_class, labels, None if copies is None else Copies(copies))
+    return judge(
+        overall, by_class, labels, None if copies is None else CopyShare(near_copy_share=copies, expected_share=0.05)
+    )
 
 
 @pytest.mark.parametrize(
