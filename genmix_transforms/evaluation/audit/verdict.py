@@ -25,7 +25,7 @@ class CopyShare:
 
     Args:
         near_copy_share: share of the bank's images that were flagged as near copies, 0 to 1.
-        expected_share: share of unseen patients' real images that would be flagged, 0 to 1: what the threshold is set to.
+        expected_share: share of real images of unseen patients that would be, 0 to 1: what the threshold is set to.
     """
 
     near_copy_share: float
