@@ -143,7 +143,7 @@ def measure_likeness(real: Tensor, groups: Tensor | None, bank: Tensor, *, seed:
     name = "MS-SSIM of pairs"
     if not ssim_scales(min(real.shape[-2:])):
         return Measured(name=name, better="like real", refused=f"images have fewer than {_WINDOW} pixels a side")
-    found = []
+    found: list[float] = []
     for images, of in ((bank, None), (real, groups)):
         pairs = draw_pairs(len(images), of, seed=seed)
         found += bootstrap_mean(ms_ssim(images[pairs[:, 0]], images[pairs[:, 1]]), seed=seed)

@@ -152,7 +152,7 @@ def fid(real: Tensor, synthetic: Tensor) -> float:
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
     crossed = torch.linalg.eigvalsh(root @ theirs @ root).clamp_min(0).sqrt().sum()
     apart = (real.mean(dim=0) - synthetic.mean(dim=0)).square().sum()
-    return (apart + ours.trace() + theirs.trace() - 2 * crossed).item()
+    return float(apart + ours.trace() + theirs.trace() - 2 * crossed)
 
 
 def fid_refused(images: int, features: int) -> str:

@@ -145,7 +145,8 @@ def measure_labels(
     sets = (made, test)
 
     def of(classes: tuple[int, ...]) -> tuple[Measured, Measured]:
-        means, shares = [], []
+        means: list[float] = []
+        shares: list[float] = []
         for (confidence, predicted), images in zip(answers, sets, strict=True):
             here = torch.isin(images.labels, torch.tensor(classes))
             groups = None if images.groups is None else images.groups[here]

@@ -145,21 +145,20 @@ def mean_sensitivity(
         0.333
     """
     here = torch.isin(labels, torch.tensor(classes))
-    right, labels = right[here].double().numpy(), labels[here].numpy()
-    if not len(labels):
+    if not bool(here.any()):
         return float("nan"), float("nan"), float("nan")
-    of_class = (labels[:, None] == np.array(classes)[None]).astype(np.float64)
-    of_class = of_class[:, of_class.any(axis=0)]
+    is_right, of = right[here].double().numpy(), labels[here]
+    of_class = torch.stack([(of == number).double() for number in classes if bool((of == number).any())], dim=1).numpy()
 
     def statistic(weights: Array) -> Array:
         with np.errstate(invalid="ignore"):
-            found = (weights * right) @ of_class / (weights @ of_class)
+            found = (weights * is_right) @ of_class / (weights @ of_class)
         # A draw without any image of a class says nothing of that class.
         known = np.isfinite(found)
         mean: Array = np.where(known, found, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
         return mean
 
-    return bootstrap(len(labels), statistic, groups=None if groups is None else groups[here], seed=seed)
+    return bootstrap(len(of), statistic, groups=None if groups is None else groups[here], seed=seed)
 
 
 def _right(trained: tuple[Trained, Setting], images: PatchDataset) -> Tensor:
