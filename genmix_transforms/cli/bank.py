@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,11 @@ from genmix_transforms.cli.options import (
     takes_data_options,
 )
 from genmix_transforms.errors import CorruptFileError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genmix_transforms.bank import SyntheticBank
 
 app = typer.Typer(help="Look into banks of synthetic images, check, merge and export them.", no_args_is_help=True)
 
@@ -144,18 +149,30 @@ def select(
         str | None, typer.Option(help="Images marked with any of these: near_copy, duplicate, rejected, outlier.")
     ] = None,
     without_flags: Annotated[str | None, typer.Option(help="Images marked with none of these.")] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(help="Images whose label a classifier of real images is at least so sure of, 0 to 1."),
+    ] = None,
+    confidence: Annotated[
+        Path | None, typer.Option(help="The file that an audit wrote with the confidence of each image's label.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a new bank of the images that fulfil all that is asked."""
     from genmix_transforms.bank import SyntheticBank
 
+    if (min_confidence is None) != (confidence is None):
+        raise InputError("give --min-confidence and --confidence FILE together, or neither")
     # Held to its checksums first: the new bank's would vouch for whatever is read here.
-    chosen = SyntheticBank.load(bank, verify=True).select(
+    opened = SyntheticBank.load(bank, verify=True)
+    chosen = opened.select(
         classes=comma_separated(classes) or None,
         min_distance=min_distance,
         max_distance=max_distance,
         flags=_flags(flags, "--flags"),
         without_flags=_flags(without_flags, "--without-flags"),
+        min_confidence=min_confidence,
+        confidence=None if confidence is None else _confidence(confidence, opened),
     )
     chosen.save(out, overwrite=overwrite)
     show_bank(out, chosen)
@@ -199,6 +216,12 @@ def check(
         marked.save(out, overwrite=overwrite)
         if not as_json:
             show_bank(out, marked)
+
+
+def _confidence(file: Path, bank: "SyntheticBank") -> "Tensor":
+    from genmix_transforms.evaluation.audit.labels import read_confidence
+
+    return read_confidence(file, bank)
 
 
 def _flags(text: str | None, option: str) -> int | None:

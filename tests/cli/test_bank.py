@@ -251,6 +251,21 @@ def test_what_is_not_selected(genmix: Genmix, other: Path, tmp_path: Path, optio
     assert not (tmp_path / "chosen").exists()
 
 
+def test_select_by_confidence(genmix: Genmix, other: Path, tmp_path: Path) -> None:
+    from genmix_transforms.evaluation.audit.labels import bank_key
+
+    images = len(SyntheticBank.load(other))
+    sure = [number / images for number in range(images)]
+    content = {"bank": bank_key(SyntheticBank.load(other)), "confidence": sure}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    options = ["--min-confidence", 0.5, "--confidence", tmp_path / "labels.json", "--out", tmp_path / "chosen"]
+    assert genmix("bank", "select", other, *options).code == 0
+    assert len(SyntheticBank.load(tmp_path / "chosen")) == sum(value >= 0.5 for value in sure)
+    alone = genmix("bank", "select", other, "--min-confidence", 0.5, "--out", tmp_path / "none")
+    assert alone.code == 2
+    assert "give --min-confidence and --confidence FILE together" in alone.err
+
+
 def test_what_is_there_is_not_replaced_unasked(genmix: Genmix, bank: Path, other: Path) -> None:
     refused = genmix("bank", "select", other, "--classes", "normal", "--out", bank)
     assert refused.code == 2

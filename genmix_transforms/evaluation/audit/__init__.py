@@ -1,1 +1,1 @@
-"""Know your bank: what it holds, how near it is to its training images, and what an expert says of it."""
+"""What is in a bank: copies of real images, how real and how varied its images are, whether its labels are honest."""
