@@ -39,9 +39,10 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away the ban
 def info(bank: Folder, as_json: Json = False) -> None:
     """Print what a bank holds and where it comes from. Fails if a shard is missing or cut; verify looks into them."""
     from genmix_transforms.bank.manifest import read_manifest
-    from genmix_transforms.bank.marks import count_marks
 
     manifest = read_manifest(bank)
+    from genmix_transforms.bank.marks import count_marks
+
     missing = [shard.file for shard in manifest.shards if not (bank / shard.file).is_file()]
     class_counts = dict(zip(manifest.classes, manifest.class_counts, strict=True))
     marks, fault = None, None

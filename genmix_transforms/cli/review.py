@@ -34,10 +34,11 @@ def review(
     ] = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0: any that is free.")] = 0,
 ) -> None:
-    """Serve a bank's patches on this machine for an expert to accept and reject, by keyboard or mouse. Ctrl-C ends it.
+    """Serve a bank's patches on this machine for an expert to accept and reject.
 
-    A rejected patch is marked in the bank at once: bank info, select --without-flags rejected and everything that opens
-    the bank see it. Run again, it goes on at the first patch that is not decided.
+    By keyboard or mouse; Ctrl-C ends it. A rejected patch is marked in the bank at once: bank info, select
+    --without-flags rejected and everything that opens the bank see it. Run again, it goes on at the first patch that is
+    not decided.
     """
     if blind and data is None:
         raise InputError("--blind mixes real patches in: give them with --data")
