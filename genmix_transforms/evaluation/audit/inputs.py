@@ -8,6 +8,7 @@ from torch import Tensor
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.checks import fitting_bank
 
 FEWEST = 10
 """Images of a class below which nothing is said of it."""
@@ -49,18 +50,7 @@ def compared(bank: SyntheticBank, real: PatchDataset) -> Compared:
     """
     if len(bank.image_shape) != 3:
         raise InputError(f"audit: images must be (C, H, W), the bank's are {bank.image_shape}")
-    mapped = bank.with_classes(real.classes)
-    expected = tuple(real.images.shape[1:])
-    if bank.image_shape != expected:
-        raise InputError(
-            f"audit: the bank's images are {_size(bank.image_shape)} (C x H x W), the real ones {_size(expected)}: "
-            f"open the data with size={bank.image_shape[-1]} (--size) and channels={bank.image_shape[0]}"
-        )
-    if bank.pixel_dtype != real.images.dtype:
-        raise InputError(
-            f"audit: the bank's pixels are {bank.pixel_dtype}, the real images' {real.images.dtype}: bring both to "
-            "8 or both to 16 bits"
-        )
+    mapped = fitting_bank(bank, real)
     labels = (mapped.labels if mapped.labels.ndim == 1 else mapped.labels.argmax(dim=1)).cpu()
     for what, here in (("the bank", labels), ("the real set", real.labels)):
         counts = dict(zip(real.classes, torch.bincount(here, minlength=len(real.classes)).tolist(), strict=True))
@@ -76,7 +66,3 @@ def compared(bank: SyntheticBank, real: PatchDataset) -> Compared:
                 "fill more, or take a larger part of the data"
             )
     return Compared(bank=mapped, real=real, labels=labels, notes=() if real.groups is not None else (NO_GROUPS,))
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -33,7 +33,7 @@ def test_without_groups_it_is_said(make):
             lambda bank: SyntheticBank(bank.images, bank.labels, classes=["disc", "cross"]),
             "cross is no class of the data",
         ),
-        (lambda bank: bank.replace(images=bank.images[..., ::2, ::2]), r"1 x 16 x 16 .* the real ones 1 x 32 x 32"),
+        (lambda bank: bank.replace(images=bank.images[..., ::2, ::2]), r"1 x 16 x 16 .* the patches 1 x 32 x 32"),
         (lambda bank: bank.replace(images=bank.images.expand(-1, 3, -1, -1)), "channels=3"),
         (lambda bank: bank.replace(images=bank.images.to(torch.uint16)), "8 or both to 16 bits"),
         (lambda bank: bank.select(classes=["disc"]), "the bank has no image of stripes"),

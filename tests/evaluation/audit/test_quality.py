@@ -81,7 +81,7 @@ def test_a_class_of_one_patient_has_no_halves(splits, banks):
 
 def test_other_sizes_are_refused_before_any_work(splits, banks):
     small = banks["good"].replace(images=banks["good"].images[..., ::2, ::2])
-    with pytest.raises(InputError, match="audit: the bank's images are 1 x 16 x 16"):
+    with pytest.raises(InputError, match="the bank's images are 1 x 16 x 16"):
         measure_quality(small, splits, features="pixels")
 
 
