@@ -144,7 +144,11 @@ class Rows(NamedTuple):
         labels = self.index_labels
         if bool((labels[1:] >= labels[:-1]).all()):
             return self
-        return self.take(torch.argsort(labels, stable=True))
+        return self.take(self.class_order())
+
+    def class_order(self) -> Tensor:
+        """Which row stands where when they are :meth:`sorted_by_class`, int64 ``(n,)``."""
+        return torch.argsort(self.index_labels, stable=True)
 
     @classmethod
     def together(cls, several: Sequence[Self]) -> Self:

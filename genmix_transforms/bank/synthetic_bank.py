@@ -39,6 +39,9 @@ class SyntheticBank(nn.Module):
     that are drawn are read. Images, labels and offsets are non-persistent buffers: the bank moves with ``.to(device)``,
     keeps its dtypes when the model it helps to train is converted, and is in none of that model's checkpoints.
 
+    What it shows (``images``, ``labels``, ``seeds``, ...) and takes (:meth:`rows`, :meth:`take`) is numbered in that
+    order, not in the one of the tensors it was made of: :attr:`order` says which is which.
+
     Args:
         images: ``(N, C, *spatial)``, uint8 or uint16.
         labels: ``(N,)``, whole numbers, indices into ``classes``; or ``(N, K)`` of class probabilities, any real dtype,
@@ -59,10 +62,17 @@ class SyntheticBank(nn.Module):
         >>> bank = SyntheticBank(images, torch.tensor([1, 0, 1, 0, 1, 1]), classes=["cyst", "metastasis"])
         >>> bank.class_counts
         {'cyst': 2, 'metastasis': 4}
+        >>> bank.order.tolist()  # the images lie class by class
+        [1, 3, 0, 2, 4, 5]
     """
 
     version: int = 0
     """Grows with every change of the content: whoever keeps something computed from it looks here."""
+
+    order: Tensor | None = None
+    """int64 ``(N,)``, on the CPU: which of the given images each of the bank's is: ``bank.images`` is
+    ``images[bank.order]``. The bank sorts by class; within a class the order stays. None for a bank that was opened, or
+    made of another one: its images are in the order that it shows, and nobody has another."""
 
     shards_to_come: int = 0
     """How many shards the fill of these files still owes."""
@@ -93,9 +103,11 @@ class SyntheticBank(nn.Module):
         self.sources = check_sources(provenance)
         rows = Rows.complete(images, labels, seeds=seeds, source=source, distance=distance, flags=flags)
         self._hold(rows.checked(sources=len(self.sources)).sorted_by_class())
+        self.order = rows.class_order().cpu()
 
     def _hold(self, rows: Rows | MappedRows, *, resident: bool | None = None) -> None:
         """Take the place of what is held."""
+        self.order = None
         self.content = Content(rows, num_classes=len(self.classes), resident=resident)
         self.version += 1
 

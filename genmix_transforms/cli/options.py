@@ -66,6 +66,22 @@ GroupKey = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
+WindowText = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        help="For CT in 16 bits: LEVEL,WIDTH in Hounsfield units of the window that shows it in 8 bits, such as "
+        "40,400. Left out, the values stay as they are.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+HuOfZero = Annotated[
+    float | None,
+    typer.Option(
+        help="With --window: Hounsfield units of a stored 0; left out, as the data say, else -1024.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
 SplitFile = Annotated[
     Path | None,
     typer.Option(
@@ -143,8 +159,11 @@ class DataOptions:
     split: SplitFile = None
     split_seed: SplitSeed = None
     official: Official = True
+    window: WindowText = None
+    hu_of_zero: HuOfZero = None
 
     def __post_init__(self) -> None:
+        parse_window(self.window)
         if self.split is None:
             return
         if self.split_seed is not None or not self.official:
@@ -163,6 +182,8 @@ class DataOptions:
             channels=self.channels,
             group_key=self.group_key,
             labelled=labelled,
+            window=parse_window(self.window),
+            hu_of_zero=self.hu_of_zero,
         )
         typer.echo(str(patches))
         for note in patches.notes:
@@ -283,6 +304,18 @@ def parse_share(text: str | None) -> tuple[int, int] | None:
     if not (slash and rank.isdecimal() and count.isdecimal()):
         raise InputError(f"--share: expected RANK/COUNT, such as 0/1 for all shards, got {text!r}")
     return int(rank), int(count)
+
+
+def parse_window(text: str | None) -> tuple[float, float] | None:
+    """``40,400`` as ``(40.0, 400.0)``."""
+    if text is None:
+        return None
+    from genmix_transforms.data.windowing import check_level_width
+
+    try:
+        return check_level_width(comma_separated(text))
+    except InputError as error:
+        raise InputError(f"--window: {error}") from error
 
 
 def comma_separated(text: str | None) -> list[str]:

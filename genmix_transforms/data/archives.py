@@ -20,10 +20,11 @@ from genmix_transforms.data.labelling import (
 )
 from genmix_transforms.data.patches import MOST_CHANNELS, PatchDataset
 from genmix_transforms.data.splitting import SPLITS, part_named
+from genmix_transforms.data.windowing import Window
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.arrays import read_npz
 
-_KNOWN = ("labels", "label_names", "split", "origin")
+_KNOWN = ("labels", "label_names", "split", "origin", "window")
 
 
 def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = True) -> PatchDataset:
@@ -71,6 +72,7 @@ def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = T
         name=path.name,
         notes=notes,
         source_hashes=_read_origins(path, arrays["origin"], len(labels)) if "origin" in arrays else None,
+        window=_read_window(arrays.get("window")),
     )
     others = {key: array for key, array in arrays.items() if key not in _KNOWN}
     found = describe_findings(patches, maybe_groups=maybe_groups(others, len(patches)))
@@ -202,6 +204,13 @@ def _read_official(path: Path, raw: NDArray[Any], count: int) -> Tensor:
             for position, text in enumerate(texts)
         ]
     )
+
+
+def _read_window(raw: NDArray[Any] | None) -> Window | None:
+    """The Hounsfield units that ``genmix patches`` or ``save_npz`` has kept; no other program's "window"."""
+    if raw is None or raw.shape != (2,) or raw.dtype.kind not in "iuf" or not raw[0] < raw[1]:
+        return None
+    return float(raw[0]), float(raw[1])
 
 
 def _read_origins(path: Path, raw: NDArray[Any], count: int) -> Tensor:

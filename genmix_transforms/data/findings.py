@@ -22,7 +22,7 @@ def describe_findings(patches: PatchDataset, *, maybe_groups: Sequence[str] = ()
         patches: as they were read, before they are brought to another size.
         maybe_groups: arrays or columns that might say which patches belong together, see :func:`maybe_groups`.
     """
-    notes = (_copies(patches), _contradictions(patches), _constant(patches), _range(patches))
+    notes = (_copies(patches), _contradictions(patches), _constant(patches))
     return (*(note for note in notes if note), *_groups(patches, maybe_groups))
 
 
@@ -71,15 +71,17 @@ def _constant(patches: PatchDataset) -> str:
     return f"{constant} of {len(patches)} images are of one gray level all over" if constant else ""
 
 
-def _range(patches: PatchDataset) -> str:
+def describe_range(patches: PatchDataset) -> tuple[str, ...]:
+    """A note on images of 16 bits that use little of them; none where there is nothing to say."""
     if patches.images.dtype != torch.uint16 or not len(patches):
-        return ""
+        return ()
     highest, possible = int(patches.images.to(torch.int32).max()), HIGHEST_PIXEL[torch.uint16]
     if highest >= _DARK * possible:
-        return ""
+        return ()
     return (
         f"values up to {highest}, {100 * highest / possible:.0f} % of what 16 bits hold, and all of that counts as 0 "
-        "to 1: the images are dark; bring the window that shows them to 8 bits, or to all of 16, before"
+        "to 1: the images are dark; for CT, --window 40,400 (window=(40, 400)) shows soft tissue in 8 bits; bring "
+        "others to 8 bits, or to all of 16, before",
     )
 
 

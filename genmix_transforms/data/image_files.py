@@ -23,6 +23,7 @@ from genmix_transforms.data.labelling import (
 )
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS, part_named
+from genmix_transforms.data.windowing import Window
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.images import (
     Fit,
@@ -33,6 +34,9 @@ from genmix_transforms.files.images import (
     read_images,
 )
 from genmix_transforms.files.memory import check_image_memory
+
+WINDOW_COLUMNS = ("window_low", "window_high")
+"""The columns of a CSV with the Hounsfield units of the lowest and the highest pixel value."""
 
 
 def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: int | None) -> PatchDataset:
@@ -193,9 +197,20 @@ def read_manifest(
             official=official,
             name=path.name,
             notes=(*group_notes, *notes),
+            window=_listed_window(columns),
         ),
         maybe_groups=maybe_groups(others, len(files)),
     )
+
+
+def _listed_window(columns: dict[str, list[str]]) -> Window | None:
+    """The Hounsfield units that ``genmix patches`` lists, where all its patches are in the same."""
+    ends = {(low, high) for low, high in zip(*(columns.get(name, ()) for name in WINDOW_COLUMNS), strict=False)}
+    try:
+        ((low, high),) = ((float(low), float(high)) for low, high in ends)
+    except ValueError:
+        return None
+    return (low, high) if low < high else None
 
 
 def _with_findings(patches: PatchDataset, *, maybe_groups: Sequence[str] = ()) -> PatchDataset:

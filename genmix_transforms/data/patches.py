@@ -1,6 +1,7 @@
 """A set of labelled patches in memory, its splits and its folds: by group, stratified, seeded."""
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,10 +27,11 @@ from genmix_transforms.data.splitting import (
     refuse_empty_parts,
 )
 from genmix_transforms.data.splitting import SPLITS as SPLITS
+from genmix_transforms.data.windowing import HU_OF_ZERO, Window, check_level_width, stored_to_gray, window_ends
 from genmix_transforms.errors import InputError, OverwriteError
 from genmix_transforms.files.arrays import write_npz
 from genmix_transforms.files.checks import check_output_folder
-from genmix_transforms.files.images import Fit, describe_fit, fit_images, to_channels
+from genmix_transforms.files.images import HIGHEST_PIXEL, Fit, describe_fit, fit_images, to_channels
 from genmix_transforms.files.memory import check_image_memory
 
 MOST_CHANNELS = 7
@@ -53,6 +55,8 @@ class PatchDataset:
             longer what the source has. None: ``images`` are the source. Read it through :attr:`origins`.
         paths: of the image files, relative to the source, where it has files. Nothing but :meth:`save_split` writes
             them down.
+        window: for CT, the Hounsfield units of the lowest and the highest pixel value there can be (0 and 255, or 0 and
+            65535); None where pixels have no unit. It goes on to the generator, and to the bank that it fills.
 
     Raises:
         InputError: shapes, dtypes or labels do not fit together.
@@ -74,6 +78,7 @@ class PatchDataset:
     notes: tuple[str, ...] = field(default=())
     source_hashes: Tensor | None = None
     paths: tuple[str, ...] | None = None
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -148,8 +153,11 @@ class PatchDataset:
             ``fingerprint`` and ``class_counts``; and ``images``, from which
             :func:`genmix_transforms.data.identity.find_recorded` tells whether a patch was among them (left out for
             more than 100,000 patches). It tells that to somebody who has the very image, and nobody anything else.
+            For CT also ``window``.
         """
         record: dict[str, Any] = {"fingerprint": self.fingerprint, "class_counts": self.class_counts}
+        if self.window is not None:
+            record["window"] = list(self.window)
         if (images := record_images(self.origins)) is not None:
             record["images"] = images
         return record
@@ -213,12 +221,48 @@ class PatchDataset:
         images = to_channels(self.images, channels)
         return self if images is self.images else replace(self, images=images, source_hashes=self.origins)
 
+    def with_window(self, level: float, width: float, *, hu_of_zero: float | None = None) -> "PatchDataset":
+        """The same patches of CT through a window, in 8 bits; :attr:`window` keeps which.
+
+        Args:
+            level: middle of the window, HU.
+            width: of the window, HU: ``level - width / 2`` and below become 0, ``level + width / 2`` and above 255.
+            hu_of_zero: Hounsfield units of the stored value 0, of which the next is 1 HU more; None: as the patches'
+                own :attr:`window` says, else -1024, as 12-bit scanners store them.
+
+        Raises:
+            InputError: patches of 8 bits, which nobody can bring back to Hounsfield units, a window without width, or
+                a ``hu_of_zero`` besides the patches' own window.
+
+        Example:
+            >>> stored = torch.tensor([0, 864, 1064, 1264], dtype=torch.uint16).view(4, 1, 1, 1)
+            >>> patches = PatchDataset(images=stored, labels=torch.tensor([0, 0, 1, 1]), classes=("cyst", "metastasis"))
+            >>> patches = patches.with_window(40, 400)
+            >>> patches.images.flatten().tolist(), patches.window
+            ([0, 0, 128, 255], (-160.0, 240.0))
+        """
+        ends = window_ends(*check_level_width((level, width)))
+        if self.images.dtype != torch.uint16:
+            raise InputError(
+                f"{self.name}: a window is for 16-bit images of CT, and these have 8 bits: what they show was decided "
+                "when they were made; leave the window out"
+            )
+        if self.window is not None and hu_of_zero is not None:
+            raise InputError(f"{self.name}: these images say what their values mean; leave hu_of_zero out")
+        zero = HU_OF_ZERO if hu_of_zero is None else hu_of_zero
+        stored = (zero, zero + float(HIGHEST_PIXEL[torch.uint16])) if self.window is None else self.window
+        how = f"a stored 0 is {zero:g} HU (hu_of_zero)" if self.window is None else "by the range that they came with"
+        note = f"window of level {level:g} and width {width:g} HU: {ends[0]:g} HU is 0, {ends[1]:g} HU is 255; {how}"
+        images = stored_to_gray(self.images, stored, ends)
+        return replace(self, images=images, source_hashes=self.origins, window=ends, notes=(*self.notes, note))
+
     def save_npz(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Save as an ``.npz`` that :func:`genmix_transforms.data.open_dataset` reads, groups and official split too.
 
         Its arrays are ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, ``labels``, ``label_names``, and where there are
-        any ``group`` and ``split`` (names), and ``origin`` where the images are no longer what the source had; of
-        patches :meth:`without_labels` no labels. Written whole or not at all; the same patches make the same bytes.
+        any ``group``, ``split`` (names) and ``window``, and ``origin`` where the images are no longer what the source
+        had; of patches :meth:`without_labels` no labels. Written whole or not at all; the same patches make the same
+        bytes.
 
         Args:
             path: the file; its folder is made if need be.
@@ -260,6 +304,8 @@ class PatchDataset:
             arrays["group"] = self.groups.numpy()
         if self.official is not None:
             arrays["split"] = np.array(SPLITS)[self.official.numpy()]
+        if self.window is not None:
+            arrays["window"] = np.array(self.window)
         if self.source_hashes is not None and not torch.equal(self.source_hashes, self._pixels):
             arrays["origin"] = self.source_hashes.numpy()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -284,6 +330,9 @@ class PatchDataset:
 
         Raises:
             InputError: fractions that are no shares, or a part that would stay empty.
+
+        Warns:
+            UserWarning: a part without a patch of a class.
         """
         return self._in_parts(self._parts_of_split(seed=seed, fractions=fractions, official=official))
 
@@ -424,6 +473,14 @@ class PatchDataset:
             self.subset(np.flatnonzero(parts == number), name=f"{self.name} ({prefix}{split})")
             for number, split in enumerate(SPLITS)
         )
+        for part, purpose in ((train, "train on"), (val, "validate with"), (test, "test with")):
+            counts = part.class_counts.items()
+            if missing := [name for name, count in counts if not count and self.class_counts[name]]:
+                warnings.warn(
+                    f"{part.name}: no patch of {', '.join(missing)} to {purpose}: no score there says anything of it; "
+                    "more patches, other fractions or another seed give it some",
+                    stacklevel=3,
+                )
         return train, val, test
 
 

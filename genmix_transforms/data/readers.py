@@ -1,11 +1,14 @@
 """Patches in, from wherever they are: class folders, ``.npz`` files, CSV manifests, the phantom; with labels or not."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from genmix_transforms.data.archives import read_archive
+from genmix_transforms.data.findings import describe_range
 from genmix_transforms.data.image_files import read_class_folders, read_manifest, read_unlabelled_folder
 from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.data.windowing import check_level_width
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.files.images import Fit, describe_scans, is_scan
@@ -30,6 +33,8 @@ def open_dataset(
     channels: int | None = None,
     group_key: str | None = None,
     labelled: bool = True,
+    window: tuple[float, float] | None = None,
+    hu_of_zero: float | None = None,
 ) -> PatchDataset:
     """Read patches into memory.
 
@@ -56,6 +61,9 @@ def open_dataset(
         group_key: array of the ``.npz`` or column of the CSV that holds the groups (a patient, a set of
             near-duplicates); None takes the first of :data:`genmix_transforms.data.labelling.GROUP_KEYS` there is.
         labelled: whether the patches have labels that are wanted.
+        window: for CT in 16 bits, level and width in Hounsfield units of the window that shows it in 8 bits, such as
+            (40, 400), see :meth:`PatchDataset.with_window`; None: the values stay as they are.
+        hu_of_zero: with ``window``, the Hounsfield units of a stored 0; None: as the source says, else -1024.
 
     Returns:
         The patches: images ``(N, C, H, W)``, uint8 or uint16. Their notes say what was resized, and where groups
@@ -81,6 +89,19 @@ def open_dataset(
         raise InputError(f"fit must be 'resize', 'pad' or 'crop', got {fit!r}")
     if channels not in (None, 1, 3):
         raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
+    if window is None and hu_of_zero is not None:
+        raise InputError(f"hu_of_zero={hu_of_zero:g} is for a window; give one too, such as window=(40, 400)")
+    ends = None if window is None else check_level_width(window)
+    patches = _read(path, size=size, fit=fit, channels=channels, group_key=group_key, labelled=labelled)
+    if ends is not None:
+        return patches.with_window(*ends, hu_of_zero=hu_of_zero)
+    return replace(patches, notes=(*patches.notes, *describe_range(patches)))
+
+
+def _read(
+    path: str | Path, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None, labelled: bool
+) -> PatchDataset:
+    """What :func:`open_dataset` reads, with the values that the source has."""
     word, path = str(path), Path(path)
     if not word or not path.exists():
         if word != "phantom":

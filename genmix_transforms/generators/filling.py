@@ -345,4 +345,11 @@ def _kind(generator: Generator, plan: Plan) -> Manifest:
     """What the manifest says of any bank of this generator, with the plan's kind of labels."""
     dtype = str(generator.pixel_dtype).removeprefix("torch.")
     labels: LabelKind = "index" if plan.soft is None else "probabilities"
-    return Manifest(classes=generator.classes, dtype=dtype, shape=generator.image_shape, labels=labels)
+    window = generator.training_record().get("window")
+    return Manifest(
+        classes=generator.classes,
+        dtype=dtype,
+        shape=generator.image_shape,
+        labels=labels,
+        window=None if window is None else (float(window[0]), float(window[1])),
+    )

@@ -14,8 +14,13 @@ from genmix_transforms.files.images import HIGHEST_PIXEL
 _BEYOND = 0.25
 """Of the width of what is possible. Less is interpolation's overshoot, noise, a jitter that was not clamped."""
 _TAIL = 0.02
+_BLACK = 1e-5
+_DARK = 1 / 8
+"""Of what is possible, up from its lower end. 12 bits in 16 are half of that."""
+_BRIGHT = 1 / 2
 _VALUES = 1 << 16
 _SAMPLE = 16
+_DEEP = torch.uint16
 
 
 class RangeCheck:
@@ -33,13 +38,16 @@ class RangeCheck:
     def __call__(self, images: Tensor, bank: SyntheticBank, scale: Tensor, shift: Tensor) -> None:
         """Look, if it has not been done yet. On CUDA the first call measures, and a later one reads what it found.
 
+        Of integers only those of 16 bits are looked at: the others have the bank's own units.
+
         Raises:
-            InputError: a part of the values, not single ones, lies far beyond what any pixel of the bank can be.
+            InputError: a part of the values, not single ones, lies far beyond what any pixel of the bank can be; or
+                some are no numbers.
         """
         if images.device.type == "cuda":
             with torch.cuda.device_of(images):
                 self._look_later(images, bank, scale, shift)
-        elif _has_values(images) and images.is_floating_point():
+        elif _has_values(images) and _has_range(images):
             _compare(_measure(images, bank, scale, shift))
             self.pending = False
 
@@ -47,8 +55,8 @@ class RangeCheck:
         if torch.cuda.is_current_stream_capturing():
             return
         if self._measured is None:
-            if _has_values(images) and images.is_floating_point():
-                self._measured = torch.empty(8, pin_memory=True)
+            if _has_values(images) and _has_range(images):
+                self._measured = torch.empty(10, pin_memory=True)
                 self._measured.copy_(_measure(images, bank, scale, shift), non_blocking=True)
                 self._ready = torch.cuda.Event()
                 self._ready.record()
@@ -66,15 +74,27 @@ def _has_values(images: Tensor) -> bool:
     return images.numel() > 0 and images.device.type != "meta" and not isinstance(images, FakeTensor)
 
 
+def _has_range(images: Tensor) -> bool:
+    """Return whether somebody may have brought the values to another range than the bank's."""
+    return images.is_floating_point() or images.dtype == _DEEP
+
+
 @torch.no_grad()
 def _measure(images: Tensor, bank: SyntheticBank, scale: Tensor, shift: Tensor) -> Tensor:
-    """Measure the lowest and highest value of the batch, of most of it, of some of the bank, and of all possible."""
+    """Measure the lowest and highest value of the batch, of most of it, of some of the bank, and of all possible.
+
+    Last, how far up what is possible batch and bank reach, from 0 to 1: of their channels, that which does most.
+    """
+    if images.dtype == _DEEP:  # mixed in their own units, whatever the mean and std
+        scale, shift = torch.full_like(scale, 1 / HIGHEST_PIXEL[bank.pixel_dtype]), torch.zeros_like(shift)
+        images = images.as_subclass(Tensor).float() / HIGHEST_PIXEL[_DEEP]
     images = images.as_subclass(Tensor).float()
     step = max(1, len(bank) // _SAMPLE)
     found = bank.rows(torch.arange(0, len(bank), step, device=bank.device)).float() * scale + shift
     possible = torch.stack([shift, shift + scale * HIGHEST_PIXEL[bank.pixel_dtype]])
     ends = [images.aminmax(), _most(images), found.aminmax(), possible.aminmax()]
-    return torch.stack([end for both in ends for end in both]).float()
+    reached = [((values - shift) / (possible[1] - shift)).amax() for values in (images, found)]
+    return torch.stack([*(end for both in ends for end in both), *reached]).float()
 
 
 def _most(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,9 +106,13 @@ def _most(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _compare(measured: Tensor) -> None:
-    low, high, lower, upper, bank_low, bank_high, least, most = measured.tolist()
+    low, high, lower, upper, bank_low, bank_high, least, most, reached, bank_reached = measured.tolist()
     if not (math.isfinite(low) and math.isfinite(high)):
-        return  # NaN and infinity are the loss's to show
+        raise InputError(
+            "GenMix: the batch has values that are no numbers (NaN) or infinite, and mixing spreads them: look for a "
+            "division by zero or a logarithm in what comes before, or for damaged files; if they are meant, "
+            "GenMix(bank, check_range=False)"
+        )
     says = (
         f"GenMix: the batch's values run from {low:.3g} to {high:.3g}, the bank's from {bank_low:.3g} to "
         f"{bank_high:.3g} (possible: {least:.3g} to {most:.3g})"
@@ -100,6 +124,14 @@ def _compare(measured: Tensor) -> None:
             "GenMix(bank, mean=mean, std=std); if it is in [0, 255], divide it by 255 or leave it uint8; "
             "if it is as it should be, GenMix(bank, check_range=False)"
         )
+    sides = ((reached, bank_reached, "batch", "bank"), (bank_reached, reached, "bank", "batch"))
+    for dark, bright, who, other in sides:
+        if _BLACK < dark < _DARK and bright > _BRIGHT:
+            warnings.warn(
+                f"{says}: the {who} is dark beside the {other}, as 12-bit CT is that was taken for 16 bits; bring its "
+                "values to the whole range first (open_dataset(..., window=(40, 400)), --window 40,400)",
+                stacklevel=2,
+            )
     if low >= 0 and high <= 1 and least < -_BEYOND and bank_low < low - room:
         warnings.warn(
             f"{says}: the batch looks as if it had not gone through the v2.Normalize whose mean and std GenMix was "

@@ -42,6 +42,19 @@ def test_sorted_by_class_and_stable(make_bank):
     assert (len(bank), bank.num_classes, bank.image_shape) == (7, 3, (1, 2, 2))
 
 
+@pytest.mark.parametrize("labels", [[1, 0, 2, 0, 1], [0, 0, 1, 1, 2]])
+def test_the_order_says_which_of_the_given_images_each_is(labels, tmp_path):
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)
+    bank = SyntheticBank(images, torch.tensor(labels), classes=["a", "b", "c"])
+    assert torch.equal(bank.images, images[bank.order])
+    assert torch.equal(bank.labels, torch.tensor(labels)[bank.order])
+    rows = torch.eye(3)[labels]
+    assert torch.equal(SyntheticBank(images, rows, classes=["a", "b", "c"]).order, bank.order)
+    bank.save(tmp_path / "bank")
+    assert SyntheticBank.load(tmp_path / "bank").order is None
+    assert bank.take(torch.tensor([0])).order is None
+
+
 def test_classes_without_images_count_zero():
     bank = SyntheticBank(numbered(3), torch.tensor([3, 1, 3]), classes=list("abcde"))
     assert bank.class_count.tolist() == [0, 1, 0, 2, 0]

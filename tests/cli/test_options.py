@@ -10,7 +10,15 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from genmix_transforms.cli.options import Data, DataOptions, Fit, comma_separated, parse_share, takes_data_options
+from genmix_transforms.cli.options import (
+    Data,
+    DataOptions,
+    Fit,
+    comma_separated,
+    parse_share,
+    parse_window,
+    takes_data_options,
+)
 from genmix_transforms.data import open_dataset
 from genmix_transforms.errors import InputError, MissingPathError
 
@@ -31,6 +39,24 @@ def test_shares(text: str | None, share: tuple[int, int] | None) -> None:
 def test_what_is_no_share(text: str) -> None:
     with pytest.raises(InputError, match="--share: expected RANK/COUNT, such as 0/1 for all shards, got"):
         parse_share(text)
+
+
+def test_windows() -> None:
+    assert parse_window("40,400") == (40, 400)
+    assert parse_window(None) is None
+    for text in ("40", "40,400,3", "a,b", "40,0"):
+        with pytest.raises(InputError, match="--window: window must be a level and a width above 0"):
+            parse_window(text)
+        with pytest.raises(InputError, match="--window"):
+            DataOptions(window=text)
+
+
+def test_a_window_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = np.arange(864, 880, dtype=np.uint16)[:, None, None].repeat(16, 1).repeat(16, 2)
+    np.savez(tmp_path / "ct.npz", images=pixels, labels=np.arange(16) % 2)
+    patches = DataOptions(window="40,400", hu_of_zero=-1000).open(str(tmp_path / "ct.npz"))
+    assert patches.images[0, 0, 0, 0] == 15
+    assert "-160 HU is 0, 240 HU is 255; a stored 0 is -1000 HU" in capsys.readouterr().out
 
 
 def test_what_was_done_is_said(discs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from genmix_transforms.data.findings import describe_findings, maybe_groups
+from genmix_transforms.data.findings import describe_findings, describe_range, maybe_groups
 from genmix_transforms.data.patches import PatchDataset
 
 
@@ -54,10 +54,12 @@ def test_images_of_one_gray_level_are_counted():
 def test_sixteen_bits_of_which_few_are_used(highest, said):
     data = patches()
     deep = data.images.to(torch.int32) * highest // int(data.images.max())
-    notes = describe_findings(replace(data, images=deep.to(torch.uint16)))
+    notes = describe_range(replace(data, images=deep.to(torch.uint16)))
     assert any(f"values up to {highest}, " in note and "the images are dark" in note for note in notes) == said
     if highest == 4095:
         assert "values up to 4095, 6 % of what 16 bits hold" in notes[0]
+        assert "--window 40,400" in notes[0]
+    assert describe_range(data) == ()
 
 
 def test_groups_that_nobody_named():

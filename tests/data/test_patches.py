@@ -251,6 +251,70 @@ def test_parts_are_named_and_keep_the_notes():
     assert all(part.notes == ("resized",) for part in parts)
 
 
+def test_a_class_that_a_part_lacks_is_said():
+    data = patches([0, 0, 0, 0, 1, 1], official=torch.tensor([0, 0, 1, 2, 0, 1]), name="set")
+    with pytest.warns(UserWarning, match=r"set \(test\): no patch of metastasis to test with") as said:
+        data.split()
+    assert len(said) == 1
+    with pytest.warns(UserWarning, match=r"set \(fold 0, val\): no patch of metastasis to validate with"):
+        patches([0] * 8 + [1, 1], name="set").folds(2)
+
+
+def test_a_class_that_no_patch_has_is_missing_nowhere(recwarn):
+    patches([0, 1] * 4, classes=("a", "b", "c")).split()
+    assert not recwarn.list
+
+
+# --- windows
+
+
+def stored(values, **options):
+    """Patches of one pixel, 16 bits."""
+    images = torch.tensor(values, dtype=torch.uint16).view(-1, 1, 1, 1)
+    return PatchDataset(images=images, labels=torch.arange(len(values)) % 2, classes=("a", "b"), **options)
+
+
+def test_a_window_shows_hounsfield_units_in_eight_bits():
+    data = stored([0, 864, 865, 1064, 1263, 1264, 4095])
+    windowed = data.with_window(40, 400)
+    assert windowed.images.flatten().tolist() == [0, 0, 1, 128, 254, 255, 255]
+    assert windowed.images.dtype == torch.uint8
+    assert windowed.window == (-160, 240)
+    assert torch.equal(windowed.origins, data.origins)
+    assert windowed.notes == (
+        "window of level 40 and width 400 HU: -160 HU is 0, 240 HU is 255; a stored 0 is -1024 HU (hu_of_zero)",
+    )
+    assert windowed.training_set()["window"] == [-160, 240]
+    assert "window" not in data.training_set()
+    shifted = stored([0, 840]).with_window(40, 400, hu_of_zero=-800)
+    assert shifted.images.flatten().tolist() == [0, 128]
+
+
+def test_a_window_of_patches_that_say_what_their_values_are():
+    data = stored([0, 65535, 16384], window=(-1024, 3071))
+    assert data.with_window(0, 400).images.flatten().tolist() == [0, 255, 127]
+    with pytest.raises(InputError, match="these images say what their values mean; leave hu_of_zero out"):
+        data.with_window(0, 400, hu_of_zero=0)
+
+
+@pytest.mark.parametrize("window", [(40, 0), (40, -1), (float("nan"), 400), (40, float("inf"))])
+def test_what_is_no_window(window):
+    with pytest.raises(InputError, match="a level and a width above 0, in HU, such as 40,400"):
+        stored([0, 1]).with_window(*window)
+
+
+def test_eight_bits_have_no_window():
+    with pytest.raises(InputError, match="a window is for 16-bit images of CT, and these have 8 bits"):
+        patches().with_window(40, 400)
+
+
+def test_a_window_is_saved(tmp_path):
+    data = stored([0, 1064]).with_window(40, 400)
+    data.save_npz(tmp_path / "set.npz")
+    assert open_dataset(tmp_path / "set.npz").window == (-160, 240)
+    assert open_dataset(tmp_path / "set.npz").subset(torch.tensor([1])).window == (-160, 240)
+
+
 def test_official_split_is_kept_unless_told_not_to():
     data = patches(official=torch.tensor([2, 0, 1, 0, 1, 2]))
     assert [who(part) for part in data.split(seed=5, fractions=(0.9, 0.05, 0.05))] == [[1, 3], [2, 4], [0, 5]]

@@ -148,6 +148,33 @@ def test_example_of_the_docstring(tmp_path, monkeypatch):
     assert [doctest.DocTestRunner().run(test) for test in example] == [doctest.TestResults(failed=0, attempted=4)]
 
 
+def test_ct_in_sixteen_bits_comes_through_a_window(tmp_path):
+    """The same from an archive, from folders and from a CSV that says what its values mean."""
+    hounsfield = np.random.default_rng(0).integers(-1024, 3072, (8, 12, 12))
+    pixels = (hounsfield + 1024).astype(np.uint16)
+    expected = np.rint(np.clip((hounsfield + 160) * 255 / 400, 0, 255)).astype(np.uint8)
+    np.savez(tmp_path / "set.npz", images=pixels, labels=LABELS, label_names=NAMES)
+    rows = []
+    for number, (image, label) in enumerate(zip(pixels, LABELS, strict=True)):
+        (tmp_path / "set" / NAMES[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "set" / NAMES[label] / f"{number}.png")
+        rows.append(f"set/{NAMES[label]}/{number}.png,{NAMES[label]},-1024,64511\n")
+    (tmp_path / "set.csv").write_text("path,label,window_low,window_high\n" + "".join(rows))
+    for name in ("set.npz", "set", "set.csv"):
+        plain = open_dataset(tmp_path / name)
+        assert any("the images are dark; for CT, --window 40,400" in note for note in plain.notes)
+        data = open_dataset(tmp_path / name, window=(40, 400))
+        assert np.array_equal(data.images[:, 0].numpy(), expected)
+        assert data.window == (-160, 240)
+        assert not any("dark" in note for note in data.notes)
+        assert torch.equal(data.origins, plain.origins)
+    assert open_dataset(tmp_path / "set.csv").window == (-1024, 64511)
+    with pytest.raises(InputError, match=r"hu_of_zero=0 is for a window; give one too"):
+        open_dataset(tmp_path / "set.npz", hu_of_zero=0)
+    with pytest.raises(InputError, match="a level and a width above 0"):
+        open_dataset(tmp_path / "set.npz", window="40")
+
+
 # --- the phantom
 
 

@@ -152,12 +152,12 @@ def test_the_overshoot_of_an_interpolation(antialias):
     ("images", "unit"),
     [
         (even(), {}),
-        (even(0, 0.05), {}),  # dark
+        (even(0, 0.2), {}),  # dark
         (torch.zeros(4, *SHAPE), {}),
         (torch.ones(4, *SHAPE), {}),
         (even(-0.2, 1.2), {}),  # noise, a jitter that was not clamped
         (normalised(even(), **HALF), HALF),
-        (normalised(even(0, 0.1), **HALF), HALF),
+        (normalised(even(0, 0.2), **HALF), HALF),
         (normalised(even(), **IMAGENET), IMAGENET),
         (normalised(even(0.2, 0.25), **IMAGENET), IMAGENET),
         (normalised(torch.zeros(4, *SHAPE), **IMAGENET), IMAGENET),
@@ -170,10 +170,46 @@ def test_what_is_as_it_should_be(images, unit):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_no_number_is_left_to_the_loss(value):
+def test_what_is_no_number_is_refused(value):
+    """Mixed, it would be in as many images as the batch has, and the loss says only that it is NaN."""
     images = even()
     images[1, 2, 3, 4] = value
-    assert not look(images).pending
+    with pytest.raises(InputError, match=r"no numbers \(NaN\) or infinite.*check_range=False"):
+        look(images)
+    mixed, _ = GenMix(make_bank(), check_range=False)(images, torch.zeros(4, dtype=torch.int64))
+    assert not mixed.isfinite().all()
+
+
+def deep(highest):
+    """A batch of 16-bit integers up to a value."""
+    return even(0, highest).round().to(torch.int32).to(torch.uint16)
+
+
+DARK = "the {} is dark beside the {}, as 12-bit CT is that was taken for 16 bits"
+
+
+@pytest.mark.parametrize(
+    ("images", "bank", "who", "other"),
+    [
+        (even(0, 4095 / 65535), make_bank(), "batch", "bank"),
+        (normalised(even(0, 4095 / 65535), **HALF), make_bank(), "batch", "bank"),
+        (deep(4095), make_bank(), "batch", "bank"),
+        (deep(4095), make_bank(dtype=torch.uint16), "batch", "bank"),
+        (even(), make_bank(dtype=torch.uint16, high=4095), "bank", "batch"),
+        (deep(65535), make_bank(dtype=torch.uint16, high=4095), "bank", "batch"),
+    ],
+)
+def test_sixteen_bits_of_which_one_side_uses_few(images, bank, who, other):
+    unit = HALF if float(images.float().min()) < 0 else {}
+    with pytest.warns(UserWarning, match=DARK.format(who, other) + r".*--window 40,400"):
+        RangeCheck()(images, bank, *bank.unit(**unit))
+
+
+@pytest.mark.parametrize("highest", [65535, 12000])
+def test_sixteen_bits_of_which_both_sides_use_enough(highest):
+    """Also where mean and std are given, which integers are not brought to."""
+    assert not look(deep(highest), make_bank(dtype=torch.uint16), **HALF).pending
+    assert not look(deep(4095), make_bank(dtype=torch.uint16, high=4095)).pending
 
 
 def test_images_with_gradients_and_wrapped_ones():
@@ -190,13 +226,12 @@ def test_images_with_gradients_and_wrapped_ones():
     "nothing",
     [
         torch.full((4, *SHAPE), 255, dtype=torch.uint8),
-        torch.full((4, *SHAPE), 65535).to(torch.uint16),
         torch.empty(0, *SHAPE),
         torch.empty(4, *SHAPE, device="meta"),
     ],
 )
 def test_there_is_nothing_to_compare_in_some_batches(nothing):
-    """Integers have the bank's own units; the look waits for the first batch that has values."""
+    """Integers of 8 bits have the bank's own units; the look waits for the first batch that has values."""
     first = look(nothing)
     assert first.pending
     assert look(nothing, first=first).pending
