@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from genmix_transforms.data.drawn_lesions import CLASSES, PAPER_COUNTS, DrawnLes
 from genmix_transforms.data.identity import text_hashes
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.phantom_lesions import LESIONS, Liver, paint_parenchyma, paint_vessels
-from genmix_transforms.data.phantom_scanner import Array, Scan, crop
+from genmix_transforms.data.phantom_scanner import SLICE_LEVELS, Array, DrawnScan, Scan, crop
 from genmix_transforms.data.splitting import SPLITS
 from genmix_transforms.files.memory import check_image_memory
 
@@ -25,6 +27,8 @@ SAME_CLASS = 0.6
 # What a random stream is for: the first word of its seed. The user's seed, which may be long, stands last, so that no
 # two streams share a seed sequence.
 _PATIENTS, _SCANS, _IMAGES = range(3)
+
+_DAYS_OF_SPLIT = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,75 @@ class LesionPhantom(DrawnLesions):
         paint_vessels(planes, grid, liver, rng)
         paint_lesion(planes, grid, outline, liver, rng)
         return crop(scan.acquire(planes, grid, rng), grid, self.size)
+
+    def scan(self, label: int | str, number: int, *, split: str = "train") -> DrawnScan:
+        """Draw a lesion with the liver around it as a scan of several slices, and its mask.
+
+        It is a lesion of the same class, patient and outline as :meth:`render` draws, in another piece of liver.
+
+        Args:
+            label: as for :meth:`render`.
+            number: likewise.
+            split: likewise.
+
+        Raises:
+            InputError: no such class, split or number.
+
+        Example:
+            >>> scan = LesionPhantom().scan("cyst", 0)
+            >>> scan.voxels.shape == scan.mask.shape, scan.voxels.dtype, sorted(set(scan.mask.flat))
+            (True, dtype('int16'), [0, 1])
+        """
+        split_index, label_index, number = self._asked("scan", label, number, split)
+        patient = int(patients_of(self.seed, split_index, label_index, number + 1)[number])
+        scan, liver = draw_patient(self.seed, split_index, patient)
+        rng = np.random.default_rng([_IMAGES, split_index, label_index, number, self.seed])
+        draw_outline, paint_lesion = LESIONS[CLASSES[label_index]]
+        outline = draw_outline(rng)
+        slices = 2 * int(np.ceil(outline.patch_side / 2 / scan.slice_thickness)) + 1
+        grid = scan.grid(outline.patch_side, slices=slices)
+        planes = paint_parenchyma(grid, liver, rng)
+        paint_vessels(planes, grid, liver, rng)
+        paint_lesion(planes, grid, outline, liver, rng)
+        parts = planes.reshape(slices, SLICE_LEVELS, grid.count, grid.count)
+        inside = outline.depth(grid).reshape(parts.shape) > 0
+        return DrawnScan(
+            voxels=np.rint([scan.acquire(part, grid, rng) for part in parts]).astype(np.int16),
+            # Half of the slice's thickness at least, as whoever draws a contour decides.
+            mask=((inside.mean(axis=1) >= 0.5) * (label_index + 1)).astype(np.uint8),
+            spacing=(scan.slice_thickness, scan.pixel_spacing, scan.pixel_spacing),
+            name=f"{split}-{CLASSES[label_index]}-{number:04}",
+            patient=f"phantom-{self.seed}-{split}-{patient:04}",
+            # Who trains came first, who tests last, as in the paper's split by date.
+            day=_DAYS_OF_SPLIT * split_index + patient % _DAYS_OF_SPLIT,
+        )
+
+    def write_scans(self, folder: str | Path, *, format: Literal["dicom", "nifti"] = "dicom") -> None:
+        """Write all lesions of all splits as scans, each with its mask: what ``genmix patches`` reads.
+
+        A lesion is a scan of its own: a DICOM series with a DICOM-SEG, in a folder, or two NIfTI files. Mask values are
+        1 (cyst), 2 (hemangioma) and 3 (metastasis). Needs the extra ``volumes``.
+
+        Args:
+            folder: a new one, or an empty one.
+            format: "dicom" or "nifti". NIfTI files say neither who nor when: ``scans.csv`` beside them does.
+
+        Raises:
+            OverwriteError: the folder has files in it.
+            InputError: another format.
+
+        Example:
+            >>> phantom = LesionPhantom(train=(1, 0, 1), val=(1, 0, 1), test=(1, 0, 1))
+            >>> phantom.write_scans("scans")  # doctest: +SKIP
+        """
+        from genmix_transforms.data.volumes.writing import write_drawn
+
+        write_drawn(
+            (self.scan(label, number, split=SPLITS[split]) for split, label, number in self._each()),
+            Path(folder),
+            format=format,
+            classes=CLASSES,
+        )
 
     def dataset(self) -> PatchDataset:
         """Draw all patches of all splits.

@@ -21,19 +21,21 @@ class Grid:
     Args:
         side: of the square patch, mm; the grid reaches a few pixels beyond it.
         spacing: of the pixels of the CT matrix, mm.
-        thickness: of the slice, mm.
+        thickness: of a slice, mm.
+        slices: how many there are, side by side; the middle of them is at 0.
     """
 
     side: float
     spacing: float
     thickness: float
+    slices: int = 1
     axis: Array = field(init=False, repr=False)
     levels: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         count = 2 * (int(np.ceil(self.side / self.spacing / 2)) + _BORDER)
         axis = (np.arange(count) - (count - 1) / 2) * self.spacing
-        levels = ((np.arange(SLICE_LEVELS) + 0.5) / SLICE_LEVELS - 0.5) * self.thickness
+        levels = ((np.arange(self.slices * SLICE_LEVELS) + 0.5) / SLICE_LEVELS - self.slices / 2) * self.thickness
         object.__setattr__(self, "axis", axis.astype(np.float32))
         object.__setattr__(self, "levels", levels.astype(np.float32))
 
@@ -54,7 +56,7 @@ class Grid:
 
     @property
     def z(self) -> Array:
-        """Positions of the planes through the slice, ``(SLICE_LEVELS, 1, 1)``, mm."""
+        """Positions of the planes through the slices, ``(slices * SLICE_LEVELS, 1, 1)``, mm."""
         return self.levels[:, None, None]
 
     def frequencies(self) -> tuple[Array, Array]:
@@ -103,9 +105,9 @@ class Scan:
     cutoff: float
     anisotropy: float = 1.0
 
-    def grid(self, side: float) -> Grid:
-        """The sampling points for a patch of ``side`` mm."""
-        return Grid(side=side, spacing=self.pixel_spacing, thickness=self.slice_thickness)
+    def grid(self, side: float, *, slices: int = 1) -> Grid:
+        """The sampling points for a patch of ``side`` mm, or for so many slices of it."""
+        return Grid(side=side, spacing=self.pixel_spacing, thickness=self.slice_thickness, slices=slices)
 
     def acquire(self, planes: Array, grid: Grid, rng: np.random.Generator) -> Array:
         """What the scanner makes of the object: its mean over the slice, blurred, with correlated noise.
@@ -128,6 +130,27 @@ class Scan:
         frequency = np.hypot(rows / self.anisotropy, columns * self.anisotropy)
         noise = grid.coloured_noise(rng, (frequency + 0.05) * np.exp(-((frequency / self.cutoff) ** 2)))
         return (image + self.noise * noise).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnScan:
+    """A scan that a model has drawn.
+
+    Args:
+        voxels: ``(slices, rows, columns)``, int16, HU; slices from the feet up.
+        mask: likewise, uint8: 0, or the lesion's class, counted from 1.
+        spacing: of slices, rows and columns, mm.
+        name: of the scan, without a word on the patient.
+        patient: a made-up number.
+        day: of the acquisition, counted from any.
+    """
+
+    voxels: NDArray[np.int16]
+    mask: NDArray[np.uint8]
+    spacing: tuple[float, float, float]
+    name: str
+    patient: str
+    day: int
 
 
 def crop(image: Array, grid: Grid, size: int) -> Array:
