@@ -1,7 +1,9 @@
 """DICOM series in: slices put in order, and every reason for which they make no volume, one sentence each."""
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +36,36 @@ def read_series(files: Sequence[Path]) -> Volume:
     """
     import pydicom
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's notes on odd headers show what stands in them
-        slices = []
-        seen = set()
-        for file in files:
-            header = pydicom.dcmread(file, force=True)
-            if (identity := str(header.get("SOPInstanceUID", file))) not in seen:
-                seen.add(identity)
-                slices.append(header)
-        if len(slices) == 1 and int(slices[0].get("NumberOfFrames") or 1) > 1:
-            return _read_frames(files[0], slices[0])
-        return _stack(slices, copies=len(files) - len(slices))
+    with quiet():
+        try:
+            slices = []
+            seen = set()
+            for file in files:
+                header = pydicom.dcmread(file, force=True)
+                if (identity := str(header.get("SOPInstanceUID", file))) not in seen:
+                    seen.add(identity)
+                    slices.append(header)
+            if len(slices) == 1 and int(slices[0].get("NumberOfFrames") or 1) > 1:
+                return _read_frames(files[0], slices[0])
+            return _stack(slices, copies=len(files) - len(slices))
+        except InputError:
+            raise
+        except (ValueError, TypeError, AttributeError, KeyError, EOFError) as error:
+            raise InputError(f"a damaged header ({type(error).__name__})") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without pydicom's notes on odd headers: they show what stands in these."""
+    logger = logging.getLogger("pydicom")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _stack(slices: list[Any], *, copies: int) -> Volume:

@@ -1,11 +1,11 @@
 """Masks: from NIfTI, label volumes and DICOM-SEG, on the very voxels of their scan."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from genmix_transforms.data.volumes.dicom_series import quiet
 from genmix_transforms.data.volumes.nifti import LABEL_VOLUMES, NIFTI, read_labels
 from genmix_transforms.data.volumes.volume import AXES, Volume
 from genmix_transforms.errors import InputError
@@ -57,8 +57,7 @@ def _read_segmentation(path: Path) -> Any:
     import SimpleITK as sitk
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             segmentation = highdicom.seg.segread(path)
             found = segmentation.get_volume(combine_segments=True, dtype=np.uint16)
     except Exception as error:

@@ -2,13 +2,13 @@
 
 import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from genmix_transforms.data.csv_file import read_csv
+from genmix_transforms.data.volumes.dicom_series import quiet
 from genmix_transforms.data.volumes.nifti import LABEL_VOLUMES, NIFTI
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.progress import progress_bar
@@ -178,8 +178,7 @@ def _read_headers(files: Sequence[Path], folder: Path) -> tuple[dict[str, _Serie
             continue
         named = file.suffix.lower() in _DICOM
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with quiet():
                 header = pydicom.dcmread(file, stop_before_pixels=True, force=named, specific_tags=list(_TAGS))
                 uid = str(header.get("SeriesInstanceUID") or "")
                 if not uid or "SOPClassUID" not in header:
