@@ -236,7 +236,7 @@ def _of_series(
         mask=mask,
         fault=fault,
         patient=str(header.get("PatientID") or header.get("PatientName") or ""),
-        date=re.sub(r"\D", "", date),
+        date=_digits(date),
         burned_in=str(header.get("BurnedInAnnotation") or "").upper() == "YES",
     )
 
@@ -302,9 +302,18 @@ def _as_listed(table: Path, scans: Sequence[Scan], folder: Path) -> list[Scan]:
                 )
         if cell.get("label"):
             changes["classes"] = {**scan.classes, _value(cell.get("value", ""), where): cell["label"]}
-        changes |= {name: cell[name] for name in ("patient", "date") if cell.get(name)}
+        if cell.get("patient"):
+            changes["patient"] = cell["patient"]
+        if cell.get("date"):
+            changes["date"] = _digits(cell["date"])
+            if len(changes["date"]) != 8:
+                raise InputError(f"{where}: date must be year, month and day, such as 2024-03-01, got {cell['date']!r}")
         listed[scan.identity] = replace(scan, **changes)
     return list(listed.values())
+
+
+def _digits(date: str) -> str:
+    return re.sub(r"\D", "", date)
 
 
 def _value(cell: str, where: str) -> int:

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-sitk = pytest.importorskip("SimpleITK")
+import SimpleITK as sitk
 
 from genmix_transforms.data.volumes.cutting import cut_patches
 from genmix_transforms.data.volumes.lesions import find_lesions
@@ -98,7 +97,7 @@ def test_neighbors_are_channels():
     (patch,) = cut_patches(volume, lesion, settings)
     assert patch.pixels.shape == (16, 16, 5)
     for channel in range(5):
-        there = places(patch, CENTER + [0, 0, 3.0 * (channel - 2)])
+        there = places(patch, CENTER + np.array([0, 0, 3.0 * (channel - 2)]))
         assert np.abs(units(patch, settings)[..., channel] - hounsfield(there)).max() < 0.1
 
 

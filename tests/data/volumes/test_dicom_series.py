@@ -4,13 +4,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
-
-pytest.importorskip("pydicom")
-pytest.importorskip("SimpleITK")
-pytest.importorskip("highdicom")
-
 import pydicom
+import pytest
 from pydicom.uid import ExplicitVRBigEndian, JPEGLSLossless, RLELossless
 
 from genmix_transforms.data.volumes.dicom_series import read_series
@@ -230,13 +225,15 @@ SHIPPED = sorted(Path(pydicom.__file__).parent.joinpath("data", "test_files").gl
 
 def test_what_pydicom_ships():
     """Each of its sample files is a volume, or one sentence says why not."""
-    found = {}
+    found, refused = {}, {}
     for file in SHIPPED:
         try:
             found[file.name] = read_series([file])
         except InputError as error:
-            assert str(error)
-            assert file.name not in str(error)
+            refused[file.name] = str(error)
+    assert len(found) >= 15
+    assert all(text and name not in text for name, text in refused.items())
+    assert refused["MR_truncated.dcm"].startswith("its pixel data (Explicit VR Little Endian) cannot be decoded")
     assert all(isinstance(volume, Volume) for volume in found.values())
     assert found["CT_small.dcm"].array.shape == (1, 128, 128)
     plain = found["MR_small.dcm"].array

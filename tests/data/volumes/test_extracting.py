@@ -5,13 +5,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
-
-pydicom = pytest.importorskip("pydicom")
-pytest.importorskip("nibabel")
-pytest.importorskip("SimpleITK")
-pytest.importorskip("highdicom")
-
 from pydicom.datadict import DicomDictionary
 
 from genmix_transforms.data import open_dataset

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-sitk = pytest.importorskip("SimpleITK")
+import SimpleITK as sitk
 
 from genmix_transforms.data.volumes.lesions import find_lesions
 from tests.data.volumes.made_scans import SPACING, ball, points_of

@@ -1,11 +1,9 @@
 """Masks on the voxels of their scan."""
 
+import nibabel
 import numpy as np
 import pytest
-
-sitk = pytest.importorskip("SimpleITK")
-nibabel = pytest.importorskip("nibabel")
-pytest.importorskip("highdicom")
+import SimpleITK as sitk
 
 from genmix_transforms.data.volumes.dicom_series import read_series
 from genmix_transforms.data.volumes.masks import read_mask

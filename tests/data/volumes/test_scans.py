@@ -5,10 +5,6 @@ import shutil
 import numpy as np
 import pytest
 
-pytest.importorskip("pydicom")
-pytest.importorskip("nibabel")
-pytest.importorskip("highdicom")
-
 from genmix_transforms.data.volumes.scans import find_scans
 from genmix_transforms.data.volumes.writing import write_nifti, write_segmentation
 from genmix_transforms.errors import InputError, MissingPathError
@@ -115,7 +111,7 @@ def test_a_table_says_what_nobody_can_guess(tmp_path):
         "scans/two.nii.gz,other/mtwo.nii.gz,8,,metastasis,2\n"
     )
     one, two = find_scans(tmp_path / "scans", table=table)
-    assert (one.patient, one.date, one.classes, one.fault) == ("7", "2020-01-02", {0: "cyst"}, "")
+    assert (one.patient, one.date, one.classes, one.fault) == ("7", "20200102", {0: "cyst"}, "")
     assert (two.classes, two.mask.name) == ({1: "cyst", 2: "metastasis"}, "mtwo.nii.gz")
 
 
@@ -128,6 +124,7 @@ def test_a_table_says_what_nobody_can_guess(tmp_path):
         ("scan\nscans/one.nii.gz\nscans/one.nii.gz\n", "line 3: scans/one.nii.gz stands there twice"),
         ("scan,label,value\nscans/one.nii.gz,cyst,x\n", "value must be a mask's value, a whole number above 0"),
         ("scan\nscans\n", "0 scans in scans"),
+        ("scan,date\nscans/one.nii.gz,3.1.20\n", "date must be year, month and day"),
     ],
 )
 def test_tables_that_cannot_be(tmp_path, text, error):
