@@ -1,6 +1,7 @@
 """``genmix split``: who trains, who validates, who tests, decided once and kept in a file."""
 
 import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,15 @@ import typer
 from genmix_transforms.cli.options import GroupKey, Official, comma_separated, describe_parts
 from genmix_transforms.errors import InputError
 
-READ_AT = 16
-"""Side in pixels at which the patches are held here: nobody looks at them, and files may be of any size."""
+READ_AT = 32
+"""Side in pixels at which the patches are held here: near-duplicates are looked for, and files may be of any size."""
+
+
+class SplitWay(StrEnum):
+    """What a split goes by."""
+
+    GROUP = "group"
+    DATE = "date"
 
 
 def split(
@@ -30,6 +38,14 @@ def split(
     ] = "0.5,0.25,0.25",
     group_key: GroupKey = None,
     official: Official = True,
+    by: Annotated[
+        SplitWay,
+        typer.Option(help="group: whole groups, stratified; date: who trains came first, who tests last."),
+    ] = SplitWay.GROUP,
+    allow_leaks: Annotated[
+        bool,
+        typer.Option("--allow-leaks", help="Write a split of the source's own that parts patients or scans."),
+    ] = False,
     folds: Annotated[
         int | None, typer.Option(help="Cross-validate: so many splits, and every patch is tested in one of them.")
     ] = None,
@@ -40,38 +56,55 @@ def split(
 ) -> None:
     """Split the data into train, validation and test, and keep the split in a file for --split of every other command.
 
-    Groups (patients) never part, and each part has the class proportions of the whole. The file is a table with a line
-    for each patch; it may be edited in a spreadsheet. It holds the names of your files: do not publish it.
+    Groups (patients) never part, and each part has the class proportions of the whole. Patients, scans, copies and
+    near-duplicates that lie in more than one part are counted; a split that parts patients or scans is refused. The
+    file is a table with a line for each patch; it may be edited in a spreadsheet. It holds the names of your files: do
+    not publish it.
     """
     from genmix_transforms.data import open_dataset
+    from genmix_transforms.data.leaks import find_leaks
     from genmix_transforms.data.patches import describe_counts
     from genmix_transforms.data.split_file import check_split_path, fold_path
-    from genmix_transforms.data.splitting import check_folds, check_split, count_parted
+    from genmix_transforms.data.splitting import check_folds, check_split
 
     shares = _numbers(fractions)
     check_split(seed=seed, fractions=shares)
     if folds is not None:
         check_folds(folds, seed=seed, validation=validation)
+        if by is SplitWay.DATE:
+            raise InputError("--folds are by group; leave --by date out")
     check_split_path(out, folds=folds, overwrite=overwrite)
     patches = open_dataset(data, size=READ_AT, group_key=group_key)
     typer.echo(f"{patches.name}: {len(patches)} patches ({describe_counts(patches.class_counts)})")
     for note in patches.notes:
         if f"{READ_AT}x{READ_AT}" not in note:  # how they are held here is nobody's concern
             typer.echo(f"  {note}")
+    if folds is None:
+        placed = patches.assigned(seed=seed, fractions=shares, official=official, by=by.value)
+        leaks = find_leaks(placed)
+        if (leaks.groups or leaks.series) and not allow_leaks:
+            raise InputError(
+                f"{patches.name}: a split that leaks: {'; '.join(leaks.sentences)}: whoever is trained on would be "
+                "tested on. --no-official splits anew, and keeps them together; --allow-leaks writes this one all the same"
+            )
     patches.save_split(
-        out, seed=seed, fractions=shares, official=official, folds=folds, validation=validation, overwrite=overwrite
+        out,
+        by=by.value,
+        seed=seed,
+        fractions=shares,
+        official=official,
+        folds=folds,
+        validation=validation,
+        overwrite=overwrite,
     )
     for fold in range(folds or 1):
         file = out if folds is None else fold_path(out, fold)
         written = patches.with_split(file)
         assert written.official is not None
         typer.echo(f"{file}: {describe_parts(written.split())}")
-        if twins := count_parted(patches.origins.numpy(), written.official.numpy()):
-            typer.echo(
-                f"  {twins} images are in more than one part as exact copies (the same origin in the file): scores may "
-                f"be too high"
-            )
-    if folds is None and official and patches.official is not None:
+        for sentence in find_leaks(written).sentences:
+            typer.echo(f"  {sentence}: scores may be too high")
+    if folds is None and official and patches.official is not None and by is SplitWay.GROUP:
         typer.echo("  as the source is split; --no-official splits anew")
     first = out if folds is None else fold_path(out, 0)
     command = shlex.join(["genmix", "train", "dcgan", "--data", data, "--split", str(first), "--out", "runs/dcgan"])

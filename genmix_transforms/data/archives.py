@@ -14,7 +14,9 @@ from genmix_transforms.data.labelling import (
     GROUP_KEYS,
     UNLABELLED,
     WITHOUT_LABELS,
+    read_dates,
     read_groups,
+    read_series,
     refuse_single_class,
     sorted_names,
 )
@@ -73,6 +75,8 @@ def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = T
         notes=notes,
         source_hashes=_read_origins(path, arrays["origin"], len(labels)) if "origin" in arrays else None,
         window=_read_window(arrays.get("window")),
+        dates=read_dates(arrays, len(labels)),
+        series=read_series(arrays, len(labels)),
     )
     others = {key: array for key, array in arrays.items() if key not in _KNOWN}
     found = describe_findings(patches, maybe_groups=maybe_groups(others, len(patches)))

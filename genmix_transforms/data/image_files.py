@@ -17,7 +17,9 @@ from genmix_transforms.data.labelling import (
     GROUP_KEYS,
     UNLABELLED,
     WITHOUT_LABELS,
+    read_dates,
     read_groups,
+    read_series,
     refuse_single_class,
     sorted_names,
 )
@@ -198,6 +200,8 @@ def read_manifest(
             name=path.name,
             notes=(*group_notes, *notes),
             window=_listed_window(columns),
+            dates=read_dates(others, len(files)),
+            series=read_series(others, len(files)),
         ),
         maybe_groups=maybe_groups(others, len(files)),
     )

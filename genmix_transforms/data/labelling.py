@@ -1,7 +1,8 @@
 """What a source says about its patches besides the pixels: class names, groups, the split it came with."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,39 @@ def read_groups(
     if official is not None and (parted := count_parted(groups.numpy(), official.numpy())):
         notes.append(f"groups that lie in more than one part of the source's own split: {parted}")
     return groups, tuple(notes)
+
+
+def read_dates(columns: Mapping[str, NDArray[Any]], count: int) -> Tensor | None:
+    """When each patch was acquired, int64 ``(N,)``: from ``date_rank``, or from ``date`` where all are dates; -1:
+    unknown.
+
+    Dates are 2024-03-01 or 20240301. What is there under these names and is none, such as a keyed hash, says nothing.
+    """
+    ranks = columns.get("date_rank")
+    if ranks is not None and ranks.reshape(-1).shape == (count,):
+        try:
+            return torch.from_numpy(ranks.reshape(-1).astype(np.int64))
+        except ValueError:
+            return None
+    dates = columns.get("date")
+    if dates is None or dates.reshape(-1).shape != (count,):
+        return None
+    found = []
+    for text in dates.reshape(-1).tolist():
+        digits = re.fullmatch(r"(\d{4})-?(\d{2})-?(\d{2})", str(text))
+        try:
+            found.append(date(*map(int, digits.groups())).toordinal() if digits else -1)
+        except ValueError:
+            return None
+    return torch.tensor(found) if max(found, default=-1) >= 0 else None
+
+
+def read_series(columns: Mapping[str, NDArray[Any]], count: int) -> Tensor | None:
+    """The number of the scan that each patch is of, int64 ``(N,)``, from ``series``; None: nobody says."""
+    raw = columns.get("series")
+    if raw is None or raw.reshape(-1).shape != (count,) or raw.dtype.kind not in "iuUS":
+        return None
+    return torch.from_numpy(np.unique(raw.reshape(-1), return_inverse=True)[1].reshape(-1).astype(np.int64))
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -20,8 +20,11 @@ from genmix_transforms.data.splitting import (
     DEFAULT_FRACTIONS,
     DEFAULT_VALIDATION,
     Numbers,
+    SplitBy,
+    assign_by_date,
     assign_groups,
     check_split,
+    check_split_by,
     fold_by_group,
     groups_of_copies,
     refuse_empty_parts,
@@ -55,6 +58,8 @@ class PatchDataset:
             longer what the source has. None: ``images`` are the source. Read it through :attr:`origins`.
         paths: of the image files, relative to the source, where it has files. Nothing but :meth:`save_split` writes
             them down.
+        dates: ``(N,)``, int64, 0 or more: when each was acquired, in any unit that orders them, for a split by date.
+        series: ``(N,)``, int64: the scan that each is of, where several patches are of one.
         window: for CT, the Hounsfield units of the lowest and the highest pixel value there can be (0 and 255, or 0 and
             65535); None where pixels have no unit. It goes on to the generator, and to the bank that it fills.
 
@@ -78,6 +83,8 @@ class PatchDataset:
     notes: tuple[str, ...] = field(default=())
     source_hashes: Tensor | None = None
     paths: tuple[str, ...] | None = None
+    dates: Tensor | None = None
+    series: Tensor | None = None
     window: Window | None = None
 
     def __post_init__(self) -> None:
@@ -110,7 +117,9 @@ class PatchDataset:
 
     def _columns(self) -> dict[str, Tensor]:
         """What is known of every patch, by the name of the field: int64 ``(N,)`` each."""
-        found = {key: getattr(self, key) for key in ("labels", "groups", "official", "source_hashes")}
+        found = {
+            key: getattr(self, key) for key in ("labels", "groups", "official", "source_hashes", "dates", "series")
+        }
         return {key: tensor for key, tensor in found.items() if tensor is not None}
 
     def __len__(self) -> int:
@@ -260,9 +269,9 @@ class PatchDataset:
         """Save as an ``.npz`` that :func:`genmix_transforms.data.open_dataset` reads, groups and official split too.
 
         Its arrays are ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, ``labels``, ``label_names``, and where there are
-        any ``group``, ``split`` (names) and ``window``, and ``origin`` where the images are no longer what the source
-        had; of patches :meth:`without_labels` no labels. Written whole or not at all; the same patches make the same
-        bytes.
+        any ``group``, ``split`` (names), ``date_rank``, ``series`` and ``window``, and ``origin`` where the images are
+        no longer what the source had; of patches :meth:`without_labels` no labels. Written whole or not at all; the
+        same patches make the same bytes.
 
         Args:
             path: the file; its folder is made if need be.
@@ -304,6 +313,10 @@ class PatchDataset:
             arrays["group"] = self.groups.numpy()
         if self.official is not None:
             arrays["split"] = np.array(SPLITS)[self.official.numpy()]
+        if self.dates is not None:
+            arrays["date_rank"] = self.dates.numpy()
+        if self.series is not None:
+            arrays["series"] = self.series.numpy()
         if self.window is not None:
             arrays["window"] = np.array(self.window)
         if self.source_hashes is not None and not torch.equal(self.source_hashes, self._pixels):
@@ -317,6 +330,7 @@ class PatchDataset:
         seed: int = 0,
         fractions: Sequence[float] = DEFAULT_FRACTIONS,
         official: bool = True,
+        by: SplitBy = "group",
     ) -> tuple["PatchDataset", "PatchDataset", "PatchDataset"]:
         """Split into train, validation and test.
 
@@ -327,14 +341,28 @@ class PatchDataset:
             seed: another seed, another split; the same seed, the same split.
             fractions: shares of train, validation and test; they sum to 1.
             official: keep the source's own split where it has one (``seed`` and ``fractions`` then do nothing).
+            by: "group", or "date": who trains came first, who tests last, as in the paper. A group counts by its first
+                date; classes then are in no proportion, and neither ``seed`` nor the source's own split counts.
 
         Raises:
-            InputError: fractions that are no shares, or a part that would stay empty.
+            InputError: fractions that are no shares, a part that would stay empty, or patches without dates.
 
         Warns:
             UserWarning: a part without a patch of a class.
         """
-        return self._in_parts(self._parts_of_split(seed=seed, fractions=fractions, official=official))
+        return self._in_parts(self._parts_of_split(seed=seed, fractions=fractions, official=official, by=by))
+
+    def assigned(
+        self,
+        *,
+        seed: int = 0,
+        fractions: Sequence[float] = DEFAULT_FRACTIONS,
+        official: bool = True,
+        by: SplitBy = "group",
+    ) -> "PatchDataset":
+        """The same patches with the split that :meth:`split` makes as their own, :attr:`official`."""
+        parts = self._parts_of_split(seed=seed, fractions=fractions, official=official, by=by)
+        return replace(self, official=torch.from_numpy(np.array(parts)))
 
     def folds(
         self, count: int, *, seed: int = 0, validation: float = DEFAULT_VALIDATION
@@ -370,6 +398,7 @@ class PatchDataset:
         seed: int = 0,
         fractions: Sequence[float] = DEFAULT_FRACTIONS,
         official: bool = True,
+        by: SplitBy = "group",
         folds: int | None = None,
         validation: float = DEFAULT_VALIDATION,
         overwrite: bool = False,
@@ -386,6 +415,7 @@ class PatchDataset:
             seed: as for :meth:`split` and :meth:`folds`.
             fractions: as for :meth:`split`.
             official: as for :meth:`split`.
+            by: as for :meth:`split`; folds are by group.
             folds: how many folds; None: one split.
             validation: as for :meth:`folds`.
             overwrite: replace files that are there.
@@ -403,7 +433,7 @@ class PatchDataset:
         """
         path = Path(path)
         if folds is None:
-            files = {path: self._parts_of_split(seed=seed, fractions=fractions, official=official)}
+            files = {path: self._parts_of_split(seed=seed, fractions=fractions, official=official, by=by)}
         else:
             found = self._parts_of_folds(folds, seed=seed, validation=validation)
             files = {fold_path(path, number): parts for number, parts in enumerate(found)}
@@ -439,11 +469,14 @@ class PatchDataset:
         )
         return replace(self, official=torch.from_numpy(parts))
 
-    def _parts_of_split(self, *, seed: int, fractions: Sequence[float], official: bool) -> Numbers:
+    def _parts_of_split(self, *, seed: int, fractions: Sequence[float], official: bool, by: SplitBy) -> Numbers:
         """For each patch the index of its part, ``(N,)``."""
         check_split(seed=seed, fractions=fractions)
-        kept = self.official if official else None
-        if kept is not None:
+        check_split_by(by)
+        kept = self.official if official and by == "group" else None
+        if by == "date":
+            parts = assign_by_date(self._kept_together(), self._known_dates(), fractions=fractions)
+        elif kept is not None:
             parts = kept.numpy()
         else:
             parts = assign_groups(self.labels.numpy(), self._kept_together(), fractions=fractions, seed=seed)
@@ -463,6 +496,16 @@ class PatchDataset:
         for fold, parts in enumerate(folds):
             refuse_empty_parts(parts, name=self.name, fault=f"part of fold {fold} is empty: {groups_found}")
         return folds
+
+    def _known_dates(self) -> Numbers:
+        if self.dates is None:
+            raise InputError(
+                f"{self.name}: no dates to split by; expected an array or column date (2024-03-01), or date_rank as "
+                "genmix patches writes it"
+            )
+        if missing := int((self.dates < 0).sum()):
+            raise InputError(f"{self.name}: {missing} of {len(self)} patches have no date; split by group, or add them")
+        return self.dates.numpy()
 
     def _kept_together(self) -> Numbers:
         """For each patch the number of its group, ``(N,)``: where nobody has named any, copies of one image are one."""

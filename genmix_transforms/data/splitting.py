@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ DEFAULT_VALIDATION = 0.25
 """Share of what a fold does not test that validates."""
 
 Numbers = NDArray[np.int64]
+
+SplitBy = Literal["group", "date"]
 
 
 def part_named(word: str, *, where: str) -> int:
@@ -42,6 +45,12 @@ def check_split(*, seed: int, fractions: Sequence[float]) -> None:
     shares = np.asarray(fractions, dtype=np.float64)
     if len(shares) != len(SPLITS) or not (shares >= 0).all() or not np.isclose(shares.sum(), 1):
         raise InputError(f"fractions must be {len(SPLITS)} shares that sum to 1, got {tuple(fractions)}")
+
+
+def check_split_by(by: Any) -> None:
+    """Refuse what no split goes by."""
+    if by not in get_args(SplitBy):
+        raise InputError(f"a split is by {' or '.join(get_args(SplitBy))}, got {by!r}")
 
 
 def check_folds(count: int, *, seed: int, validation: float) -> None:
@@ -119,6 +128,31 @@ def assign_groups(labels: Numbers, groups: Numbers, *, fractions: Sequence[float
         missing[part] -= amount
         part_of_group[group] = part
     return part_of_group[group_of]
+
+
+def assign_by_date(groups: Numbers, dates: Numbers, *, fractions: Sequence[float]) -> Numbers:
+    """Assign every patch to a part by its date: who trains came first, who tests last. Groups never part.
+
+    A group counts by its first date. Groups of one date stay together, so that a part ends with a day.
+
+    Args:
+        groups: ``(N,)`` group of each patch.
+        dates: ``(N,)``, in any unit that orders them, 0 or more.
+        fractions: share of each part; they sum to 1.
+
+    Returns:
+        ``(N,)`` number of the part of each patch.
+    """
+    _, group_of = np.unique(groups, return_inverse=True)
+    first = np.full(group_of.max(initial=-1) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, group_of, dates)
+    days, day_of, count = np.unique(first[group_of], return_inverse=True, return_counts=True)
+    done = np.cumsum(count)
+    # A day belongs to the part in which its middle lies.
+    middle = (done - count / 2) / max(1, len(groups))
+    part_of_day = np.searchsorted(np.cumsum(fractions)[:-1], middle, side="right")
+    assert len(part_of_day) == len(days)
+    return part_of_day[day_of].astype(np.int64)
 
 
 def groups_of_copies(origins: Numbers) -> Numbers:

@@ -67,6 +67,38 @@ def test_exact_copies_in_two_parts_are_counted(tmp_path: Path, genmix: Genmix) -
     assert "as the source is split; --no-official splits anew" in outcome.out
 
 
+def test_by_date(tmp_path: Path, genmix: Genmix) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16), dtype=np.uint8)
+    dates = [f"2024-01-{31 - number:02}" for number in range(16)]
+    np.savez(tmp_path / "set.npz", images=images, labels=np.arange(16) % 2, date=dates, patient=np.arange(16) // 2)
+    outcome = genmix("split", tmp_path / "set.npz", "--out", tmp_path / "split.csv", "--by", "date")
+    assert outcome.code == 0, outcome.err
+    parts = open_dataset(tmp_path / "set.npz").with_split(tmp_path / "split.csv").official
+    assert parts is not None
+    assert parts.tolist() == [2] * 4 + [1] * 4 + [0] * 8
+    outcome = genmix("split", tmp_path / "set.npz", "--out", tmp_path / "{fold}.csv", "--folds", 2, "--by", "date")
+    assert "--folds are by group; leave --by date out" in outcome.err
+
+
+def test_a_split_that_parts_patients_is_refused(tmp_path: Path, genmix: Genmix) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
+    images[7] = images[0] // 2 + 20
+    split = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    patients = [0, 1, 2, 3, 3, 4, 5, 6]
+    np.savez(tmp_path / "set.npz", images=images, labels=np.arange(8) % 2, split=split, patient=patients)
+    command = ("split", tmp_path / "set.npz", "--out", tmp_path / "split.csv")
+    outcome = genmix(*command)
+    assert outcome.code == 2
+    assert "a split that leaks: 1 groups (patients) have patches in more than one part; 1 patches have a" in outcome.err
+    assert not (tmp_path / "split.csv").exists()
+    outcome = genmix(*command, "--allow-leaks")
+    assert outcome.code == 0, outcome.err
+    assert "1 patches have a near-duplicate in another part, such as patches 0 and 7: scores may be" in outcome.out
+    outcome = genmix(*command, "--no-official", "--overwrite")
+    assert outcome.code == 0, outcome.err
+    assert "groups (patients) have patches" not in outcome.out
+
+
 def test_a_file_is_replaced_only_if_told_to(discs: Path, tmp_path: Path, genmix: Genmix) -> None:
     (tmp_path / "split.csv").write_text("mine")
     outcome = genmix("split", discs, "--out", tmp_path / "split.csv")

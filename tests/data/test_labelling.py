@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmix_transforms.data.labelling import read_groups, refuse_single_class, sorted_names
+from genmix_transforms.data.labelling import read_dates, read_groups, read_series, refuse_single_class, sorted_names
 from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS
 from genmix_transforms.errors import InputError
 
@@ -88,3 +88,31 @@ def test_two_classes_at_least():
         refuse_single_class(HERE, ["a"])
     with pytest.raises(InputError, match=r"set\.npz: no class; a classifier needs at least two"):
         refuse_single_class(HERE, [])
+
+
+def test_dates_as_they_are_written():
+    dates = read_dates({"date": np.array(["2024-03-01", "20240302", ""])}, 3)
+    assert dates[1] - dates[0] == 1
+    assert dates[2] == -1
+    assert read_dates({"date_rank": np.array(["3", "-1"]), "date": np.array(["2024-03-01"] * 2)}, 2).tolist() == [3, -1]
+    assert read_dates({"date_rank": np.array([3, 0])}, 2).tolist() == [3, 0]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {},
+        {"date": np.array(["9f86d081884c7d65", "60303ae22b998861"])},  # keyed hashes
+        {"date": np.array(["2024-13-01", "2024-01-01"])},
+        {"date": np.array(["2024-01-01"])},
+        {"date_rank": np.array(["first", "second"])},
+    ],
+)
+def test_what_is_no_date_says_nothing(columns):
+    assert read_dates(columns, 2) is None
+
+
+def test_scans_are_numbered():
+    assert read_series({"series": np.array(["b", "a", "b"])}, 3).tolist() == [1, 0, 1]
+    assert read_series({"series": np.array([0.5, 1.5])}, 2) is None
+    assert read_series({}, 2) is None

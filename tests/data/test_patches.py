@@ -265,6 +265,48 @@ def test_a_class_that_no_patch_has_is_missing_nowhere(recwarn):
     assert not recwarn.list
 
 
+# --- dates
+
+
+def dated(**options):
+    return patches(
+        [0, 1, 0, 1, 0, 1, 0, 1],
+        groups=torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]),
+        dates=torch.tensor([30, 50, 10, 10, 40, 45, 20, 21]),
+        **options,
+    )
+
+
+def test_a_split_by_date():
+    """Whoever came first trains; a group counts by its first date, and the source's own split does not count."""
+    data = dated(official=torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
+    train, val, test = data.split(by="date")
+    assert (who(train), who(val), who(test)) == ([2, 3, 6, 7], [0, 1], [4, 5])
+    assert data.assigned(by="date").official.tolist() == [1, 1, 0, 0, 2, 2, 0, 0]
+    assert torch.equal(data.assigned().official, data.official)
+
+
+def test_a_split_by_date_needs_dates(tmp_path):
+    with pytest.raises(InputError, match="no dates to split by; expected an array or column date"):
+        patches().split(by="date")
+    data = dated()
+    with pytest.raises(InputError, match="1 of 8 patches have no date"):
+        replace(data, dates=data.dates.clone().index_fill_(0, torch.tensor([3]), -1)).split(by="date")
+    with pytest.raises(InputError, match="a split is by group or date, got 'day'"):
+        data.split(by="day")
+    data.save_split(tmp_path / "split.csv", by="date")
+    assert data.with_split(tmp_path / "split.csv").official.tolist() == [1, 1, 0, 0, 2, 2, 0, 0]
+
+
+def test_dates_and_series_are_saved(tmp_path):
+    data = replace(dated(), series=torch.arange(8) // 2)
+    data.save_npz(tmp_path / "set.npz")
+    read = open_dataset(tmp_path / "set.npz")
+    assert torch.equal(read.dates, data.dates)
+    assert torch.equal(read.series, data.series)
+    assert read.subset(torch.tensor([5])).dates.tolist() == [45]
+
+
 # --- windows
 
 

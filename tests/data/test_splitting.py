@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmix_transforms.data.splitting import assign_groups, check_split, count_parted, fold_by_group, groups_of_copies
+from genmix_transforms.data.splitting import (
+    assign_by_date,
+    assign_groups,
+    check_split,
+    check_split_by,
+    count_parted,
+    fold_by_group,
+    groups_of_copies,
+)
 from genmix_transforms.errors import InputError
 from tests.data.made_groups import grouped, seeds
 
@@ -107,3 +115,29 @@ def test_parted_groups_are_counted_once_each():
 def test_copies_of_one_image_are_a_group():
     assert groups_of_copies(np.array([90, 50, 90, 70, 50])).tolist() == [0, 1, 0, 2, 1]
     assert groups_of_copies(np.array([90, 50, 10])).tolist() == [0, 1, 2]
+
+
+@given(grouped(), fractions, st.data())
+def test_by_date_groups_are_whole_and_come_in_order(data, shares, draw):
+    _, groups = data
+    dates = np.array(draw.draw(st.lists(st.integers(0, 9), min_size=len(groups), max_size=len(groups))), dtype=np.int64)
+    parts = assign_by_date(groups, dates, fractions=shares)
+    first = np.array([dates[groups == group].min() for group in groups])
+    for group in set(groups.tolist()):
+        assert len(set(parts[groups == group].tolist())) == 1
+    for earlier, later in ((0, 1), (1, 2), (0, 2)):
+        if (parts == earlier).any() and (parts == later).any():
+            assert first[parts == earlier].max() < first[parts == later].min()
+
+
+def test_by_date_each_part_has_its_share():
+    dates = np.arange(100)[::-1]
+    parts = assign_by_date(np.arange(100), dates, fractions=(0.53, 0.23, 0.24))
+    assert np.bincount(parts).tolist() == [53, 23, 24]
+    assert parts[-1] == 0
+
+
+def test_what_a_split_goes_by():
+    check_split_by("date")
+    with pytest.raises(InputError, match="a split is by group or date, got 'day'"):
+        check_split_by("day")

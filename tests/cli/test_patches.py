@@ -1,0 +1,64 @@
+"""``genmix patches``: from a folder of scans to data that the other commands take."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genmix_transforms.data import open_dataset
+from tests.data.volumes.made_scans import KEY, write_ct_nifti
+
+Genmix = Callable[..., Any]
+
+
+@pytest.fixture
+def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GENMIX_KEY", KEY)
+    for number in range(3):
+        write_ct_nifti(tmp_path / "scans", f"s{number}", value=1 + number % 2)
+    return tmp_path / "scans"
+
+
+def test_patches_of_a_folder(scans: Path, tmp_path: Path, genmix: Genmix) -> None:
+    (scans / "s2_mask.nii.gz").unlink()
+    out = tmp_path / "patches.npz"
+    command = ("patches", scans, "--out", out, "--size", 16, "--window", "40,400", "--labels", "1=cyst,2=tumor")
+    outcome = genmix(*command)
+    assert outcome.code == 0, outcome.err
+    assert "patches.npz: 2 patches (cyst 1, tumor 1) of 2 scans, 2 patients" in outcome.out
+    assert "1 scans gave no patches:\n  s2.nii.gz: no mask found for it" in outcome.out
+    assert "2 scans name no patient (s0.nii.gz)" in outcome.out
+    assert f"genmix split {out} --by date --out split.csv" in outcome.out
+    patches = open_dataset(out)
+    assert patches.class_counts == {"cyst": 1, "tumor": 1}
+    assert patches.window == (-160, 240)
+    write_ct_nifti(scans, "s2")
+    outcome = genmix(*command)  # goes on
+    assert "3 patches (cyst 2, tumor 1) of 3 scans" in outcome.out
+    assert genmix(*command).code == 2  # all is done
+    assert genmix(*command, "--overwrite", "--kind", "2.5d").code == 0
+    assert np.load(out)["images"].shape == (3, 16, 16, 3)
+
+
+def test_a_dry_run(scans: Path, tmp_path: Path, genmix: Genmix) -> None:
+    outcome = genmix("patches", scans, "--out", tmp_path / "a.npz", "--window", "40,400", "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert "# 3 scans, 3 of them with a mask" in outcome.out
+    assert "window: [40.0, 400.0]" in outcome.out
+    assert KEY not in outcome.out
+    assert not list(tmp_path.glob("a.npz*"))
+
+
+def test_refused(scans: Path, tmp_path: Path, genmix: Genmix, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("patches", scans, "--out", tmp_path / "a.npz")
+    outcome = genmix(*command, "--spacing", "-1")
+    assert outcome.code == 2
+    assert "spacing" in outcome.err
+    assert "no such folder" in genmix("patches", tmp_path / "no", "--out", tmp_path / "a.npz").err
+    assert "--key-file" in genmix(*command, "--key-file", tmp_path / "no").err
+    monkeypatch.delenv("GENMIX_KEY")
+    outcome = genmix(*command)
+    assert outcome.code == 2
+    assert "there is no key: set GENMIX_KEY" in outcome.err
