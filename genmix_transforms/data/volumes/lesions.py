@@ -42,6 +42,13 @@ def find_lesions(mask: Any, *, values: Collection[int] | None = None) -> list[Le
     import SimpleITK as sitk
 
     spacing = mask.GetSpacing()
+    # Components are looked for where there is something: lesions are small, and volumes are not.
+    whole = sitk.GetArrayViewFromImage(mask)
+    ranges = [_range(whole.any(axis=others)) for others in ((0, 1), (0, 2), (1, 2))]
+    if None in ranges:
+        return []
+    (left, right), (top, bottom), (feet, head) = (found for found in ranges if found is not None)
+    mask = mask[left:right, top:bottom, feet:head]
     array = sitk.GetArrayViewFromImage(mask)
     present = [int(value) for value in np.unique(array) if value]
     lesions: list[Lesion] = []
@@ -56,6 +63,7 @@ def find_lesions(mask: Any, *, values: Collection[int] | None = None) -> list[Le
         ):
             part = labels[z : z + depth, y : y + height, x : x + width] == label
             areas = part.sum(axis=(1, 2))
+            x, y, z = x + left, y + top, z + feet
             lesions.append(
                 Lesion(
                     value=value,
@@ -69,6 +77,12 @@ def find_lesions(mask: Any, *, values: Collection[int] | None = None) -> list[Le
                 )
             )
     return lesions
+
+
+def _range(there: Any) -> tuple[int, int] | None:
+    """From the first to behind the last that is true."""
+    places = np.flatnonzero(there)
+    return (int(places[0]), int(places[-1]) + 1) if len(places) else None
 
 
 def _box(plane: Any, x: int, y: int) -> tuple[int, int, int, int]:

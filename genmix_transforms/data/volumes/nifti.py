@@ -47,7 +47,8 @@ def read_labels(path: Path) -> Any:
             raise InputError(f"its mask has {image.GetDimension()} dimensions; expected 3, one number a voxel")
         image = sitk.DICOMOrient(image, AXES)
     values = sitk.GetArrayViewFromImage(image)
-    if not np.array_equal(values, np.rint(values)) or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+    whole = values.dtype.kind in "iu" or np.array_equal(values, np.rint(values))
+    if not whole or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
         raise InputError("its mask holds other values than whole numbers from 0 up; no probabilities, please")
     return sitk.Cast(image, sitk.sitkUInt16)
 
