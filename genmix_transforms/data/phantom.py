@@ -1,6 +1,6 @@
 """A procedural CT model of focal liver lesions: the embedded default data set, with nothing to download."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +12,7 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.phantom_lesions import LESIONS, Liver, paint_parenchyma, paint_vessels
 from genmix_transforms.data.phantom_scanner import Array, Scan, crop
 from genmix_transforms.data.splitting import SPLITS
+from genmix_transforms.errors import InputError
 from genmix_transforms.files.memory import check_image_memory
 
 _NAME = "lesion phantom"
@@ -69,10 +70,13 @@ class LesionPhantom(DrawnLesions):
         level: centre of the window that grey values are stored through, HU.
         width: of that window, HU: ``level - width / 2`` becomes grey 0 and ``level + width / 2`` grey 255 (by default
             -40 and 220 HU, 1.02 HU a grey value), what lies beyond is clipped.
+        noise: factor of the noise's standard deviation, from 0 (none) up; 1: as in real scans.
+        enlarge: factor of the lesions' diameters, above 0; 1: as in patients. With ``noise=0.3, enlarge=2`` anyone
+            tells the classes apart by eye.
 
     Raises:
-        InputError: a size below 16, a negative seed, counts that are not three numbers from 0 up, all counts 0, or a
-            window without width.
+        InputError: a size below 16, a negative seed, counts that are not three numbers from 0 up, all counts 0, a
+            window without width, negative noise, or ``enlarge`` not above 0.
 
     Example:
         >>> phantom = LesionPhantom(size=32, train=(4, 2, 3), val=(1, 1, 1), test=(1, 1, 1))
@@ -85,6 +89,15 @@ class LesionPhantom(DrawnLesions):
     size: int = 64
     level: float = 90.0
     width: float = 260.0
+    noise: float = 1.0
+    enlarge: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (np.isfinite(self.noise) and self.noise >= 0):
+            raise InputError(f"LesionPhantom: noise must be a finite factor from 0 up, got {self.noise}")
+        if not (np.isfinite(self.enlarge) and self.enlarge > 0):
+            raise InputError(f"LesionPhantom: enlarge must be a finite factor above 0, got {self.enlarge}")
 
     def render(self, label: int | str, number: int, *, split: str = "train") -> Array:
         """Draw one patch.
@@ -107,9 +120,11 @@ class LesionPhantom(DrawnLesions):
         split_index, label_index, number = self._asked("render", label, number, split)
         patient = int(patients_of(self.seed, split_index, label_index, number + 1)[number])
         scan, liver = draw_patient(self.seed, split_index, patient)
+        scan = replace(scan, noise=self.noise * scan.noise)
         rng = np.random.default_rng([_IMAGES, split_index, label_index, number, self.seed])
         draw_outline, paint_lesion = LESIONS[CLASSES[label_index]]
         outline = draw_outline(rng)
+        outline = replace(outline, diameter=self.enlarge * outline.diameter)
         grid = scan.grid(outline.patch_side)
         planes = paint_parenchyma(grid, liver, rng)
         paint_vessels(planes, grid, liver, rng)
