@@ -10,7 +10,7 @@ from genmix_transforms.cli.command import DryRun, print_config
 from genmix_transforms.files.checks import check_output_folder, check_seed
 
 SIZE = 32
-NOISE, ENLARGE = 0.3, 2.0
+NOISE, ENLARGE = 0.3, 1.6
 """Of the phantom: quieter scans and larger lesions than patients have, so that anyone sees which class is which."""
 
 BASE_WIDTH = 16

@@ -71,7 +71,7 @@ class LesionPhantom(DrawnLesions):
         width: of that window, HU: ``level - width / 2`` becomes grey 0 and ``level + width / 2`` grey 255 (by default
             -40 and 220 HU, 1.02 HU a grey value), what lies beyond is clipped.
         noise: factor of the noise's standard deviation, from 0 (none) up; 1: as in real scans.
-        enlarge: factor of the lesions' diameters, above 0; 1: as in patients. With ``noise=0.3, enlarge=2`` anyone
+        enlarge: factor of the lesions' diameters, above 0; 1: as in patients. With ``noise=0.3, enlarge=1.6`` anyone
             tells the classes apart by eye.
 
     Raises:

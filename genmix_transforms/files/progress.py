@@ -29,7 +29,7 @@ def progress_bar(items: Iterable[Any] | None = None, *, disable: bool = False, *
     disable = disable or not _shown
     if disable or _is_watched():
         return tqdm(items, disable=disable, **options)
-    log = {"file": _Lines(sys.stderr), "mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL, "ascii": True}
+    log = {"file": _Lines(sys.stderr), "mininterval": LOG_INTERVAL, "miniters": 1, "ascii": True}
     return _LogBar(items, **{**log, **options})
 
 
