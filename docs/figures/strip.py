@@ -31,7 +31,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("bank", type=Path)
     options.add_argument("out", type=Path)
-    options.add_argument("--seed", type=int, default=0, help="which patches, partners and lambdas")
+    options.add_argument("--seed", type=int, default=2, help="which patches, partners and lambdas")
     given = options.parse_args()
     train, _, _ = LesionPhantom(size=SIZE, noise=NOISE, enlarge=ENLARGE).dataset().split()
     bank = SyntheticBank.load(given.bank, classes=train.classes)
@@ -55,7 +55,7 @@ def main() -> None:
     for column in range(COLUMNS):
         x = MARGIN + column * (CELL + GAP) + CELL // 2
         y = 3 * (CELL + GAP)
-        pen.text((x, y), f"λ = {lam[column]:.2f}", font=font, fill=INK, anchor="mt")
+        pen.text((x, y), f"lambda {lam[column]:.2f}", font=font, fill=INK, anchor="mt")
         share, label = soft[column].max(dim=0)
         pen.text((x, y + 22), f"{share:.0%} {train.classes[label]}", font=small, fill=INK, anchor="mt")
     save_picture(sheet, given.out)
