@@ -28,6 +28,7 @@ def patch(image: torch.Tensor) -> Image.Image:
 
 
 def main() -> None:
+    """Draw it."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("bank", type=Path)
     options.add_argument("out", type=Path)
