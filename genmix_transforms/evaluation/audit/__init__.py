@@ -1,0 +1,1 @@
+"""What a bank is worth: which of its images are copies."""
