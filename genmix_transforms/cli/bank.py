@@ -38,6 +38,7 @@ def info(bank: Folder, as_json: Json = False) -> None:
     manifest = read_manifest(bank)
     missing = [shard.file for shard in manifest.shards if not (bank / shard.file).is_file()]
     class_counts = dict(zip(manifest.classes, manifest.class_counts, strict=True))
+    flags, measured = ({}, 0) if missing else _flag_counts(bank)
     if as_json:
         found = {
             "images": manifest.count,
@@ -52,6 +53,8 @@ def info(bank: Folder, as_json: Json = False) -> None:
             "generation": manifest.generation,
             "created": manifest.created,
             "sources": manifest.sources,
+            "flags": flags,
+            "distances_known": measured,
         }
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -71,10 +74,27 @@ def info(bank: Folder, as_json: Json = False) -> None:
             counts = source.get("training_set", {}).get("class_counts")
             if counts:
                 typer.echo(f"  which was trained on {', '.join(f'{name} {count}' for name, count in counts.items())}")
+        marked = {name: count for name, count in flags.items() if count}
+        if marked:
+            typer.echo(f"  flags: {', '.join(f'{name} {count}' for name, count in marked.items())}")
+        elif measured:
+            typer.echo("  flags: none; copies have been looked for")
+        elif not missing:
+            typer.echo("  nobody has looked for copies: genmix bank check does")
     if missing:
         raise CorruptFileError(
             f"{bank}: {', '.join(missing)}: no such file; fill the bank again, or take it from its copy"
         )
+
+
+def _flag_counts(bank: Path) -> tuple[dict[str, int], int]:
+    """How many images have each flag, by its name; and of how many the distance to the nearest real one is known."""
+    from genmix_transforms.bank import Flag, SyntheticBank
+
+    opened = SyntheticBank.load(bank, verify=False, resident=False)
+    flags = opened.flags
+    counts = {flag.name.lower(): int((flags & flag != 0).sum()) for flag in Flag if flag.name is not None}
+    return counts, int((~opened.distance.isnan()).sum())
 
 
 @app.command(cls=Command)
@@ -157,19 +177,24 @@ def check(
     out: Annotated[
         Path | None, typer.Option(help="Write the bank here with what was measured: distances, flags for copies.")
     ] = None,
-    quantile: Annotated[
+    share: Annotated[
         float, typer.Option(help="Share of images of new patients that may be called copies; sets the threshold.")
-    ] = 0.05,
+    ] = 0.005,
+    any_training_set: Annotated[
+        bool,
+        typer.Option("--any-training-set", help="Compare with images that the bank's generator has not seen, too."),
+    ] = False,
     device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Look for copies: images nearer to a training image than images of different patients are to each other.
 
-    The patches are brought to the bank's size unless --size says otherwise.
+    Shifted, flipped, turned, zoomed, inverted, noisy and partial copies too. The patches are brought to the bank's
+    size unless --size says otherwise.
     """
     from genmix_transforms.bank import SyntheticBank
-    from genmix_transforms.evaluation import measure_nearness
+    from genmix_transforms.evaluation.audit import find_copies
     from genmix_transforms.generators.processes import own_device
 
     where = own_device(device)
@@ -178,10 +203,12 @@ def check(
         if options.size is None:
             options = replace(options, size=opened.image_shape[-1])
         train, _, _ = options.split_patches(options.open(data))
-        measured = measure_nearness(opened, train, quantile=quantile, device=where, progress=bool(context.obj))
-    typer.echo(json.dumps(measured.to_dict(), indent=2, ensure_ascii=False) if as_json else measured.text())
+        found = find_copies(
+            opened, train, share=share, any_training_set=any_training_set, device=where, progress=bool(context.obj)
+        )
+    typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else found.table())
     if out is not None:
-        marked = measured.marked(opened)
+        marked = found.marked(opened)
         marked.save(out, overwrite=overwrite)
         if not as_json:
             show_bank(out, marked)

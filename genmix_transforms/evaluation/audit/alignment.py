@@ -1,4 +1,4 @@
-"""The exact comparison of a few candidates: turned, zoomed and shifted until they lie best, by FFT cross-correlation."""
+"""The exact comparison of candidates: turned, zoomed and shifted until they lie best, by FFT cross-correlation."""
 
 from dataclasses import dataclass
 
@@ -72,19 +72,31 @@ def _best(lying: Tensor, over: Tensor, start: Tensor, part: int, warped: bool) -
     grid = torch.tensor(WARPS, device=lying.device)[start]
     best = _measure(correlation, lying, grid[:, 0], grid[:, 1])
     if not warped:
-        return best
+        return _between_pixels(correlation, lying, best) if part else best
     for turn, zoom, sides in _STEPS:
         angle_here, zoom_here = best[1].clone(), best[2].clone()
         for turns, zooms in sides:
             tried = _measure(correlation, lying, angle_here + turns * turn, zoom_here * (1 + zooms * zoom))
             best = torch.where(tried[0].abs() > best[0].abs(), tried, best)
+    return _between_pixels(correlation, lying, best)
+
+
+def _between_pixels(correlation: "_Correlation", lying: Tensor, best: Tensor) -> Tensor:
+    """The same with shifts by half pixels, at the turn and zoom that are best already."""
+    angle, zoom = best[1].clone(), best[2].clone()
+    for move in ((0.5, 0.0), (0.0, 0.5), (0.5, 0.5)):
+        tried = _measure(correlation, lying, angle, zoom, move=move)
+        best = torch.where(tried[0].abs() > best[0].abs(), tried, best)
     return best
 
 
-def _measure(correlation: "_Correlation", lying: Tensor, angle: Tensor, zoom: Tensor) -> Tensor:
-    still = bool(((angle == 0) & (zoom == 1)).all())
-    value, shift = correlation.of(lying if still else warp(lying, angle, zoom))
-    return torch.stack([value, angle, zoom, shift[:, 0], shift[:, 1]])
+def _measure(
+    correlation: "_Correlation", lying: Tensor, angle: Tensor, zoom: Tensor, *, move: tuple[float, float] = (0.0, 0.0)
+) -> Tensor:
+    still = move == (0.0, 0.0) and bool(((angle == 0) & (zoom == 1)).all())
+    value, shift = correlation.of(lying if still else warp(lying, angle, zoom, move=move))
+    down, right = (shift[:, axis] + move[axis] / correlation.side for axis in (0, 1))
+    return torch.stack([value, angle, zoom, down, right])
 
 
 class _Correlation:

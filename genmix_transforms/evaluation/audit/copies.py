@@ -60,8 +60,8 @@ class Reidentification:
 class Copies:
     """How near a bank's images are to real ones and to each other.
 
-    Distances are ``sqrt(2 - 2 r)``, where r is the absolute correlation of two images' detail where they lie best: from 0
-    (the same) to 1.41 (nothing in common). Correlations of halves and quarters, and similarities of features, are
+    Distances are ``sqrt(2 - 2 r)``, where r is the absolute correlation of two images' detail where they lie best: from
+    0 (the same) to 1.41 (nothing in common). Correlations of halves and quarters, and similarities of features, are
     brought to the same scale by what they are between real images of different patients.
 
     Args:
@@ -229,10 +229,10 @@ def find_copies(
 ) -> Copies:
     """Look for every image of a bank among the training images, however it may have been changed.
 
-    Found are copies shifted (up to 8 % of the side), flipped, turned (by quarters, and up to 10 degrees), zoomed or
-    cropped (0.9 to 1.1 times), inverted, of another window, noisy or compressed, several of these at once, and copies of
-    a half or a quarter. All pairs are compared at 16 pixels in every coarse position by matrix products; the most alike
-    are then aligned at 32 pixels by FFT cross-correlation.
+    Looked for are copies shifted (up to 8 % of the side), flipped, turned (by quarters, up to 10 degrees), zoomed or
+    cropped (0.9 to 1.1 times), inverted, of another window, noisy or compressed, several of these at once, and copies
+    of a half or a quarter. All pairs are compared at 16 pixels in every coarse position by matrix products; the most alike
+    are then aligned at 48 pixels by FFT cross-correlation.
 
     Args:
         bank: of synthetic images; one on disk is read some hundred images at a time.
@@ -267,14 +267,14 @@ def find_copies(
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:calibration].sort().values
     repeated = _repeated(groups, chosen)
     with progress_bar(total=len(bank) + len(chosen), unit="img", desc="copies", disable=not progress) as bar:
-        own = [
-            search.look(train.images[some], search.real.take(some.to(device)), barred=groups[some, None] == groups[None])
-            for some in chosen.split(PART)
-            if bar.update(len(some)) is not None or True
-        ]
+        own = []
+        for some in chosen.split(PART):
+            same = groups[some, None] == groups[None]
+            own.append(search.look(train.images[some], search.real.take(some.to(device)), barred=same))
+            bar.update(len(some))
         real = [torch.cat([part[family][0] for part in own]) for family in range(search.families)]
         scales = [Scale.of(values[values >= 0]) for values in real]
-        standardized = _highest(scales, real)[0]
+        standardized = _standardized(scales, real).amax(dim=0)
         limit = upper_threshold(standardized[standardized.isfinite()], share)
         reidentified = _reidentification(search, train, groups, repeated)
 
@@ -287,9 +287,10 @@ def find_copies(
             images = bank.rows(some.to(bank.device))
             here = Prepared.of(images, device=device)
             found = search.look(images, here)
-            value, which = _highest(scales, [similarity for similarity, _, _ in found])
+            values = _standardized(scales, [similarity for similarity, _, _ in found])
+            which = _family(values, limit)
             references = torch.stack([reference for _, reference, _ in found])
-            kept.append((value, references.gather(0, which[None])[0]))
+            kept.append((values.amax(dim=0), references.gather(0, which[None])[0]))
             for query, family in enumerate(which.tolist()):
                 of_family = found[family][2]
                 ways.append(Transformation() if of_family is None else of_family.transformation(query))
@@ -367,16 +368,21 @@ def _points(features: Features, images: Tensor) -> Tensor:
     return torch.nn.functional.normalize(torch.cat(parts), dim=1)
 
 
-def _highest(scales: list[Scale], similarities: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Over the families, the most standard deviations above what is usual, and the family that has them."""
-    values = torch.stack(
+def _standardized(scales: list[Scale], similarities: list[Tensor]) -> Tensor:
+    """Of each family how far its similarities lie above what is usual, ``(families, N)``; -inf: nothing to compare."""
+    return torch.stack(
         [
             scale.standardized(similarity).masked_fill(similarity.cpu() < 0, -torch.inf)
             for scale, similarity in zip(scales, similarities, strict=True)
         ]
     )
-    best, family = values.max(dim=0)
-    return best, family
+
+
+def _family(values: Tensor, limit: float) -> Tensor:
+    """The family that says which image is copied: the first that passes the threshold, for a copy of the whole is one
+    of each half as well; where none does, the one that comes nearest to it."""
+    passes = values > limit
+    return torch.where(passes.any(dim=0), passes.int().argmax(dim=0), values.argmax(dim=0))
 
 
 def _distance(similarity: Tensor) -> Tensor:
@@ -404,9 +410,7 @@ def _repeated(groups: Tensor, chosen: Tensor) -> Tensor:
     return chosen[counts[place[chosen]] > 1][:500]
 
 
-def _reidentification(
-    search: _Search, train: PatchDataset, groups: Tensor, asked: Tensor
-) -> Reidentification | None:
+def _reidentification(search: _Search, train: PatchDataset, groups: Tensor, asked: Tensor) -> Reidentification | None:
     if not len(asked):
         return None
     right = []

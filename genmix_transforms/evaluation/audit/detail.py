@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_BROAD = 1 / 10
+_BROAD = 1 / 25
 """Standard deviation, as a share of the side, of the blur that takes broad shading for itself. All chest radiographs
 are alike in it."""
 
-_EVEN = 0.5
+_EVEN = 1.0
 """Share of the image's own mean contrast that is added to the local one before detail is divided by it: below, noise
 in dark corners would count as much as tissue."""
 

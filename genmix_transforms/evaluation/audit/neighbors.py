@@ -45,7 +45,8 @@ def nearest_neighbors(
         >>> distance, index = nearest_neighbors(points[:1], points, k=3)
         >>> distance.tolist(), index.tolist()
         ([[0.0, 1.0, 5.0]], [[0, 2, 1]])
-        >>> nearest_neighbors(points, points, query_groups=torch.arange(3), reference_groups=torch.arange(3))[1].tolist()
+        >>> group = torch.arange(3)
+        >>> nearest_neighbors(points, points, query_groups=group, reference_groups=group)[1].tolist()
         [[2], [2], [0]]
     """
     _check(queries, references, k, query_groups, reference_groups)
@@ -97,8 +98,7 @@ def _check(
     for name, points in (("queries", queries), ("references", references)):
         if points.ndim != 2 or not points.dtype.is_floating_point:
             raise InputError(
-                f"nearest_neighbors: {name} must be floats of shape (N, D), got {points.dtype} of "
-                f"{tuple(points.shape)}"
+                f"nearest_neighbors: {name} must be floats of shape (N, D), got {points.dtype} of {tuple(points.shape)}"
             )
         if not bool(points.isfinite().all()):
             raise InputError(f"nearest_neighbors: {name} must be finite; {name} has values that are not")

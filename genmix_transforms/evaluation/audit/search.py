@@ -17,7 +17,7 @@ from genmix_transforms.evaluation.audit.detail import blurred, detail
 from genmix_transforms.evaluation.audit.transformations import FAMILIES, PARTS, WARPS, WHOLE, Transformation
 
 COARSE_SIDE = 16
-FINE_SIDE = 32
+FINE_SIDE = 48
 _SMOOTH = 0.7
 """Pixels of the blur of what is aligned: noise falls away, and half a pixel of shift costs little."""
 
@@ -37,7 +37,7 @@ class Prepared:
 
     Args:
         coarse: detail, float32 ``(N, C, 16, 16)``.
-        fine: detail, float32 ``(N, C, 32, 32)``; both no larger than the images.
+        fine: detail, float32 ``(N, C, 48, 48)``; both no larger than the images.
     """
 
     coarse: Tensor
@@ -101,16 +101,15 @@ def most_alike(
         queries: ``N`` images.
         references: ``M`` images.
         cut: the same references' coarse detail.
-        family: index into :data:`~genmix_transforms.evaluation.audit.transformations.FAMILIES`: whole, halves, quarters.
+        family: whole, halves or quarters: index into
+            :data:`~genmix_transforms.evaluation.audit.transformations.FAMILIES`.
         barred: bool ``(N, M)``: pairs that do not count.
         warps: turns and zooms of the exhaustive stage. Parts are compared upright.
     """
     parts = FAMILIES[family]
     whole = list(PARTS)[parts[0]] == WHOLE
     tried = warps if whole else UPRIGHT
-    candidates = find_candidates(
-        queries.coarse, cut, parts=parts, keep=_KEPT[family], barred=barred, warps=tried
-    )
+    candidates = find_candidates(queries.coarse, cut, parts=parts, keep=_KEPT[family], barred=barred, warps=tried)
     aligned = align(queries.fine, references.fine, candidates, warped=False)
     count = len(queries.coarse)
     if whole and len(tried) > 1:

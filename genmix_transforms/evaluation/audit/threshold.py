@@ -52,9 +52,9 @@ def _fisher(similarity: Tensor) -> Tensor:
 def upper_threshold(values: Tensor, share: float) -> float:
     """The value that a share of new images exceeds.
 
-    With images enough it is the order statistic of split conformal prediction: of n images and a new one, each is equally
-    likely to be the k-th largest. With fewer the tail is extrapolated: each value is the largest of very many, so that it
-    follows Gumbel's law, whose two parameters are fitted to the quantiles between one half and one in twenty.
+    With images enough it is the order statistic of split conformal prediction: of n images and a new one, each is
+    equally likely to be the k-th largest. With fewer the tail is extrapolated: each value is the largest of very many,
+    so that it follows Gumbel's law, whose two parameters are fitted to the quantiles between a half and one in twenty.
 
     Args:
         values: ``(n,)``: each real image's standardized similarity to the most alike image of another patient.

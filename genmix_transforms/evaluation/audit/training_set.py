@@ -101,6 +101,4 @@ def _seen(bank: SyntheticBank, train: PatchDataset) -> str:
     if not known:
         return "The bank's generator was trained on another set than this (the fingerprints differ)"
     shared = int(torch.stack(known).any(dim=0).sum())
-    return (
-        f"The bank's generator was trained on another set than this: of its {len(train)} images it has seen {shared}"
-    )
+    return f"The bank's generator was trained on another set than this: of its {len(train)} images it has seen {shared}"

@@ -90,13 +90,16 @@ def flip_and_turn(images: Tensor, number: int) -> Tensor:
     return (images.flip(-1) if mirrored else images).rot90(quarters, (-2, -1))
 
 
-def warp(images: Tensor, angle: Tensor | float, zoom: Tensor | float) -> Tensor:
-    """Turn and enlarge images about their middle, bilinear, borders mirrored.
+def warp(
+    images: Tensor, angle: Tensor | float, zoom: Tensor | float, *, move: tuple[float, float] = (0.0, 0.0)
+) -> Tensor:
+    """Turn and enlarge images about their middle, then move them, bilinear, borders mirrored.
 
     Args:
         images: float ``(N, C, S, S)``.
         angle: degrees, counterclockwise, one or one an image.
         zoom: times, likewise.
+        move: pixels down and right.
     """
     count, device = len(images), images.device
     angle = torch.deg2rad(torch.as_tensor(angle, dtype=torch.float32, device=device)).expand(count)
@@ -105,7 +108,7 @@ def warp(images: Tensor, angle: Tensor | float, zoom: Tensor | float) -> Tensor:
     cos, sin = (angle.cos() / zoom)[:, None, None], (angle.sin() / zoom)[:, None, None]
     side = images.shape[-1]
     at = (torch.arange(side, device=device) * 2 + 1) / side - 1
-    across, down = at[None, None], at[None, :, None]
+    across, down = at[None, None] - 2 * move[1] / side, at[None, :, None] - 2 * move[0] / side
     grid = torch.stack([cos * across - sin * down, sin * across + cos * down], dim=3)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
