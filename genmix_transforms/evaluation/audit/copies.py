@@ -231,8 +231,8 @@ def find_copies(
 
     Looked for are copies shifted (up to 8 % of the side), flipped, turned (by quarters, up to 10 degrees), zoomed or
     cropped (0.9 to 1.1 times), inverted, of another window, noisy or compressed, several of these at once, and copies
-    of a half or a quarter. All pairs are compared at 16 pixels in every coarse position by matrix products; the most alike
-    are then aligned at 48 pixels by FFT cross-correlation.
+    of a half or a quarter. All pairs are compared at 16 pixels in every coarse position by matrix products; the most
+    alike are then aligned at 48 pixels by FFT cross-correlation.
 
     Args:
         bank: of synthetic images; one on disk is read some hundred images at a time.

@@ -1,0 +1,173 @@
+"""Copies are found however they were changed, and what is no copy is none."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+
+from genmix_transforms.bank import Flag, SyntheticBank
+from genmix_transforms.data.patches import PatchDataset
+from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.audit import find_copies
+
+CLASSES = ("cyst", "metastasis")
+SIZE = 32
+
+
+def textures(count, *, seed):
+    """Random tissue: noise of several scales."""
+    random = np.random.default_rng(seed)
+    values = sum(
+        sigma * ndimage.gaussian_filter(random.normal(size=(count, 1, SIZE, SIZE)), (0, 0, sigma, sigma))
+        for sigma in (1, 2, 5)
+    )
+    return torch.from_numpy((120 + 60 * values / values.std()).clip(0, 255).round().astype(np.uint8))
+
+
+def patches(images, *, groups=None):
+    return PatchDataset(images=images, labels=torch.arange(len(images)) % 2, classes=CLASSES, groups=groups)
+
+
+def bank_of(images, **options):
+    # Of one class first, then of the other, as a bank is sorted: the order stays.
+    labels = (torch.arange(len(images)) >= len(images) // 2).long()
+    return SyntheticBank(images, labels, classes=CLASSES, **options)
+
+
+@pytest.fixture(scope="module")
+def train():
+    return patches(textures(60, seed=0), groups=torch.arange(60) // 2)
+
+
+def changed(images, angle=0.0, zoom=1.0):
+    turn = ndimage.affine_transform
+    radians = math.radians(angle)
+    matrix = np.array([[math.cos(radians), -math.sin(radians)], [math.sin(radians), math.cos(radians)]]) / zoom
+    middle = np.full(2, (SIZE - 1) / 2)
+    done = [turn(image[0].numpy().astype(float), matrix, offset=middle - matrix @ middle, order=1) for image in images]
+    return torch.from_numpy(np.stack(done)[:, None].round().clip(0, 255).astype(np.uint8))
+
+
+def jpeg(images):
+    done = []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image[0].numpy()).save(file, "JPEG", quality=60)
+        done.append(np.array(Image.open(file)))
+    return torch.from_numpy(np.stack(done)[:, None])
+
+
+def in_others(images, rows, columns):
+    others = textures(len(images), seed=8)
+    others[..., :rows, :columns] = images[..., :rows, :columns]
+    return others
+
+
+KINDS = {
+    "the same": lambda x: x,
+    "mirrored": lambda x: x.flip(-1),
+    "quarter turn": lambda x: x.rot90(1, (-2, -1)),
+    "shifted": lambda x: x.roll((2, -2), (-2, -1)),
+    "turned": lambda x: changed(x, angle=8.0),
+    "larger": lambda x: changed(x, zoom=1.1),
+    "smaller": lambda x: changed(x, zoom=0.9),
+    "inverted": lambda x: 255 - x,
+    "window": lambda x: (x * 0.6 + 40).to(torch.uint8),
+    "noise": lambda x: (
+        (x + torch.randn(x.shape, generator=torch.Generator().manual_seed(1)) * 10).clamp(0, 255).to(torch.uint8)
+    ),
+    "jpeg": jpeg,
+    "half": lambda x: in_others(x, SIZE, SIZE // 2),
+    "flip, shift and window": lambda x: (x.flip(-1).roll((2, 1), (-2, -1)) * 0.6 + 40).to(torch.uint8),
+}
+
+
+def test_planted_copies_of_every_kind_are_found_and_others_are_not(train):
+    planted = [change(train.images[:4]) for change in KINDS.values()]
+    found = find_copies(bank_of(torch.cat([*planted, textures(40, seed=1)])), train)
+    right = (found.near_copy[:-40] & (found.nearest[:-40] == torch.arange(4).repeat(len(KINDS)))).view(-1, 4).sum(1)
+    assert {name: n for name, n in zip(KINDS, right.tolist(), strict=True) if n < 4} == {}
+    assert found.near_copy[-40:].sum() <= 1
+    said = dict(zip(KINDS, found.transformations[:-40:4], strict=True))
+    assert said["the same"].text == "as it is"
+    assert said["mirrored"].text == "mirrored"
+    assert said["inverted"].inverted
+    assert abs(said["turned"].angle) == pytest.approx(8, abs=2)
+    assert said["half"].part == "left half"
+    assert 1 / said["larger"].zoom == pytest.approx(1.1, abs=0.03)
+    listed = found.to_dict()["copies"]
+    assert [row["nearest"] for row in listed[:4]] == [0, 1, 2, 3]
+    assert "image 0 is training image 0, as it is (distance 0.00)" in found.table()
+
+
+def test_the_share_of_new_images_called_copies_is_the_one_asked():
+    train = patches(textures(250, seed=2))
+    found = find_copies(bank_of(textures(200, seed=3)), train, share=0.1)
+    assert abs(float(found.near_copy.double().mean()) - 0.1) < 4 * math.sqrt(0.1 * 0.9 / 200)
+
+
+def test_duplicates_within_the_bank(train):
+    images = textures(10, seed=4)
+    found = find_copies(bank_of(torch.cat([images, images[3:5].flip(-1)])), train)
+    assert found.duplicate.nonzero().flatten().tolist() == [10, 11]
+    assert found.among_bank[0] == torch.inf
+
+
+def test_patients_are_told_apart_by_images_that_are_alike():
+    first = textures(20, seed=5)
+    second = (first.float() * 0.8 + 0.2 * textures(20, seed=6).float()).to(torch.uint8)
+    groups = torch.arange(20).repeat(2)
+    found = find_copies(bank_of(textures(4, seed=7)), patches(torch.cat([first, second]), groups=groups))
+    assert (found.reidentification.images, found.reidentification.rate) == (40, 1.0)
+    assert found.reidentification.chance == pytest.approx(1 / 39)
+    unknown = find_copies(bank_of(textures(4, seed=7)), patches(first))
+    assert unknown.reidentification is None
+    assert any("no groups (patients): patients cannot be told apart" in note for note in unknown.notes)
+
+
+def test_features_find_what_pixels_do_not(train):
+    shuffled = train.images[:3].flatten(2)[..., torch.randperm(SIZE**2, generator=torch.Generator().manual_seed(0))]
+    bank = bank_of(torch.cat([shuffled.view(3, 1, SIZE, SIZE), textures(3, seed=1)]))
+
+    def histogram(images):
+        return torch.stack([torch.bincount(image.flatten().long(), minlength=256) for image in images]).float()
+
+    assert not find_copies(bank, train).near_copy.any()
+    found = find_copies(bank, train, features=histogram)
+    assert found.near_copy.tolist() == [True] * 3 + [False] * 3
+    assert found.feature_nearest[:3].tolist() == [0, 1, 2]
+    assert found.nearest[:3].tolist() == [0, 1, 2]
+    with pytest.raises(InputError, match=r"features must return a tensor \(60, D\), got \(1,\)"):
+        find_copies(bank, train, features=lambda images: torch.zeros(1))
+
+
+def test_marking_keeps_everything_else_and_copies_are_left_out_when_opened(train, tmp_path):
+    images = torch.cat([textures(5, seed=1), train.images[:3]])
+    flags = torch.full((8,), int(Flag.REJECTED | Flag.NEAR_COPY), dtype=torch.uint8)
+    bank = bank_of(images, seeds=torch.arange(8), flags=flags, provenance={"made": "for a test"})
+    found = find_copies(bank, train)
+    marked = found.marked(bank)
+    assert marked.flags.tolist() == [int(Flag.REJECTED)] * 5 + [int(Flag.REJECTED | Flag.NEAR_COPY)] * 3
+    assert (marked.seeds.tolist(), marked.provenance) == (list(range(8)), {"made": "for a test"})
+    marked.save(tmp_path / "bank")
+    assert SyntheticBank.load(tmp_path / "bank", exclude="copies").images.equal(images[:5])
+    with pytest.raises(InputError, match="8 images were measured, and this bank has 3"):
+        found.marked(bank.take(torch.arange(3)))
+
+
+def test_flat_images_are_near_to_nothing(train):
+    found = find_copies(bank_of(torch.full((2, 1, SIZE, SIZE), 90, dtype=torch.uint8)), train)
+    torch.testing.assert_close(found.distance, torch.full((2,), math.sqrt(2)), atol=1e-2, rtol=0)
+    assert not found.near_copy.any()
+
+
+def test_bad_input(train):
+    for share in (1.0, -0.1, "half", True):
+        with pytest.raises(InputError, match="share must be at least 0 and below 1"):
+            find_copies(bank_of(textures(4, seed=1)), train, share=share)
+    with pytest.raises(InputError, match="calibration must be a whole number, at least 10"):
+        find_copies(bank_of(textures(4, seed=1)), train, calibration=2)
