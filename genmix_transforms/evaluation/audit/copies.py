@@ -29,6 +29,9 @@ Features = Callable[[Tensor], Tensor]
 SHARE = 0.005
 """Default share of images of new patients that may be called copies."""
 
+_AS_WELL = 0.85
+"""Of the best part's correlation: less, and the whole is no copy. Half a copy correlates at 0.7 with the whole."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reidentification:
@@ -287,8 +290,9 @@ def find_copies(
             images = bank.rows(some.to(bank.device))
             here = Prepared.of(images, device=device)
             found = search.look(images, here)
-            values = _standardized(scales, [similarity for similarity, _, _ in found])
-            which = _family(values, limit)
+            similarities = [similarity for similarity, _, _ in found]
+            values = _standardized(scales, similarities)
+            which = _family(values, similarities, limit)
             references = torch.stack([reference for _, reference, _ in found])
             kept.append((values.amax(dim=0), references.gather(0, which[None])[0]))
             for query, family in enumerate(which.tolist()):
@@ -378,10 +382,12 @@ def _standardized(scales: list[Scale], similarities: list[Tensor]) -> Tensor:
     )
 
 
-def _family(values: Tensor, limit: float) -> Tensor:
-    """The family that says which image is copied: the first that passes the threshold, for a copy of the whole is one
-    of each half as well; where none does, the one that comes nearest to it."""
+def _family(values: Tensor, similarities: list[Tensor], limit: float) -> Tensor:
+    """The family that says which image is copied: the first that passes the threshold and correlates about as well as
+    any, for a copy of the whole is one of each half as well; where none does, the one that comes nearest to it."""
+    pixels = torch.stack(similarities[: len(FAMILIES)])
     passes = values > limit
+    passes[: len(FAMILIES)] &= pixels >= _AS_WELL * pixels.amax(dim=0)
     return torch.where(passes.any(dim=0), passes.int().argmax(dim=0), values.argmax(dim=0))
 
 
