@@ -97,7 +97,7 @@ def detection(data: list[str], sizes: list[int], planted: int, held_out: int) ->
     for source in data:
         for size in sizes:
             train, val, test = open_dataset(source, size=size).split(seed=0)
-            train = train[:700] if len(train) > 700 else train
+            train = train.subset(torch.arange(min(700, len(train))))
             unseen = torch.cat([val.images, test.images])
             unseen = unseen[torch.randperm(len(unseen), generator=torch.Generator().manual_seed(0))][:held_out]
             which = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))[:planted]
