@@ -28,6 +28,7 @@ from typing import Any
 from few_labels_banks import FACES, LATENT, WAYS, Teacher, teachers
 from few_labels_data import PAPER, PAPER_TRAIN, PAPER_VALIDATION, Source, open_source
 from few_labels_report import BASELINE, compared, joined, under_one_name, write_report
+from few_labels_views import Latent
 from table1 import in_several_processes
 
 from genmix_transforms import SyntheticBank
@@ -43,8 +44,8 @@ BANK = 100
 RECIPE = "recipe"
 STAGES = ("pool", "banks", "runs", RECIPE, "report")
 TESTED = f"{RECIPE}/tested"
-SCRATCH, PRETRAINED, OTHERS = "scratch", "pretrained", "others"
-"""Comparisons of a draw: from random weights, from weights that know the pool, and of other banks."""
+SCRATCH, PRETRAINED, MORE_ARMS = "scratch", "pretrained", "more"
+"""Comparisons of a draw: from random weights, from weights that know the pool, and of more arms and other banks."""
 
 
 PLAIN = ("baseline", "classical", "mixup", "repeat", "pretrain-repeat")
@@ -54,7 +55,7 @@ OF_THE_BANK = ("blend@0.25", "genmix", "pretrain")
 """Arms of one bank, ``--bank``, for every number of labels."""
 
 OF_MORE_BANKS = ("blend@0.25", "genmix", "pretrain")
-"""Arms of every other bank, for the numbers of ``--full`` alone."""
+"""Arms of every other bank, for the numbers of ``--full`` alone, in as many draws as the other numbers have."""
 
 MORE_PLAIN = ("balanced-mixup", "genmix-real")
 MORE = (
@@ -117,7 +118,7 @@ class Experiment:
         out: a folder for everything.
         labels: numbers of labels.
         draws: of each number.
-        full: numbers of labels for which more is tried, in ``full_draws`` draws.
+        full: numbers of labels of which there are ``full_draws`` draws; in ``draws`` of them more is tried.
         bank: the way of making the bank that is tried everywhere.
         banks: all ways; the others are tried for the numbers of ``full``.
         teachers: the generators of those ways, by name.
@@ -153,10 +154,11 @@ class Experiment:
     def banks_of(self, draw: Draw) -> list[str]:
         """The ways that are tried with a draw, the bank's first."""
         others = [bank for bank in self.banks if bank != self.bank]
-        return [self.bank, *(others if self._has_others(draw) else [])]
+        return [self.bank, *(others if self._is_full(draw) else [])]
 
-    def _has_others(self, draw: Draw) -> bool:
-        return draw.labels in self.full and draw.number < self.draws and set(self.banks) != {self.bank}
+    def _is_full(self, draw: Draw) -> bool:
+        """Whether every arm and bank is tried with it."""
+        return draw.labels in self.full and draw.number < self.draws
 
     # pool
 
@@ -211,15 +213,15 @@ class Experiment:
         """The comparisons of a draw: a folder's name, its arms, and how they are trained."""
         first, *others = self.banks_of(draw)
         arms = [*PLAIN, *(with_bank(arm, first) for arm in OF_THE_BANK)]
-        if draw.labels in self.full:
-            arms += [*MORE_PLAIN, *(with_bank(arm, first) for arm in MORE)]
         if draw.labels == PAPER:
             arms += [with_bank(arm, first) for arm in BALANCING]
         yield SCRATCH, tuple(arms), self.protocol
         known = tuple(arm if arm == BASELINE else with_bank(arm, first) for arm in WITH_PRETRAINED)
         yield PRETRAINED, known, replace(self.protocol, weights=str(self.weights))
-        if others:
-            yield OTHERS, (BASELINE, *(with_bank(arm, bank) for bank in others for arm in OF_MORE_BANKS)), self.protocol
+        if self._is_full(draw):
+            more = [*MORE_PLAIN, *(with_bank(arm, first) for arm in MORE)]
+            more += [with_bank(arm, bank) for bank in others for arm in OF_MORE_BANKS]
+            yield MORE_ARMS, (BASELINE, *more), self.protocol
 
     def _evaluate(
         self, draw: Draw, arms: Sequence[str], *, banks: Mapping[str, SyntheticBank], protocol: Protocol, out: Path
@@ -266,7 +268,7 @@ class Experiment:
             draws = [Draw(labels=labels, number=number) for number in range(self.draws_of(labels))]
             families = [SCRATCH, PRETRAINED]
             if labels in self.full:
-                families += [TESTED, *([OTHERS] if self._has_others(draws[0]) else [])]
+                families += [TESTED, MORE_ARMS]
             kept = {name: self._finished(draws, name) for name in families}
             if all(kept.values()):
                 scratch, pretrained, *more = (joined(results) for results in kept.values())
@@ -304,10 +306,15 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", required=True, help="phantom, liver:CT.npz, or an .npz")
     options.add_argument("--size", type=int, help="side of the patches; left out, at most 32")
+    options.add_argument(
+        "--pool", type=Path, help="an .npz of other images for the pool, instead of a part of the data"
+    )
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--labels", default=",".join(map(str, LABELS)), help=f"a class, or {PAPER}")
     options.add_argument("--draws", type=int, default=10)
-    options.add_argument("--full", default="25", help="numbers of labels for which every arm and bank is tried")
+    options.add_argument(
+        "--full", default="25", help="numbers of labels for which the recipe, every arm and bank is tried"
+    )
     options.add_argument("--full-draws", type=int, default=20)
     options.add_argument("--banks", default=",".join(WAYS), help=f"ways of making one; also {FACES} and {LATENT}")
     options.add_argument("--bank", default="dcgan", help="the one that is tried everywhere")
@@ -325,8 +332,9 @@ def main() -> None:
     if given.processes > 1:
         sys.exit(in_several_processes(given.processes))
     stages, banks = (text.split(",") for text in (given.only, given.banks))
-    source = open_source(given.data, size=given.size, folder=given.out / "data")
-    known = teachers(source.pool.images.shape[-1], quick=given.quick, faces=given.faces, taef2=given.taef2)
+    source = open_source(given.data, size=given.size, folder=given.out / "data", pool=given.pool)
+    latent = given.taef2 and Latent.load(given.taef2, like=source.pool, kept=given.out / "data" / "latents.safetensors")
+    known = teachers(source.pool.images.shape[-1], quick=given.quick, faces=given.faces, latent=latent)
     ways = [way for teacher in known.values() for way in teacher.ways]
     for word, words, among in (("stage", stages, STAGES), ("bank", [*banks, given.bank], ways)):
         for unknown in set(words) - set(among):

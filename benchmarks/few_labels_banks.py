@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from few_labels_views import Colored, Folded, Latent, Plain, View
+from few_labels_views import Colored, Folded, Plain, View
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.bank.manifest import INDEX
@@ -30,7 +30,7 @@ _ADM = {
 }  # fmt: skip
 """Not narrower: with 32 groups, the norms of 32 channels take the mean of each from the image, and the brightness of
 what is drawn is left to chance."""
-_SAMPLER = {"method": "dpmsolver++", "steps": 12}
+_SAMPLER = {"eta": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def _adm_ways(name: str, *, adapted: Mapping[str, Any], few: Mapping[str, Any]) 
 
 
 def teachers(
-    side: int, *, quick: bool = False, faces: Path | None = None, taef2: Path | None = None
+    side: int, *, quick: bool = False, faces: Path | None = None, latent: View | None = None
 ) -> dict[str, Teacher]:
     """The generators, by name.
 
@@ -129,7 +129,7 @@ def teachers(
         quick: only to see whether everything runs.
         faces: a folder with a DCGAN of 64 x 64 color images that was trained on faces, as ``genmix convert dcgan``
             leaves it; None: without.
-        taef2: a folder with the autoencoder's weights; None: without.
+        latent: an autoencoder's view, for a diffusion model of its latents; None: without.
     """
     tiny = {"steps": 2, "batch_size": 4} if quick else {}
     few = {"steps": 2} if quick else {}
@@ -152,12 +152,12 @@ def teachers(
     }
     if faces is not None:
         known[FACES] = Teacher(kind="dcgan", weights=faces, view=Colored(64), ways={FACES: Way(fit=adapted)})
-    if taef2 is not None:
+    if latent is not None:
         known[LATENT] = Teacher(
             kind="adm",
-            pool={"steps": 4_000, "batch_size": 16, "learning_rate": 4e-4, **tiny},
+            pool={"steps": 5_000, "batch_size": 16, "learning_rate": 4e-4, **tiny},
             network={"configuration": {"image_size": 8, **_ADM}, "sampler": _SAMPLER},
-            view=Latent.load(taef2),
+            view=latent,
             ways=_adm_ways(LATENT, adapted=adapted, few=few),
         )
     return known

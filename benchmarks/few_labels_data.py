@@ -3,6 +3,7 @@
 Every source is drawn or read once and kept as ``.npz`` files beside the results.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from genmix_transforms.data import LesionPhantom, LiverLesionSimulator, PatchDataset, open_dataset
 from genmix_transforms.data.splitting import assign_groups
+from genmix_transforms.errors import InputError
 
 PAPER = "paper"
 """The counts of the paper's Table 1 instead of as many of each class."""
@@ -43,25 +45,37 @@ class Source:
 PARTS = ("pool", "labelled", "validation", "test")
 
 
-def open_source(text: str, *, size: int | None, folder: Path) -> Source:
+def open_source(text: str, *, size: int | None, folder: Path, pool: Path | None = None) -> Source:
     """The source of a name or path, drawn anew where ``folder`` does not hold it yet.
 
     Args:
         text: ``phantom``, ``liver:CT.npz``, or an ``.npz`` of MedMNIST or with patients.
         size: side of the patches; None: 32, or the file's own if that is less.
         folder: where the parts are kept.
+        pool: a file of other images, which are the pool instead of a part of these: knowledge of another place.
 
     Raises:
-        InputError: what cannot be read or parted.
+        InputError: what cannot be read or parted, or a pool that has images of another part.
     """
     paths = {part: folder / f"{part}.npz" for part in PARTS}
     if not all(path.exists() for path in paths.values()):
         made = _make(text, size=size)
+        made = made if pool is None else replace(made, pool=_other_pool(pool, made))
         folder.mkdir(parents=True, exist_ok=True)
         for part, path in paths.items():
             # Of a part, what it was a part of says nothing.
             replace(getattr(made, part), official=None).save_npz(path, overwrite=True)
-    return Source(**{part: open_dataset(path) for part, path in paths.items()})
+    opened = {part: open_dataset(path) for part, path in paths.items()}
+    return Source(**_with_groups_apart(opened))
+
+
+def _with_groups_apart(parts: Mapping[str, PatchDataset]) -> dict[str, PatchDataset]:
+    """The parts with numbers of groups that no two of them share: each file counts its own from 0."""
+    apart, used = {}, 0
+    for name, part in parts.items():
+        apart[name] = part if part.groups is None else replace(part, groups=part.groups + used)
+        used += 0 if part.groups is None else int(part.groups.max()) + 1
+    return apart
 
 
 def _make(text: str, *, size: int | None) -> Source:
@@ -104,6 +118,15 @@ def _file(path: str, size: int | None) -> Source:
     train, validation, test = patches.split()
     pool, labelled, more = _parted(train, 0.4, 0.2, 0.4)
     return Source(pool=pool, labelled=labelled, validation=validation, test=_joined(test, more))
+
+
+def _other_pool(path: Path, source: Source) -> PatchDataset:
+    channels, side, _ = source.test.images.shape[1:]
+    found = open_dataset(path, group_key=_group_key(str(path))).resized(side).with_channels(channels)
+    for name in PARTS[1:]:
+        if shared := int(found.found_in(getattr(source, name)).sum()):
+            raise InputError(f"{path}: {shared} of its images are in the part '{name}'; a pool is of other images")
+    return found
 
 
 def _group_key(path: str) -> str | None:

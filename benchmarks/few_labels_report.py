@@ -1,5 +1,6 @@
 """The report of few_labels.py: scores against labels a class, and what the differences between arms are worth."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +39,8 @@ TITLES = {
     RECIPE: "What a draw chose for itself, less the baseline",
     "arms": "Each arm less the baseline",
     "controls": "Each arm less its control",
-    "pretrained": "The classifier pre-trained on the pool: its baseline less the other, its arms less its baseline",
+    "pool": "Each arm whose classifier was pre-trained on the pool, less the baseline whose classifier was not",
+    "pretrained": "Each arm whose classifier was pre-trained on the pool, less the baseline whose classifier was too",
 }
 
 
@@ -90,10 +92,8 @@ def compared(scratch: Results, pretrained: Results, *more: Results, bank: str) -
         RECIPE: [(RECIPE, BASELINE)],
         "arms": [(arm, BASELINE) for arm in arms if arm not in (BASELINE, RECIPE)],
         "controls": [(arm.format(bank=bank), other.format(bank=bank)) for arm, other in CONTROLS],
-        "pretrained": [
-            (PRETRAINED + BASELINE, BASELINE),
-            *((arm, PRETRAINED + BASELINE) for arm in known if arm != PRETRAINED + BASELINE),
-        ],
+        "pool": [(arm, BASELINE) for arm in known],
+        "pretrained": [(arm, PRETRAINED + BASELINE) for arm in known if arm != PRETRAINED + BASELINE],
     }
     there = {family: [pair for pair in found if set(pair) <= set(every)] for family, found in pairs.items()}
     return Point(
@@ -139,29 +139,43 @@ def markdown(points: Mapping[str, Point], *, test: PatchDataset) -> list[str]:
     return lines
 
 
+COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#999999", "#7A5200", "#B2334A")
+"""Okabe and Ito's, which the color-blind tell apart, and two more."""
+
+
 def curves_figure(points: Mapping[str, Point]):  # type: ignore[no-untyped-def]
-    """A line an arm, with a band of its interval for the baseline; the best few arms in color, the others gray."""
+    """The scores, a line an arm, and beside them the differences from the baseline with their intervals as bands.
+
+    Of the arms that every number of labels has.
+    """
     from matplotlib.figure import Figure
 
     labels = list(points)
     places = np.arange(len(labels))
-    arms = list(dict.fromkeys(arm for point in points.values() for arm in point.scores))
-
-    def curve(arm: str, part: str) -> np.ndarray:
-        return 100 * np.array([getattr(points[each].scores[arm], part, np.nan) if arm in points[each].scores else np.nan
-                               for each in labels])  # fmt: skip
-
-    best = sorted((arm for arm in arms if arm != BASELINE), key=lambda arm: -np.nanmean(curve(arm, "mean")))[:6]
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    axes.fill_between(places, curve(BASELINE, "low"), curve(BASELINE, "high"), color="0.85", label="baseline, 95 %")
-    for arm in arms:
-        options: dict[str, Any] = {"color": "0.75", "linewidth": 0.8}
-        if arm == BASELINE or arm in best:
-            options = {"label": arm, "color": "black" if arm == BASELINE else None}
-        axes.plot(places, curve(arm, "mean"), marker="o", markersize=3, **options)
-    axes.set_xticks(places, labels)
-    axes.set_xlabel("labels a class")
-    axes.set_ylabel("macro F1, %")
-    axes.legend(fontsize=8)
+    arms = [arm for arm in points[labels[0]].scores if all(arm in point.scores for point in points.values())]
+    figure = Figure(figsize=(10, 5.2), layout="constrained")
+    scores, gains = figure.subplots(1, 2)
+    for arm, color in zip(arms, itertools.cycle(COLORS)):
+        style: dict[str, Any] = {"color": color, "linestyle": "--" if arm.startswith(PRETRAINED) else "-"}
+        band: dict[str, Any] = {"color": color, "alpha": 0.12, "linewidth": 0}
+        found = [points[each].scores[arm] for each in labels]
+        scores.plot(places, [100 * one.mean for one in found], marker="o", markersize=3, label=arm, **style)
+        if arm.endswith(BASELINE):
+            scores.fill_between(places, [100 * one.low for one in found], [100 * one.high for one in found], **band)
+        less = [_from_baseline(points[each], arm) for each in labels]
+        if all(less):
+            rows = 100 * np.array([(one.low, one.difference, one.high) for one in less if one is not None])
+            gains.plot(places, rows[:, 1], marker="o", markersize=3, **style)
+            gains.fill_between(places, rows[:, 0], rows[:, 2], **band)
+    gains.axhline(0, color="black", linewidth=0.8)
+    for axes, title in ((scores, "macro F1, %"), (gains, "less the baseline, points, 95 %")):
+        axes.set_xticks(places, labels)
+        axes.set_xlabel("labels a class")
+        axes.set_title(title, loc="left", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
+
+
+def _from_baseline(point: Point, arm: str) -> Difference | None:
+    every = [one for found in point.differences.values() for one in found]
+    return next((one for one in every if (one.arm, one.reference) == (arm, BASELINE)), None)

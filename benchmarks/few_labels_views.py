@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.data import PatchDataset
+from genmix_transforms.files.atomic import write_tensors
 from genmix_transforms.files.images import fit_images, to_channels
 
 
@@ -68,8 +70,8 @@ class Colored:
         return bank.replace(images=fit_images(to_channels(bank.images, 1), side))
 
 
-LATENT_REACH = 3.0
-"""Latents of TAESD's family are stored as bytes of -3 to 3, as its authors do."""
+_REACH = 3.0
+"""TAEF2's decoder takes latents to be within -3 and 3, softly."""
 
 
 class Residual(nn.Module):
@@ -103,7 +105,7 @@ class Residual(nn.Module):
 
 class _Clamp(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
-        return torch.tanh(values / LATENT_REACH) * LATENT_REACH
+        return torch.tanh(values / _REACH) * _REACH
 
 
 def _blocks(pooled: bool) -> list[nn.Module]:
@@ -130,36 +132,59 @@ def decoder(channels: int = 32) -> nn.Sequential:
 class Latent:
     """As latents of TAEF2 (madebyollin/taesd, MIT), an autoencoder that was distilled from one of photographs.
 
+    A latent is kept as a byte: 0 to 255 are three standard deviations about its channel's mean.
+
     Args:
         encode: see :func:`encoder`.
         decode: see :func:`decoder`.
+        mean: of each channel, ``(32, 1, 1)``.
+        std: likewise.
         side: to which the patches are enlarged before.
     """
 
     encode: nn.Module
     decode: nn.Module
+    mean: Tensor
+    std: Tensor
     side: int
 
     @classmethod
-    def load(cls, folder: Path, *, side: int = 64) -> "Latent":
-        """Read ``taef2_encoder.pth`` and ``taef2_decoder.pth``."""
+    def load(cls, folder: Path, *, like: PatchDataset, kept: Path, side: int = 64) -> "Latent":
+        """Read ``taef2_encoder.pth`` and ``taef2_decoder.pth``.
+
+        Args:
+            folder: where they are.
+            like: images, of the first 1,000 of which each channel's mean and deviation are taken.
+            kept: a file for these, ``.safetensors``, which is read where it is there.
+            side: to which the patches are enlarged before.
+        """
         networks = {"encoder": encoder(), "decoder": decoder()}
         for name, network in networks.items():
             weights = torch.load(folder / f"taef2_{name}.pth", map_location="cpu", weights_only=True)
             network.load_state_dict(weights)
             network.eval().requires_grad_(False)
-        return cls(encode=networks["encoder"], decode=networks["decoder"], side=side)
+        if not kept.exists():
+            latents = _in_parts(_in_color(like.images[:1000], side), networks["encoder"])
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            std, mean = torch.std_mean(latents, dim=(0, 2, 3), keepdim=True)
+            write_tensors(kept, {"mean": mean[0], "std": std[0]})
+        values = load_file(kept)
+        return cls(networks["encoder"], networks["decoder"], values["mean"], values["std"], side)
 
     def of(self, patches: PatchDataset) -> PatchDataset:
-        images = fit_images(to_channels(patches.images, 3), self.side)
-        latents = _in_parts(images, lambda part: self.encode(part / 255))
-        return seen(patches, (255 * (latents / (2 * LATENT_REACH) + 0.5)).clamp(0, 255).round().to(torch.uint8))
+        latents = (_in_parts(_in_color(patches.images, self.side), self.encode) - self.mean) / self.std
+        return seen(patches, (127.5 * (1 + latents / 3)).clamp(0, 255).round().to(torch.uint8))
 
     def back(self, bank: SyntheticBank, side: int) -> SyntheticBank:
-        pixels = _in_parts(bank.images, lambda part: self.decode((part / 255 - 0.5) * 2 * LATENT_REACH))
-        images = (255 * pixels).clamp(0, 255).round().to(torch.uint8)
+        latents = (bank.images / 127.5 - 1) * 3 * self.std + self.mean
+        images = (255 * _in_parts(latents, self.decode)).clamp(0, 255).round().to(torch.uint8)
         return bank.replace(images=fit_images(to_channels(images, 1), side))
 
 
+def _in_color(images: Tensor, side: int) -> Tensor:
+    """Gray or color images uint8 as values in [0, 1], in three channels and enlarged."""
+    return fit_images(to_channels(images, 3), side) / 255
+
+
 def _in_parts(images: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
-    return torch.cat([network(part.float()) for part in images.split(64)])
+    return torch.cat([network(part) for part in images.split(64)])

@@ -57,9 +57,22 @@ def test_no_patient_is_in_two_parts_and_every_image_in_one(scripts, data, tmp_pa
     assert sum(map(len, images)) == len(set().union(*images)) == 160
     assert all(min(part.class_counts.values()) > 5 for part in parts)
     with np.load(data) as arrays:
-        assert sum(map(len, patients)) == len(np.unique(arrays["patient"]))
+        assert sum(map(len, patients)) == len(set().union(*patients)) == len(np.unique(arrays["patient"]))
     again = scripts["few_labels_data"].open_source(str(data), size=None, folder=tmp_path / "parts")
     assert [part.fingerprint for part in parts] == [getattr(again, name).fingerprint for name in PARTS]
+
+
+def test_a_pool_from_another_place(scripts, data, tmp_path):
+    other = tmp_path / "other.npz"
+    pixels = np.random.default_rng(3).integers(0, 256, (10, 20, 20), dtype=np.uint8)
+    np.savez(other, images=pixels, labels=np.arange(10) % 2, label_names=["a", "b"])
+    opening = scripts["few_labels_data"].open_source
+    usual = opening(str(data), size=None, folder=tmp_path / "usual")
+    source = opening(str(data), size=None, folder=tmp_path / "parts", pool=other)
+    assert source.pool.images.shape == (10, 1, 16, 16)
+    assert source.test.images.equal(usual.test.images)
+    with pytest.raises(InputError, match=r"\d+ of its images are in the part 'labelled'"):
+        opening(str(data), size=None, folder=tmp_path / "leak", pool=data)
 
 
 def test_medmnists_test_set_grows_by_training_images_that_nothing_else_has(scripts, tmp_path):
@@ -97,8 +110,8 @@ def test_from_data_to_the_curves(scripts, monkeypatch, capsys, data, tmp_path):
     assert set(curves["6"]["scores"]) == few | known | more | others
     assert [point["draws"] for point in curves.values()] == [1, 2]
     seeds = {one["arm"]: one["seeds"] for one in curves["6"]["differences"]["arms"]}
-    assert {seeds[arm] for arm in (few | more) - {"baseline", "recipe"}} == {2}
-    assert {seeds[arm] for arm in others} == {1}  # of as many draws as the other numbers of labels have
+    assert {seeds[arm] for arm in few - {"baseline"}} == {2}
+    assert {seeds[arm] for arm in (more | others) - {"recipe"}} == {1}  # as many as the other numbers of labels have
     assert len(curves["4"]["differences"]["arms"]) == len(few) - 1
     small, large = (Results.load(out / f"labels-{labels}" / "draw-0" / "scratch") for labels in (4, 6))
     assert small.data["counts"]["train"] == {"dark": 4, "bright": 4}
@@ -159,7 +172,7 @@ def test_latents_are_an_eighth_of_the_side_and_bytes(scripts, tmp_path):
         torch.save(getattr(views, name)().state_dict(), tmp_path / f"taef2_{name}.pth")
     pixels = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
     patches = PatchDataset(images=pixels, labels=torch.arange(4) % 2, classes=("dark", "bright"))
-    looking = views.Latent.load(tmp_path, side=32)
+    looking = views.Latent.load(tmp_path, like=patches, kept=tmp_path / "kept.safetensors", side=32)
     seen = looking.of(patches)
     assert seen.images.shape == (4, 32, 4, 4)
     assert seen.images.dtype == torch.uint8
@@ -200,7 +213,7 @@ def test_a_difference_of_known_size_is_reported(scripts):
     (found,) = point.differences["arms"]
     assert (found.arm, found.difference) == ("mixup", pytest.approx(0.1))
     assert found.p < 0.05
-    assert point.differences["pretrained"][0].difference == 0
+    assert point.differences["pool"][0].difference == 0
     assert point.differences["recipe"][0].difference == pytest.approx(0.2 / 3)
     assert point.draws == 3
     assert "controls" not in point.differences  # none of those arms is there

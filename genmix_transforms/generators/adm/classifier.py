@@ -206,4 +206,5 @@ def load_classifier(folder: Path) -> NoisyClassifier | None:
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{folder}: not a classifier that can be read ({error})") from error
     classifier.training_set = provenance.get("training_set")
-    return classifier.eval()
+    classifier.eval()
+    return classifier
