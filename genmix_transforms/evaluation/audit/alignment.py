@@ -120,7 +120,7 @@ class _Correlation:
 
     def _near(self, spectrum: Tensor) -> Tensor:
         """The values at shifts from -border to border: the template never leaves the image, so nothing wraps."""
-        values = torch.fft.irfft2(spectrum, s=(self.side, self.side))
+        values: Tensor = torch.fft.irfft2(spectrum, s=(self.side, self.side))
         near = torch.arange(-self.border, self.border + 1, device=values.device) % self.side
         return values[:, near][:, :, near]
 
