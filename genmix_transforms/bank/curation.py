@@ -20,6 +20,7 @@ from genmix_transforms.files.checks import check_seed, whole_number
 
 Mask = Tensor | NDArray[np.bool_] | Sequence[bool]
 Numbers = Tensor | NDArray[np.int64] | Sequence[int]
+Values = Tensor | NDArray[np.float64] | Sequence[float]
 
 
 class _TakesImages(Bank, Protocol):
@@ -39,6 +40,8 @@ def select(
     mask: Mask | None = None,
     min_distance: float | None = None,
     max_distance: float | None = None,
+    min_confidence: float | None = None,
+    confidence: Values | None = None,
     flags: int | None = None,
     without_flags: int | None = None,
     sources: int | Sequence[int] | None = None,
@@ -54,6 +57,10 @@ def select(
         mask: bool ``(N,)``: True for an image to keep.
         min_distance: images at least so far from the nearest real one: against near copies.
         max_distance: images at most so far from it: against what looks like nothing real.
+        min_confidence: images whose label a classifier of real images is at least so sure of, 0 to 1.
+        confidence: floats ``(N,)``: how sure it is of each image's label, in the bank's order; with min_confidence. It
+            is given, and not kept in the bank: it belongs to one classifier of one split. ``genmix bank select`` reads
+            it from a file, :meth:`genmix_transforms.evaluation.audit.labels.LabelHonesty.save` writes that.
         flags: images that have any of these bits, see :class:`~genmix_transforms.bank.Flag`.
         without_flags: images that have none of these bits.
         sources: a number, or several: images of these of the bank's ``sources``.
@@ -80,6 +87,12 @@ def select(
     asked: dict[str, Any] = {"classes": classes, "mask": mask}
     asked |= {"min_distance": min_distance, "max_distance": max_distance}
     asked |= {"flags": flags, "without_flags": without_flags, "sources": sources}
+    if (min_confidence is None) != (confidence is None):
+        raise InputError(
+            "select: min_confidence is a bound, and confidence holds the value of each image: give both or neither"
+        )
+    if confidence is not None and min_confidence is not None:
+        asked["min_confidence"] = (min_confidence, confidence)
     return _remaining(bank, "select", _wanted(bank, "select", asked))
 
 
@@ -285,6 +298,21 @@ def _by_distance(bank: Bank, name: str, wanted: Tensor, least: float | None, mos
     return (distance >= least) & (distance <= most)
 
 
+def _by_confidence(bank: Bank, name: str, asked: tuple[float, Values]) -> Tensor:
+    least = _bound(asked[0], f"{name}: min_confidence")
+    given = _tensor(asked[1])
+    if least > 1:
+        raise InputError(f"{name}: min_confidence is a probability, from 0 to 1, got {least:g}")
+    if given is None or given.shape != (len(bank),) or not given.is_floating_point():
+        raise InputError(
+            f"{name}: confidence must be floats of shape ({len(bank)},), one an image in the bank's order, got "
+            f"{_described(asked[1], given)}"
+        )
+    if not bool(((given >= 0) & (given <= 1)).all()):
+        raise InputError(f"{name}: confidence must be probabilities, from 0 to 1")
+    return given.double() >= least
+
+
 def _bound(value: Any, name: str) -> float:
     try:
         bound = math.nan if isinstance(value, bool | str) else float(value)
@@ -302,6 +330,7 @@ _CRITERIA: Mapping[str, Callable[[Bank, str, Any], Tensor]] = {
     "flags": _by_flags,
     "without_flags": _by_without_flags,
     "sources": _by_sources,
+    "min_confidence": _by_confidence,
 }
 
 

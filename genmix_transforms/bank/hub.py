@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from genmix_transforms.bank.card import SHEET, bank_card, bank_sheet, has_sheet, paths_in
 from genmix_transforms.bank.manifest import (
+    DECISIONS,
     INDEX,
     Manifest,
     is_shard_name,
@@ -28,7 +29,7 @@ from genmix_transforms.files.hashing import file_hash
 from genmix_transforms.files.images import encode_png
 
 CARD = "README.md"
-BANK_FILES = (INDEX, "bank-[0-9]*.safetensors")
+BANK_FILES = (INDEX, DECISIONS, "bank-[0-9]*.safetensors")
 """What is downloaded: not the card, not the sheet, nor whatever else somebody put beside them."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -127,7 +128,7 @@ def _commit(
             api.create_branch(repo_id, repo_type="dataset", branch=revision, exist_ok=True)
         before = api.dataset_info(repo_id, revision=revision)
         there = [file.rfilename for file in before.siblings or ()]
-        stale = [name for name in there if (is_shard_name(name) or name == SHEET) and name not in files]
+        stale = [name for name in there if (is_shard_name(name) or name in (SHEET, DECISIONS)) and name not in files]
         commit = api.create_commit(
             repo_id,
             repo_type="dataset",
@@ -254,6 +255,8 @@ def _files(
     bank = MappedRows(folder, manifest)
     files: dict[str, Path | bytes] = {entry.file: folder / entry.file for entry in manifest.shards}
     files[CARD] = bank_card(bank, licence=licence, title=title, repo_id=repo_id).encode()
+    if decided := bank.decisions.summary():
+        files[DECISIONS] = decided
     if has_sheet(bank):
         files[SHEET] = encode_png(bank_sheet(bank))
     if read_manifest(folder) != manifest or (folder / INDEX).read_bytes() != index:

@@ -23,6 +23,12 @@ from genmix_transforms.files.strict_json import parse_json
 
 INDEX = "bank.index.json"
 LOCK = ".bank.lock"
+DECISIONS = "bank.decisions.jsonl"
+"""What reviewers have decided, see :mod:`~genmix_transforms.bank.decisions`."""
+TURING = "bank.turing.jsonl"
+"""What they have taken for real, see :mod:`genmix_transforms.evaluation.audit.review.blind`."""
+REVIEW_LOCK = ".bank.review.lock"
+"""Held while a line is added to one of these. Not the writer's: a fill may go on meanwhile."""
 FORMAT = "genmix-bank"
 FORMAT_VERSION = 2
 """Version 1 was that of the development versions; no release wrote it."""
@@ -199,9 +205,9 @@ def holds_rows(name: str) -> bool:
 
 
 def is_bank_file(name: str) -> bool:
-    """Whether a file of this name belongs to a bank: its manifest, a shard, its lock, or a killed writer's leftover."""
+    """Whether a file of this name belongs to a bank: its manifest, a shard, a review, a lock, a leftover."""
     is_hidden = name.startswith(".bank") and name.endswith((".tmp", ".lock"))
-    return name == INDEX or holds_rows(name) or is_hidden
+    return name in (INDEX, DECISIONS, TURING) or holds_rows(name) or is_hidden
 
 
 def refuse_unfinished(folder: Path, manifest: Manifest, *, error: type[InputError] = InputError) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from genmix_transforms.bank.manifest import FORMAT_VERSION, Manifest, read_manifest, refuse_unfinished
+from genmix_transforms.bank.manifest import FORMAT_VERSION, read_manifest, refuse_unfinished
 from genmix_transforms.bank.merge_rules import Union
 from genmix_transforms.bank.planned_writing import ShardPlan, Task, write_planned
 from genmix_transforms.bank.reading import MappedRows
@@ -80,11 +80,11 @@ def merge_banks(
     def make(task: Task) -> Generator[Rows, None, None]:
         for number in task.shards:
             bank, shard = shards[number]
-            yield union.renumbered(bank, _whole_shard(shard, len(manifests[bank].sources)))
+            yield union.renumbered(bank, _whole_shard(banks[bank], shard))
             task.advance(shard.entry.count)
 
     plan = ShardPlan(
-        identity=_identity(union, manifests),
+        identity=_identity(union, banks),
         counts=[shard.entry.count for _, shard in shards],
         make=make,
         other="that was not merged from these, as they are now",
@@ -118,7 +118,7 @@ def _check_shards_differ(banks: Sequence[MappedRows]) -> None:
         seen.update(here)
 
 
-def _identity(union: Union, manifests: Sequence[Manifest]) -> str:
+def _identity(union: Union, banks: Sequence[MappedRows]) -> str:
     """A hash of all that determines the new shards' bytes."""
     names = union.kind.classes
     content = [
@@ -131,19 +131,20 @@ def _identity(union: Union, manifests: Sequence[Manifest]) -> str:
             *([names.index(name) if name in names else -1 for name in classes] for classes in union.classes),
             *(numbers.tolist() for numbers in union.sources),
         ],
-        [[(entry.xxh3, entry.bytes) for entry in manifest.shards] for manifest in manifests],
+        [[(entry.xxh3, entry.bytes) for entry in bank.manifest.shards] for bank in banks],
+        *(bank.decisions.verdicts() for bank in banks if bank.decisions.verdicts()),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _whole_shard(shard: Shard, sources: int) -> Rows:
+def _whole_shard(bank: MappedRows, shard: Shard) -> Rows:
     """A shard's rows, if they are those that were written."""
     if not shard.is_as_written():
         raise CorruptFileError(
             f"{shard.path}: not the bytes that were written; fill the bank again, or take it from its copy, and merge "
             "then"
         )
-    rows = Rows(**{name: torch.from_numpy(shard.column(name)) for name in Rows._fields})
-    if not 0 <= int(rows.source.min()) <= int(rows.source.max()) < sources:
+    rows = Rows(**{name: torch.from_numpy(bank.shard_column(shard, name)) for name in Rows._fields})
+    if not 0 <= int(rows.source.min()) <= int(rows.source.max()) < len(bank.sources):
         raise CorruptFileError(f"{shard.path}: of a source that the manifest does not have")
     return rows

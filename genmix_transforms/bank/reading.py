@@ -21,6 +21,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genmix_transforms.bank.decisions import Decisions
 from genmix_transforms.bank.manifest import Manifest
 from genmix_transforms.bank.rows import DESCRIPTIONS, Rows, places_by_name
 from genmix_transforms.bank.shard import Shard
@@ -39,9 +40,10 @@ class MappedRows:
 
     Attributes:
         counts: NumPy's ``class_count``.
+        decisions: what reviewers had decided when this was opened; the flags say it.
 
     Raises:
-        CorruptFileError: a shard is not what the manifest says; the message names it.
+        CorruptFileError: a shard is not what the manifest says, or a decision is none; the message names the file.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, *, shards: Mapping[str, Shard] | None = None) -> None:
@@ -55,6 +57,7 @@ class MappedRows:
             else Shard(folder, entry, manifest)
             for entry in manifest.shards
         ]
+        self.decisions = Decisions(folder, manifest)
         self._images = _Gatherer([shard.images for shard in self.shards]) if self.shards else None
         self._selection: Index | None = None
         self._lay_out(manifest.classes, range(len(manifest.classes)))
@@ -152,12 +155,21 @@ class MappedRows:
         """Copies of the images of some rows, whose numbers are in range; to ``out``, if there is memory for them."""
         if not len(index) or self._images is None:
             return np.empty((0, *self.image_shape), dtype=self.manifest.dtype) if out is None else out
-        shard, row = self._runs.find(index if self._selection is None else self._selection[index])
+        shard, row = self.find(index)
         return self._images.take(shard, row, out=out)
+
+    def shard_column(self, shard: Shard, name: str) -> NDArray[Any]:
+        """A tensor of a shard, in the order of its file; flags with what reviewers have decided since."""
+        column = shard.column(name)
+        return self.decisions.marked(shard.entry.file, column) if name == "flags" else column
+
+    def find(self, index: Index) -> tuple[Index, Index]:
+        """Where some images, by their numbers, lie: which of the shards, and which row of it."""
+        return self._runs.find(index if self._selection is None else self._selection[index])
 
     def _gathered(self, name: str) -> NDArray[Any]:
         """A column of every row, in memory of its own."""
-        columns = [shard.column(name) for shard in self.shards]
+        columns = [self.shard_column(shard, name) for shard in self.shards]
         if not columns:
             shape = {"images": (0, *self.image_shape), "labels": (0, len(self.manifest.classes))}.get(name, (0,))
             dtype = {**DESCRIPTIONS, "labels": torch.float32, "images": self.pixel_dtype}[name]

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,11 @@ from genmix_transforms.cli.options import (
 )
 from genmix_transforms.errors import CorruptFileError, InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genmix_transforms.bank import SyntheticBank
+
 app = typer.Typer(help="Look into banks of synthetic images, check, merge and export them.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="The bank's folder.")]
@@ -32,13 +37,19 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away the ban
 
 @app.command(cls=Command)
 def info(bank: Folder, as_json: Json = False) -> None:
-    """Print what a bank holds and where it comes from. Fails if a shard is missing; verify looks into them."""
+    """Print what a bank holds and where it comes from. Fails if a shard is missing or cut; verify looks into them."""
     from genmix_transforms.bank.manifest import read_manifest
 
     manifest = read_manifest(bank)
+    from genmix_transforms.bank.marks import count_marks
+
     missing = [shard.file for shard in manifest.shards if not (bank / shard.file).is_file()]
     class_counts = dict(zip(manifest.classes, manifest.class_counts, strict=True))
-    flags, measured = ({}, 0) if missing else _flag_counts(bank)
+    marks, fault = None, None
+    try:
+        marks = None if missing else count_marks(bank, manifest)
+    except CorruptFileError as error:
+        fault = error
     if as_json:
         found = {
             "images": manifest.count,
@@ -53,8 +64,8 @@ def info(bank: Folder, as_json: Json = False) -> None:
             "generation": manifest.generation,
             "created": manifest.created,
             "sources": manifest.sources,
-            "flags": flags,
-            "distances_known": measured,
+            "flags": None if marks is None else marks.flags,
+            "decisions": None if marks is None else marks.decisions,
         }
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -67,6 +78,10 @@ def info(bank: Folder, as_json: Json = False) -> None:
         typer.echo(f"  {shards}, generation {manifest.generation}")
         if manifest.shards_to_come:
             typer.echo(f"  {manifest.shards_to_come} shards are still to come: run the same fill again")
+        if marks is not None and marks.flags:
+            typer.echo(f"  marked: {', '.join(f'{name} {count}' for name, count in marks.flags.items())}")
+        if marks is not None and marks.decisions["open"] < manifest.count:
+            typer.echo(f"  reviewed: {', '.join(f'{name} {count}' for name, count in marks.decisions.items())}")
         for source in manifest.sources:
             generator = source.get("generator")
             if generator:
@@ -74,27 +89,12 @@ def info(bank: Folder, as_json: Json = False) -> None:
             counts = source.get("training_set", {}).get("class_counts")
             if counts:
                 typer.echo(f"  which was trained on {', '.join(f'{name} {count}' for name, count in counts.items())}")
-        marked = {name: count for name, count in flags.items() if count}
-        if marked:
-            typer.echo(f"  flags: {', '.join(f'{name} {count}' for name, count in marked.items())}")
-        elif measured:
-            typer.echo("  flags: none; copies have been looked for")
-        elif not missing:
-            typer.echo("  nobody has looked for copies: genmix bank check does")
     if missing:
         raise CorruptFileError(
             f"{bank}: {', '.join(missing)}: no such file; fill the bank again, or take it from its copy"
         )
-
-
-def _flag_counts(bank: Path) -> tuple[dict[str, int], int]:
-    """How many images have each flag, by its name; and of how many the distance to the nearest real one is known."""
-    from genmix_transforms.bank import Flag, SyntheticBank
-
-    opened = SyntheticBank.load(bank, verify=False, resident=False)
-    flags = opened.flags
-    counts = {flag.name.lower(): int((flags & flag != 0).sum()) for flag in Flag if flag.name is not None}
-    return counts, int((~opened.distance.isnan()).sum())
+    if fault is not None:
+        raise fault
 
 
 @app.command(cls=Command)
@@ -150,18 +150,30 @@ def select(
         str | None, typer.Option(help="Images marked with any of these: near_copy, duplicate, rejected, outlier.")
     ] = None,
     without_flags: Annotated[str | None, typer.Option(help="Images marked with none of these.")] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(help="Images whose label a classifier of real images is at least so sure of, 0 to 1."),
+    ] = None,
+    confidence: Annotated[
+        Path | None, typer.Option(help="The file that an audit wrote with the confidence of each image's label.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a new bank of the images that fulfil all that is asked."""
     from genmix_transforms.bank import SyntheticBank
 
+    if (min_confidence is None) != (confidence is None):
+        raise InputError("give --min-confidence and --confidence FILE together, or neither")
     # Held to its checksums first: the new bank's would vouch for whatever is read here.
-    chosen = SyntheticBank.load(bank, verify=True).select(
+    opened = SyntheticBank.load(bank, verify=True)
+    chosen = opened.select(
         classes=comma_separated(classes) or None,
         min_distance=min_distance,
         max_distance=max_distance,
         flags=_flags(flags, "--flags"),
         without_flags=_flags(without_flags, "--without-flags"),
+        min_confidence=min_confidence,
+        confidence=None if confidence is None else _confidence(confidence, opened),
     )
     chosen.save(out, overwrite=overwrite)
     show_bank(out, chosen)
@@ -212,6 +224,12 @@ def check(
         marked.save(out, overwrite=overwrite)
         if not as_json:
             show_bank(out, marked)
+
+
+def _confidence(file: Path, bank: "SyntheticBank") -> "Tensor":
+    from genmix_transforms.evaluation.audit.labels import read_confidence
+
+    return read_confidence(file, bank)
 
 
 def _flags(text: str | None, option: str) -> int | None:

@@ -1,5 +1,6 @@
 """Patches from NumPy archives: MedMNIST's and plain ones."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genmix_transforms.data.findings import describe_findings, maybe_groups
 from genmix_transforms.data.labelling import (
     GROUP_KEYS,
     UNLABELLED,
@@ -20,6 +22,8 @@ from genmix_transforms.data.patches import MOST_CHANNELS, PatchDataset
 from genmix_transforms.data.splitting import SPLITS, part_named
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.arrays import read_npz
+
+_KNOWN = ("labels", "label_names", "split", "origin")
 
 
 def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = True) -> PatchDataset:
@@ -58,7 +62,7 @@ def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = T
     notes: tuple[str, ...] = ()
     if group_key is not None:
         groups, notes = read_groups(path, group_key, arrays[group_key], len(labels), official)
-    return PatchDataset(
+    patches = PatchDataset(
         images=images.contiguous(),
         labels=torch.from_numpy(labels),
         classes=classes,
@@ -68,6 +72,9 @@ def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = T
         notes=notes,
         source_hashes=_read_origins(path, arrays["origin"], len(labels)) if "origin" in arrays else None,
     )
+    others = {key: array for key, array in arrays.items() if key not in _KNOWN}
+    found = describe_findings(patches, maybe_groups=maybe_groups(others, len(patches)))
+    return replace(patches, notes=(*notes, *found))
 
 
 def _join_parts(path: Path, arrays: dict[str, NDArray[Any]], *, labelled: bool) -> None:
@@ -128,9 +135,15 @@ def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
 def _one_label_each(path: Path, key: str, raw: NDArray[Any]) -> NDArray[Any]:
     """Labels ``(N,)`` or ``(N, 1)`` as ``(N,)``."""
     if raw.ndim == 2 and raw.shape[1] > 1:
+        several = int(((raw != 0).sum(axis=1) > 1).sum()) if raw.dtype.kind in "iubf" else 0
+        way_out = (
+            f"{several} images have several, and a data set has one of each here"
+            if several
+            else "for one-hot labels that is labels.argmax(axis=1)"
+        )
         raise InputError(
             f"{path}: {key} of shape {raw.shape}: {raw.shape[1]} labels an image (multi-label or one-hot); expected "
-            f"one, which for one-hot labels is labels.argmax(axis=1)"
+            f"one; {way_out}"
         )
     if raw.ndim != 1 and raw.shape[1:] != (1,):
         raise InputError(f"{path}: {key} of shape {raw.shape}; expected (N,) or (N, 1)")

@@ -1,7 +1,9 @@
 """Patches from image files: folders with one folder a class, and CSV manifests that list the files."""
 
 import os
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.data.csv_file import read_csv
+from genmix_transforms.data.findings import describe_findings, maybe_groups
 from genmix_transforms.data.identity import pixel_hashes
 from genmix_transforms.data.labelling import (
     GROUP_KEYS,
@@ -62,15 +65,17 @@ def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: in
     images, hashes, notes = _read_files(
         [path for path, _, _ in listed], name=_bare_name(folder), size=size, fit=fit, channels=channels
     )
-    return PatchDataset(
-        images=images,
-        source_hashes=hashes,
-        paths=tuple(path.relative_to(folder).as_posix() for path, _, _ in listed),
-        labels=torch.tensor([label for _, label, _ in listed]),
-        classes=classes,
-        official=torch.tensor([number for _, _, number in listed]) if split_folders else None,
-        name=_bare_name(folder),
-        notes=notes,
+    return _with_findings(
+        PatchDataset(
+            images=images,
+            source_hashes=hashes,
+            paths=tuple(path.relative_to(folder).as_posix() for path, _, _ in listed),
+            labels=torch.tensor([label for _, label, _ in listed]),
+            classes=classes,
+            official=torch.tensor([number for _, _, number in listed]) if split_folders else None,
+            name=_bare_name(folder),
+            notes=notes,
+        )
     )
 
 
@@ -90,15 +95,17 @@ def read_unlabelled_folder(folder: Path, *, size: int | None, fit: Fit, channels
     parts = [SPLIT_NAMES.get(names[0].lower(), -1) if len(names) > 1 else -1 for names in inside]
     comes_split = -1 not in parts and 0 in parts
     images, hashes, notes = _read_files(files, name=_bare_name(folder), size=size, fit=fit, channels=channels)
-    return PatchDataset(
-        images=images,
-        source_hashes=hashes,
-        paths=tuple("/".join(names) for names in inside),
-        labels=torch.zeros(len(files), dtype=torch.int64),
-        classes=(UNLABELLED,),
-        official=torch.tensor(parts) if comes_split else None,
-        name=_bare_name(folder),
-        notes=notes,
+    return _with_findings(
+        PatchDataset(
+            images=images,
+            source_hashes=hashes,
+            paths=tuple("/".join(names) for names in inside),
+            labels=torch.zeros(len(files), dtype=torch.int64),
+            classes=(UNLABELLED,),
+            official=torch.tensor(parts) if comes_split else None,
+            name=_bare_name(folder),
+            notes=notes,
+        )
     )
 
 
@@ -161,6 +168,7 @@ def read_manifest(
                 raise InputError(f"{path}, line {line}: the {column} is empty; every image needs one")
     classes = sorted_names(columns["label"])
     if labelled:
+        _refuse_several_labels(path, lines, columns["label"])
         refuse_single_class(path, classes)
     official = None
     if "split" in columns:
@@ -173,17 +181,37 @@ def read_manifest(
         groups, group_notes = read_groups(path, group_column, np.array(columns[group_column]), len(files), official)
     images, hashes, notes = _read_files(files, name=path.name, size=size, fit=fit, channels=channels)
     index = {name: number for number, name in enumerate(classes)}
-    return PatchDataset(
-        images=images,
-        source_hashes=hashes,
-        paths=tuple(Path(os.path.normpath(cell)).as_posix() for cell in columns["path"]),
-        labels=torch.tensor([index[label] for label in columns["label"]]),
-        classes=classes,
-        groups=groups,
-        official=official,
-        name=path.name,
-        notes=(*group_notes, *notes),
+    others = {key: np.array(cells) for key, cells in columns.items() if key not in ("path", "label", "split")}
+    return _with_findings(
+        PatchDataset(
+            images=images,
+            source_hashes=hashes,
+            paths=tuple(Path(os.path.normpath(cell)).as_posix() for cell in columns["path"]),
+            labels=torch.tensor([index[label] for label in columns["label"]]),
+            classes=classes,
+            groups=groups,
+            official=official,
+            name=path.name,
+            notes=(*group_notes, *notes),
+        ),
+        maybe_groups=maybe_groups(others, len(files)),
     )
+
+
+def _with_findings(patches: PatchDataset, *, maybe_groups: Sequence[str] = ()) -> PatchDataset:
+    return replace(patches, notes=(*patches.notes, *describe_findings(patches, maybe_groups=maybe_groups)))
+
+
+def _refuse_several_labels(path: Path, lines: Sequence[int], cells: Sequence[str]) -> None:
+    """``a|b`` beside ``a`` is no third class, but an image of both."""
+    classes = set(cells)
+    for line, cell in zip(lines, cells, strict=True):
+        parts = [part.strip() for part in re.split(r"[|;,+]", cell)]
+        if len(parts) > 1 and any(part in classes for part in parts):
+            raise InputError(
+                f"{path}, line {line}: the label {cell!r} names several classes, and an image has one here; leave such "
+                "images out, or give them a class of a name of its own"
+            )
 
 
 def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str]) -> list[Path]:
@@ -195,7 +223,12 @@ def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str]) -> lis
     if missing:
         raise MissingPathError(
             f"{path}: {len(missing)} of its {len(files)} images do not exist: {', '.join(missing[:3])}"
-            f"{', ...' if len(missing) > 3 else ''}; image paths are relative to the folder of the CSV file"
+            f"{', ...' if len(missing) > 3 else ''}; "
+            + (
+                "they are written with backslashes, as on Windows: write / for them"
+                if any("\\" in cell for cell in cells)
+                else "image paths are relative to the folder of the CSV file"
+            )
         )
     first_line: dict[Path, int] = {}
     for file, cell, line in zip(files, cells, lines, strict=True):
@@ -216,10 +249,23 @@ def _read_files(
     check_image_memory((len(files), channels or 1, height, width), itemsize=1, name=name)
     note = "" if size is None else describe_fit({image_size(file) for file in files}, size, fit=fit)
     hashes: list[Tensor] = []
-    images = read_images(
-        files, size=size, fit=fit, channels=channels, when_read=lambda image: hashes.append(pixel_hashes(image[None]))
-    )
-    return images, torch.cat(hashes), (note,) if note else ()
+    found: dict[int, list[Path]] = {}
+
+    def when_read(image: Tensor) -> None:
+        found.setdefault(image.shape[0], []).append(files[len(hashes)])
+        hashes.append(pixel_hashes(image[None]))
+
+    images = read_images(files, size=size, fit=fit, channels=channels, when_read=when_read)
+    notes = [note] if note else []
+    if channels is None and len(found) > 1:
+        few, many = sorted(found.values(), key=len)
+        few_are, others = ("gray", "color") if found[1] is few else ("color", "gray")
+        count = "1 file is" if len(few) == 1 else f"{len(few)} files are"
+        notes.append(
+            f"{count} {few_are} ({few[0].name}), the other {len(many)} are {others}: all are read in color; channels=1 "
+            "(--channels 1) reads all as gray"
+        )
+    return images, torch.cat(hashes), tuple(notes)
 
 
 def _bare_name(folder: Path) -> str:

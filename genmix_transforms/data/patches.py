@@ -45,7 +45,7 @@ class PatchDataset:
         labels: ``(N,)``, int64, indices into ``classes``.
         classes: the class names, in the order of their indices.
         groups: ``(N,)``, int64; patches of one group (a patient, a set of near-duplicates) never part in a split.
-            None: every patch is a group of its own.
+            None: every patch is a group of its own, with its exact copies.
         official: ``(N,)``, int64, indices into ``("train", "val", "test")`` where the source came split, else None.
         name: what to call the data in messages; the file's or folder's name without its path.
         notes: what was done on reading that a user should know (resized, group key found), one sentence each.
@@ -274,7 +274,8 @@ class PatchDataset:
     ) -> tuple["PatchDataset", "PatchDataset", "PatchDataset"]:
         """Split into train, validation and test.
 
-        Groups never part, and each part has the class proportions of the whole, as nearly as whole groups allow.
+        Groups never part, and each part has the class proportions of the whole, as nearly as whole groups allow. Where
+        nobody has said what belongs together (``groups`` is None), patches of the same pixels do.
 
         Args:
             seed: another seed, another split; the same seed, the same split.
@@ -396,8 +397,7 @@ class PatchDataset:
         if kept is not None:
             parts = kept.numpy()
         else:
-            groups = np.arange(len(self)) if self.groups is None else self.groups.numpy()
-            parts = assign_groups(self.labels.numpy(), groups, fractions=fractions, seed=seed)
+            parts = assign_groups(self.labels.numpy(), self._kept_together(), fractions=fractions, seed=seed)
         way_out = (
             "give fractions that leave it some patches, or train on all (--all-data)"
             if kept is None
@@ -408,12 +408,16 @@ class PatchDataset:
 
     def _parts_of_folds(self, count: int, *, seed: int, validation: float) -> list[Numbers]:
         """For each fold and patch the index of its part, ``(N,)``."""
-        groups = groups_of_copies(self.origins.numpy()) if self.groups is None else self.groups.numpy()
+        groups = self._kept_together()
         folds = fold_by_group(self.labels.numpy(), groups, count=count, validation=validation, seed=seed)
         groups_found = f"{len(np.unique(groups))} groups are too few for {count} folds"
         for fold, parts in enumerate(folds):
             refuse_empty_parts(parts, name=self.name, fault=f"part of fold {fold} is empty: {groups_found}")
         return folds
+
+    def _kept_together(self) -> Numbers:
+        """For each patch the number of its group, ``(N,)``: where nobody has named any, copies of one image are one."""
+        return groups_of_copies(self.origins.numpy()) if self.groups is None else self.groups.numpy()
 
     def _in_parts(self, parts: Numbers, *, prefix: str = "") -> tuple["PatchDataset", "PatchDataset", "PatchDataset"]:
         train, val, test = (

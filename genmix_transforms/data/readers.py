@@ -8,7 +8,7 @@ from genmix_transforms.data.image_files import read_class_folders, read_manifest
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.files.images import Fit
+from genmix_transforms.files.images import Fit, describe_scans, is_scan
 
 MIN_SIZE = 8
 """The smallest patch side, in pixels."""
@@ -98,6 +98,8 @@ def open_dataset(
             )
         read_folder = read_class_folders if labelled else read_unlabelled_folder
         return read_folder(path, size=size, fit=fit, channels=channels)
+    if is_scan(path):
+        raise InputError(f"{path}: {describe_scans([path])}; {_READABLE}")
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return read_manifest(path, size=size, fit=fit, channels=channels, group_key=group_key, labelled=labelled)

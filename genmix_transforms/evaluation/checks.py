@@ -172,28 +172,41 @@ def _check_groups(fold: Fold, number: int, tested: dict[int, int]) -> None:
         tested[group] = number
 
 
-def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.device) -> SyntheticBank:
-    """The bank with the training set's classes, on the device; the one given stays where it is.
+def fitting_bank(bank: SyntheticBank, patches: PatchDataset) -> SyntheticBank:
+    """The bank with the classes of the patches, in their order.
 
     Raises:
-        InputError: classes that are not the data's, or images of another shape.
+        InputError: a bank whose fill is not finished, classes that are not the patches', or images of another shape or
+            depth.
     """
     if bank.shards_to_come:
         raise InputError(
             f"the bank is not finished: {bank.shards_to_come} shards of its fill are still to come; run the fill again"
         )
-    bank = bank.with_classes(train.classes)
-    expected = tuple(train.images.shape[1:])
+    bank = bank.with_classes(patches.classes)
+    expected = tuple(patches.images.shape[1:])
     if bank.image_shape != expected:
         raise InputError(
             f"the bank's images are {' x '.join(map(str, bank.image_shape))} (C x H x W), the patches "
-            f"{' x '.join(map(str, expected))}: resize one to the other, or fill a bank at the patches' size"
+            f"{' x '.join(map(str, expected))}: resize one to the other "
+            f"(open the data with size={bank.image_shape[-1]}, channels={bank.image_shape[0]}), or fill a "
+            "bank at the patches' size"
         )
-    if bank.pixel_dtype != train.images.dtype:
+    if bank.pixel_dtype != patches.images.dtype:
         raise InputError(
-            f"the bank's pixels are {bank.pixel_dtype}, the patches' {train.images.dtype}: one grey value means "
+            f"the bank's pixels are {bank.pixel_dtype}, the patches' {patches.images.dtype}: one grey value means "
             "another brightness in each; bring both to 8 or both to 16 bits"
         )
+    return bank
+
+
+def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.device) -> SyntheticBank:
+    """The bank with the training set's classes, on the device; the one given stays where it is.
+
+    Raises:
+        InputError: see :func:`fitting_bank`.
+    """
+    bank = fitting_bank(bank, train)
     if bank.device == device:
         return bank
     return bank.replace(images=bank.images.to(device), labels=bank.labels.to(device))

@@ -40,9 +40,25 @@ def measure_confidence(judge: Trained, bank: SyntheticBank, setting: Setting) ->
     Returns:
         float64 ``(N,)``, in the bank's order, on the CPU.
     """
-    found = class_probabilities(judge.network, bank.images, setting)
-    labels = functional.soft_labels(bank.labels, num_classes=len(bank.classes)).double()
-    return (found * labels).sum(dim=1).cpu()
+    return own_confidence(class_probabilities(judge.network, bank.images, setting), bank.labels)
+
+
+def own_confidence(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """What a classifier gives each image's own label; of soft labels, the mean by the label.
+
+    Args:
+        probabilities: float64 ``(N, K)``.
+        labels: int64 ``(N,)`` or float32 ``(N, K)``.
+
+    Returns:
+        float64 ``(N,)``, on the CPU.
+
+    Example:
+        >>> own_confidence(torch.tensor([[0.25, 0.75]], dtype=torch.float64), torch.tensor([1])).item()
+        0.75
+    """
+    own = functional.soft_labels(labels, num_classes=probabilities.shape[1]).double()
+    return (probabilities * own).sum(dim=1).cpu()
 
 
 def remembered(file: Path, measure: Callable[[], Tensor], *, key: str) -> Tensor:

@@ -44,7 +44,7 @@ def new_file(path: Path, *, shared: bool = False) -> Iterator[BinaryIO]:
         if told is error:
             raise
         raise told from error
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def write_bytes(path: Path, content: bytes, *, shared: bool = False) -> None:
@@ -79,7 +79,7 @@ def remove_leftovers(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make the rename itself survive a power cut (a folder cannot be flushed on every system: then it is not)."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

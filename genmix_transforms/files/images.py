@@ -41,6 +41,34 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in _readers()[0] and not path.name.startswith(".")
 
 
+SCANS = {
+    ".dcm": "pydicom", ".dicom": "pydicom", ".ima": "pydicom",
+    ".nii": "nibabel", ".nii.gz": "nibabel", ".mgz": "nibabel",
+    ".mha": "SimpleITK", ".mhd": "SimpleITK", ".nrrd": "SimpleITK",
+}  # fmt: skip
+"""Files of scanners and of those who work with scans, by suffix, and the library that opens them."""
+
+
+def is_scan(path: Path) -> bool:
+    """Whether the file is a scan by its name: none that is read here."""
+    return _scan_suffix(path) is not None
+
+
+def _scan_suffix(path: Path) -> str | None:
+    return next((suffix for suffix in SCANS if path.name.lower().endswith(suffix)), None)
+
+
+def describe_scans(paths: Sequence[Path]) -> str:
+    """How many scans there are, and what opens them, in words for a message."""
+    suffixes = sorted({suffix for path in paths if (suffix := _scan_suffix(path)) is not None})
+    libraries = sorted({SCANS[suffix] for suffix in suffixes})
+    count = "a file" if len(paths) == 1 else f"{len(paths)} files"
+    return (
+        f"{count} of scans ({', '.join(suffixes)}, such as {paths[0].name}), which {' and '.join(libraries)} opens: "
+        "window its slices to 8 bits, or keep 16, and save them as PNG or .npz"
+    )
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width of an image file, from its header alone.
 
@@ -56,13 +84,16 @@ def read_image(path: Path) -> Tensor:
 
     Returns:
         ``(C, H, W)``, uint8, or uint16 for 16-bit grey files; C is 1 for grey files and 3 for colour ones
-        (a palette is resolved, transparency dropped). Of a file with several images, the first.
+        (a palette is resolved).
 
     Raises:
-        InputError: the file is missing, corrupt or no image; the message names it.
+        InputError: the file is missing, corrupt or no image, has several images in it (slices, frames), or pixels that
+            are transparent; the message names it.
     """
     with _opened(path) as image:
+        _refuse_several(image, path)
         image.load()
+        _refuse_transparent(image, path)
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM", "TIFF")):
             pixels = np.asarray(image)
             if pixels.min() < 0 or pixels.max() > 65535:
@@ -78,6 +109,26 @@ def read_image(path: Path) -> Tensor:
             pixels = np.asarray(image.convert("RGB"))
     tensor = torch.from_numpy(pixels.copy())
     return tensor.unsqueeze(0) if tensor.ndim == 2 else tensor.permute(2, 0, 1).contiguous()
+
+
+def _refuse_several(image: Image.Image, path: Path) -> None:
+    """A stack of slices or frames would give its first and lose the others. A photograph's previews are no frames."""
+    count = getattr(image, "n_frames", 1)
+    if count > 1 and image.format != "MPO":
+        raise InputError(
+            f"{path}: {count} images in one file (slices or frames), and a patch is one: save each as a file of its "
+            "own, and list them in a .csv with a column group that says which belong together"
+        )
+
+
+def _refuse_transparent(image: Image.Image, path: Path) -> None:
+    """What lies under transparent pixels is whatever a program has left there."""
+    has_alpha = {"A", "a"} & set(image.getbands()) or "transparency" in image.info
+    if has_alpha and np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
+        raise InputError(
+            f"{path}: transparent pixels, and nobody says what shines through them: save the image without "
+            "transparency, on the background that is meant"
+        )
 
 
 @contextmanager
@@ -251,9 +302,13 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
         entry.name: sorted(path for path in entry.rglob("*") if is_image_file(path) and path.is_file())
         for entry in subfolders
     }
+    scans = [path for entry in subfolders for path in sorted(entry.rglob("*")) if is_scan(path)]
     empty = [name for name, paths in files.items() if not paths]
     if len(empty) == len(files):
-        raise InputError(f"{folder}: no image files in {', '.join(empty)}")
+        found = f"; there is {describe_scans(scans)}" if scans else ""
+        raise InputError(f"{folder}: no image files in {', '.join(empty)}{found}")
+    if scans:
+        warnings.warn(f"{folder}: left out: {describe_scans(scans)}", stacklevel=2)
     if empty:
         warnings.warn(f"{folder}: no images in {', '.join(empty)}: left out", stacklevel=2)
     return {name: paths for name, paths in files.items() if paths}

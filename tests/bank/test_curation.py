@@ -258,6 +258,13 @@ def test_merged_in_memory():
     assert tuple(merged.sources) == SOURCES
 
 
+def test_select_by_confidence():
+    sure = torch.arange(20) / 20
+    chosen = in_memory().select(min_confidence=0.5, confidence=sure)
+    assert torch.equal(chosen.images, in_memory().images[10:])
+    assert len(in_memory().select(min_confidence=0.5, confidence=sure.tolist(), mask=torch.arange(20) < 12)) == 2
+
+
 # Bad input
 
 
@@ -287,6 +294,15 @@ def test_merged_in_memory():
         ({"sources": 3}, "a number of the bank's sources must be a whole number, from 0 to 2, got 3"),
         ({"sources": "one"}, "a number of the bank's sources must be a whole number, from 0 to 2, got 'one'"),
         ({"sources": []}, "no image fulfils all of that"),
+        ({"min_confidence": 0.5}, "select: min_confidence is a bound, .*: give both or neither"),
+        ({"confidence": torch.ones(20)}, "give both or neither"),
+        ({"min_confidence": 2, "confidence": torch.ones(20)}, "a probability, from 0 to 1, got 2"),
+        (
+            {"min_confidence": 0.5, "confidence": torch.ones(3)},
+            r"floats of shape \(20,\), .*got float32 of shape \(3,\)",
+        ),
+        ({"min_confidence": 0.5, "confidence": NUMBER}, r"floats of shape \(20,\), .*got int64"),
+        ({"min_confidence": 0.5, "confidence": torch.full((20,), torch.nan)}, "must be probabilities"),
     ],
     ids=str,
 )

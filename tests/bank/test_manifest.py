@@ -87,7 +87,8 @@ def test_other_names(name):
 
 
 def test_files_of_a_bank():
-    ours = (manifests.INDEX, manifests.LOCK, FIRST, f".{FIRST}.tmp", ".bank.index.json.0123456789abcdef.tmp")
+    ours = (manifests.INDEX, manifests.LOCK, FIRST, f".{FIRST}.tmp", ".bank.index.json.0123456789abcdef.tmp",
+            manifests.DECISIONS, manifests.TURING, manifests.REVIEW_LOCK)  # fmt: skip
     assert all(map(manifests.is_bank_file, ours))
     assert not any(map(manifests.is_bank_file, ("README.md", ".git", "cyst.png", "notes.tmp", "index.json", ".tmp")))
 

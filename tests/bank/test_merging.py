@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.bank import BankWriter, SyntheticBank, merging, planned_writing
-from genmix_transforms.bank.manifest import INDEX, Fill, read_manifest, write_manifest
+from genmix_transforms.bank.manifest import INDEX, Fill, Manifest, read_manifest, write_manifest
 from genmix_transforms.bank.merging import merge_banks
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError, OverwriteError, UnfinishedBankError
 
@@ -377,7 +377,7 @@ def test_a_missing_shard(folders, tmp_path):
 
 def test_a_source_that_the_manifest_does_not_have(folders, tmp_path):
     manifest = read_manifest(folders[0])
-    write_manifest(folders[0], merging.Manifest(**{**vars(manifest), "sources": manifest.sources[:1]}))
+    write_manifest(folders[0], Manifest(**{**vars(manifest), "sources": manifest.sources[:1]}))
     with pytest.raises(CorruptFileError, match="a/bank-0000.*: of a source that the manifest does not have"):
         merge(folders, tmp_path / "out")
 
@@ -444,7 +444,7 @@ def test_equal_seeds_of_different_classes_are_different_images():
 def test_a_bank_that_is_not_finished(folders, tmp_path):
     manifest = read_manifest(folders[1])
     unfinished = {**vars(manifest), "fills": (Fill(identity="i", first=4, total=3),)}
-    write_manifest(folders[1], merging.Manifest(**unfinished))
+    write_manifest(folders[1], Manifest(**unfinished))
     with pytest.raises(InputError, match="b: 3 shards of a fill are still to come; finish it first"):
         merge(folders, tmp_path / "out")
 

@@ -14,6 +14,8 @@ from PIL import Image
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.bank import Flag
+from genmix_transforms.bank.decisions import Decisions
+from genmix_transforms.bank.manifest import read_manifest
 from genmix_transforms.data import LesionPhantom, open_dataset
 
 Genmix = Callable[..., Any]
@@ -66,6 +68,26 @@ def test_info_for_programs(genmix: Genmix, bank: Path) -> None:
     assert (found["images"], found["shape"], found["dtype"]) == (5, [1, 16, 16], "uint8")
     assert (found["shards"], found["shards_missing"], found["shards_to_come"]) == (1, [], 0)
     assert found["sources"][0]["generator"]["kind"] == "dcgan"
+
+
+def test_info_counts_what_is_flagged_and_reviewed(genmix: Genmix, bank: Path) -> None:
+    assert not {"marked", "reviewed"} & set(genmix("bank", "info", bank).out.replace(":", "").split())
+    decisions = Decisions(bank, read_manifest(bank))
+    decisions.decide("bank-00000.safetensors", 0, "rejected")
+    decisions.decide("bank-00000.safetensors", 4, "accepted")
+    out = genmix("bank", "info", bank).out
+    assert "  marked: rejected 1\n  reviewed: accepted 1, rejected 1, open 3\n" in out
+    found = json.loads(genmix("bank", "info", bank, "--json").out)
+    assert found["flags"] == {"rejected": 1}
+    assert found["decisions"] == {"accepted": 1, "rejected": 1, "open": 3}
+
+
+def test_info_says_what_it_can_of_a_bank_that_is_damaged(genmix: Genmix, bank: Path) -> None:
+    (bank / "bank-00000.safetensors").write_bytes(b"x")
+    outcome = genmix("bank", "info", bank)
+    assert outcome.code == 1
+    assert "5 images" in outcome.out
+    assert "bank-00000.safetensors: 1 bytes, the manifest says" in outcome.err
 
 
 def test_verify_for_programs(genmix: Genmix, bank: Path) -> None:
@@ -227,6 +249,21 @@ def test_what_is_not_selected(genmix: Genmix, other: Path, tmp_path: Path, optio
     assert refused.code == 2
     assert re.search(message, refused.err)
     assert not (tmp_path / "chosen").exists()
+
+
+def test_select_by_confidence(genmix: Genmix, other: Path, tmp_path: Path) -> None:
+    from genmix_transforms.evaluation.audit.labels import bank_key
+
+    images = len(SyntheticBank.load(other))
+    sure = [number / images for number in range(images)]
+    content = {"bank": bank_key(SyntheticBank.load(other)), "confidence": sure}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    options = ["--min-confidence", 0.5, "--confidence", tmp_path / "labels.json", "--out", tmp_path / "chosen"]
+    assert genmix("bank", "select", other, *options).code == 0
+    assert len(SyntheticBank.load(tmp_path / "chosen")) == sum(value >= 0.5 for value in sure)
+    alone = genmix("bank", "select", other, "--min-confidence", 0.5, "--out", tmp_path / "none")
+    assert alone.code == 2
+    assert "give --min-confidence and --confidence FILE together" in alone.err
 
 
 def test_what_is_there_is_not_replaced_unasked(genmix: Genmix, bank: Path, other: Path) -> None:

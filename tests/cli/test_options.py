@@ -48,7 +48,8 @@ def test_what_was_done_is_said(discs: Path, capsys: pytest.CaptureFixture[str]) 
 def test_the_sources_own_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     split = np.array(["train"] * 8 + ["val"] * 4 + ["test"] * 4)
     labels = np.arange(16) % 2
-    np.savez(tmp_path / "s.npz", images=np.zeros((16, 16, 16), np.uint8), labels=labels, split=split)
+    images = np.arange(16, dtype=np.uint8)[:, None, None].repeat(16, 1).repeat(16, 2)
+    np.savez(tmp_path / "s.npz", images=images, labels=labels, split=split)
     patches = DataOptions().open(str(tmp_path / "s.npz"))
     train, _, _ = DataOptions().split_patches(patches)
     assert len(train) == 8

@@ -14,6 +14,11 @@ from genmix_transforms.generators import DCGAN, PerClass, load_generator
 Genmix = Callable[..., Any]
 
 
+def different(count: int, height: int, width: int) -> np.ndarray:
+    """Images that differ: copies of one would stay together in a split."""
+    return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None], (count, height, width))
+
+
 def test_a_run(genmix: Genmix, discs: Path, tiny_options: list[str], tmp_path: Path) -> None:
     outcome = genmix("-q", "train", "dcgan", "--data", discs, "--size", 16, "--out", tmp_path / "run", *tiny_options)
     assert outcome.code == 0, outcome.err
@@ -111,8 +116,8 @@ def make_bad_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
     (folder / "corrupt/metastasis/broken.png").write_bytes((folder / "corrupt/cyst/a.png").read_bytes()[:40])
     (folder / "labels.csv").write_text("path,label\nnone.png,cyst\nnil.png,metastasis\n")
     np.savez(folder / "objects.npz", images=np.array([{"a": 1}], dtype=object), labels=np.array([0]))
-    np.savez(folder / "odd.npz", images=np.zeros((8, 28, 28), np.uint8), labels=np.arange(8) % 2)
-    np.savez(folder / "oblong.npz", images=np.zeros((8, 16, 32), np.uint8), labels=np.arange(8) % 2)
+    np.savez(folder / "odd.npz", images=different(8, 28, 28), labels=np.arange(8) % 2)
+    np.savez(folder / "oblong.npz", images=different(8, 16, 32), labels=np.arange(8) % 2)
     return {
         "no such path": (["--data", folder / "nowhere"], "no such file or folder"),
         "an empty folder": (["--data", folder / "empty"], "empty"),

@@ -15,6 +15,11 @@ Genmix = Callable[..., Any]
 TRAIN = ["-q", "train", "stylegan"]
 
 
+def different(count: int, height: int, width: int) -> np.ndarray:
+    """Images that differ: copies of one would stay together in a split."""
+    return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None], (count, height, width))
+
+
 def test_a_run_and_a_bank(genmix: Genmix, discs: Path, tiny_stylegan_options: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     outcome = genmix(*TRAIN, "--data", discs, "--size", 16, "--out", run, *tiny_stylegan_options)
@@ -135,8 +140,8 @@ def test_bad_input_is_said_before_any_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     labels = np.arange(40) % 2
-    np.savez("odd.npz", images=np.zeros((40, 28, 28), np.uint8), labels=labels)
-    np.savez("oblong.npz", images=np.zeros((40, 16, 32), np.uint8), labels=labels)
+    np.savez("odd.npz", images=different(40, 28, 28), labels=labels)
+    np.savez("oblong.npz", images=different(40, 16, 32), labels=labels)
     outcome = genmix(*TRAIN, *tiny_stylegan_options, *arguments, "--out", tmp_path / "run")
     assert outcome.code == 2
     said = [line for line in outcome.err.splitlines() if not line.startswith("warning:")]

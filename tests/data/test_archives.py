@@ -66,7 +66,7 @@ def test_labels_and_names(read, dtype, shape):
     assert data.labels.tolist() == [0, 1, 0, 1, 1, 1]
     assert data.classes == ("cyst", "metastasis")
     assert all(type(name) is str for name in data.classes)
-    assert (data.name, data.groups, data.official, data.notes) == ("set.npz", None, None, ())
+    assert (data.name, data.groups, data.official) == ("set.npz", None, None)
 
 
 def test_names_keep_the_order_of_the_file(read):

@@ -1,5 +1,7 @@
 """Class folders and CSV manifests: every image with its own label, split and group, and every bad listing refused."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_class_folders(tmp_path):
     assert data.classes == ("cyst", "metastasis")
     assert data.images.shape == (3, 1, 8, 8)
     assert data.images.dtype == torch.uint8
-    assert (data.name, data.notes, data.groups, data.official) == ("set", (), None, None)
+    assert (data.name, data.groups, data.official) == ("set", None, None)
 
 
 def test_sixteen_bit_folder(tmp_path):
@@ -61,14 +63,14 @@ def test_sizes_are_made_equal_and_said(tmp_path):
     save(tmp_path / "b" / "1.png", 20, shape=(8, 8))
     data = read_folder(tmp_path, size=16, channels=3)
     assert data.images.shape == (2, 3, 16, 16)
-    assert data.notes == ("2 sizes from 8x8 to 20x30 pixels resized (bilinear, antialiased) to 16x16",)
+    assert data.notes[0] == "2 sizes from 8x8 to 20x30 pixels resized (bilinear, antialiased) to 16x16"
     assert values(read_folder(tmp_path, size=16, fit="pad")) == [0, 0]  # both have bars of zeros in the corner
 
 
 def test_nothing_is_said_where_nothing_was_done(tmp_path):
     save(tmp_path / "a" / "1.png", 1)
     save(tmp_path / "b" / "1.png", 2)
-    assert read_folder(tmp_path, size=8).notes == ()
+    assert not any("resized" in note for note in read_folder(tmp_path, size=8).notes)
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "VAL"])
@@ -190,13 +192,13 @@ def test_manifest(folder):
     assert data.official.tolist() == [0, 1, 2, 0]
     assert data.groups.tolist() == [0, 1, 2, 0]
     assert data.name == "set.csv"
-    assert data.notes == ("groups from 'group': 3 groups",)
+    assert data.notes[0] == "groups from 'group': 3 groups"
 
 
 def test_manifest_of_two_columns(folder):
     data = read_csv(folder / "set.csv", "label,path\na,images/1.png\nb,images/2.png")
     assert values(data) == [1, 2]
-    assert (data.groups, data.official, data.notes) == (None, None, ())
+    assert (data.groups, data.official) == (None, None)
 
 
 def test_absolute_paths(folder):
@@ -221,21 +223,21 @@ def test_manifests_as_spreadsheets_write_them(folder, encoding, separator, newli
     data = read_csv(folder / "set.csv", text, encoding)
     assert data.classes == ("Hämangiom", "Zyste")
     assert values(data) == [1, 2]
-    assert data.notes == ("groups from 'patient_id': 2 groups",)
+    assert data.notes[0] == "groups from 'patient_id': 2 groups"
 
 
 def test_group_key_names_another_column(folder):
     text = "path,label,group,Hospital\nimages/1.png,a,1,x\nimages/2.png,b,2,x\nimages/3.png,b,3,y\n"
     data = read_csv(folder / "set.csv", text, group_key="Hospital")
     assert data.groups.tolist() == [0, 0, 1]
-    assert data.notes == ("groups from 'hospital': 2 groups",)
+    assert data.notes[0] == "groups from 'hospital': 2 groups"
 
 
 def test_manifest_brings_images_to_size(folder):
     save(folder / "wide.png", 9, shape=(8, 16))
     data = read_csv(folder / "set.csv", "path,label\nimages/1.png,a\nwide.png,b\n", size=16, fit="crop", channels=3)
     assert data.images.shape == (2, 3, 16, 16)
-    assert data.notes == ("2 sizes from 8x8 to 8x16 pixels cropped and resized to 16x16",)
+    assert data.notes[0] == "2 sizes from 8x8 to 8x16 pixels cropped and resized to 16x16"
 
 
 def test_images_that_do_not_exist_are_counted_and_the_first_named(folder, monkeypatch):
@@ -337,3 +339,56 @@ def test_a_manifest_without_labels(folder):
     # A column of labels is left aside, whatever is in it.
     labels = read_csv(folder / "list.csv", "path,label\nimages/1.png,\nimages/2.png,b\n", labelled=False)
     assert labels.class_counts == {"unlabelled": 2}
+
+
+# --- what is said, and what is refused
+
+
+def test_one_file_of_another_kind_is_named(tmp_path):
+    for number in range(3):
+        save(tmp_path / "a" / f"{number}.png", number)
+    save(tmp_path / "b" / "color.png", 9, shape=(8, 8, 3))
+    data = read_folder(tmp_path)
+    assert data.images.shape[1] == 3
+    assert "1 file is color (color.png), the other 3 are gray: all are read in color" in " ".join(data.notes)
+    assert "color" not in " ".join(read_folder(tmp_path, channels=1).notes)
+
+
+def test_scans_beside_images_are_not_passed_over_in_silence(tmp_path):
+    save(tmp_path / "a" / "1.png", 1)
+    save(tmp_path / "b" / "1.png", 2)
+    (tmp_path / "b" / "ct.dcm").write_bytes(b"DICM")
+    with pytest.warns(UserWarning, match=r"a file of scans \(.dcm, such as ct.dcm\), which pydicom opens"):
+        assert len(read_folder(tmp_path)) == 2
+
+
+def test_scans_alone_name_what_opens_them(tmp_path):
+    for name in ("a/1.nii.gz", "b/1.nii.gz"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"2 files of scans \(.nii.gz, such as 1.nii.gz\), which nibabel opens"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("label", ["a|b", "a; b", "b+c"])
+def test_a_label_of_several_classes_is_no_class(folder, label):
+    rows = f"path,label\nimages/1.png,a\nimages/2.png,b\nimages/3.png,{label}\n"
+    with pytest.raises(InputError, match=rf"line 4: the label '{re.escape(label)}' names several classes"):
+        read_csv(folder / "set.csv", rows)
+
+
+def test_a_class_may_have_such_a_sign_in_its_name(folder):
+    data = read_csv(folder / "set.csv", "path,label\nimages/1.png,HER2+\nimages/2.png,HER2-\n")
+    assert data.classes == ("HER2+", "HER2-")
+
+
+def test_paths_of_windows_are_named_as_such(folder):
+    with pytest.raises(MissingPathError, match="written with backslashes, as on Windows: write / for them"):
+        read_csv(folder / "set.csv", "path,label\nimages\\1.png,a\nimages\\2.png,b\n")
+
+
+def test_a_column_that_might_be_the_groups_is_named(folder):
+    text = "path,label,source_image\nimages/1.png,a,x\nimages/2.png,b,x\nimages/3.png,b,y\n"
+    notes = " ".join(read_csv(folder / "set.csv", text).notes)
+    assert "no groups" in notes
+    assert "'source_image' might say which belong together" in notes

@@ -234,6 +234,17 @@ def test_a_rare_class_gets_its_share_beside_a_common_one():
     assert [part.class_counts["metastasis"] for part in (train, val, test)] == [4, 2, 2]
 
 
+def test_a_split_keeps_exact_copies_together_where_nobody_names_groups():
+    """48 files of 12 pictures: every picture of the test was in the training part."""
+    pixels = torch.randint(0, 256, (12, 1, 8, 8), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    labels = torch.arange(48) % 2
+    data = PatchDataset(images=pixels.repeat(4, 1, 1, 1), labels=labels, classes=("cyst", "metastasis"))
+    for seed in range(5):
+        parts = data.split(seed=seed, fractions=(0.5, 0.25, 0.25))
+        seen = [set(part.origins.tolist()) for part in parts]
+        assert sum(map(len, seen)) == len(set().union(*seen)) == 12
+
+
 def test_parts_are_named_and_keep_the_notes():
     parts = patches([0, 1] * 10, name="set.csv", notes=("resized",)).split()
     assert [part.name for part in parts] == ["set.csv (train)", "set.csv (val)", "set.csv (test)"]

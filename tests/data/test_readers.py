@@ -77,7 +77,7 @@ def test_every_source_is_brought_to_size_alike(source, fit, channels):
     whole = PatchDataset(images=expected, labels=torch.from_numpy(LABELS), classes=NAMES)
     assert by_pixels(data) == by_pixels(whole)
     done = {"resize": "resized (bilinear, antialiased)", "pad": "padded with zeros", "crop": "cropped and resized"}
-    assert data.notes == (f"12x12 pixels {done[fit]} to 16x16",)
+    assert f"12x12 pixels {done[fit]} to 16x16" in data.notes
 
 
 def test_every_source_says_who_is_who_whatever_is_done_on_reading(source):
@@ -119,6 +119,13 @@ def test_name_of_the_folder_one_stands_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "busi")
     assert open_dataset(".").name == "busi"
     assert open_dataset(tmp_path / "busi" / "cyst" / "..").name == "busi"
+
+
+@pytest.mark.parametrize(("name", "library"), [("a.dcm", "pydicom"), ("a.nii.gz", "nibabel"), ("a.NRRD", "SimpleITK")])
+def test_a_scan_names_what_opens_it(tmp_path, name, library):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=rf"a file of scans .*, which {library} opens"):
+        open_dataset(tmp_path / name)
 
 
 def test_suffix_in_capitals(tmp_path):
@@ -283,7 +290,7 @@ def test_busi(real_data):
     assert data.images.shape == (780, 1, 128, 128)
     assert np.array_equal(data.images[:, 0].numpy(), raw["images"])
     assert np.array_equal(data.labels.numpy(), raw["labels"])
-    assert data.notes == ("groups from 'dup_group': 640 groups",)
+    assert data.notes[0] == "groups from 'dup_group': 640 groups"
     # The same patches together as in the file, whatever the groups' numbers.
     pairs = {(int(left), int(right)) for left, right in zip(data.groups, raw["dup_group"], strict=True)}
     assert len(pairs) == 640
@@ -312,7 +319,7 @@ def test_pneumoniamnist(real_data):
         {"0": 234, "1": 390},
     ]
     assert data.images.shape == (5856, 1, 32, 32)
-    assert data.notes == ("28x28 pixels resized (bilinear, antialiased) to 32x32",)
+    assert data.notes[-1] == "28x28 pixels resized (bilinear, antialiased) to 32x32"
     raw = np.load(real_data / "pneumoniamnist.npz", allow_pickle=False)
     padded = open_dataset(real_data / "pneumoniamnist.npz", size=32, fit="pad").split()[2]
     assert np.array_equal(padded.images[:, 0, 2:30, 2:30].numpy(), raw["test_images"])

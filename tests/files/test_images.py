@@ -105,12 +105,29 @@ def test_palette_is_resolved(tmp_path):
     assert read_image(tmp_path / "a.png").tolist() == expected
 
 
-def test_transparency_is_dropped_not_blended(tmp_path):
-    alpha = pixels(9, 14, 1, seed=1)
+def test_an_alpha_channel_that_hides_nothing_is_left_aside(tmp_path):
+    alpha = np.full_like(GREY[..., None], 255)
     Image.fromarray(np.concatenate([COLOUR, alpha], -1)).save(tmp_path / "rgba.png")
     assert np.array_equal(read_image(tmp_path / "rgba.png").numpy(), COLOUR.transpose(2, 0, 1))
     Image.fromarray(np.concatenate([GREY[..., None], alpha], -1)).save(tmp_path / "la.png")
     assert np.array_equal(read_image(tmp_path / "la.png").numpy(), GREY[None])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparent_pixels_are_refused(tmp_path, channels):
+    opaque = GREY[..., None].repeat(channels, axis=-1)
+    alpha = np.full_like(GREY[..., None], 255)
+    alpha[0, 0] = 254
+    Image.fromarray(np.concatenate([opaque, alpha], -1)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a.png: transparent pixels, and nobody says what shines through"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_transparent_color_of_a_palette_is_refused(tmp_path):
+    image = Image.fromarray(GREY).convert("P")
+    image.save(tmp_path / "a.png", transparency=int(GREY[0, 0]))
+    with pytest.raises(InputError, match="transparent pixels"):
+        read_image(tmp_path / "a.png")
 
 
 def test_one_bit_is_black_and_white(tmp_path):
@@ -118,10 +135,13 @@ def test_one_bit_is_black_and_white(tmp_path):
     assert read_image(tmp_path / "a.png").tolist() == [[[255, 0, 255]]]
 
 
-def test_first_of_several_images(tmp_path):
-    pages = [Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (7, 9)]
-    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    assert read_image(tmp_path / "a.tif").unique().tolist() == [7]
+@pytest.mark.parametrize("suffix", ["tif", "gif", "png", "webp"])
+def test_a_stack_is_no_image(tmp_path, suffix):
+    """Its first would stand for all of them."""
+    pages = [Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (0, 128, 255)]
+    pages[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match="3 images in one file"):
+        read_image(tmp_path / f"a.{suffix}")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ gives patients' images away under the name of synthetic ones.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from genmix_transforms.evaluation.audit.training_set import check_training_set
 from genmix_transforms.evaluation.audit.transformations import FAMILIES, Transformation
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.files.progress import progress_bar
+
+if TYPE_CHECKING:
+    from genmix_transforms.evaluation.audit.verdict import CopyShare
 
 Features = Callable[[Tensor], Tensor]
 """From uint8 images ``(N, C, H, W)`` to float features ``(N, D)``."""
@@ -72,6 +75,7 @@ class Copies:
         nearest: int64 ``(N,)``: which training image that is.
         transformations: what lays each image over it.
         among_bank: float32 ``(N,)``: to the nearest image of the bank that stands before it; infinite for the first.
+        nearest_in_bank: int64 ``(N,)``: which image of the bank that is; -1 for the first.
         among_real: float32 ``(n,)``: of training images (at most ``calibration`` of them) to the nearest one of
             another group; infinite where there is none.
         threshold: below it, two images are near copies.
@@ -92,6 +96,7 @@ class Copies:
     nearest: Tensor
     transformations: tuple[Transformation, ...]
     among_bank: Tensor
+    nearest_in_bank: Tensor
     among_real: Tensor
     threshold: float
     share: float
@@ -111,6 +116,29 @@ class Copies:
     def duplicate(self) -> Tensor:
         """Bool ``(N,)``: as near to an image of the bank that stands before it."""
         return self.among_bank < self.threshold
+
+    @property
+    def copy_share(self) -> "CopyShare":
+        """What :meth:`Quality.verdict` has to know of copies."""
+        from genmix_transforms.evaluation.audit.verdict import CopyShare
+
+        return CopyShare(near_copy_share=float(self.near_copy.double().mean()), expected_share=self.share)
+
+    def pair(self, number: int, bank: SyntheticBank, train: PatchDataset) -> tuple[Tensor, Tensor]:
+        """An image of the bank laid over its nearest training image, and that one.
+
+        Args:
+            number: of the image in the bank.
+            bank: the one that was measured.
+            train: the training images that it was compared with.
+
+        Returns:
+            Both uint8 or uint16 ``(C, H, W)``, as the images are. Of an image with another window than the training
+            image's, the gray values stay what they are; an inverted one is inverted back.
+        """
+        own = bank.rows(torch.tensor([number], device=bank.device)).cpu()
+        laid = self.transformations[number].apply(own)[0]
+        return laid, train.images[int(self.nearest[number])]
 
     def marked(self, bank: SyntheticBank) -> SyntheticBank:
         """The bank with what was measured: its ``distance``, and the flags NEAR_COPY and DUPLICATE, set or taken away.
@@ -160,6 +188,15 @@ class Copies:
                 for here in [self.labels == number]
             },
             "copies": [self._row(number) for number in self.near_copy.nonzero().flatten().tolist()],
+            "repeated": [
+                {
+                    "image": number,
+                    "class": self.classes[int(self.labels[number])],
+                    "like": int(self.nearest_in_bank[number]),
+                    "distance": round(float(self.among_bank[number]), 4),
+                }
+                for number in self.duplicate.nonzero().flatten().tolist()
+            ],
             "notes": list(self.notes),
         }
 
@@ -284,7 +321,7 @@ def find_copies(
         kept: list[tuple[Tensor, Tensor]] = []
         ways: list[Transformation] = []
         by_features: list[tuple[Tensor, Tensor]] = []
-        among: list[Tensor] = []
+        among: list[tuple[Tensor, Tensor]] = []
         before: list[Prepared] = []
         for some in torch.arange(len(bank)).split(PART):
             images = bank.rows(some.to(bank.device))
@@ -309,7 +346,8 @@ def find_copies(
         distance=_distance(whole.similarity(similarity)),
         nearest=torch.cat([reference for _, reference in kept]),
         transformations=tuple(ways),
-        among_bank=_distance(torch.cat(among)),
+        among_bank=_distance(torch.cat([value for value, _ in among])),
+        nearest_in_bank=torch.cat([earlier for _, earlier in among]),
         among_real=_distance(whole.similarity(standardized)),
         threshold=float(_distance(whole.similarity(torch.tensor([limit], dtype=torch.float64)))[0]),
         share=share,
@@ -399,15 +437,17 @@ def _distance(similarity: Tensor) -> Tensor:
     return distance.masked_fill(similarity <= -1, torch.inf).float().cpu()
 
 
-def _among_bank(before: list[Prepared]) -> Tensor:
-    """How alike the last images are to the most alike of those before them, flipped, turned by quarters or shifted."""
+def _among_bank(before: list[Prepared]) -> tuple[Tensor, Tensor]:
+    """How alike the last images are to the most alike of those before them, flipped, turned by quarters or shifted; and
+    which that is."""
     here = before[-1]
     others = Prepared(torch.cat([one.coarse for one in before]), torch.cat([one.fine for one in before]))
     order = torch.arange(len(others.coarse), device=others.coarse.device)
     later = order[None] >= order[-len(here.coarse) :, None]
     if len(order) == 1:
-        return torch.tensor([-1.0])
-    return most_alike(here, others, References(others.coarse), family=0, barred=later, warps=UPRIGHT).similarity.cpu()
+        return torch.tensor([-1.0]), torch.tensor([-1])
+    best = most_alike(here, others, References(others.coarse), family=0, barred=later, warps=UPRIGHT)
+    return best.similarity.cpu(), best.reference.cpu()
 
 
 def _repeated(groups: Tensor, chosen: Tensor) -> Tensor:

@@ -57,6 +57,23 @@ class Transformation:
     inverted: bool = False
     part: str = WHOLE
 
+    def apply(self, images: Tensor) -> Tensor:
+        """Lay synthetic images over their training image: flip, turn, zoom, shift, invert; of the same part all.
+
+        Args:
+            images: uint8 or uint16 ``(N, C, S, S)``.
+
+        Returns:
+            The same type and shape; borders are mirrored where something from outside would be seen.
+        """
+        most = torch.iinfo(images.dtype).max if images.dtype == torch.uint8 else 65535
+        values = images.to(torch.float32)
+        values = flip_and_turn(values, 4 * self.mirrored + self.quarters)
+        side = images.shape[-1]
+        values = warp(values, self.angle, self.zoom, move=(self.shift[0] * side, self.shift[1] * side))
+        values = most - values if self.inverted else values
+        return values.round().clamp(0, most).to(images.dtype)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields, as JSON can hold them."""
         return {**asdict(self), "shift": list(self.shift)}

@@ -1,0 +1,70 @@
+"""The rules, on numbers given by hand."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from genmix_transforms.evaluation.audit.measured import Measured
+from genmix_transforms.evaluation.audit.verdict import CopyShare, judge
+
+
+def number(name, value, real, *, margin=0.05):
+    ends = {"low": value - margin, "high": value + margin, "real_low": real - margin, "real_high": real + margin}
+    return Measured(name=name, value=value, real=real, **ends)
+
+
+def verdict(*, fine=0.1, kid=1.0, likeness=0.3, vendi=10.0, own=0.9, predicted=((9, 1), (1, 9)), copies=0.05):
+    overall = {
+        one.name: one for one in (number("share of fine detail", fine, 0.1), number("KID x 1000", kid, 1.0, margin=0.5))
+    }
+    numbers = {one.name: one for one in (number("MS-SSIM of pairs", likeness, 0.3), number("Vendi score", vendi, 10.0))}
+    share = number("own label is the likeliest", own, 0.9)
+    labels = SimpleNamespace(
+        overall=(share, share), by_class={"cyst": (share, share), "tumor": (share, share)}, predicted=predicted
+    )
+    by_class = {"cyst": numbers, "tumor": numbers}
+    return judge(
+        overall, by_class, labels, None if copies is None else CopyShare(near_copy_share=copies, expected_share=0.05)
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind", "text"),
+    [
+        ({}, "no fault found", "No fault was found"),
+        ({"copies": None}, "incomplete", "not copies"),
+        ({"fine": 0.75, "kid": 50.0}, "noise", "75 % of what is in them is detail of less than 4 pixels"),
+        ({"likeness": 0.95, "vendi": 1.1}, "collapsed", "of every class are nearly all alike"),
+        ({"own": 0.1, "predicted": ((1, 9), (9, 1))}, "wrong classes", "cyst looks like tumor; tumor looks like cyst"),
+        ({"copies": 0.4}, "copies", "40 % of its images"),
+        ({"kid": 50.0}, "unlike real", "can be told from real ones"),
+        ({"likeness": 0.95}, "no fault found", ""),
+        ({"vendi": 1.1}, "no fault found", ""),
+        ({"copies": 0.08}, "no fault found", ""),
+    ],
+)
+def test_each_fault_is_named(numbers, kind, text):
+    found = verdict(**numbers)
+    assert found.kind == kind
+    assert text in found.text
+    assert found.text.endswith(".")
+
+
+def test_the_worst_stands_first_and_all_are_told():
+    found = verdict(fine=0.75, kid=50.0, copies=0.5)
+    assert [one.kind for one in found.findings] == ["noise", "copies", "unlike real"]
+    assert found.to_dict()["kind"] == "noise"
+
+
+def test_a_single_collapsed_class_is_named():
+    numbers = {one.name: one for one in (number("MS-SSIM of pairs", 0.95, 0.3), number("Vendi score", 1.1, 10.0))}
+    fine = {one.name: one for one in (number("MS-SSIM of pairs", 0.3, 0.3), number("Vendi score", 10.0, 10.0))}
+    assert "of cyst are nearly all alike" in judge({}, {"cyst": numbers, "tumor": fine}).text
+
+
+def test_a_classifier_that_knows_nothing_accuses_nobody():
+    share = number("own label is the likeliest", 0.5, 0.5)
+    labels = SimpleNamespace(
+        overall=(share, share), by_class={"a": (share,) * 2, "b": (share,) * 2}, predicted=((1, 1),) * 2
+    )
+    assert judge({}, {}, labels).kind == "incomplete"
