@@ -201,7 +201,8 @@ def provenance_facts(bank: Bank) -> list[list[tuple[str, str]]]:
     Example:
         >>> from genmix_transforms import SyntheticBank
         >>> images = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
-        >>> bank = SyntheticBank(images, torch.tensor([0]), classes=["cyst"], provenance={"seed": 3, "data": "/home/me"})
+        >>> source = {"seed": 3, "data": "/home/me"}
+        >>> bank = SyntheticBank(images, torch.tensor([0]), classes=["cyst"], provenance=source)
         >>> provenance_facts(bank)
         [[("bank's seed", '3')]]
     """

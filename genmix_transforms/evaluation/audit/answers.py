@@ -21,8 +21,8 @@ STATUS_WORDS: Mapping[Status, str] = {
 ADVICE: Mapping[Kind, str] = {
     "noise": "Do not train with this bank. Look at its generator's sample sheets: it has not learned, or its training "
     "has broken down.",
-    "collapsed": "Do not train with this bank: it adds one picture many times. Train its generator again, from an "
-    "earlier checkpoint or for fewer steps.",
+    "collapsed": "Do not train with this bank: it shows the same pictures again and again. Train its "
+    "generator again, or take an earlier checkpoint.",
     "wrong classes": "Do not train with this bank: it teaches wrong diagnoses. See how the classes were named and "
     "ordered when the generator was trained and the bank was filled.",
     "copies": "Do not publish this bank, and do not take it for anonymous: it shows patients' images. Leave the copies "
@@ -33,6 +33,10 @@ ADVICE: Mapping[Kind, str] = {
     "no fault found": "Have an expert look at the pictures all the same: numbers do not see everything.",
 }
 """What to do, by the worst finding."""
+
+
+MANY_DOUBLES = 0.1
+"""Share of doubles in the bank that is told beside its variety."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,7 @@ def answers(
     return (
         _copied(copies, faults),
         _real(overall, faults),
-        _varied(overall, faults),
+        _varied(overall, faults, copies),
         _labeled(labels, faults),
         _gray(overall, faults),
         _useful(usefulness),
@@ -126,7 +130,7 @@ def _real(overall: Mapping[str, Measured], faults: Mapping[Kind, str]) -> Answer
     return Answer(question=question, status="look" if worse else "good", text=" ".join(said))
 
 
-def _varied(overall: Mapping[str, Measured], faults: Mapping[Kind, str]) -> Answer:
+def _varied(overall: Mapping[str, Measured], faults: Mapping[Kind, str], copies: CopyShare | None) -> Answer:
     question = "Are they varied?"
     if "collapsed" in faults:
         return Answer(question=question, status="fault", text=faults["collapsed"])
@@ -140,6 +144,9 @@ def _varied(overall: Mapping[str, Measured], faults: Mapping[Kind, str]) -> Answ
     )
     if poor:
         text += " Some presentations are missing."
+    if copies is not None and copies.doubles > MANY_DOUBLES * copies.images:
+        poor = True
+        text += f" {copies.doubles} of {copies.images} images are near doubles of another one."
     return Answer(question=question, status="look" if poor else "good", text=text)
 
 
@@ -151,9 +158,7 @@ def _labeled(labels: LabelHonesty | None, faults: Mapping[Kind, str]) -> Answer:
         return Answer(question=question, status="fault", text=faults["wrong classes"])
     share = labels.overall[1]
     worse = share.high < share.real_low or bool(labels.warnings)
-    return Answer(
-        question=question, status="look" if worse else "good", text=" ".join((labels.text, *labels.warnings))
-    )
+    return Answer(question=question, status="look" if worse else "good", text=" ".join((labels.text, *labels.warnings)))
 
 
 def _gray(overall: Mapping[str, Measured], faults: Mapping[Kind, str]) -> Answer:

@@ -56,6 +56,11 @@ class AuditSettings(QualitySettings):
     calibration: int = option(
         1000, help="Training images that set the threshold, at most.", least=10, most=100_000, rare=True
     )
+    pairs: int = option(24, help="Pairs of a copy and its training image in the report, at most.", least=0, most=200)
+    tsne: bool = option(True, help="Draw a map of the images (t-SNE) in the report; takes the extra figures.")
+    group_names: bool = option(
+        False, help="Name the groups (patients) of training images in the report: only if nobody else reads it."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

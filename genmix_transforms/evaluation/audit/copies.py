@@ -123,7 +123,10 @@ class Copies:
         from genmix_transforms.evaluation.audit.verdict import CopyShare
 
         return CopyShare(
-            near_copies=int(self.near_copy.sum()), images=len(self.distance), expected_share=self.share
+            near_copies=int(self.near_copy.sum()),
+            images=len(self.distance),
+            expected_share=self.share,
+            doubles=int(self.duplicate.sum()),
         )
 
     def pair(self, number: int, bank: SyntheticBank, train: PatchDataset) -> tuple[Tensor, Tensor]:

@@ -86,7 +86,7 @@ class Quality:
         Args:
             copies: what the search for copies found; None: not searched, and the verdict says so.
         """
-        return judge(self.overall, self.by_class, self.labels, copies)
+        return judge(self.overall, self.by_class, self.labels, copies, self.usefulness)
 
     @property
     def text(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from genmix_transforms.evaluation.audit.labels import LabelHonesty
 from genmix_transforms.evaluation.audit.measured import Measured
+from genmix_transforms.evaluation.audit.usefulness import Usefulness
 
 Kind = Literal["noise", "collapsed", "wrong classes", "copies", "unlike real", "incomplete", "no fault found"]
 
@@ -30,6 +31,7 @@ class CopyShare:
         near_copies: images of the bank that were flagged as near copies.
         images: of the bank.
         expected_share: share of real images of unseen patients that would be flagged, 0 to 1.
+        doubles: images of the bank that are as near to another one that stands before them.
 
     Example:
         >>> CopyShare(near_copies=2, images=300, expected_share=0.005).by_chance > 0.4
@@ -39,6 +41,7 @@ class CopyShare:
     near_copies: int
     images: int
     expected_share: float
+    doubles: int = 0
 
     @property
     def by_chance(self) -> float:
@@ -99,25 +102,30 @@ def judge(
     by_class: Mapping[str, Mapping[str, Measured]],
     labels: LabelHonesty | None = None,
     copies: CopyShare | None = None,
+    usefulness: Usefulness | None = None,
 ) -> Verdict:
     """Name what is wrong with a bank.
 
     The rules, in this order: *noise*: more than half of the power is fine detail, and at least 0.2 more of it than in
     real images. *Collapsed*: a class's images are more alike in pairs (MS-SSIM) than real ones, and its Vendi score,
-    above the 1 of images that are all the same, is below a quarter of the real. *Wrong classes*: a classifier that
-    knows real images finds the bank's own labels at most half as far above chance. *Copies*: more than twice as many
-    near copies as new patients' images would give, and more than chance would bring about in one of a thousand banks. *Unlike real*: KID lies above all halves of the real images.
+    above the 1 of images that are all the same, is below a quarter of the real; or more than half of the images are
+    near doubles of another one. *Wrong classes*: a classifier that knows real images finds the bank's own labels at
+    most half as far above chance; and one that knows the bank alone finds real labels no better than by chance, or
+    classes are swapped among each other (images that a classifier does not know at all have no wrong labels). *Copies*:
+    more than twice as many near copies as new patients' images would give, and more than chance would bring about in
+    one of a thousand banks. *Unlike real*: KID lies above all halves of the real images.
 
     Args:
         overall: numbers by name.
         by_class: the same of each class.
         labels: what a classifier says of the labels; None: not asked.
         copies: what the search for copies found; None: not searched.
+        usefulness: what a classifier learns of the bank; None: none was trained.
     """
     found = [
         *_noise(overall),
-        *_collapsed(by_class),
-        *(() if labels is None else _wrong(labels)),
+        *(_collapsed(by_class) or _doubled(copies)),
+        *(() if labels is None else _wrong(labels, usefulness)),
         *(() if copies is None else _copied(copies)),
         *_unlike(overall),
     ]
@@ -150,6 +158,16 @@ def _collapsed(by_class: Mapping[str, Mapping[str, Measured]]) -> Sequence[Findi
     return (Finding(kind="collapsed", text=text),)
 
 
+def _doubled(copies: CopyShare | None) -> Sequence[Finding]:
+    if copies is None or copies.doubles <= HALF * copies.images:
+        return ()
+    text = (
+        f"The bank repeats itself (collapsed): {copies.doubles} of its {copies.images} images are near doubles of "
+        "another one in it."
+    )
+    return (Finding(kind="collapsed", text=text),)
+
+
 def _is_collapsed(numbers: Mapping[str, Measured]) -> bool:
     likeness, vendi = (numbers.get(name) for name in ("MS-SSIM of pairs", "Vendi score"))
     if likeness is None or vendi is None or likeness.refused or vendi.refused:
@@ -157,20 +175,24 @@ def _is_collapsed(numbers: Mapping[str, Measured]) -> bool:
     return likeness.low > likeness.real_high and vendi.value - 1 < FEW * (vendi.real - 1)
 
 
-def _wrong(labels: LabelHonesty) -> Sequence[Finding]:
+def _wrong(labels: LabelHonesty, usefulness: Usefulness | None) -> Sequence[Finding]:
     share, chance = labels.overall[1], 1 / len(labels.predicted)
     if share.real_low <= chance:
         return ()  # the classifier knows nothing of real images either
-    swapped = []
-    for place, (name, row) in enumerate(zip(labels.by_class, labels.predicted, strict=True)):
+    if share.high >= chance + HALF * (share.real - chance):
+        return ()
+    names = tuple(labels.by_class)
+    swapped = {}
+    for place, (name, row) in enumerate(zip(names, labels.predicted, strict=True)):
         likeliest = max(range(len(row)), key=lambda number: row[number])
         knows = labels.by_class[name][1].real > HALF
         if knows and likeliest != place and row[likeliest] > HALF * sum(row):
-            swapped.append(f"{name} looks like {tuple(labels.by_class)[likeliest]}")
-    wrong_over_all = share.high < chance + HALF * (share.real - chance)
-    if not wrong_over_all:
+            swapped[name] = names[likeliest]
+    learned = usefulness is not None and usefulness.overall[0].low > chance
+    exchanged = len(swapped) > 1 and len(set(swapped.values())) == len(swapped)
+    if learned and not exchanged:
         return ()
-    which = f" ({'; '.join(swapped)})" if swapped else ""
+    which = f" ({'; '.join(f'{name} looks like {other}' for name, other in swapped.items())})" if swapped else ""
     text = (
         f"The labels are wrong{which}: a classifier of the real images finds the own label in "
         f"{100 * share.value:.0f} % of the synthetic images, in {100 * share.real:.0f} % of real ones."
@@ -183,8 +205,8 @@ def _copied(copies: CopyShare) -> Sequence[Finding]:
     if copies.near_copies <= MANY * expected or copies.by_chance >= BY_CHANCE:
         return ()
     text = (
-        f"The bank holds copies: {copies.near_copies} of its {copies.images} images are nearer to a training image than "
-        f"images of other patients are, where {expected:.2g} would be by chance."
+        f"The bank holds copies: {copies.near_copies} of its {copies.images} images are nearer to a training image "
+        f"than images of other patients are, where {expected:.2g} would be by chance."
     )
     return (Finding(kind="copies", text=text),)
 
