@@ -100,12 +100,12 @@ def _copied(copies: CopyShare | None, faults: Mapping[Kind, str]) -> Answer:
             status="good",
             text=f"None of {copies.images} images is as near to a training image as a copy is; {by_chance}.",
         )
-    are = "image is" if copies.near_copies == 1 else "images are"
+    are = "is" if copies.near_copies == 1 else "are"
     return Answer(
         question=question,
         status="look",
-        text=f"{copies.near_copies} of {copies.images} {are} very near to a training image; {by_chance}. That may be "
-        "chance: see the pairs below.",
+        text=f"{copies.near_copies} of {copies.images} images {are} very near to a training image; {by_chance}. "
+        "That may be chance: see the pairs in the report.",
     )
 
 
@@ -157,8 +157,12 @@ def _labeled(labels: LabelHonesty | None, faults: Mapping[Kind, str]) -> Answer:
     if "wrong classes" in faults:
         return Answer(question=question, status="fault", text=faults["wrong classes"])
     share = labels.overall[1]
-    worse = share.high < share.real_low or bool(labels.warnings)
-    return Answer(question=question, status="look" if worse else "good", text=" ".join((labels.text, *labels.warnings)))
+    unknown = share.high < share.real_low
+    said = [labels.text]
+    if unknown:
+        said.append("So it does not know these images well: their labels cannot be confirmed.")
+    status: Status = "look" if unknown or labels.warnings else "good"
+    return Answer(question=question, status=status, text=" ".join((*said, *labels.warnings)))
 
 
 def _gray(overall: Mapping[str, Measured], faults: Mapping[Kind, str]) -> Answer:

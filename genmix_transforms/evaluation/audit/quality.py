@@ -157,19 +157,19 @@ def measure_quality(
         if len(part) < count:
             notes.append(f"{len(part)} of {what} {count} images were compared, chosen at random in each class.")
     shown, real = bank.rows(ours.to(bank.device)).cpu(), real.subset(theirs)
-    steps = ("numbers", "classifier of real images", "classifier of the bank") if settings.train else ("numbers",)
     labels = usefulness = None
-    with progress_bar(total=len(steps), unit="step", desc=steps[0], disable=not progress) as bar:
+    steps = 3 if settings.train else 1
+    with progress_bar(total=steps, unit="step", desc="numbers", disable=not progress) as bar:
         numbers, by_class, drawn = _numbers(real, shown, given.labels[ours], extractor, settings, window=bank.window)
         bar.update()
         if settings.train:
             where = torch.device(device)
             protocol = protocol or preset("few-labels")
-            bar.set_description(steps[1])
+            bar.set_description("classifier of real images")
             trained = judge_of(splits, protocol, device=where)
             labels = measure_labels(bank, splits, judge=trained, seed=settings.seed)
             bar.update()
-            bar.set_description(steps[2])
+            bar.set_description("classifier of the bank")
             usefulness = measure_usefulness(
                 bank, splits, protocol=protocol, judge=trained, device=where, seed=settings.seed
             )

@@ -1,4 +1,4 @@
-"""One small audit for all tests of its report: twelve images of the bank are copies, one with a dangerous class name."""
+"""One small audit for all tests of its report: twelve images of the bank are copies, and a class has a nasty name."""
 
 from dataclasses import replace
 
@@ -10,25 +10,26 @@ from genmix_transforms.evaluation.audit import AuditSettings, audit
 from genmix_transforms.evaluation.protocol import Protocol
 
 QUICK = Protocol(steps=20, batch_size=16, validate_every=20, learning_rate=3e-3)
-
-
-def renamed(patches, classes):
-    return replace(patches, classes=classes)
+CLASSES = ("disc", "stripes & <b>")
 
 
 @pytest.fixture(scope="session")
 def audited(splits, banks):
-    classes = ("disc", "stripes & <b>")
+    train, validation, test = (
+        replace(part.subset(torch.arange(count)), classes=CLASSES)
+        for part, count in zip(splits, (40, 24, 24), strict=True)
+    )
     good = banks["good"]
-    images = good.images.clone()
-    train = splits[0]
+    images, labels = [], []
     for number in (0, 1):
-        own, theirs = (good.labels == number).nonzero().flatten(), (train.labels == number).nonzero().flatten()
-        images[own[:6]] = train.images[theirs[:6]].flip(-1)
-    bank = SyntheticBank(images, good.labels, classes=classes, provenance={"seed": 3, "data": "/home/me"})
+        copied = train.images[train.labels == number][:6].flip(-1)
+        images += [copied, good.images[good.labels == number][:14]]
+        labels += [number] * 20
+    bank = SyntheticBank(
+        torch.cat(images), torch.tensor(labels), classes=CLASSES, provenance={"seed": 3, "data": "/home/me"}
+    )
     settings = AuditSettings(features="pixels", draws=4, pairs=5)
-    parts = tuple(renamed(part, classes) for part in splits)
-    return audit(bank, parts, settings=settings, protocol=QUICK)
+    return audit(bank, (train, validation, test), settings=settings, protocol=QUICK)
 
 
 @pytest.fixture
