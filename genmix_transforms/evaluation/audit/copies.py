@@ -122,7 +122,9 @@ class Copies:
         """What :meth:`Quality.verdict` has to know of copies."""
         from genmix_transforms.evaluation.audit.verdict import CopyShare
 
-        return CopyShare(near_copy_share=float(self.near_copy.double().mean()), expected_share=self.share)
+        return CopyShare(
+            near_copies=int(self.near_copy.sum()), images=len(self.distance), expected_share=self.share
+        )
 
     def pair(self, number: int, bank: SyntheticBank, train: PatchDataset) -> tuple[Tensor, Tensor]:
         """An image of the bank laid over its nearest training image, and that one.

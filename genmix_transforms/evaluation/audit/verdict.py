@@ -1,5 +1,6 @@
 """What the numbers of an audit say, in plain sentences: the worst first."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,20 +17,43 @@ FEW = 0.25
 """Of the real variety: below it a bank is collapsed."""
 MANY = 2.0
 """Times as many near copies as new patients' images would be."""
+BY_CHANCE = 0.001
+"""How seldom so many would be flagged if the bank's images were those of new patients."""
 HALF = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class CopyShare:
-    """What the verdict has to know of the search for copies; anything else with these two attributes will do.
+    """What the verdict has to know of the search for copies.
 
     Args:
-        near_copy_share: share of the bank's images that were flagged as near copies, 0 to 1.
-        expected_share: share of real images of unseen patients that would be, 0 to 1: what the threshold is set to.
+        near_copies: images of the bank that were flagged as near copies.
+        images: of the bank.
+        expected_share: share of real images of unseen patients that would be flagged, 0 to 1.
+
+    Example:
+        >>> CopyShare(near_copies=2, images=300, expected_share=0.005).by_chance > 0.4
+        True
     """
 
-    near_copy_share: float
+    near_copies: int
+    images: int
     expected_share: float
+
+    @property
+    def by_chance(self) -> float:
+        """How likely so many or more would be flagged among as many images of new patients (binomial)."""
+        count, share = self.images, self.expected_share
+        if not 0 < share < 1:
+            return float(self.near_copies == 0 or share >= 1)
+        fewer = sum(
+            math.exp(
+                math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+                + k * math.log(share) + (count - k) * math.log1p(-share)
+            )
+            for k in range(self.near_copies)
+        )  # fmt: skip
+        return max(0.0, 1 - fewer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +106,7 @@ def judge(
     real images. *Collapsed*: a class's images are more alike in pairs (MS-SSIM) than real ones, and its Vendi score,
     above the 1 of images that are all the same, is below a quarter of the real. *Wrong classes*: a classifier that
     knows real images finds the bank's own labels at most half as far above chance. *Copies*: more than twice as many
-    near copies as new patients' images would give. *Unlike real*: KID lies above all halves of the real images.
+    near copies as new patients' images would give, and more than chance would bring about in one of a thousand banks. *Unlike real*: KID lies above all halves of the real images.
 
     Args:
         overall: numbers by name.
@@ -155,11 +179,12 @@ def _wrong(labels: LabelHonesty) -> Sequence[Finding]:
 
 
 def _copied(copies: CopyShare) -> Sequence[Finding]:
-    if copies.near_copy_share <= MANY * copies.expected_share:
+    expected = copies.expected_share * copies.images
+    if copies.near_copies <= MANY * expected or copies.by_chance >= BY_CHANCE:
         return ()
     text = (
-        f"The bank holds copies: {100 * copies.near_copy_share:.0f} % of its images are nearer to a training image "
-        f"than new patients' images are, where {100 * copies.expected_share:.0f} % are to be expected."
+        f"The bank holds copies: {copies.near_copies} of its {copies.images} images are nearer to a training image than "
+        f"images of other patients are, where {expected:.2g} would be by chance."
     )
     return (Finding(kind="copies", text=text),)
 
