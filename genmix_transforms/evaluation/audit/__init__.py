@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 from genmix_transforms.lazy import load_lazily
 
 if TYPE_CHECKING:
-    from genmix_transforms.evaluation.audit.copies import Copies as Copies
-    from genmix_transforms.evaluation.audit.copies import Reidentification as Reidentification
     from genmix_transforms.evaluation.audit.copies import find_copies as find_copies
+    from genmix_transforms.evaluation.audit.found_copies import Copies as Copies
+    from genmix_transforms.evaluation.audit.found_copies import Reidentification as Reidentification
     from genmix_transforms.evaluation.audit.neighbors import nearest_neighbors as nearest_neighbors
     from genmix_transforms.evaluation.audit.transformations import Transformation as Transformation
 
 _HOME = {
-    "Copies": "copies",
-    "Reidentification": "copies",
+    "Copies": "found_copies",
+    "Reidentification": "found_copies",
     "Transformation": "transformations",
     "find_copies": "copies",
     "nearest_neighbors": "neighbors",
