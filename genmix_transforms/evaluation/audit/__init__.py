@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from genmix_transforms.evaluation.audit.auditing import Audit as Audit
     from genmix_transforms.evaluation.audit.auditing import AuditSettings as AuditSettings
     from genmix_transforms.evaluation.audit.auditing import audit as audit
-    from genmix_transforms.evaluation.audit.copies import Copies as Copies
-    from genmix_transforms.evaluation.audit.copies import Reidentification as Reidentification
     from genmix_transforms.evaluation.audit.copies import find_copies as find_copies
+    from genmix_transforms.evaluation.audit.found_copies import Copies as Copies
+    from genmix_transforms.evaluation.audit.found_copies import Reidentification as Reidentification
     from genmix_transforms.evaluation.audit.neighbors import nearest_neighbors as nearest_neighbors
     from genmix_transforms.evaluation.audit.report.writing import save_audit as save_audit
     from genmix_transforms.evaluation.audit.transformations import Transformation as Transformation
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Audit": "auditing",
     "AuditSettings": "auditing",
-    "Copies": "copies",
-    "Reidentification": "copies",
+    "Copies": "found_copies",
+    "Reidentification": "found_copies",
     "Transformation": "transformations",
     "audit": "auditing",
     "find_copies": "copies",

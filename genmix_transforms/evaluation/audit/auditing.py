@@ -14,8 +14,9 @@ from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.card import provenance_facts
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.evaluation.audit.answers import ADVICE, Answer, answers, answers_text
-from genmix_transforms.evaluation.audit.copies import SHARE, Copies, find_copies
+from genmix_transforms.evaluation.audit.copies import SHARE, find_copies
 from genmix_transforms.evaluation.audit.features import PIXELS, FeatureExtractor, feature_extractor, remembering
+from genmix_transforms.evaluation.audit.found_copies import Copies
 from genmix_transforms.evaluation.audit.inputs import compared
 from genmix_transforms.evaluation.audit.quality import Quality, QualitySettings, measure_quality, some_of_each, together
 from genmix_transforms.evaluation.audit.training_set import check_training_set
@@ -214,6 +215,7 @@ def audit(
     copies, flagged = None, None
     if settings.copies:
         copies, flagged = _copies(bank, train, unseen, extractor, settings, device=device, progress=progress)
+        notes += [one for one in copies.notes if "groups" not in one]
         if flagged is not None and _too_many(flagged, settings.share):
             notes.append(_doubt(flagged, settings.share))
     quality = measure_quality(

@@ -4,27 +4,23 @@ Generators that were trained on a few hundred images copy them. A bank of copies
 gives patients' images away under the name of synthetic ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from genmix_transforms.bank import Flag, SyntheticBank
+from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.audit.correlation import UPRIGHT, References
-from genmix_transforms.evaluation.audit.neighbors import nearest_neighbors
-from genmix_transforms.evaluation.audit.search import PART, Found, Prepared, most_alike
-from genmix_transforms.evaluation.audit.threshold import Scale, upper_threshold
+from genmix_transforms.evaluation.audit.correlation import UPRIGHT, best_of_groups
+from genmix_transforms.evaluation.audit.found_copies import Copies, Reidentification
+from genmix_transforms.evaluation.audit.search import KEPT, PART, Found, Prepared, fisher, most_alike, usual_of
+from genmix_transforms.evaluation.audit.threshold import Scale, doubles, upper_threshold
 from genmix_transforms.evaluation.audit.training_set import check_training_set
 from genmix_transforms.evaluation.audit.transformations import FAMILIES, Transformation
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.files.progress import progress_bar
-
-if TYPE_CHECKING:
-    from genmix_transforms.evaluation.audit.verdict import CopyShare
 
 Features = Callable[[Tensor], Tensor]
 """From uint8 images ``(N, C, H, W)`` to float features ``(N, D)``."""
@@ -32,232 +28,14 @@ Features = Callable[[Tensor], Tensor]
 SHARE = 0.005
 """Default share of images of new patients that may be called copies."""
 
+PARTS_FROM = 16
+"""Pixels of the side below which parts of images are too small to be told apart."""
+
 _AS_WELL = 0.85
 """Of the best part's correlation: less, and the whole is no copy. Half a copy correlates at 0.7 with the whole."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Reidentification:
-    """How often the most alike image is one of the same patient.
-
-    Measured on real images: of training images whose patient has others in the training set, the share whose most alike
-    other training image, under the same search, is one of that patient.
-
-    Args:
-        images: how many such images were asked.
-        rate: that share, from 0 to 1.
-        chance: what it would be if the nearest image were any other.
-    """
-
-    images: int
-    rate: float
-    chance: float
-
-    @property
-    def text(self) -> str:
-        """In a sentence."""
-        return (
-            f"Of {self.images} real images whose patient has others here, {self.rate:.0%} are most like one of the "
-            f"same patient (by chance {self.chance:.1%}): so well does an image tell its patient."
-        )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Copies:
-    """How near a bank's images are to real ones and to each other.
-
-    Distances are ``sqrt(2 - 2 r)``, where r is the absolute correlation of two images' detail where they lie best: from
-    0 (the same) to 1.41 (nothing in common). Correlations of halves and quarters, and similarities of features, are
-    brought to the same scale by what they are between real images of different patients.
-
-    Args:
-        distance: float32 ``(N,)``: of each image of the bank, in its order, to the nearest training image.
-        nearest: int64 ``(N,)``: which training image that is.
-        transformations: what lays each image over it.
-        among_bank: float32 ``(N,)``: to the nearest image of the bank that stands before it; infinite for the first.
-        nearest_in_bank: int64 ``(N,)``: which image of the bank that is; -1 for the first.
-        among_real: float32 ``(n,)``: of training images (at most ``calibration`` of them) to the nearest one of
-            another group; infinite where there is none.
-        threshold: below it, two images are near copies.
-        share: of the images of new patients, so many are expected to lie below it.
-        feature_distance: float32 ``(N,)``: Euclidean distance of the features, of length 1, to the nearest training
-            image's; None without features.
-        feature_nearest: int64 ``(N,)``: which training image that is; None likewise.
-        reidentification: how well real images tell their patient; None where no group has several images.
-        classes: the bank's class names.
-        labels: int64 ``(N,)``: the (most probable) class of each image of the bank.
-        notes: what whoever reads this must know, a sentence each.
-
-    Source: the rule is that of nearest-neighbor tests for copies (Meehan et al., arXiv 2004.05675, in spirit), set by
-    what real images of different patients are to each other.
-    """
-
-    distance: Tensor
-    nearest: Tensor
-    transformations: tuple[Transformation, ...]
-    among_bank: Tensor
-    nearest_in_bank: Tensor
-    among_real: Tensor
-    threshold: float
-    share: float
-    feature_distance: Tensor | None
-    feature_nearest: Tensor | None
-    reidentification: Reidentification | None
-    classes: tuple[str, ...]
-    labels: Tensor
-    notes: tuple[str, ...]
-
-    @property
-    def near_copy(self) -> Tensor:
-        """Bool ``(N,)``: nearer to a training image than images of different patients are to each other."""
-        return self.distance < self.threshold
-
-    @property
-    def duplicate(self) -> Tensor:
-        """Bool ``(N,)``: as near to an image of the bank that stands before it."""
-        return self.among_bank < self.threshold
-
-    @property
-    def copy_share(self) -> "CopyShare":
-        """What :meth:`Quality.verdict` has to know of copies."""
-        from genmix_transforms.evaluation.audit.verdict import CopyShare
-
-        return CopyShare(
-            near_copies=int(self.near_copy.sum()),
-            images=len(self.distance),
-            expected_share=self.share,
-            doubles=int(self.duplicate.sum()),
-        )
-
-    def pair(self, number: int, bank: SyntheticBank, train: PatchDataset) -> tuple[Tensor, Tensor]:
-        """An image of the bank laid over its nearest training image, and that one.
-
-        Args:
-            number: of the image in the bank.
-            bank: the one that was measured.
-            train: the training images that it was compared with.
-
-        Returns:
-            Both uint8 or uint16 ``(C, H, W)``, as the images are. Of an image with another window than the training
-            image's, the gray values stay what they are; an inverted one is inverted back.
-        """
-        own = bank.rows(torch.tensor([number], device=bank.device)).cpu()
-        laid = self.transformations[number].apply(own)[0]
-        return laid, train.images[int(self.nearest[number])]
-
-    def marked(self, bank: SyntheticBank) -> SyntheticBank:
-        """The bank with what was measured: its ``distance``, and the flags NEAR_COPY and DUPLICATE, set or taken away.
-
-        Args:
-            bank: the one that was measured. Its images are brought into memory.
-
-        Raises:
-            InputError: a bank with another number of images.
-        """
-        if len(bank) != len(self.distance):
-            raise InputError(
-                f"marked: {len(self.distance)} images were measured, and this bank has {len(bank)}; "
-                "mark the bank that was measured"
-            )
-        others = ~torch.tensor(int(Flag.NEAR_COPY | Flag.DUPLICATE), dtype=torch.uint8)
-        marks = self.near_copy * int(Flag.NEAR_COPY) + self.duplicate * int(Flag.DUPLICATE)
-        return bank.replace(
-            images=bank.images.cpu(),
-            labels=bank.labels.cpu(),
-            distance=self.distance,
-            flags=(bank.flags & others) | marks.to(torch.uint8),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Counts, quantiles and every flagged image, as JSON can hold them."""
-        known = self.among_real[self.among_real.isfinite()]
-        found = self.reidentification
-        return {
-            "images": len(self.distance),
-            "near_copies": int(self.near_copy.sum()),
-            "duplicates": int(self.duplicate.sum()),
-            "threshold": round(self.threshold, 4),
-            "expected_of_new_patients": self.share,
-            "median_distance": round(float(self.distance.median()), 4),
-            "median_distance_among_real": round(float(known.median()), 4),
-            "reidentification": None
-            if found is None
-            else {"images": found.images, "rate": round(found.rate, 4), "chance": round(found.chance, 4)},
-            "by_class": {
-                name: {
-                    "images": int(here.sum()),
-                    "near_copies": int(self.near_copy[here].sum()),
-                    "duplicates": int(self.duplicate[here].sum()),
-                }
-                for number, name in enumerate(self.classes)
-                for here in [self.labels == number]
-            },
-            "copies": [self._row(number) for number in self.near_copy.nonzero().flatten().tolist()],
-            "repeated": [
-                {
-                    "image": number,
-                    "class": self.classes[int(self.labels[number])],
-                    "like": int(self.nearest_in_bank[number]),
-                    "distance": round(float(self.among_bank[number]), 4),
-                }
-                for number in self.duplicate.nonzero().flatten().tolist()
-            ],
-            "notes": list(self.notes),
-        }
-
-    def _row(self, number: int) -> dict[str, Any]:
-        row = {
-            "image": number,
-            "class": self.classes[int(self.labels[number])],
-            "nearest": int(self.nearest[number]),
-            "distance": round(float(self.distance[number]), 4),
-            "transformation": self.transformations[number].to_dict(),
-        }
-        if self.feature_distance is not None and self.feature_nearest is not None:
-            row["feature_distance"] = round(float(self.feature_distance[number]), 4)
-            row["feature_nearest"] = int(self.feature_nearest[number])
-        return row
-
-    @property
-    def text(self) -> str:
-        """What was found, in a sentence."""
-        copies = int(self.near_copy.sum())
-        return (
-            f"{copies} of {len(self.distance)} images {'is' if copies == 1 else 'are'} nearer to a training image than "
-            f"images of different patients are to each other ({self.threshold:.2f}); of images of new patients "
-            f"{100 * self.share:g} % would be."
-        )
-
-    def table(self, *, rows: int = 10) -> str:
-        """The sentence, the notes, a line a class, and the nearest pairs, for the screen.
-
-        Args:
-            rows: at most so many pairs of a near copy and its training image.
-        """
-        found = self.to_dict()
-        lines = [self.text, *(f"note: {note}" for note in self.notes)]
-        for name, counts in found["by_class"].items():
-            copy = "copy" if counts["near_copies"] == 1 else "copies"
-            double = "duplicate" if counts["duplicates"] == 1 else "duplicates"
-            lines.append(
-                f"  {name:<20} {counts['images']:>5} images, {counts['near_copies']} near {copy}, "
-                f"{counts['duplicates']} {double}"
-            )
-        pairs = sorted(found["copies"], key=lambda row: row["distance"])
-        for row in pairs[:rows]:
-            how = self.transformations[row["image"]].text
-            lines.append(
-                f"  image {row['image']} is training image {row['nearest']}, {how} (distance {row['distance']:.2f})"
-            )
-        if len(pairs) > rows:
-            lines.append(f"  and {len(pairs) - rows} more: --json lists all")
-        lines.append(
-            f"Median distance to the nearest training image {found['median_distance']:.2f}; among training images of "
-            f"different patients {found['median_distance_among_real']:.2f}."
-        )
-        if self.reidentification is not None:
-            lines.append(self.reidentification.text)
-        return "\n".join(lines)
+_ASKED = 500
+"""Real images, at most, that are asked for their patient."""
 
 
 def find_copies(
@@ -276,8 +54,13 @@ def find_copies(
 
     Looked for are copies shifted (up to 8 % of the side), flipped, turned (by quarters, up to 10 degrees), zoomed or
     cropped (0.9 to 1.1 times), inverted, of another window, noisy or compressed, several of these at once, and copies
-    of a half or a quarter. All pairs are compared at 16 pixels in every coarse position by matrix products; the most
-    alike are then aligned at 48 pixels by FFT cross-correlation.
+    of a half or a quarter, which stay in their place or are mirrored with it. All pairs are compared at 16 pixels in
+    every coarse position by matrix products (parts at 32); of the 8 patients that come nearest, the images are then
+    aligned at 48 pixels by FFT cross-correlation.
+
+    An image is a copy if it is more like one patient's image than like the others that come nearest, by more than real
+    images of new patients are. Training images that are the same under two patients' names are told apart by that too:
+    they do not count, and a note says how many there are.
 
     Args:
         bank: of synthetic images; one on disk is read some hundred images at a time.
@@ -308,56 +91,36 @@ def find_copies(
     whole_number(calibration, name="find_copies: calibration", least=10)
     notes = check_training_set(bank, train, any_training_set=any_training_set)
     search = _Search(train, features, device)
-    groups = torch.arange(len(train)) if train.groups is None else train.groups
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:calibration].sort().values
-    repeated = _repeated(groups, chosen)
     with progress_bar(total=len(bank) + len(chosen), unit="img", desc="copies", disable=not progress) as bar:
         own = []
         for some in chosen.split(PART):
-            same = groups[some, None] == groups[None]
+            same = search.groups[some, None] == search.groups[None]
             own.append(search.look(train.images[some], search.real.take(some.to(device)), barred=same))
             bar.update(len(some))
-        real = [torch.cat([part[family][0] for part in own]) for family in range(search.families)]
-        scales = [Scale.of(values[values >= 0]) for values in real]
-        standardized = _standardized(scales, real).amax(dim=0)
-        limit = upper_threshold(standardized[standardized.isfinite()], share)
-        reidentified = _reidentification(search, train, groups, repeated)
-
-        kept: list[tuple[Tensor, Tensor]] = []
-        ways: list[Transformation] = []
-        by_features: list[tuple[Tensor, Tensor]] = []
-        among: list[tuple[Tensor, Tensor]] = []
-        before: list[Prepared] = []
+        law = _Law.of([_joined([part[family] for part in own]) for family in range(search.families)], share)
+        if law.doubles:
+            notes = (*notes, _doubles_text(law.doubles, len(chosen), grouped=train.groups is not None))
+        parts, before = [], []
         for some in torch.arange(len(bank)).split(PART):
             images = bank.rows(some.to(bank.device))
             here = Prepared.of(images, device=device)
-            found = search.look(images, here)
-            similarities = [similarity for similarity, _, _ in found]
-            values = _standardized(scales, similarities)
-            which = _family(values, similarities, limit)
-            references = torch.stack([reference for _, reference, _ in found])
-            kept.append((values.amax(dim=0), references.gather(0, which[None])[0]))
-            for query, family in enumerate(which.tolist()):
-                of_family = found[family][2]
-                ways.append(Transformation() if of_family is None else of_family.transformation(query))
-            if features is not None:
-                by_features.append(found[-1][:2])
             before.append(here)
-            among.append(_among_bank(before))
+            parts.append(_look(search, law, images, before))
             bar.update(len(some))
-    whole = scales[0]
-    similarity = torch.cat([value for value, _ in kept])
+        reidentified = _reidentification(search, chosen)
+    by_features = [part.by_features for part in parts if part.by_features is not None]
     return Copies(
-        distance=_distance(whole.similarity(similarity)),
-        nearest=torch.cat([reference for _, reference in kept]),
-        transformations=tuple(ways),
-        among_bank=_distance(torch.cat([value for value, _ in among])),
-        nearest_in_bank=torch.cat([earlier for _, earlier in among]),
-        among_real=_distance(whole.similarity(standardized)),
-        threshold=float(_distance(whole.similarity(torch.tensor([limit], dtype=torch.float64)))[0]),
+        distance=law.distance(torch.cat([part.standing for part in parts])),
+        nearest=torch.cat([part.nearest for part in parts]),
+        transformations=tuple(way for part in parts for way in part.transformations),
+        among_bank=law.distance(torch.cat([part.in_bank for part in parts])),
+        nearest_in_bank=torch.cat([part.nearest_in_bank for part in parts]),
+        among_real=law.distance(law.among_real),
+        threshold=float(law.distance(torch.tensor([law.limit], dtype=torch.float64))[0]),
         share=share,
-        feature_distance=_distance(torch.cat([s for s, _ in by_features])) if by_features else None,
-        feature_nearest=torch.cat([r for _, r in by_features]) if by_features else None,
+        feature_distance=torch.cat([distance for distance, _ in by_features]) if by_features else None,
+        feature_nearest=torch.cat([reference for _, reference in by_features]) if by_features else None,
         reidentification=reidentified,
         classes=bank.classes,
         labels=(bank.labels if bank.labels.ndim == 1 else bank.labels.argmax(dim=1)).cpu(),
@@ -370,20 +133,19 @@ class _Search:
 
     def __init__(self, train: PatchDataset, features: Features | None, device: str | torch.device) -> None:
         self.real = Prepared.of(train.images, device=device)
-        self.cut = References(self.real.coarse)
+        self.groups = torch.arange(len(train)) if train.groups is None else train.groups
         self.features = features
         self.points = None if features is None else _points(features, train.images)
-        self.families = len(FAMILIES) + (features is not None)
+        self.pixels = len(FAMILIES) if train.images.shape[-1] >= PARTS_FROM else 1
+        self.families = self.pixels + (features is not None)
 
-    def look(
-        self, images: Tensor, prepared: Prepared, *, barred: Tensor | None = None
-    ) -> list[tuple[Tensor, Tensor, Found | None]]:
-        """For each family the similarity of the most alike training image, its number, and how it lies."""
+    def look(self, images: Tensor, prepared: Prepared, *, barred: Tensor | None = None) -> list[Found]:
+        """The most alike training image of each image, by each family of parts, and by features."""
         there = None if barred is None else barred.to(prepared.coarse.device)
-        found: list[tuple[Tensor, Tensor, Found | None]] = []
-        for family in range(len(FAMILIES)):
-            best = most_alike(prepared, self.real, self.cut, family=family, barred=there)
-            found.append((best.similarity.cpu(), best.reference.cpu(), best))
+        found = [
+            most_alike(prepared, self.real, family=family, groups=self.groups, barred=there)
+            for family in range(self.pixels)
+        ]
         if self.features is not None and self.points is not None:
             points = _points(self.features, images)
             if points.shape[1] != self.points.shape[1]:
@@ -391,15 +153,26 @@ class _Search:
                     f"find_copies: features of {points.shape[1]} dimensions for the bank, {self.points.shape[1]} for "
                     "the training set"
                 )
-            if barred is None:
-                distance, index = nearest_neighbors(points, self.points)
-                similarity = 1 - distance[:, 0].square() / 2
-                found.append((similarity, index[:, 0], None))
-            else:
-                alike = (points @ self.points.T).masked_fill(barred, -1.0)
-                values, index = alike.max(dim=1)
-                found.append((values, index, None))
+            alike = (points @ self.points.T).clamp_min(0)
+            if barred is not None:
+                alike.masked_fill_(barred, -1)
+            found.append(_by_features(points, self.points, alike, self.groups))
         return found
+
+
+def _by_features(points: Tensor, references: Tensor, alike: Tensor, groups: Tensor) -> Found:
+    query, reference, rank = best_of_groups(alike, KEPT, groups)
+    table = torch.full((len(points), KEPT), -1.0, dtype=torch.float64)
+    ranked = rank >= 0
+    table[query[ranked], rank[ranked]] = fisher(alike[query[ranked], reference[ranked]])
+    nearest = alike.argmax(dim=1)
+    none = alike.gather(1, nearest[:, None])[:, 0] < 0
+    return Found(
+        table.amax(dim=1),
+        usual_of(table),
+        nearest.masked_fill(none, -1),
+        distance=(points - references[nearest]).norm(dim=1).masked_fill(none, torch.inf),
+    )
 
 
 def _points(features: Features, images: Tensor) -> Tensor:
@@ -415,61 +188,124 @@ def _points(features: Features, images: Tensor) -> Tensor:
     return torch.nn.functional.normalize(torch.cat(parts), dim=1)
 
 
-def _standardized(scales: list[Scale], similarities: list[Tensor]) -> Tensor:
-    """Of each family how far its similarities lie above what is usual, ``(families, N)``; -inf: nothing to compare."""
+@dataclass(frozen=True)
+class _Law:
+    """What real images of different patients are to each other, and how far a copy stands out from that.
+
+    Args:
+        scales: of each family of parts, and of features.
+        limit: what stands out further is a copy.
+        among_real: float64 ``(n,)``: how far each training image stands out, in the family where it does most.
+        doubles: how many of them are the same as one of another patient.
+    """
+
+    scales: tuple[Scale, ...]
+    limit: float
+    among_real: Tensor
+    doubles: int
+
+    @classmethod
+    def of(cls, own: Sequence[tuple[Tensor, Tensor]], share: float) -> "_Law":
+        """From likeness and usual likeness of training images, of each family, to those of other patients."""
+        apart = torch.ones(len(own[0][0]), dtype=torch.bool)
+        for _ in range(2):  # what doubles are is known better once they do not count
+            scales = tuple(Scale.of(likeness[apart], usual[apart]) for likeness, usual in own)
+            among = _standing(scales, own).amax(dim=0)
+            apart = ~doubles(among)
+        limit = upper_threshold(among[apart & among.isfinite()], share)
+        return cls(scales, limit, among, int((~apart).sum()))
+
+    def distance(self, standing: Tensor) -> Tensor:
+        """From how far images stand out to distances, float32; infinite where there was nothing to compare with."""
+        similarity = self.scales[0].similarity(standing)
+        distance = (2 - 2 * similarity.clamp(0, 1)).sqrt()
+        # What rounding makes of 1 + 1 - 2 is no distance.
+        distance = torch.where(distance < 4e-3, torch.zeros_like(distance), distance)
+        return distance.masked_fill(similarity < 0, torch.inf).float()
+
+
+def _standing(scales: Sequence[Scale], found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """How far images stand out in each family, float64 ``(families, N)``."""
     return torch.stack(
-        [
-            scale.standardized(similarity).masked_fill(similarity.cpu() < 0, -torch.inf)
-            for scale, similarity in zip(scales, similarities, strict=True)
-        ]
+        [scale.standardized(likeness, usual) for scale, (likeness, usual) in zip(scales, found, strict=True)]
     )
 
 
-def _family(values: Tensor, similarities: list[Tensor], limit: float) -> Tensor:
-    """The family that says which image is copied: the first that passes the threshold and correlates about as well as
-    any, for a copy of the whole is one of each half as well; where none does, the one that comes nearest to it."""
-    pixels = torch.stack(similarities[: len(FAMILIES)])
-    passes = values > limit
-    passes[: len(FAMILIES)] &= pixels >= _AS_WELL * pixels.amax(dim=0)
-    return torch.where(passes.any(dim=0), passes.int().argmax(dim=0), values.argmax(dim=0))
+def _joined(several: Sequence[Found]) -> tuple[Tensor, Tensor]:
+    return torch.cat([one.likeness for one in several]).cpu(), torch.cat([one.usual for one in several]).cpu()
 
 
-def _distance(similarity: Tensor) -> Tensor:
-    """From correlations to distances, float32; of -1, which stands for no image to compare with, infinite."""
-    distance = (2 - 2 * similarity.double().clamp(0, 1)).sqrt()
-    # What rounding makes of 1 + 1 - 2 is no distance.
-    distance = torch.where(distance < 4e-3, torch.zeros_like(distance), distance)
-    return distance.masked_fill(similarity <= -1, torch.inf).float().cpu()
+@dataclass(frozen=True)
+class _Part:
+    """What was found of some images of a bank."""
+
+    standing: Tensor
+    nearest: Tensor
+    transformations: list[Transformation]
+    in_bank: Tensor
+    nearest_in_bank: Tensor
+    by_features: tuple[Tensor, Tensor] | None
 
 
-def _among_bank(before: list[Prepared]) -> tuple[Tensor, Tensor]:
-    """How alike the last images are to the most alike of those before them, flipped, turned by quarters or shifted; and
-    which that is."""
+def _look(search: _Search, law: _Law, images: Tensor, before: Sequence[Prepared]) -> _Part:
+    """Look for images among the training images, and among the bank's that stand before them.
+
+    Args:
+        search: the training images.
+        law: of real images.
+        images: as the bank has them.
+        before: all images of the bank up to these, these last.
+    """
     here = before[-1]
-    others = Prepared(torch.cat([one.coarse for one in before]), torch.cat([one.fine for one in before]))
+    found = search.look(images, here)
+    likeness = [_joined([one]) for one in found]
+    standing = _standing(law.scales, likeness)
+    which = _family(standing, torch.stack([values for values, _ in likeness]), law.limit, search.pixels)
+    references = torch.stack([one.reference.cpu() for one in found])
+    features = found[-1] if found[-1].distance is not None else None
+    others = Prepared.together(before)
     order = torch.arange(len(others.coarse), device=others.coarse.device)
     later = order[None] >= order[-len(here.coarse) :, None]
-    if len(order) == 1:
-        return torch.tensor([-1.0]), torch.tensor([-1])
-    best = most_alike(here, others, References(others.coarse), family=0, barred=later, warps=UPRIGHT)
-    return best.similarity.cpu(), best.reference.cpu()
+    # Like by chance is what the image is to real ones: in a bank that has collapsed all are like each other.
+    double = most_alike(here, others, family=0, barred=later, warps=UPRIGHT)
+    return _Part(
+        standing=standing.amax(dim=0),
+        nearest=references.gather(0, which[None])[0],
+        transformations=[found[family].transformation(query) for query, family in enumerate(which.tolist())],
+        in_bank=law.scales[0].standardized(double.likeness, found[0].usual),
+        nearest_in_bank=double.reference.cpu(),
+        by_features=None if features is None else (features.distance.cpu(), features.reference.cpu()),
+    )
 
 
-def _repeated(groups: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen images whose group has others, at most 500 of them."""
+def _family(standing: Tensor, likeness: Tensor, limit: float, pixels: int) -> Tensor:
+    """The family that says which image is copied: the first that passes the threshold and correlates about as well as
+    any, for a copy of the whole is one of each half as well; where none does, the one that comes nearest to it."""
+    alike = torch.tanh(likeness[:pixels])
+    passes = standing > limit
+    passes[:pixels] &= alike >= _AS_WELL * alike.amax(dim=0)
+    return torch.where(passes.any(dim=0), passes.int().argmax(dim=0), standing.argmax(dim=0))
+
+
+def _doubles_text(count: int, asked: int, *, grouped: bool) -> str:
+    if grouped:
+        who = "the same picture as one of another patient: patients of this data set are not all different people"
+    else:
+        who = "the same picture as another, or the same patient's"
+    return f"{count} of {asked} training images that were compared are {who}. They do not set the threshold."
+
+
+def _reidentification(search: _Search, chosen: Tensor) -> Reidentification | None:
+    groups = search.groups
     _, place, counts = groups.unique(return_inverse=True, return_counts=True)
-    return chosen[counts[place[chosen]] > 1][:500]
-
-
-def _reidentification(search: _Search, train: PatchDataset, groups: Tensor, asked: Tensor) -> Reidentification | None:
+    asked = chosen[counts[place[chosen]] > 1][:_ASKED]
     if not len(asked):
         return None
     right = []
     for some in asked.split(PART):
         itself = some[:, None] == torch.arange(len(groups))[None]
-        barred = itself.to(search.real.coarse.device)
         prepared = search.real.take(some.to(search.real.coarse.device))
-        best = most_alike(prepared, search.real, search.cut, family=0, barred=barred)
+        best = most_alike(prepared, search.real, family=0, groups=groups, barred=itself.to(prepared.coarse.device))
         right.append(groups[best.reference.cpu()] == groups[some])
     same = (groups[asked, None] == groups[None]).sum(dim=1) - 1
     return Reidentification(

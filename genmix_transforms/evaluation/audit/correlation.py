@@ -17,6 +17,14 @@ from genmix_transforms.evaluation.audit.transformations import (
 
 UPRIGHT = WARPS[:1]
 """No turn but quarters, and no zoom."""
+EVERY_TURN = tuple(range(FLIPS_AND_QUARTERS))
+
+_ANY_GROUP = 3
+"""Of the most alike references so many are kept whatever their group, so that of a patient's images the right one is."""
+_TOGETHER = 2048
+"""References whose correlations with the queries are in memory at a time."""
+_PLACED = 1024
+"""Pairs whose positions are looked up at a time."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,8 @@ class Candidates:
     Args:
         query: int64 ``(P,)``.
         reference: int64 ``(P,)``.
+        rank: int64 ``(P,)``: the reference is the best of the group that comes so far down among all groups, from 0;
+            -1 where another reference of its group is better.
         turned: int64 ``(P,)``: of the eight flips and quarter turns.
         warped: int64 ``(P,)``: index into the warps.
         part: int64 ``(P,)``: index into the parts.
@@ -34,6 +44,7 @@ class Candidates:
 
     query: Tensor
     reference: Tensor
+    rank: Tensor
     turned: Tensor
     warped: Tensor
     part: Tensor
@@ -42,39 +53,6 @@ class Candidates:
     def take(self, index: Tensor) -> "Candidates":
         """Some of the pairs."""
         return Candidates(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
-
-    @classmethod
-    def together(cls, several: Sequence["Candidates"]) -> "Candidates":
-        """One after the other."""
-        return cls(*(torch.cat([getattr(one, name) for one in several]) for name in cls.__dataclass_fields__))
-
-
-class References:
-    """Training images cut out at every shift, and brought to length 1.
-
-    Args:
-        images: their detail, float32 ``(M, C, S, S)``.
-    """
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-        self.side = images.shape[-1]
-        self.border = margin(self.side)
-        self._cut: dict[int, list[Tensor]] = {}
-
-    def cut(self, part: int) -> list[Tensor]:
-        """A part at every shift: ``(M, D)`` each."""
-        if part not in self._cut:
-            rows, columns = box(part, self.side, self.border)
-            shifts = range(-self.border, self.border + 1)
-            self._cut[part] = [
-                normalized(
-                    self.images[..., rows.start + y : rows.stop + y, columns.start + x : columns.stop + x].flatten(1)
-                )
-                for y in shifts
-                for x in shifts
-            ]
-        return self._cut[part]
 
 
 def normalized(rows: Tensor) -> Tensor:
@@ -86,67 +64,134 @@ def normalized(rows: Tensor) -> Tensor:
 
 def find_candidates(
     queries: Tensor,
-    references: References,
+    references: Tensor,
     *,
     parts: Sequence[int],
     keep: int,
+    groups: Tensor | None = None,
     barred: Tensor | None = None,
+    turns: Sequence[int] = EVERY_TURN,
     warps: Sequence[tuple[float, float]] = WARPS,
 ) -> Candidates:
     """The references that correlate best with each query in any coarse position.
 
     Args:
-        queries: detail, float32 ``(N, C, S, S)``, of the references' size.
-        references: to look among.
+        queries: float32 ``(N, C, S, S)``.
+        references: to look among, float32 ``(M, C, S, S)``.
         parts: numbers of the parts to compare; of several the best counts.
-        keep: so many for each query, of different references.
+        keep: so many groups for each query, of each the best reference.
+        groups: int64 ``(M,)``: the references' groups (patients); None: each is one.
         barred: bool ``(N, M)``: True where a reference must not be found (the same patient).
-        warps: turns and zooms to try; all flips, quarter turns and shifts are.
+        turns: flips and quarter turns to try.
+        warps: turns and zooms to try; all shifts are.
 
     Returns:
-        ``N * keep`` candidates, those of a query together, the best first; fewer where fewer references are left.
+        Those of a query together, the best group first; fewer than ``keep`` where fewer are left.
     """
-    best = torch.zeros(len(queries), len(references.images), device=queries.device)
-    for templates, _, _, part in _templates(queries, references, parts, warps):
-        for cut in references.cut(part):
-            torch.maximum(best, (templates @ cut.T).abs_(), out=best)
+    templates = [
+        (part, [rows for _, _, rows in _templates(queries, part, turns, warps)]) for part in parts
+    ]  # fmt: skip
+    best = queries.new_zeros(len(queries), len(references))
+    for start in range(0, len(references), _TOGETHER):
+        block = best[:, start : start + _TOGETHER]
+        some = references[start : start + _TOGETHER]
+        found = torch.empty_like(block)
+        for part, of_part in templates:
+            for cut in _cuts(some, part):
+                for rows in of_part:
+                    torch.mm(rows, cut.T, out=found).abs_()
+                    torch.maximum(block, found, out=block)
     if barred is not None:
         best.masked_fill_(barred, -1)
-    score, reference = best.topk(min(keep, best.shape[1]), dim=1)
-    query = torch.arange(len(queries), device=queries.device)[:, None].expand_as(reference)
+    query, reference, rank = best_of_groups(best, keep, groups)
+    return _placed(queries, references, (query, reference, rank), parts, turns, warps)
+
+
+def best_of_groups(best: Tensor, keep: int, groups: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The best reference of each of a query's best groups, and the best references of all.
+
+    Args:
+        best: ``(N, M)``; below 0: must not be found.
+        keep: groups of each query.
+        groups: int64 ``(M,)``; None: each reference is one.
+
+    Returns:
+        Query, reference, and rank of its group (-1: another reference of the group is better), int64 ``(P,)`` each.
+    """
+    count, device = len(best), best.device
+    members = None if groups is None else groups.to(device).unique(return_inverse=True)[1]
+    if members is None or len(members) == int(members.max()) + 1:
+        score, reference = best.topk(min(keep, best.shape[1]), dim=1)
+        rank = torch.arange(reference.shape[1], device=device).expand_as(reference)
+    else:
+        number = int(members.max()) + 1
+        of_group = best.new_full((count, number), -1).scatter_reduce(1, members.expand_as(best), best, "amax")
+        score, group = of_group.topk(min(keep, number), dim=1)
+        reference = torch.stack(
+            [best.masked_fill(members[None] != one[:, None], -2).argmax(dim=1) for one in group.unbind(1)], dim=1
+        )
+        rank = torch.arange(reference.shape[1], device=device).expand_as(reference)
+        others_score, others = best.topk(min(_ANY_GROUP, best.shape[1]), dim=1)
+        known = (others[:, :, None] == reference[:, None]).any(dim=2)
+        reference = torch.cat([reference, others], dim=1)
+        score = torch.cat([score, others_score.masked_fill(known, -1)], dim=1)
+        rank = torch.cat([rank, torch.full_like(others, -1)], dim=1)
     allowed = (score >= 0).flatten()
-    query, reference = query.flatten()[allowed], reference.flatten()[allowed]
-    return _placed(queries, references, query, reference, parts, warps)
+    query = torch.arange(count, device=device)[:, None].expand_as(reference)
+    return query.flatten()[allowed], reference.flatten()[allowed], rank.flatten()[allowed]
 
 
 def _placed(
     queries: Tensor,
-    references: References,
-    query: Tensor,
-    reference: Tensor,
+    references: Tensor,
+    pairs: tuple[Tensor, Tensor, Tensor],
     parts: Sequence[int],
+    turns: Sequence[int],
     warps: Sequence[tuple[float, float]],
 ) -> Candidates:
-    """In which position each of the kept pairs correlates best: of so few it costs nothing to look again."""
-    score = torch.full((len(query),), -1.0, device=queries.device)
+    """In which position each of the kept pairs correlates best: of so few it costs little to look again."""
+    query, reference, rank = pairs
+    score = queries.new_full((len(query),), -1.0)
     where = torch.zeros(3, len(query), dtype=torch.int64, device=queries.device)
-    kept = {part: torch.stack([cut[reference] for cut in references.cut(part)]) for part in parts}
-    for templates, turned, warped, part in _templates(queries, references, parts, warps):
-        found = torch.einsum("pd,spd->sp", templates[query], kept[part]).abs().amax(dim=0)
-        better = found > score
-        score = torch.where(better, found, score)
-        here = torch.tensor([[turned], [warped], [part]], device=queries.device)
-        where = torch.where(better, here, where)
-    return Candidates(query, reference, where[0], where[1], where[2], score)
+    for part in parts:
+        templates = list(_templates(queries, part, turns, warps))
+        for some in torch.arange(len(query), device=queries.device).split(_PLACED):
+            kept = torch.stack(list(_cuts(references[reference[some]], part)), dim=1)
+            for turned, warped, rows in templates:
+                found = torch.bmm(kept, rows[query[some], :, None])[:, :, 0].abs().amax(dim=1)
+                better = found > score[some]
+                score[some] = torch.where(better, found, score[some])
+                here = torch.tensor([[turned], [warped], [part]], device=queries.device)
+                where[:, some] = torch.where(better, here, where[:, some])
+    return Candidates(query, reference, rank, where[0], where[1], where[2], score)
+
+
+def _cuts(images: Tensor, part: int) -> Iterator[Tensor]:
+    """A part of images at every shift: ``(M, D)`` each, of length 1."""
+    side = images.shape[-1]
+    border = margin(side)
+    rows, columns = box(part, side, border)
+    down = _shifts(rows, side, border)
+    right = _shifts(columns, side, border)
+    for y in down:
+        for x in right:
+            yield normalized(
+                images[..., rows.start + y : rows.stop + y, columns.start + x : columns.stop + x].flatten(1)
+            )
+
+
+def _shifts(extent: slice, side: int, border: int) -> range:
+    return range(-min(border, extent.start), min(border, side - extent.stop) + 1)
 
 
 def _templates(
-    queries: Tensor, references: References, parts: Sequence[int], warps: Sequence[tuple[float, float]]
-) -> Iterator[tuple[Tensor, int, int, int]]:
-    for turned in range(FLIPS_AND_QUARTERS):
+    queries: Tensor, part: int, turns: Sequence[int], warps: Sequence[tuple[float, float]]
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The number of the turn, that of the warp, and the queries' part so turned and warped, ``(N, D)``."""
+    side = queries.shape[-1]
+    rows, columns = box(part, side, margin(side))
+    for turned in turns:
         lying = flip_and_turn(queries, turned)
         for warped, (angle, zoom) in enumerate(warps):
             there = lying if (angle, zoom) == (0.0, 1.0) else warp(lying, angle, zoom)
-            for part in parts:
-                rows, columns = box(part, references.side, references.border)
-                yield normalized(there[..., rows, columns].flatten(1)), turned, warped, part
+            yield turned, warped, normalized(there[..., rows, columns].flatten(1))

@@ -12,41 +12,102 @@ _SURE = 10
 """So many images must lie above an order statistic for it to stand for itself; else the tail is drawn on."""
 
 _BODY = (0.5, 0.05)
-"""Shares of images above, between which the tail's law is fitted. Real sets have the same image under two patients'
-names: up to one in twenty, and the law stays what it is."""
+"""Shares of images above, between which the tail's law is fitted."""
+
+_MIDDLE = (0.8, 0.2)
+"""The same where some of the images may be doubles of others."""
+
+_NEVER = 1e-5
+"""What real images of different patients exceed so seldom is no image of a different patient."""
+
+_LEAST_USUAL = 0.5
+"""Of what is usual among real images: an image that is like nothing is not held against less."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Similarities of one kind on a scale on which those of real images of different patients lie about 0.
+    """How far an image stands out: how much more like one reference it is than it is like others by chance.
+
+    A search gives each image's likeness to the most alike reference, and its usual likeness to others, both as Fisher's
+    z. Their quotient is the same for smooth and rough, dark and noisy images. It is brought to a scale on which real
+    images of different patients lie about 0.
 
     Args:
-        middle: the median of their Fisher transforms.
+        usual: the median of the usual likeness of real images.
+        middle: the median of their quotients.
         spread: the distance from there to the value that one in six exceeds.
+
+    Source: as scores of speakers are made comparable (Auckenthaler et al., "Score normalization for text-independent
+    speaker verification systems", 2000), by what a query is to a cohort of others.
     """
 
+    usual: float
     middle: float
     spread: float
 
     @classmethod
-    def of(cls, similarity: Tensor) -> "Scale":
-        """The scale of the similarities of real images to the most alike of another patient, ``(n,)``."""
-        values = _fisher(similarity)
-        middle, upper = torch.quantile(values, torch.tensor([0.5, 5 / 6], dtype=values.dtype)).tolist()
-        return cls(middle, max(upper - middle, 1e-3))
+    def of(cls, likeness: Tensor, usual: Tensor) -> "Scale":
+        """The scale of real images that were held against those of other patients.
 
-    def standardized(self, similarity: Tensor) -> Tensor:
-        """Float64, as the similarities' shape: how many spreads each lies above the middle."""
-        return (_fisher(similarity) - self.middle) / self.spread
+        Args:
+            likeness: ``(n,)``: to the most alike image of another patient; -1: there was none.
+            usual: ``(n,)``: to others.
+        """
+        there = (likeness >= 0) & (usual > 0)
+        usually = float(usual[there].double().median()) if there.any() else 1.0
+        values = _quotient(likeness, usual, usually)[there if there.any() else likeness >= 0]
+        if not len(values):
+            return cls(usually, 0.0, 1.0)
+        middle, upper = torch.quantile(values, torch.tensor([0.5, 5 / 6], dtype=values.dtype)).tolist()
+        return cls(usually, middle, max(upper - middle, 1e-3))
+
+    def standardized(self, likeness: Tensor, usual: Tensor) -> Tensor:
+        """Float64 ``(N,)``: how many spreads each quotient lies above the middle; -inf: there was nothing like it."""
+        found = (_quotient(likeness, usual, self.usual) - self.middle) / self.spread
+        return found.masked_fill(likeness.cpu() < 0, -torch.inf)
 
     def similarity(self, standardized: Tensor) -> Tensor:
-        """The similarity that lies there."""
-        return torch.tanh(standardized * self.spread + self.middle)
+        """The correlation that stands out so far from what is usual, from 0 to 1; of -inf it is -1."""
+        likeness = (standardized * self.spread + self.middle).clamp_min(0) * self.usual
+        return torch.tanh(likeness).masked_fill(standardized == -torch.inf, -1.0)
 
 
-def _fisher(similarity: Tensor) -> Tensor:
-    """Fisher's z, in which a correlation's chance scatter is even. Of 1 it would be infinite."""
-    return torch.atanh(similarity.double().cpu().clamp(-0.999995, 0.999995))
+def _quotient(likeness: Tensor, usual: Tensor, usually: float) -> Tensor:
+    beside = torch.where(usual > 0, usual, torch.full_like(usual, usually)).cpu().double()
+    return likeness.cpu().double().clamp_min(0) / beside.clamp_min(max(_LEAST_USUAL * usually, 1e-3))
+
+
+def doubles(values: Tensor) -> Tensor:
+    """Which real images are the same as one of another patient: real sets have one image under two patients' names.
+
+    Args:
+        values: ``(n,)``: each real image's standardized likeness to the most alike image of another patient.
+
+    Returns:
+        Bool ``(n,)``: those beyond what the law of the others would give one of 100,000 images.
+
+    Source: BUSI is such a set (Pawlowska et al., "Letter to the Editor. Re: Dataset of breast ultrasound images", Data
+    in Brief, 2023).
+    """
+    known = values[values.isfinite()].double()
+    if len(known) < 2:
+        return torch.zeros_like(values, dtype=torch.bool)
+    middle, spread = _law(known, _MIDDLE)
+    return (values > _tail(middle, spread, _NEVER)) & values.isfinite()
+
+
+def _law(values: Tensor, body: tuple[float, float]) -> tuple[float, float]:
+    """Gumbel's two parameters, fitted to quantiles."""
+    shares = torch.linspace(*body, 19, dtype=torch.float64)
+    reduced = -torch.log(-torch.log1p(-shares))
+    quantiles = torch.quantile(values, 1 - shares)
+    away = reduced - reduced.mean()
+    spread = float((away * (quantiles - quantiles.mean())).sum() / away.square().sum())
+    return float(quantiles.mean()) - spread * float(reduced.mean()), spread
+
+
+def _tail(middle: float, spread: float, share: float) -> float:
+    return middle - spread * math.log(-math.log1p(-share))
 
 
 def upper_threshold(values: Tensor, share: float) -> float:
@@ -79,10 +140,4 @@ def upper_threshold(values: Tensor, share: float) -> float:
     above = math.floor(share * (n + 1))
     if above >= _SURE:
         return float(known[n - above])
-    shares = torch.linspace(*_BODY, 19, dtype=torch.float64)
-    reduced = -torch.log(-torch.log1p(-shares))
-    quantiles = torch.quantile(known, 1 - shares)
-    slope = float(((reduced - reduced.mean()) * (quantiles - quantiles.mean())).sum()) / float(
-        (reduced - reduced.mean()).square().sum()
-    )
-    return float(quantiles.mean()) + slope * (-math.log(-math.log1p(-share)) - float(reduced.mean()))
+    return _tail(*_law(known, _BODY), share)

@@ -34,6 +34,12 @@ PARTS = {
 FAMILIES = ((0,), (1, 2, 3, 4), (5, 6, 7, 8))
 """Numbers of the parts that are alike by chance equally often: the whole, halves, quarters."""
 
+IN_PLACE = (0, 4)
+"""Ways to flip and turn in which parts are compared: as they are, and mirrored left to right."""
+
+_BESIDE = 1
+"""Pixels between a part and what stands beside it that are not compared: texture reaches across."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Transformation:
@@ -136,10 +142,12 @@ def margin(side: int) -> int:
 
 
 def box(part: int, side: int, border: int) -> tuple[slice, slice]:
-    """Rows and columns of a part of images without their borders."""
+    """Rows and columns of a part of images, without the images' borders and what touches other parts."""
     top, bottom, left, right = list(PARTS.values())[part]
-    inner = side - 2 * border
-    return (
-        slice(border + round(top * inner), border + round(bottom * inner)),
-        slice(border + round(left * inner), border + round(right * inner)),
-    )
+    return _within(top, bottom, side, border), _within(left, right, side, border)
+
+
+def _within(first: float, last: float, side: int, border: int) -> slice:
+    start = border if first == 0 else round(first * side) + _BESIDE
+    stop = side - border if last == 1 else round(last * side) - _BESIDE
+    return slice(start, stop)

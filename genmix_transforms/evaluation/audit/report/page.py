@@ -14,7 +14,7 @@ from torch import Tensor
 from genmix_transforms.bank.card import provenance_facts
 from genmix_transforms.evaluation.audit.answers import ADVICE, STATUS_WORDS
 from genmix_transforms.evaluation.audit.auditing import Audit, versions
-from genmix_transforms.evaluation.audit.copies import Copies
+from genmix_transforms.evaluation.audit.found_copies import Copies
 from genmix_transforms.evaluation.audit.measured import Measured
 from genmix_transforms.evaluation.audit.quality import some_of_each, together
 from genmix_transforms.evaluation.audit.report.charts import curve_chart, scatter_chart, whisker
