@@ -28,7 +28,7 @@ def audited(splits, banks):
     bank = SyntheticBank(
         torch.cat(images), torch.tensor(labels), classes=CLASSES, provenance={"seed": 3, "data": "/home/me"}
     )
-    settings = AuditSettings(features="pixels", draws=4, pairs=5)
+    settings = AuditSettings(features="pixels", draws=4, pairs=5, calibration=20)
     return audit(bank, (train, validation, test), settings=settings, protocol=QUICK)
 
 
