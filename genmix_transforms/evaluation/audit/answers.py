@@ -146,7 +146,8 @@ def _varied(overall: Mapping[str, Measured], faults: Mapping[Kind, str], copies:
         text += " Some presentations are missing."
     if copies is not None and copies.doubles > MANY_DOUBLES * copies.images:
         poor = True
-        text += f" {copies.doubles} of {copies.images} images are near doubles of another one."
+        across = f", {copies.across} of them of one with another label" if copies.across else ""
+        text += f" {copies.doubles} of {copies.images} images are near doubles of another one{across}."
     return Answer(question=question, status="look" if poor else "good", text=text)
 
 

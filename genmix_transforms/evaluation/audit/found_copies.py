@@ -107,6 +107,7 @@ class Copies:
             images=len(self.distance),
             expected_share=self.share,
             doubles=int(self.duplicate.sum()),
+            across=int((self.duplicate & (self.labels[self.nearest_in_bank] != self.labels)).sum()),
         )
 
     def pair(self, number: int, bank: SyntheticBank, train: PatchDataset) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,7 @@ class CopyShare:
         images: of the bank.
         expected_share: share of real images of unseen patients that would be flagged, 0 to 1.
         doubles: images of the bank that are as near to another one that stands before them.
+        across: how many of those are doubles of an image with another label.
 
     Example:
         >>> CopyShare(near_copies=2, images=300, expected_share=0.005).by_chance > 0.4
@@ -42,6 +43,7 @@ class CopyShare:
     images: int
     expected_share: float
     doubles: int = 0
+    across: int = 0
 
     @property
     def by_chance(self) -> float:
@@ -163,7 +165,7 @@ def _doubled(copies: CopyShare | None) -> Sequence[Finding]:
         return ()
     text = (
         f"The bank repeats itself (collapsed): {copies.doubles} of its {copies.images} images are near doubles of "
-        "another one in it."
+        f"another one in it{f', {copies.across} of them of one with another label' if copies.across else ''}."
     )
     return (Finding(kind="collapsed", text=text),)
 

@@ -70,6 +70,30 @@ def test_a_classifier_that_knows_nothing_accuses_nobody():
     assert judge({}, {}, labels).kind == "incomplete"
 
 
+def test_a_bank_of_doubles_has_collapsed():
+    doubled = CopyShare(near_copies=0, images=100, expected_share=0.005, doubles=51, across=40)
+    found = judge({}, {}, None, doubled)
+    assert found.kind == "collapsed"
+    assert found.text.endswith(
+        "51 of its 100 images are near doubles of another one in it, 40 of them of one with another label."
+    )
+    assert (
+        judge({}, {}, None, CopyShare(near_copies=0, images=100, expected_share=0.005, doubles=50)).kind != "collapsed"
+    )
+
+
+def test_images_that_a_classifier_does_not_know_have_no_wrong_labels():
+    share, learned, chance = (number("own label is the likeliest", value, 0.9) for value in (0.34, 0.7, 0.5))
+    labels = SimpleNamespace(
+        overall=(share, share), by_class={"a": (share,) * 2, "b": (share,) * 2}, predicted=((1, 9), (1, 9))
+    )
+    knows, knows_nothing = (SimpleNamespace(overall=(one,)) for one in (learned, chance))
+    assert judge({}, {}, labels, None, knows).kind == "incomplete"
+    assert judge({}, {}, labels, None, knows_nothing).kind == "wrong classes"
+    swapped = SimpleNamespace(overall=labels.overall, by_class=labels.by_class, predicted=((1, 9), (9, 1)))
+    assert judge({}, {}, swapped, None, knows).kind == "wrong classes"
+
+
 def test_so_many_copies_by_chance():
     one = CopyShare(near_copies=1, images=10, expected_share=0.5)
     assert one.by_chance == pytest.approx(1 - 0.5**10)

@@ -102,7 +102,7 @@ def test_numbers_stand_beside_their_real_values_and_intervals(audited, page):
     assert len(captions) == 3
     assert "coverage" in page.text
     assert "Not given: FID of" in page.text
-    assert page.text.count("real images compared") >= 3  # heads of tables
+    assert page.text.count("real images result") >= 3  # heads of tables
     assert len(re.findall(r"\(.?[\d.]+ to .?[\d.]+\)", page.text)) > 60
 
 
