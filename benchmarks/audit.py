@@ -1,16 +1,17 @@
-"""How fast copies are looked for, and how many planted ones are found.
+"""How fast copies are looked for, how many planted ones are found, and how many others are called copies.
 
-    python benchmarks/audit.py speed
-    python benchmarks/audit.py detection --data phantom --data busi_128.npz --sizes 32,64 --out docs/benchmarks/audit.md
+    python benchmarks/audit.py speed --threads 2
+    python benchmarks/audit.py detection --data phantom --data busi_128.npz --data pneumoniamnist.npz --sizes 32,64,128
+    python benchmarks/audit.py false-alarms --sizes 64 --count 10000
 
-The detection table plants copies of training images in a bank of held-out ones, kind by kind; at the default share.
+Copies of training images are planted in a bank of held-out ones, kind by kind; at the default share.
 """
 
 import argparse
 import io
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,30 +20,34 @@ from PIL import Image
 from torch import Tensor
 
 from genmix_transforms import SyntheticBank
-from genmix_transforms.data import open_dataset
+from genmix_transforms.data import LesionPhantom, PatchDataset, open_dataset
 from genmix_transforms.evaluation.audit import find_copies, nearest_neighbors
-from genmix_transforms.evaluation.audit.correlation import UPRIGHT, References, find_candidates
 from genmix_transforms.evaluation.audit.search import Prepared, most_alike
 from genmix_transforms.evaluation.audit.transformations import warp
+
+DOUBLE = 1e-5
+"""Held-out images that stand out further than one of 100,000 would are called doubles: the same picture."""
 
 
 def speed() -> None:
     random = torch.Generator().manual_seed(0)
-    queries, references = (torch.randn(10_000, 768, generator=random) for _ in range(2))
-    began = time.perf_counter()
-    nearest_neighbors(queries, references)
-    print(f"10,000 x 10,000 x 768: {time.perf_counter() - began:.1f} s on {torch.get_num_threads()} threads")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"peak memory of the process: {peak:.2f} GiB")
     images = torch.randint(0, 256, (2000, 1, 64, 64), dtype=torch.uint8, generator=random)
+    print(f"{torch.get_num_threads()} threads")
     began = time.perf_counter()
     bank, train = Prepared.of(images[:1000]), Prepared.of(images[1000:])
-    cut = References(train.coarse)
-    most_alike(bank, train, cut, family=0)
+    most_alike(bank, train, family=0)
     print(f"shift, flip, turn and zoom, 1,000 x 1,000 of 64 px: {time.perf_counter() - began:.1f} s")
     began = time.perf_counter()
-    find_candidates(bank.coarse, cut, parts=(0,), keep=4, warps=UPRIGHT)
-    print(f"of it shifts and flips, coarse stage: {time.perf_counter() - began:.1f} s")
+    for family in (1, 2):
+        most_alike(bank, train, family=family)
+    print(f"halves and quarters, the same: {time.perf_counter() - began:.1f} s")
+    queries, references = (torch.randn(10_000, 768, generator=random) for _ in range(2))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    nearest_neighbors(queries, references)
+    print(f"10,000 x 10,000 x 768: {time.perf_counter() - began:.1f} s")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"peak memory of the process: {peak / 2**20:.2f} GiB, before {before / 2**20:.2f}")
 
 
 def _pixels(values: Tensor) -> Tensor:
@@ -92,47 +97,98 @@ def kinds(others: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
     }
 
 
-def detection(data: list[str], sizes: list[int], planted: int, held_out: int) -> str:
-    columns, rows = [], {}
-    for source in data:
-        for size in sizes:
-            train, val, test = open_dataset(source, size=size).split(seed=0)
-            train = train.subset(torch.arange(min(700, len(train))))
-            unseen = torch.cat([val.images, test.images])
-            unseen = unseen[torch.randperm(len(unseen), generator=torch.Generator().manual_seed(0))][:held_out]
-            which = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))[:planted]
-            changed = [change(train.images[which]) for change in kinds(unseen).values()]
-            images = torch.cat([*changed, unseen])
-            bank = SyntheticBank(images, torch.zeros(len(images), dtype=torch.int64), classes=train.classes)
-            found = find_copies(bank, train).near_copy.double()
-            columns.append(f"{Path(source).stem} {size} px")
-            shares = found[: len(changed) * planted].view(len(changed), planted).mean(dim=1).tolist()
-            for name, share in zip(
-                [*kinds(unseen), "held-out images"], [*shares, float(found[-len(unseen) :].mean())], strict=True
-            ):
-                rows.setdefault(name, []).append(f"{share:.1%}")
-            print(columns[-1], *(f"{name} {values[-1]}" for name, values in rows.items()), sep="; ", flush=True)
+def detection(source: str, size: int, *, trained: int, planted: int, held_out: int) -> dict[str, str]:
+    """Shares that are flagged, by what was done; and of held-out images."""
+    parts = _parts(source, size, held_out)
+    train = _some(parts[0], trained)
+    unseen = torch.cat([part.images for part in parts[1:]])
+    unseen = unseen[torch.randperm(len(unseen), generator=torch.Generator().manual_seed(0))]
+    others, unseen = unseen[:planted], unseen[:held_out]
+    which = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))[:planted]
+    changes = kinds(others)
+    images = torch.cat([*(change(train.images[which]) for change in changes.values()), unseen])
+    bank = SyntheticBank(images, torch.zeros(len(images), dtype=torch.int64), classes=train.classes)
+    began = time.process_time()
+    found = find_copies(bank, train)
+    seconds = time.process_time() - began
+    by_kind = found.near_copy[: len(changes) * planted].view(len(changes), planted).double().mean(dim=1)
+    rows = {name: f"{share:.1%}" for name, share in zip(changes, by_kind.tolist(), strict=True)}
+    last = slice(-len(unseen), None)
+    double = found.near_copy_at(DOUBLE)[last]
+    apart = int((~double).sum())
+    rows["held-out images, doubles of training images"] = f"{int(double.sum())} of {len(unseen)}"
+    for share in (0.005, 0.05):
+        flagged = int((found.near_copy_at(share)[last] & ~double).sum())
+        rows[f"the other held-out images, {share:.1%} asked"] = f"{flagged} of {apart} ({flagged / apart:.1%})"
+    rows["training images, doubles among them"] = f"{len(train)}, {int(found.law.double.sum())}"
+    rows["seconds of one core"] = f"{seconds:.0f}"
+    return rows
+
+
+def _parts(source: str, size: int, held_out: int) -> Sequence[PatchDataset]:
+    if source == "phantom":
+        third = held_out // 3 + 1
+        return LesionPhantom(size=size, train=(135,) * 3, val=(1, 1, 1), test=(third,) * 3).dataset().split(seed=0)
+    return open_dataset(source, size=size).split(seed=0)
+
+
+def _some(patches: PatchDataset, count: int) -> PatchDataset:
+    order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(2))
+    return patches.subset(order[:count].sort().values)
+
+
+def false_alarms(size: int, count: int) -> str:
+    """How many independent images of the phantom are flagged."""
+    train = LesionPhantom(size=size, train=(135,) * 3, val=(1, 1, 1), test=(1, 1, 1)).dataset().split(seed=0)[0]
+    third = count // 3 + 1
+    others = LesionPhantom(size=size, train=(third,) * 3, val=(1, 1, 1), test=(1, 1, 1), seed=1).dataset()
+    images = others.split(seed=0)[0].images[:count]
+    bank = SyntheticBank(images, torch.zeros(len(images), dtype=torch.int64), classes=train.classes)
+    found = find_copies(bank, train)
+    five = int(found.near_copy_at(0.05).sum())
+    return (
+        f"{int(found.near_copy.sum())} of {len(images)} independent phantom images of {size} px are flagged at the "
+        f"default, {five} where 5 % are asked"
+    )
+
+
+def table(columns: dict[str, dict[str, str]]) -> str:
+    names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
     lines = ["| flagged | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
-    return "\n".join([*lines, *(f"| {name} | " + " | ".join(values) + " |" for name, values in rows.items())])
+    return "\n".join(
+        [*lines, *(f"| {name} | " + " | ".join(rows[name] for rows in columns.values()) + " |" for name in names)]
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["speed", "detection"])
+    parser.add_argument("what", choices=["speed", "detection", "false-alarms"])
     parser.add_argument("--data", action="append")
     parser.add_argument("--sizes", default="32,64,128")
+    parser.add_argument("--train", type=int, default=400)
     parser.add_argument("--planted", type=int, default=40)
-    parser.add_argument("--held-out", type=int, default=200)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--held-out", type=int, default=300)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--threads", type=int)
     given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    sizes = [int(size) for size in given.sizes.split(",")]
     if given.what == "speed":
         speed()
-        return
-    sizes = [int(size) for size in given.sizes.split(",")]
-    table = detection(given.data or ["phantom"], sizes, given.planted, given.held_out)
-    print(table)
-    if given.out is not None:
-        given.out.write_text(f"# Planted copies\n\nShares that are flagged, at the default share.\n\n{table}\n")
+    elif given.what == "false-alarms":
+        for size in sizes:
+            print(false_alarms(size, given.count))
+    else:
+        columns = {}
+        for source in given.data or ["phantom"]:
+            for size in sizes:
+                name = f"{Path(source).stem} {size} px"
+                columns[name] = detection(
+                    source, size, trained=given.train, planted=given.planted, held_out=given.held_out
+                )
+                print(name, columns[name], flush=True)
+        print(table(columns))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ _STEPS = (
 """Degrees and shares of zoom to the sides of the best so far, and which sides: half of the coarse grid's spacing, then
 half of that."""
 
+_WORTH = 1e-3
+"""By so much more a turned or zoomed image must correlate: what is upright is said to be upright."""
+
 _SOME = 256
 """Pairs that are aligned at a time."""
 
@@ -42,6 +45,17 @@ class Aligned:
     angle: Tensor
     zoom: Tensor
     shift: Tensor
+
+    def take(self, index: Tensor) -> "Aligned":
+        """Some of the pairs."""
+        return Aligned(self.correlation[index], self.angle[index], self.zoom[index], self.shift[index])
+
+    def replaced(self, index: Tensor, by: "Aligned") -> "Aligned":
+        """The same with some pairs measured otherwise."""
+        changed = Aligned(*(getattr(self, name).clone() for name in self.__dataclass_fields__))
+        for name in self.__dataclass_fields__:
+            getattr(changed, name)[index] = getattr(by, name)
+        return changed
 
 
 def align(queries: Tensor, references: Tensor, candidates: Candidates, *, warped: bool) -> Aligned:
@@ -77,7 +91,7 @@ def _best(lying: Tensor, over: Tensor, start: Tensor, part: int, warped: bool) -
         angle_here, zoom_here = best[1].clone(), best[2].clone()
         for turns, zooms in sides:
             tried = _measure(correlation, lying, angle_here + turns * turn, zoom_here * (1 + zooms * zoom))
-            best = torch.where(tried[0].abs() > best[0].abs(), tried, best)
+            best = torch.where(tried[0].abs() > best[0].abs() + _WORTH, tried, best)
     return _between_pixels(correlation, lying, best)
 
 

@@ -16,7 +16,7 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.audit.correlation import UPRIGHT, best_of_groups
 from genmix_transforms.evaluation.audit.found_copies import Copies, Reidentification
 from genmix_transforms.evaluation.audit.search import KEPT, PART, Found, Prepared, fisher, most_alike, usual_of
-from genmix_transforms.evaluation.audit.threshold import Scale, doubles, upper_threshold
+from genmix_transforms.evaluation.audit.threshold import Law
 from genmix_transforms.evaluation.audit.training_set import check_training_set
 from genmix_transforms.evaluation.audit.transformations import FAMILIES, Transformation
 from genmix_transforms.files.checks import whole_number
@@ -98,27 +98,31 @@ def find_copies(
             same = search.groups[some, None] == search.groups[None]
             own.append(search.look(train.images[some], search.real.take(some.to(device)), barred=same))
             bar.update(len(some))
-        law = _Law.of([_joined([part[family] for part in own]) for family in range(search.families)], share)
-        if law.doubles:
-            notes = (*notes, _doubles_text(law.doubles, len(chosen), grouped=train.groups is not None))
+        law = Law.of([_joined([part[family] for part in own]) for family in range(search.families)])
+        limit = law.limit(share)
+        if law.double.any():
+            notes = (*notes, _doubles_text(int(law.double.sum()), len(chosen), grouped=train.groups is not None))
         parts, before = [], []
         for some in torch.arange(len(bank)).split(PART):
             images = bank.rows(some.to(bank.device))
             here = Prepared.of(images, device=device)
             before.append(here)
-            parts.append(_look(search, law, images, before))
+            parts.append(_look(search, law, limit, images, before))
             bar.update(len(some))
         reidentified = _reidentification(search, chosen)
     by_features = [part.by_features for part in parts if part.by_features is not None]
+    standing = torch.cat([part.standing for part in parts])
     return Copies(
-        distance=law.distance(torch.cat([part.standing for part in parts])),
+        distance=law.distance(standing),
         nearest=torch.cat([part.nearest for part in parts]),
         transformations=tuple(way for part in parts for way in part.transformations),
         among_bank=law.distance(torch.cat([part.in_bank for part in parts])),
         nearest_in_bank=torch.cat([part.nearest_in_bank for part in parts]),
         among_real=law.distance(law.among_real),
-        threshold=float(law.distance(torch.tensor([law.limit], dtype=torch.float64))[0]),
+        threshold=float(law.distance(torch.tensor([limit], dtype=torch.float64))[0]),
         share=share,
+        standing=standing,
+        law=law,
         feature_distance=torch.cat([distance for distance, _ in by_features]) if by_features else None,
         feature_nearest=torch.cat([reference for _, reference in by_features]) if by_features else None,
         reidentification=reidentified,
@@ -188,49 +192,6 @@ def _points(features: Features, images: Tensor) -> Tensor:
     return torch.nn.functional.normalize(torch.cat(parts), dim=1)
 
 
-@dataclass(frozen=True)
-class _Law:
-    """What real images of different patients are to each other, and how far a copy stands out from that.
-
-    Args:
-        scales: of each family of parts, and of features.
-        limit: what stands out further is a copy.
-        among_real: float64 ``(n,)``: how far each training image stands out, in the family where it does most.
-        doubles: how many of them are the same as one of another patient.
-    """
-
-    scales: tuple[Scale, ...]
-    limit: float
-    among_real: Tensor
-    doubles: int
-
-    @classmethod
-    def of(cls, own: Sequence[tuple[Tensor, Tensor]], share: float) -> "_Law":
-        """From likeness and usual likeness of training images, of each family, to those of other patients."""
-        apart = torch.ones(len(own[0][0]), dtype=torch.bool)
-        for _ in range(2):  # what doubles are is known better once they do not count
-            scales = tuple(Scale.of(likeness[apart], usual[apart]) for likeness, usual in own)
-            among = _standing(scales, own).amax(dim=0)
-            apart = ~doubles(among)
-        limit = upper_threshold(among[apart & among.isfinite()], share)
-        return cls(scales, limit, among, int((~apart).sum()))
-
-    def distance(self, standing: Tensor) -> Tensor:
-        """From how far images stand out to distances, float32; infinite where there was nothing to compare with."""
-        similarity = self.scales[0].similarity(standing)
-        distance = (2 - 2 * similarity.clamp(0, 1)).sqrt()
-        # What rounding makes of 1 + 1 - 2 is no distance.
-        distance = torch.where(distance < 4e-3, torch.zeros_like(distance), distance)
-        return distance.masked_fill(similarity < 0, torch.inf).float()
-
-
-def _standing(scales: Sequence[Scale], found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """How far images stand out in each family, float64 ``(families, N)``."""
-    return torch.stack(
-        [scale.standardized(likeness, usual) for scale, (likeness, usual) in zip(scales, found, strict=True)]
-    )
-
-
 def _joined(several: Sequence[Found]) -> tuple[Tensor, Tensor]:
     return torch.cat([one.likeness for one in several]).cpu(), torch.cat([one.usual for one in several]).cpu()
 
@@ -247,20 +208,21 @@ class _Part:
     by_features: tuple[Tensor, Tensor] | None
 
 
-def _look(search: _Search, law: _Law, images: Tensor, before: Sequence[Prepared]) -> _Part:
+def _look(search: _Search, law: Law, limit: float, images: Tensor, before: Sequence[Prepared]) -> _Part:
     """Look for images among the training images, and among the bank's that stand before them.
 
     Args:
         search: the training images.
         law: of real images.
+        limit: what stands out further is a copy.
         images: as the bank has them.
         before: all images of the bank up to these, these last.
     """
     here = before[-1]
     found = search.look(images, here)
     likeness = [_joined([one]) for one in found]
-    standing = _standing(law.scales, likeness)
-    which = _family(standing, torch.stack([values for values, _ in likeness]), law.limit, search.pixels)
+    standing = law.standing(likeness)
+    which = _family(standing, torch.stack([values for values, _ in likeness]), limit, search.pixels)
     references = torch.stack([one.reference.cpu() for one in found])
     features = found[-1] if found[-1].distance is not None else None
     others = Prepared.together(before)

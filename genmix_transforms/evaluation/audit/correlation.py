@@ -20,7 +20,8 @@ UPRIGHT = WARPS[:1]
 EVERY_TURN = tuple(range(FLIPS_AND_QUARTERS))
 
 _ANY_GROUP = 3
-"""Of the most alike references so many are kept whatever their group, so that of a patient's images the right one is."""
+"""Of the most alike references so many are kept whatever their group: of a patient's images the right one is to be
+found."""
 _TOGETHER = 2048
 """References whose correlations with the queries are in memory at a time."""
 _PLACED = 1024
@@ -88,23 +89,30 @@ def find_candidates(
     Returns:
         Those of a query together, the best group first; fewer than ``keep`` where fewer are left.
     """
-    templates = [
-        (part, [rows for _, _, rows in _templates(queries, part, turns, warps)]) for part in parts
-    ]  # fmt: skip
-    best = queries.new_zeros(len(queries), len(references))
-    for start in range(0, len(references), _TOGETHER):
-        block = best[:, start : start + _TOGETHER]
-        some = references[start : start + _TOGETHER]
-        found = torch.empty_like(block)
-        for part, of_part in templates:
-            for cut in _cuts(some, part):
-                for rows in of_part:
-                    torch.mm(rows, cut.T, out=found).abs_()
-                    torch.maximum(block, found, out=block)
+    best = queries.new_full((len(queries), len(references)), -1)
+    which = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    for part in parts:
+        templates = [rows for _, _, rows in _templates(queries, part, turns, warps)]
+        for start in range(0, len(references), _TOGETHER):
+            some = slice(start, start + _TOGETHER)
+            alike = _most_alike_anywhere(templates, references[some], part)
+            which[:, some].masked_fill_(alike > best[:, some], part)
+            torch.maximum(best[:, some], alike, out=best[:, some])
     if barred is not None:
         best.masked_fill_(barred, -1)
     query, reference, rank = best_of_groups(best, keep, groups)
-    return _placed(queries, references, (query, reference, rank), parts, turns, warps)
+    return _placed(queries, references, (query, reference, rank), which[query, reference].long(), turns, warps)
+
+
+def _most_alike_anywhere(templates: Sequence[Tensor], references: Tensor, part: int) -> Tensor:
+    """The largest correlation of each query with each reference in any position, ``(N, M)``."""
+    best = templates[0].new_zeros(len(templates[0]), len(references))
+    found = torch.empty_like(best)
+    for cut in _cuts(references, part):
+        for rows in templates:
+            torch.mm(rows, cut.T, out=found).abs_()
+            torch.maximum(best, found, out=best)
+    return best
 
 
 def best_of_groups(best: Tensor, keep: int, groups: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,25 +153,25 @@ def _placed(
     queries: Tensor,
     references: Tensor,
     pairs: tuple[Tensor, Tensor, Tensor],
-    parts: Sequence[int],
+    part: Tensor,
     turns: Sequence[int],
     warps: Sequence[tuple[float, float]],
 ) -> Candidates:
     """In which position each of the kept pairs correlates best: of so few it costs little to look again."""
     query, reference, rank = pairs
     score = queries.new_full((len(query),), -1.0)
-    where = torch.zeros(3, len(query), dtype=torch.int64, device=queries.device)
-    for part in parts:
-        templates = list(_templates(queries, part, turns, warps))
-        for some in torch.arange(len(query), device=queries.device).split(_PLACED):
-            kept = torch.stack(list(_cuts(references[reference[some]], part)), dim=1)
+    where = torch.zeros(2, len(query), dtype=torch.int64, device=queries.device)
+    for number in part.unique().tolist():
+        templates = list(_templates(queries, number, turns, warps))
+        for some in (part == number).nonzero().flatten().split(_PLACED):
+            kept = torch.stack(list(_cuts(references[reference[some]], number)), dim=1)
             for turned, warped, rows in templates:
                 found = torch.bmm(kept, rows[query[some], :, None])[:, :, 0].abs().amax(dim=1)
                 better = found > score[some]
                 score[some] = torch.where(better, found, score[some])
-                here = torch.tensor([[turned], [warped], [part]], device=queries.device)
+                here = torch.tensor([[turned], [warped]], device=queries.device)
                 where[:, some] = torch.where(better, here, where[:, some])
-    return Candidates(query, reference, rank, where[0], where[1], where[2], score)
+    return Candidates(query, reference, rank, where[0], where[1], part, score)
 
 
 def _cuts(images: Tensor, part: int) -> Iterator[Tensor]:

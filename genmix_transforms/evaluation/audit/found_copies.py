@@ -9,6 +9,7 @@ from torch import Tensor
 from genmix_transforms.bank import Flag, SyntheticBank
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.audit.threshold import Law
 from genmix_transforms.evaluation.audit.transformations import Transformation
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ class Copies:
             another group; infinite where there is none.
         threshold: below it, two images are near copies.
         share: of the images of new patients, so many are expected to lie below it.
+        standing: float64 ``(N,)``: how far each image stands out, see
+            :class:`~genmix_transforms.evaluation.audit.threshold.Scale`; distances are made of it.
+        law: what real images are to each other.
         feature_distance: float32 ``(N,)``: Euclidean distance of the features, of length 1, to the nearest training
             image's; None without features.
         feature_nearest: int64 ``(N,)``: which training image that is; None likewise.
@@ -80,6 +84,8 @@ class Copies:
     among_real: Tensor
     threshold: float
     share: float
+    standing: Tensor
+    law: Law
     feature_distance: Tensor | None
     feature_nearest: Tensor | None
     reidentification: Reidentification | None
@@ -91,6 +97,10 @@ class Copies:
     def near_copy(self) -> Tensor:
         """Bool ``(N,)``: nearer to a training image than images of different patients are to each other."""
         return self.distance < self.threshold
+
+    def near_copy_at(self, share: float) -> Tensor:
+        """Bool ``(N,)``: what would be a near copy if another share of new patients' images might be called so."""
+        return self.standing > self.law.limit(share)
 
     @property
     def duplicate(self) -> Tensor:

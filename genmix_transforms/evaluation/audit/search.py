@@ -26,6 +26,9 @@ _SMOOTH = 1.0
 KEPT = 8
 """Patients whose most alike image is aligned with each query."""
 
+_TURNED = 3
+"""The best of those: of these turns and zooms between the coarse ones are tried."""
+
 PART = 512
 """Queries whose correlations with all references are in memory at a time."""
 
@@ -145,21 +148,25 @@ def most_alike(
         turns=EVERY_TURN if whole else IN_PLACE,
         warps=warps if whole else UPRIGHT,
     )
-    turned_too = whole and len(warps) > 1
-    aligned = align(getattr(queries, fine), getattr(references, fine), candidates, warped=turned_too)
+    seen = getattr(queries, fine), getattr(references, fine)
+    aligned = align(*seen, candidates, warped=False)
+    if whole and len(warps) > 1:
+        best = _best_of_each(aligned.correlation.abs(), candidates.query, len(queries.coarse), keep=_TURNED)
+        better = best[best >= 0]
+        aligned = aligned.replaced(better, align(*seen, candidates.take(better), warped=True))
     count, device = len(queries.coarse), queries.coarse.device
     alike = aligned.correlation.abs()
     likeness = _fisher(alike, queries.reliable[candidates.query] if whole else None)
     table = torch.full((count, KEPT), -1.0, dtype=torch.float64, device=device)
     ranked = candidates.rank >= 0
     table[candidates.query[ranked], candidates.rank[ranked]] = likeness[ranked]
-    best = _best_of_each(likeness, candidates.query, count)
+    best = _best_of_each(likeness, candidates.query, count, keep=1)[:, 0]
     none, taken = best < 0, best.clamp_min(0)
     if not len(likeness):
         empty = torch.full((count,), -1.0, dtype=torch.float64, device=device)
         return Found(empty, torch.zeros_like(empty), empty.long())
     chosen = candidates.take(taken)
-    placed = Aligned(*(getattr(aligned, name)[taken] for name in ("correlation", "angle", "zoom", "shift")))
+    placed = aligned.take(taken)
     return Found(
         likeness[taken].masked_fill(none, -1.0),
         usual_of(table),
@@ -196,13 +203,13 @@ def fisher(alike: Tensor) -> Tensor:
     return _fisher(alike, None)
 
 
-def _best_of_each(values: Tensor, query: Tensor, count: int) -> Tensor:
-    """For each query the number of its best pair, int64 ``(count,)``; -1 where it has none."""
+def _best_of_each(values: Tensor, query: Tensor, count: int, *, keep: int) -> Tensor:
+    """For each query the numbers of its best pairs, int64 ``(count, keep)``; -1 where it has no more."""
     order = values.argsort(descending=True, stable=True)
     order = order[query[order].argsort(stable=True)]
     found = torch.bincount(query, minlength=count)
-    first = found.cumsum(0) - found
-    best = torch.full((count,), -1, dtype=torch.int64, device=order.device)
-    some = found > 0
-    best[some] = order[first[some]]
+    rank = torch.arange(len(order), device=order.device) - (found.cumsum(0) - found)[query[order]]
+    best = torch.full((count, keep), -1, dtype=torch.int64, device=order.device)
+    wanted = rank < keep
+    best[query[order][wanted], rank[wanted]] = order[wanted]
     return best

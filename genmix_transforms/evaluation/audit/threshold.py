@@ -1,6 +1,7 @@
 """How near is too near: a threshold from what real images of different patients are to each other."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -141,3 +142,51 @@ def upper_threshold(values: Tensor, share: float) -> float:
     if above >= _SURE:
         return float(known[n - above])
     return _tail(*_law(known, _BODY), share)
+
+
+@dataclass(frozen=True)
+class Law:
+    """What real images of different patients are to each other.
+
+    Args:
+        scales: of each family of parts, and of features.
+        among_real: float64 ``(n,)``: how far each training image stands out, in the family where it does most.
+        double: bool ``(n,)``: which of them are the same as one of another patient.
+    """
+
+    scales: tuple[Scale, ...]
+    among_real: Tensor
+    double: Tensor
+
+    @classmethod
+    def of(cls, own: Sequence[tuple[Tensor, Tensor]]) -> "Law":
+        """From likeness and usual likeness of training images, of each family, to those of other patients."""
+        apart = torch.ones(len(own[0][0]), dtype=torch.bool)
+        for _ in range(2):  # what doubles are is known better once they do not count
+            scales = tuple(Scale.of(likeness[apart], usual[apart]) for likeness, usual in own)
+            among = _standing(scales, own).amax(dim=0)
+            apart = ~doubles(among)
+        return cls(scales, among, ~apart)
+
+    def limit(self, share: float) -> float:
+        """How far a share of new patients' images stand out, or further."""
+        return upper_threshold(self.among_real[~self.double], share)
+
+    def standing(self, found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """How far images stand out, from their likeness and usual likeness in each family; ``(families, N)``."""
+        return _standing(self.scales, found)
+
+    def distance(self, standing: Tensor) -> Tensor:
+        """From how far images stand out to distances, float32; infinite where there was nothing to compare with."""
+        similarity = self.scales[0].similarity(standing)
+        distance = (2 - 2 * similarity.clamp(0, 1)).sqrt()
+        # What rounding makes of 1 + 1 - 2 is no distance.
+        distance = torch.where(distance < 4e-3, torch.zeros_like(distance), distance)
+        return distance.masked_fill(similarity < 0, torch.inf).float()
+
+
+def _standing(scales: Sequence[Scale], found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """How far images stand out in each family, float64 ``(families, N)``."""
+    return torch.stack(
+        [scale.standardized(likeness, usual) for scale, (likeness, usual) in zip(scales, found, strict=True)]
+    )
