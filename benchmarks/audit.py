@@ -11,7 +11,8 @@ import argparse
 import io
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,23 +32,27 @@ DOUBLE = 1e-5
 
 def speed() -> None:
     random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (2000, 1, 64, 64), dtype=torch.uint8, generator=random)
-    print(f"{torch.get_num_threads()} threads")
-    began = time.perf_counter()
-    bank, train = Prepared.of(images[:1000]), Prepared.of(images[1000:])
-    most_alike(bank, train, family=0)
-    print(f"shift, flip, turn and zoom, 1,000 x 1,000 of 64 px: {time.perf_counter() - began:.1f} s")
-    began = time.perf_counter()
-    for family in (1, 2):
-        most_alike(bank, train, family=family)
-    print(f"halves and quarters, the same: {time.perf_counter() - began:.1f} s")
     queries, references = (torch.randn(10_000, 768, generator=random) for _ in range(2))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
-    nearest_neighbors(queries, references)
-    print(f"10,000 x 10,000 x 768: {time.perf_counter() - began:.1f} s")
+    with timed("10,000 x 10,000 x 768"):
+        nearest_neighbors(queries, references)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"peak memory of the process: {peak / 2**20:.2f} GiB, before {before / 2**20:.2f}")
+    print(f"peak memory of the process {peak / 2**20:.2f} GiB, before {before / 2**20:.2f}")
+    images = torch.randint(0, 256, (2000, 1, 64, 64), dtype=torch.uint8, generator=random)
+    with timed("shift, flip, turn and zoom, 1,000 x 1,000 of 64 px"):
+        bank, train = Prepared.of(images[:1000]), Prepared.of(images[1000:])
+        most_alike(bank, train, family=0)
+    with timed("halves and quarters, the same"):
+        for family in (1, 2):
+            most_alike(bank, train, family=family)
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    wall, processor = time.perf_counter(), time.process_time()
+    yield
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    print(f"{what}: {wall:.1f} s on {torch.get_num_threads()} threads, of processors {processor:.1f} s", flush=True)
 
 
 def _pixels(values: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ _LOCAL = 1.0
 _LOUD = 1.0
 """Times the mean strength of an image's texture, above which a line or an edge counts no more than other texture."""
 
-_LEAST_RELIABILITY = 0.2
-"""Of noise itself nothing is left to correct."""
+_LEAST_RELIABILITY = 0.6
+"""Below, an image is noise: nothing is left that could be corrected."""
 
 
 def structure(images: Tensor, *, side: int, smooth: float = 0.0, device: str | torch.device = "cpu") -> Tensor:
@@ -57,7 +57,7 @@ def reliability(images: Tensor, *, side: int, smooth: float, device: str | torch
         device: where to compute.
 
     Returns:
-        float32 ``(N,)``, from 0.2 to 1: 1 without noise.
+        float32 ``(N,)``, from 0.6 (or less) to 1 (no noise).
 
     Source: Spearman's correction for attenuation (1904); the noise is measured by differences that lines and edges do
     not pass (Immerkaer, "Fast noise variance estimation", 1996), by the median.
@@ -124,12 +124,15 @@ def blurred(images: Tensor, *, sigma: float, reach: int | None = None) -> Tensor
         sigma: standard deviation, in pixels.
         reach: pixels to each side that count; None: three standard deviations, or up to the other side.
     """
-    far = math.ceil(3 * sigma) if reach is None else reach
-    far = min(far, *(length - 1 for length in images.shape[-2:]))
-    at = torch.arange(-far, far + 1, device=images.device, dtype=images.dtype)
+    down, across = (_blur(length, sigma, reach).to(images) for length in images.shape[-2:])
+    return down @ images @ across.T
+
+
+@lru_cache(maxsize=32)
+def _blur(length: int, sigma: float, reach: int | None) -> Tensor:
+    """The blur of a column as a matrix, float64 ``(length, length)``: of images so small faster than convolution."""
+    far = min(math.ceil(3 * sigma) if reach is None else reach, length - 1)
+    at = torch.arange(-far, far + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (at / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    count, channels, height, width = images.shape
-    flat = F.pad(images.reshape(count * channels, 1, height, width), (far,) * 4, mode="reflect")
-    flat = F.conv2d(F.conv2d(flat, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
-    return flat.view(count, channels, height, width)
+    lines = F.pad(torch.eye(length, dtype=torch.float64)[None], (far, far), mode="reflect")[0]
+    return F.conv1d(lines[:, None], (kernel / kernel.sum())[None, None])[:, 0].T.contiguous()

@@ -6,6 +6,7 @@ from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.identity import find_recorded
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.checks import fitting_bank
 from genmix_transforms.evaluation.leakage import foreign, trained_on_more
 
 LEAST_IMAGES = 10
@@ -24,8 +25,8 @@ def check_training_set(bank: SyntheticBank, train: PatchDataset, *, any_training
         What whoever reads the result must know: a sentence each.
 
     Raises:
-        InputError: no images, other classes, sizes or channels, fewer than 10 training images, one group, or a
-            generator that was trained on other images.
+        InputError: no images, a fill that is not finished, other classes, sizes, channels or depth, fewer than 10
+            training images, one group, or a generator that was trained on other images.
     """
     _check_shapes(bank, train)
     notes = []
@@ -54,6 +55,11 @@ def check_training_set(bank: SyntheticBank, train: PatchDataset, *, any_training
             "The data have no groups (patients): patients cannot be told apart, two images of one patient count as of "
             "two, and copies may slip through."
         )
+    elif (groups := len(train.groups.unique())) < LEAST_IMAGES:
+        notes.append(
+            f"The training set has images of only {groups} groups (patients): how near images of different patients are "
+            "is hardly known."
+        )
     empty = [name for name, count in bank.class_counts.items() if not count]
     if empty:
         notes.append(f"The bank has no image of {', '.join(empty)}.")
@@ -68,18 +74,8 @@ def _check_shapes(bank: SyntheticBank, train: PatchDataset) -> None:
         raise InputError("find_copies: the bank is empty")
     if len(bank.image_shape) != 3:
         raise InputError(f"find_copies: images must be (C, H, W), the bank's are {bank.image_shape}")
-    bank.with_classes(train.classes)  # which names a class that the data do not have
-    channels, *size = bank.image_shape
-    if channels != train.images.shape[1]:
-        raise InputError(
-            f"find_copies: the bank's images have {channels} channels, the training set's {train.images.shape[1]}; "
-            f"open the data with channels={channels}"
-        )
-    if size != list(train.images.shape[-2:]):
-        raise InputError(
-            f"find_copies: the bank's images have {' x '.join(map(str, size))} pixels, the training set's "
-            f"{' x '.join(map(str, train.images.shape[-2:]))}; open the data with size={size[0]}"
-        )
+    fitting_bank(bank, train)
+    size = bank.image_shape[1:]
     if size[0] != size[1] or size[0] < 8:
         raise InputError(f"find_copies: images must be square, of 8 pixels or more, got {size[0]} x {size[1]}")
     if len(train) < LEAST_IMAGES:

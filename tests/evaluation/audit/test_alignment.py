@@ -13,7 +13,7 @@ SMOOTH = torch.from_numpy(ndimage.gaussian_filter(np.random.default_rng(0).norma
 
 def pairs(count):
     zero = torch.zeros(count, dtype=torch.int64)
-    return Candidates(torch.arange(count), torch.arange(count), zero, zero, zero, torch.ones(count))
+    return Candidates(torch.arange(count), torch.arange(count), zero, zero, zero, zero, torch.ones(count))
 
 
 def test_shifts_are_found_and_the_correlation_is_that_of_numpy():
@@ -36,3 +36,13 @@ def test_turn_and_zoom_are_found_between_those_of_the_coarse_grid():
     assert found.correlation.min() > 0.98
     assert (found.angle + 3).abs().max() < 1.5
     assert (found.zoom - 1.04).abs().max() < 0.02
+
+
+def test_some_pairs_are_measured_again():
+    over = SMOOTH.float()
+    found = align(over, over, pairs(3), warped=False)
+    other = align(over.roll(2, -1), over, pairs(1), warped=False)
+    both = found.replaced(torch.tensor([1]), other)
+    torch.testing.assert_close(both.shift[:, 1] * 32, torch.tensor([0.0, -2.0, 0.0]))
+    assert both.take(torch.tensor([1])).shift.equal(other.shift)
+    assert found.shift.eq(0).all()

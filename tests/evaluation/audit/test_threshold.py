@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.audit.threshold import Scale, upper_threshold
+from genmix_transforms.evaluation.audit.threshold import Law, Scale, doubles, upper_threshold
 
 
 def test_many_values_give_the_conformal_order_statistic():
@@ -36,12 +36,46 @@ def test_doubles_among_real_images_do_not_move_the_extrapolated_threshold():
     assert upper_threshold(doubled, 0.005) == pytest.approx(upper_threshold(values, 0.005), rel=1e-6)
 
 
-def test_scale_goes_there_and_back():
-    similarity = torch.linspace(0.1, 0.9, 31)
-    scale = Scale.of(similarity)
-    standardized = scale.standardized(similarity)
-    assert float(standardized.median()) == pytest.approx(0, abs=1e-6)
-    torch.testing.assert_close(scale.similarity(standardized).float(), similarity)
+def test_scale_goes_there_and_back_and_is_blind_to_what_an_image_is_like_anyway():
+    likeness = torch.linspace(0.4, 2.0, 31, dtype=torch.float64)
+    usual = torch.full((31,), 0.5, dtype=torch.float64)
+    scale = Scale.of(likeness, usual)
+    standing = scale.standardized(likeness, usual)
+    assert float(standing.median()) == pytest.approx(0, abs=1e-6)
+    torch.testing.assert_close(scale.similarity(standing), torch.tanh(likeness))
+    torch.testing.assert_close(scale.standardized(2 * likeness, 2 * usual), standing)
+    # Like nothing at all is not like something because it is like others even less.
+    assert scale.standardized(torch.tensor([0.06]), torch.tensor([0.01])) < standing[0]
+    assert scale.standardized(torch.tensor([-1.0]), torch.tensor([0.5])) == -torch.inf
+    assert scale.similarity(torch.tensor([-torch.inf], dtype=torch.float64)) == -1
+
+
+def test_doubles_are_those_far_outside():
+    values = torch.from_numpy(np.random.default_rng(2).gumbel(size=300))
+    assert not doubles(values).any()
+    values[:20] = 40
+    assert doubles(values).nonzero().flatten().tolist() == list(range(20))
+    values[40] = -torch.inf
+    assert not doubles(values)[40]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.005])
+def test_the_law_of_real_images_gives_the_asked_share_whatever_doubles_there_are(share):
+    random = np.random.default_rng(3)
+
+    def real(count):
+        usual = random.uniform(0.3, 0.9, size=(2, count))
+        return [(torch.from_numpy(u * (1.3 + 0.1 * random.gumbel(size=count))), torch.from_numpy(u)) for u in usual]
+
+    own = real(600)
+    own[0][0][:30] = 15.0
+    law = Law.of(own)
+    assert law.double.nonzero().flatten().tolist() == list(range(30))
+    flagged = (law.standing(real(20_000)).amax(dim=0) > law.limit(share)).double().mean()
+    assert float(flagged) == pytest.approx(share, rel=0.5)
+    distance = law.distance(law.among_real)
+    assert distance[:30].eq(0).all()
+    assert distance[30:].min() > 0.1
 
 
 def test_bad_input():

@@ -50,12 +50,25 @@ def test_what_must_be_known_is_said():
         assert sum(text in note for note in notes) == 1
 
 
+def test_few_patients_are_told():
+    (note,) = check_training_set(bank(train=TRAIN), patches(IMAGES[:20], groups=torch.arange(20) // 5))
+    assert "only 4 groups (patients)" in note
+
+
 @pytest.mark.parametrize(
     ("of", "train", "message"),
     [
         (bank(classes=("cyst", "abscess")), TRAIN, "abscess is no class|images of abscess|abscess"),
-        (bank(images=IMAGES[..., :12, :12]), TRAIN, "12 x 12 pixels, the training set's 16 x 16; .* size=12"),
-        (bank(images=IMAGES.expand(-1, 3, -1, -1)), TRAIN, "3 channels, the training set's 1; .*channels=3"),
+        (
+            bank(images=IMAGES[..., :12, :12]),
+            TRAIN,
+            r"images are 1 x 12 x 12 \(C x H x W\), the patches 1 x 16 x 16: .*size=12",
+        ),
+        (
+            bank(images=IMAGES.expand(-1, 3, -1, -1)),
+            TRAIN,
+            r"images are 3 x 16 x 16 .*, the patches 1 x 16 x 16: .*channels=3",
+        ),
         (bank(images=IMAGES[:0]), TRAIN, "the bank is empty"),
         (bank(images=IMAGES[:, :, None]), TRAIN, r"must be \(C, H, W\)"),
         (bank(images=IMAGES[..., :12]), patches(IMAGES[..., :12]), "must be square, of 8 pixels or more, got 16 x 12"),

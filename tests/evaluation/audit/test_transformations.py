@@ -30,13 +30,34 @@ def test_a_zoom_and_a_move_take_pixels_from_where_they_lie():
 
 
 @pytest.mark.parametrize("side", [16, 32, 48, 64])
-def test_parts_tile_the_image_without_its_border(side):
+def test_parts_leave_out_borders_and_what_touches_others(side):
     border, seen = margin(side), np.zeros((side, side), dtype=int)
     assert border / side >= 0.06
     for number, name in enumerate(PARTS):
         seen[box(number, side, border)] += 1 if "quarter" in name else 0
-    assert (seen[border:-border, border:-border] == 1).all()
-    assert seen.sum() == (side - 2 * border) ** 2
+    expected = np.zeros((side, side), dtype=int)
+    expected[border:-border, border:-border] = 1
+    expected[side // 2 - 1 : side // 2 + 1] = expected[:, side // 2 - 1 : side // 2 + 1] = 0
+    np.testing.assert_array_equal(seen, expected)
+
+
+def test_a_transformation_lays_one_image_over_the_other():
+    image = (IMAGE * 40 + 128).clamp(0, 255).round().to(torch.uint8)
+    changed = (255 - image).flip(-1).rot90(-1, (-2, -1)).roll((2, -3), (-2, -1))
+    # Undone: first mirrored, then turned, then shifted, then inverted.
+    way = Transformation(mirrored=True, quarters=3, shift=(3 / 33, 2 / 33), inverted=True)
+    laid = way.apply(changed)
+    assert laid.dtype == torch.uint8
+    inner = (..., slice(4, -4), slice(4, -4))
+    candidates = {
+        (y, x): int((laid[inner].int() - image.roll((y, x), (-2, -1))[inner].int()).abs().max())
+        for y in range(-6, 7)
+        for x in range(-6, 7)
+    }
+    assert min(candidates.values()) <= 1
+    assert Transformation().apply(image).equal(image)
+    deep = image.to(torch.int32).mul(257).to(torch.uint16)
+    assert Transformation(inverted=True).apply(deep).int().equal(65535 - deep.int())
 
 
 def test_words():
