@@ -137,6 +137,8 @@ class Audit:
         bank, (train, validation, test) = self.bank, self.splits
         quality = self.quality.to_dict()
         del quality["verdict"]  # the audit's own knows of copies too
+        # Without the data's name, which is that of a file.
+        quality["against"] = f"{self.settings.against}{quality['against'].rpartition(self.settings.against)[2]}"
         return {
             "verdict": self.verdict.to_dict(),
             "advice": ADVICE[self.verdict.kind],
