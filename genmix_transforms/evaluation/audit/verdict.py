@@ -106,7 +106,8 @@ def judge(
     real images. *Collapsed*: a class's images are more alike in pairs (MS-SSIM) than real ones, and its Vendi score,
     above the 1 of images that are all the same, is below a quarter of the real. *Wrong classes*: a classifier that
     knows real images finds the bank's own labels at most half as far above chance. *Copies*: more than twice as many
-    near copies as new patients' images would give, and more than chance would bring about in one of a thousand banks. *Unlike real*: KID lies above all halves of the real images.
+    near copies as new patients' images would give, and more than chance would bring about in one of a thousand banks.
+    *Unlike real*: KID lies above all halves of the real images.
 
     Args:
         overall: numbers by name.
@@ -183,8 +184,8 @@ def _copied(copies: CopyShare) -> Sequence[Finding]:
     if copies.near_copies <= MANY * expected or copies.by_chance >= BY_CHANCE:
         return ()
     text = (
-        f"The bank holds copies: {copies.near_copies} of its {copies.images} images are nearer to a training image than "
-        f"images of other patients are, where {expected:.2g} would be by chance."
+        f"The bank holds copies: {copies.near_copies} of its {copies.images} images are nearer to a training image "
+        f"than images of other patients are, where {expected:.2g} would be by chance."
     )
     return (Finding(kind="copies", text=text),)
 
