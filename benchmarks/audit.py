@@ -26,8 +26,8 @@ from genmix_transforms.evaluation.audit import find_copies, nearest_neighbors
 from genmix_transforms.evaluation.audit.search import Prepared, most_alike
 from genmix_transforms.evaluation.audit.transformations import warp
 
-DOUBLE = 1e-5
-"""Held-out images that stand out further than one of 100,000 would are called doubles: the same picture."""
+DOUBLE = 1e-4
+"""Held-out images that stand out further than one of 10,000 would are called doubles: the same picture."""
 
 
 def speed() -> None:

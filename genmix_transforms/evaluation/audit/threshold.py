@@ -18,8 +18,8 @@ _BODY = (0.5, 0.05)
 _MIDDLE = (0.8, 0.2)
 """The same where some of the images may be doubles of others."""
 
-_NEVER = 1e-5
-"""What real images of different patients exceed so seldom is no image of a different patient."""
+_SELDOM = 1e-3
+"""What one of so many real images would exceed, or one of two sets of their size, is no image of another patient."""
 
 _LEAST_USUAL = 0.5
 """Of what is usual among real images: an image that is like nothing is not held against less."""
@@ -85,7 +85,7 @@ def doubles(values: Tensor) -> Tensor:
         values: ``(n,)``: each real image's standardized likeness to the most alike image of another patient.
 
     Returns:
-        Bool ``(n,)``: those beyond what the law of the others would give one of 100,000 images.
+        Bool ``(n,)``: those beyond what the law of the others would give one of 1,000 images, or one of two such sets.
 
     Source: BUSI is such a set (Pawlowska et al., "Letter to the Editor. Re: Dataset of breast ultrasound images", Data
     in Brief, 2023).
@@ -94,7 +94,7 @@ def doubles(values: Tensor) -> Tensor:
     if len(known) < 2:
         return torch.zeros_like(values, dtype=torch.bool)
     middle, spread = _law(known, _MIDDLE)
-    return (values > _tail(middle, spread, _NEVER)) & values.isfinite()
+    return (values > _tail(middle, spread, min(_SELDOM, 0.5 / len(known)))) & values.isfinite()
 
 
 def _law(values: Tensor, body: tuple[float, float]) -> tuple[float, float]:

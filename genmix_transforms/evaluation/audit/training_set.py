@@ -57,7 +57,7 @@ def check_training_set(bank: SyntheticBank, train: PatchDataset, *, any_training
         )
     elif (groups := len(train.groups.unique())) < LEAST_IMAGES:
         notes.append(
-            f"The training set has images of only {groups} groups (patients): how near images of different patients are "
+            f"The training set has only {groups} groups (patients): how near images of different patients are "
             "is hardly known."
         )
     empty = [name for name, count in bank.class_counts.items() if not count]
