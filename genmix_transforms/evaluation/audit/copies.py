@@ -224,7 +224,7 @@ def _look(search: _Search, law: Law, limit: float, images: Tensor, before: Seque
     standing = law.standing(likeness)
     which = _family(standing, torch.stack([values for values, _ in likeness]), limit, search.pixels)
     references = torch.stack([one.reference.cpu() for one in found])
-    features = found[-1] if found[-1].distance is not None else None
+    by_features, likest = found[-1].distance, found[-1].reference
     others = Prepared.together(before)
     order = torch.arange(len(others.coarse), device=others.coarse.device)
     later = order[None] >= order[-len(here.coarse) :, None]
@@ -236,7 +236,7 @@ def _look(search: _Search, law: Law, limit: float, images: Tensor, before: Seque
         transformations=[found[family].transformation(query) for query, family in enumerate(which.tolist())],
         in_bank=law.scales[0].standardized(double.likeness, found[0].usual),
         nearest_in_bank=double.reference.cpu(),
-        by_features=None if features is None else (features.distance.cpu(), features.reference.cpu()),
+        by_features=None if by_features is None else (by_features.cpu(), likest.cpu()),
     )
 
 
