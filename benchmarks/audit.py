@@ -3,6 +3,7 @@
     python benchmarks/audit.py speed --threads 2
     python benchmarks/audit.py detection --data phantom --data busi_128.npz --data pneumoniamnist.npz --sizes 32,64,128
     python benchmarks/audit.py false-alarms --sizes 64 --count 10000
+    python benchmarks/audit.py copying --steps 2000
 
 Copies of training images are planted in a bank of held-out ones, kind by kind; at the default share.
 """
@@ -10,6 +11,7 @@ Copies of training images are planted in a bank of held-out ones, kind by kind; 
 import argparse
 import io
 import resource
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ from genmix_transforms.data import LesionPhantom, PatchDataset, open_dataset
 from genmix_transforms.evaluation.audit import find_copies, nearest_neighbors
 from genmix_transforms.evaluation.audit.search import Prepared, most_alike
 from genmix_transforms.evaluation.audit.transformations import warp
+from genmix_transforms.generators import DCGAN
 
 DOUBLE = 1e-4
 """Held-out images that stand out further than one of 10,000 would are called doubles: the same picture."""
@@ -157,6 +160,25 @@ def false_alarms(size: int, count: int) -> str:
     )
 
 
+def copying(steps: int) -> str:
+    """How many images of a DCGAN that has learned 20 images by heart are flagged: 20 of the phantom, 32 px."""
+    patches = LesionPhantom(size=32, train=(7, 7, 6), val=(1, 1, 1), test=(1, 1, 1)).dataset().split(seed=0)[0]
+    generator = DCGAN(resolution=32, channels=1, classes=patches.classes, base_width=32)
+    with tempfile.TemporaryDirectory() as folder:
+        generator.fit(
+            patches, out=folder, steps=steps, batch_size=20, seed=0, progress=False, learning_rate=5e-4, augment=()
+        )
+        labels = torch.arange(60) % len(patches.classes)
+        images = generator.sample(labels=labels, seeds=torch.arange(60))
+    found = find_copies(SyntheticBank(images, labels, classes=patches.classes), patches)
+    return (
+        f"DCGAN, {len(patches)} images, {steps} steps: {int(found.near_copy.sum())} of 60 images are flagged at the "
+        f"default, {int(found.near_copy_at(0.05).sum())} where 5 % are asked, {int(found.duplicate.sum())} duplicates; "
+        f"images standing out furthest {found.standing.sort(descending=True).values[:5].round(decimals=1).tolist()}, "
+        f"limit {found.law.limit(0.005):.1f}"
+    )
+
+
 def table(columns: dict[str, dict[str, str]]) -> str:
     names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
     lines = ["| flagged | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
@@ -167,13 +189,14 @@ def table(columns: dict[str, dict[str, str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["speed", "detection", "false-alarms"])
+    parser.add_argument("what", choices=["speed", "detection", "false-alarms", "copying"])
     parser.add_argument("--data", action="append")
     parser.add_argument("--sizes", default="32,64,128")
     parser.add_argument("--train", type=int, default=400)
     parser.add_argument("--planted", type=int, default=40)
     parser.add_argument("--held-out", type=int, default=300)
     parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
     if given.threads:
@@ -181,6 +204,8 @@ def main() -> None:
     sizes = [int(size) for size in given.sizes.split(",")]
     if given.what == "speed":
         speed()
+    elif given.what == "copying":
+        print(copying(given.steps))
     elif given.what == "false-alarms":
         for size in sizes:
             print(false_alarms(size, given.count))

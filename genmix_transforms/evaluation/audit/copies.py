@@ -251,9 +251,9 @@ def _family(standing: Tensor, likeness: Tensor, limit: float, pixels: int) -> Te
 
 def _doubles_text(count: int, asked: int, *, grouped: bool) -> str:
     if grouped:
-        who = "the same picture as one of another patient: patients of this data set are not all different people"
+        who = "so like one of another patient that they are the same picture, or the same patient's"
     else:
-        who = "the same picture as another, or the same patient's"
+        who = "so like another that they are the same picture, or the same patient's"
     return f"{count} of {asked} training images that were compared are {who}. They do not set the threshold."
 
 

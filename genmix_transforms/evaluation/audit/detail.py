@@ -18,7 +18,7 @@ _LOUD = 1.0
 """Times the mean strength of an image's texture, above which a line or an edge counts no more than other texture."""
 
 _LEAST_RELIABILITY = 0.6
-"""Below, an image is noise: nothing is left that could be corrected."""
+"""Below, an image is noise, and nothing is corrected: the little that is left of its structure would count too much."""
 
 
 def structure(images: Tensor, *, side: int, smooth: float = 0.0, device: str | torch.device = "cpu") -> Tensor:
@@ -57,7 +57,7 @@ def reliability(images: Tensor, *, side: int, smooth: float, device: str | torch
         device: where to compute.
 
     Returns:
-        float32 ``(N,)``, from 0.6 (or less) to 1 (no noise).
+        float32 ``(N,)``, from 0.6 to 1 (no noise); 1 also for images that are noise, of which it cannot be said.
 
     Source: Spearman's correction for attenuation (1904); the noise is measured by differences that lines and edges do
     not pass (Immerkaer, "Fast noise variance estimation", 1996), by the median.
@@ -67,7 +67,8 @@ def reliability(images: Tensor, *, side: int, smooth: float, device: str | torch
         values = some.to(device).float()
         power = _high(_sized(values, side), smooth).square().mean(dim=(1, 2, 3))
         noise = _noise(values).square() * _gain(tuple(values.shape[-2:]), side, smooth)
-        found.append((1 - noise / power.clamp_min(1e-9)).clamp_min(_LEAST_RELIABILITY**2).sqrt())
+        reliable = (1 - noise / power.clamp_min(1e-9)).clamp_min(0).sqrt()
+        found.append(torch.where(reliable < _LEAST_RELIABILITY, torch.ones_like(reliable), reliable))
     return torch.cat(found) if found else torch.zeros(0, device=device)
 
 

@@ -21,6 +21,9 @@ _MIDDLE = (0.8, 0.2)
 _SELDOM = 1e-3
 """What one of so many real images would exceed, or one of two sets of their size, is no image of another patient."""
 
+_NOTHING = -1e6
+"""How far an image stands out that is like nothing, in whatever family: its distance is the largest."""
+
 _LEAST_USUAL = 0.5
 """Of what is usual among real images: an image that is like nothing is not held against less."""
 
@@ -65,6 +68,7 @@ class Scale:
     def standardized(self, likeness: Tensor, usual: Tensor) -> Tensor:
         """Float64 ``(N,)``: how many spreads each quotient lies above the middle; -inf: there was nothing like it."""
         found = (_quotient(likeness, usual, self.usual) - self.middle) / self.spread
+        found = found.masked_fill(likeness.cpu() == 0, _NOTHING)
         return found.masked_fill(likeness.cpu() < 0, -torch.inf)
 
     def similarity(self, standardized: Tensor) -> Tensor:
@@ -94,6 +98,8 @@ def doubles(values: Tensor) -> Tensor:
     if len(known) < 2:
         return torch.zeros_like(values, dtype=torch.bool)
     middle, spread = _law(known, _MIDDLE)
+    # Of few images the law is hardly known: by two standard errors of its spread the benefit of the doubt is theirs.
+    spread *= 1 + 2 / math.sqrt(len(known))
     return (values > _tail(middle, spread, min(_SELDOM, 0.5 / len(known)))) & values.isfinite()
 
 
