@@ -27,6 +27,8 @@ ADVICE: Mapping[Kind, str] = {
     "ordered when the generator was trained and the bank was filled.",
     "copies": "Do not publish this bank, and do not take it for anonymous: it shows patients' images. Leave the copies "
     "out, or train the generator for fewer steps or on more patients.",
+    "nothing like real": "Do not train with this bank: its generator has not learned yet, or has learned from other "
+    "images. Look at its sample sheets, and train it for longer.",
     "unlike real": "It may be of use all the same: whether it helps a classifier, only a comparison on your own data "
     "tells. Look at the pictures below, and at what is marked.",
     "incomplete": "Have the rest measured before you rely on this bank.",
@@ -111,8 +113,10 @@ def _copied(copies: CopyShare | None, faults: Mapping[Kind, str]) -> Answer:
 
 def _real(overall: Mapping[str, Measured], faults: Mapping[Kind, str]) -> Answer:
     question = "Do the images look real?"
-    if "noise" in faults:
-        return Answer(question=question, status="fault", text=faults["noise"])
+    worst: tuple[Kind, ...] = ("noise", "nothing like real")
+    for kind in worst:
+        if kind in faults:
+            return Answer(question=question, status="fault", text=faults[kind])
     precision, kid = _known(overall, "precision"), _known(overall, "KID x 1000")
     if precision is None and kid is None:
         return Answer(question=question, status="open", text="There are too few images to tell.")

@@ -9,7 +9,9 @@ from genmix_transforms.evaluation.audit.labels import LabelHonesty
 from genmix_transforms.evaluation.audit.measured import Measured
 from genmix_transforms.evaluation.audit.usefulness import Usefulness
 
-Kind = Literal["noise", "collapsed", "wrong classes", "copies", "unlike real", "incomplete", "no fault found"]
+Kind = Literal[
+    "noise", "collapsed", "wrong classes", "copies", "nothing like real", "unlike real", "incomplete", "no fault found"
+]
 
 WHITE = 0.5
 """Share of fine detail above which an image has no structure to speak of; white noise has 0.75."""
@@ -115,7 +117,8 @@ def judge(
     most half as far above chance; and one that knows the bank alone finds real labels no better than by chance, or
     classes are swapped among each other (images that a classifier does not know at all have no wrong labels). *Copies*:
     more than twice as many near copies as new patients' images would give, and more than chance would bring about in
-    one of a thousand banks. *Unlike real*: KID lies above all halves of the real images.
+    one of a thousand banks. *Nothing like real*: less than a quarter as many of the images look like some real one
+    (precision) as real images of other patients do. *Unlike real*: KID lies above all halves of the real images.
 
     Args:
         overall: numbers by name.
@@ -129,7 +132,7 @@ def judge(
         *(_collapsed(by_class) or _doubled(copies)),
         *(() if labels is None else _wrong(labels, usefulness)),
         *(() if copies is None else _copied(copies)),
-        *_unlike(overall),
+        *(_nothing_like(overall) or _unlike(overall)),
     ]
     if not found:
         found.append(_nothing(overall, labels, copies))
@@ -211,6 +214,17 @@ def _copied(copies: CopyShare) -> Sequence[Finding]:
         f"than images of other patients are, where {expected:.2g} would be by chance."
     )
     return (Finding(kind="copies", text=text),)
+
+
+def _nothing_like(overall: Mapping[str, Measured]) -> Sequence[Finding]:
+    precision = overall.get("precision")
+    if precision is None or precision.refused or precision.high >= FEW * precision.real:
+        return ()
+    text = (
+        f"The images look nothing like real ones: {100 * precision.value:.0f} % of them look like some real image, of "
+        f"real images of other patients {100 * precision.real:.0f} %."
+    )
+    return (Finding(kind="nothing like real", text=text),)
 
 
 def _unlike(overall: Mapping[str, Measured]) -> Sequence[Finding]:

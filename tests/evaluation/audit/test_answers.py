@@ -42,6 +42,7 @@ def test_a_good_bank_is_good_throughout():
         ({"copies": 1}, 0, "look", "1 of 100 images is very near to a training image"),
         ({"kinds": ("noise",)}, 1, "fault", "It is noise."),
         ({"kinds": ("noise",)}, 4, "fault", "Gray values"),
+        ({"kinds": ("nothing like real",)}, 1, "fault", "It is nothing like real."),
         ({"kinds": ("unlike real",)}, 1, "look", "As a whole they can be told from real ones."),
         ({"precision": 0.5}, 1, "look", "50 % of them look like some real image"),
         ({"kinds": ("collapsed",)}, 2, "fault", "It is collapsed."),

@@ -70,6 +70,13 @@ def test_a_classifier_that_knows_nothing_accuses_nobody():
     assert judge({}, {}, labels).kind == "incomplete"
 
 
+def test_images_that_look_like_no_real_one_are_nothing_like_real():
+    overall = {one.name: one for one in (number("precision", 0.1, 0.9), number("KID x 1000", 50.0, 1.0))}
+    assert [one.kind for one in judge(overall, {}).findings] == ["nothing like real"]
+    overall["precision"] = number("precision", 0.3, 0.9)
+    assert [one.kind for one in judge(overall, {}).findings] == ["unlike real"]
+
+
 def test_a_bank_of_doubles_has_collapsed():
     doubled = CopyShare(near_copies=0, images=100, expected_share=0.005, doubles=51, across=40)
     found = judge({}, {}, None, doubled)

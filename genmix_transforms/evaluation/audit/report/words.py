@@ -12,6 +12,7 @@ HEADLINES: Mapping[Kind, tuple[Status, str]] = {
     "collapsed": ("fault", "Not usable: collapsed"),
     "wrong classes": ("fault", "Not usable: wrong labels"),
     "copies": ("fault", "Holds copies of patients' images"),
+    "nothing like real": ("fault", "Not usable: nothing like real images"),
     "unlike real": ("look", "Usable with care: not quite like real images"),
     "incomplete": ("open", "Not everything was checked"),
     "no fault found": ("good", "No fault found"),
