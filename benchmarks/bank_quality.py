@@ -22,7 +22,7 @@ from torch import Tensor
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation import measure_nearness
+from genmix_transforms.evaluation.audit import find_copies
 from genmix_transforms.evaluation.bank_making import resized_bank
 from genmix_transforms.evaluation.leakage import Splits
 
@@ -65,7 +65,9 @@ def rows(
     found = [["real training patches", str(count), distance(trains, tests), "", ""]]
     for name, made in banks.items():
         shown = [resized_bank(bank, folds[0][0].images.shape[-1]) for bank in made]
-        near = [measure_nearness(bank, train, progress=False) for bank, (train, _, _) in zip(shown, folds, strict=True)]
+        near = [
+            find_copies(bank, train, any_training_set=True) for bank, (train, _, _) in zip(shown, folds, strict=True)
+        ]
         found.append([
             name,
             str(sum(len(bank) for bank in shown)),

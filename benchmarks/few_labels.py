@@ -270,8 +270,8 @@ class Experiment:
             if labels in self.full:
                 families += [TESTED, MORE_ARMS]
             kept = {name: self._finished(draws, name) for name in families}
-            if all(kept.values()):
-                scratch, pretrained, *more = (joined(results) for results in kept.values())
+            if kept[SCRATCH] and kept[PRETRAINED]:
+                scratch, pretrained, *more = (joined(results) for results in kept.values() if results)
                 found[str(labels)] = compared(scratch, pretrained, *more, bank=self.bank)
         if not found:
             raise InputError(f"{self.out}: no draw is finished; run the stages 'runs' and 'recipe' first")

@@ -18,7 +18,7 @@ import typer
 import yaml
 
 import genmix_transforms
-from genmix_transforms import data, evaluation, generators
+from genmix_transforms import bank, data, evaluation, generators, transforms
 from genmix_transforms.cli.main import app
 from genmix_transforms.generators.dcgan.settings import DCGANSettings
 from genmix_transforms.generators.stylegan.schedule import GrowingSchedule, doublings
@@ -126,22 +126,33 @@ def test_a_page_loads_nothing_from_elsewhere(page):
 
 def test_the_site_loads_nothing_from_elsewhere():
     assert CONFIG["theme"]["font"] is False
-    assert not {"extra_css", "extra_javascript"} & CONFIG.keys()
+    for name in ("extra_css", "extra_javascript"):
+        for path in CONFIG.get(name, []):
+            assert "http" not in (DOCS / path).read_text(encoding="utf-8")
 
 
+ROOMS = (bank, transforms, data, generators, evaluation)
 PUBLIC = [
     *(f"genmix_transforms.{name}" for name in genmix_transforms.__all__ if not name.startswith("__")),
-    *(f"{room.__name__}.{name}" for room in (data, generators, evaluation) for name in room.__all__ if name != "ARMS"),
+    *(
+        f"{room.__name__}.{name}"
+        for room in ROOMS
+        for name in room.__all__
+        if name not in ("ARMS", "GenMix", "SyntheticBank")
+    ),
 ]
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_a_public_name_has_a_page_of_its_own(name):
-    first = [
-        next(iter(re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)), None)
-        for page in DOCS.glob("reference/*.md")
-    ]
-    assert first.count(name) == 1
+def test_a_public_name_is_on_one_page_of_the_reference(name):
+    pages = [page.read_text(encoding="utf-8") for page in DOCS.glob("reference/*.md")]
+    assert sum(re.findall(r"^::: (\S+)$", page, flags=re.MULTILINE).count(name) for page in pages) == 1
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_index_of_the_reference_leads_to_a_public_name(name):
+    index = (DOCS / "reference/index.md").read_text(encoding="utf-8")
+    assert re.search(rf"\[`{name.rpartition('.')[2]}`\]\([a-z-]+\.md(#[\w.-]+)?\)", index)
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("reference/*.md")), ids=page_id)

@@ -36,6 +36,7 @@ from genmix_transforms.bank.hub import push_to_hub, seal
 from genmix_transforms.data import open_dataset
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.evaluation import Protocol, evaluate
+from genmix_transforms.evaluation.audit import AuditSettings, audit, save_audit
 from genmix_transforms.generators import DCGAN, TextualInversion, fill_bank, load_generator
 from tests.generators.textual_inversion.tiny_pipelines import save_ldm
 
@@ -96,6 +97,9 @@ def _inside(content: bytes) -> Iterator[tuple[str, bytes]]:
         yield from _png_chunks(content)
     elif content[:4] == b"PAR1":
         yield from _parquet(content)
+    elif content[:15] == b"<!doctype html>":
+        for number, packed in enumerate(re.findall(rb"base64,([A-Za-z0-9+/=]+)", content)):
+            yield f"data {number}", base64.b64decode(packed)
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[str, bytes]]:
@@ -212,6 +216,13 @@ def show(bank: SyntheticBank, out: Path) -> None:
         export_parquet(bank, out / "parquet")
 
 
+def look_into(patches: PatchDataset, out: Path) -> None:
+    """The report of a bank that copies."""
+    bank = SyntheticBank(patches.images, patches.labels, classes=patches.classes, provenance={"data": str(out)})
+    settings = AuditSettings(features="pixels", draws=2, train=False, tsne=False, calibration=10)
+    save_audit(audit(bank, (patches, patches, patches), settings=settings), out)
+
+
 def hub_stand_in() -> type:
     spec = importlib.util.spec_from_file_location("stand_in", Path(__file__).parent / "bank" / "hub_stand_in.py")
     module = importlib.util.module_from_spec(spec)
@@ -250,6 +261,8 @@ def written(home) -> dict[str, bytes]:
             patches.save_split(home / f"{name}-split.csv")  # it names every file, and nothing is copied from it
             splits = patches.with_split(home / f"{name}-split.csv").split()
             work(splits[0] if name == "csv" else patches, home / "out" / name)
+            if name == "memory":
+                look_into(patches, home / "out/audit")
             if name == "csv":
                 work_upon_a_base_model(patches, save_ldm(home / "tiny-ldm"), home / "out/ti")
                 bank = SyntheticBank.load(home / "out/csv/bank")
@@ -286,7 +299,14 @@ def test_everything_was_written(written):
             assert len(written[f"{name}/{file}"]) > 100
         assert any(path.startswith(f"{name}/run/samples/") for path in written)
         assert any(path.startswith(f"{name}/run/training/") for path in written), list(written)
-    for prefix in ("exports/png/cyst", "exports/tar/000000.tar", "results/", "hub/README.md", "hub/sheet.png"):
+    for prefix in (
+        "exports/png/cyst",
+        "exports/tar/000000.tar",
+        "results/",
+        "audit/report.html",
+        "hub/README.md",
+        "hub/sheet.png",
+    ):
         assert any(path.startswith(prefix) for path in written), prefix
 
 

@@ -185,15 +185,32 @@ runs nothing."""
 
 def _provenance(bank: Bank) -> str:
     parts = ["## Where the images come from"]
-    counts = np.bincount(bank.column("source").numpy(), minlength=len(bank.sources)).tolist()
-    for number, source in enumerate(bank.sources):
-        facts = _facts(source, bank.classes)
-        facts += _seeds(bank.column("seeds").numpy()[bank.column("source").numpy() == number])
+    found = provenance_facts(bank)
+    counts = np.bincount(bank.column("source").numpy(), minlength=len(found)).tolist()
+    for number, facts in enumerate(found):
         table = ["| | |", "|---|---|", *(f"| {name} | {_safe(text)} |" for name, text in facts)]
-        if len(bank.sources) > 1:
+        if len(found) > 1:
             parts.append(f"### Source {number}: {counts[number]:,} images")
         parts.append("\n".join(table) if facts else "Nothing is recorded.")
     return "\n\n".join(parts)
+
+
+def provenance_facts(bank: Bank) -> list[list[tuple[str, str]]]:
+    """What may be published of where a bank's images come from: for each source pairs of a name and a text.
+
+    Example:
+        >>> from genmix_transforms import SyntheticBank
+        >>> images = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+        >>> source = {"seed": 3, "data": "/home/me"}
+        >>> bank = SyntheticBank(images, torch.tensor([0]), classes=["cyst"], provenance=source)
+        >>> provenance_facts(bank)
+        [[("bank's seed", '3')]]
+    """
+    of = bank.column("source").numpy()
+    return [
+        _facts(source, bank.classes) + _seeds(bank.column("seeds").numpy()[of == number])
+        for number, source in enumerate(bank.sources)
+    ]
 
 
 def _facts(source: Mapping[str, Any], classes: Sequence[str]) -> list[tuple[str, str]]:

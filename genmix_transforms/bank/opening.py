@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,11 +12,15 @@ from numpy.typing import NDArray
 from genmix_transforms.bank.curation import largest_remainder
 from genmix_transforms.bank.manifest import Manifest, is_shard_name, read_manifest
 from genmix_transforms.bank.reading import MappedRows
+from genmix_transforms.bank.rows import Flag
 from genmix_transforms.bank.shard import Shard
 from genmix_transforms.errors import CorruptFileError, InputError
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.files.hashing import file_hash
 from genmix_transforms.files.progress import progress_bar
+
+Exclude = Literal["copies"]
+"""Images that are left out when a bank is opened: those flagged as near copies of training images."""
 
 SMALL_BYTES = 256 * 2**20
 """A bank up to this size is held to its checksums whenever it is opened, and brought into memory."""
@@ -31,8 +36,11 @@ class Opened:
     shard: tuple[int, int] | None = None
     verify: bool | None = None
     resident: bool | None = None
+    exclude: Exclude | None = None
 
     def __post_init__(self) -> None:
+        if self.exclude is not None and self.exclude not in get_args(Exclude):
+            raise InputError(f"exclude must be one of {', '.join(get_args(Exclude))}, got {self.exclude!r}")
         if self.limit is not None:
             whole_number(self.limit, name="limit", least=1)
         if self.shard is not None:
@@ -65,6 +73,8 @@ def open_rows(opened: Opened, known: dict[str, Shard] | None = None) -> MappedRo
         mapped = MappedRows(opened.folder, again, shards=known)
     if opened.verify or (opened.verify is None and mapped.manifest.image_bytes <= SMALL_BYTES):
         _check(mapped, known or {})
+    if opened.exclude is not None:
+        mapped = _without_copies(mapped)
     index = _chosen(mapped.counts, opened)
     mapped = mapped if index is None else mapped.select(index)
     return mapped if opened.classes in (None, mapped.classes) else mapped.with_classes(opened.classes)
@@ -93,6 +103,25 @@ def _check(mapped: MappedRows, known: dict[str, Shard]) -> None:
             f"{mapped.folder}: {', '.join(corrupt)}: not the bytes that were written; fill the bank again, or take it "
             "from its copy"
         )
+
+
+def _without_copies(mapped: MappedRows) -> MappedRows:
+    """The images that are not flagged as near copies.
+
+    Raises:
+        InputError: nobody has looked for copies, or there is nothing else.
+    """
+    copied = (mapped.column("flags").numpy() & Flag.NEAR_COPY) != 0
+    if not copied.any():
+        if len(mapped) and bool(np.isnan(mapped.column("distance").numpy()).all()):
+            raise InputError(
+                f"{mapped.folder}: exclude='copies', but nobody has looked for copies in this bank; run genmix bank "
+                "check BANK --data DATA --out CHECKED, and open what it writes"
+            )
+        return mapped
+    if copied.all():
+        raise InputError(f"{mapped.folder}: exclude='copies' leaves no image: all {len(mapped)} are near copies")
+    return mapped.select(np.flatnonzero(~copied))
 
 
 def _chosen(class_count: NDArray[np.int64], opened: Opened) -> NDArray[np.int64] | None:

@@ -12,7 +12,7 @@ from genmix_transforms.bank import curation, hub, merge_rules
 from genmix_transforms.bank.blending import as_dataset
 from genmix_transforms.bank.content import Content, buffer_of_content, described, of_content
 from genmix_transforms.bank.manifest import Manifest, read_manifest
-from genmix_transforms.bank.opening import Opened, open_rows, should_bring, verify_bank
+from genmix_transforms.bank.opening import Exclude, Opened, open_rows, should_bring, verify_bank
 from genmix_transforms.bank.reading import MappedRows
 from genmix_transforms.bank.rows import (
     DESCRIPTIONS,
@@ -324,6 +324,7 @@ class SyntheticBank(nn.Module):
         shard: tuple[int, int] | None = None,
         verify: bool | None = None,
         resident: bool | None = None,
+        exclude: Exclude | None = None,
     ) -> "SyntheticBank":
         """Open a saved bank.
 
@@ -338,14 +339,23 @@ class SyntheticBank(nn.Module):
             resident: True: all images are brought to the device; False: they stay on disk, and a batch's are brought
                 when it is mixed; None: a bank up to 256 MiB is brought to the device, a larger one stays on disk for
                 the CPU, and for another device if it would take more than three quarters of its free memory.
+            exclude: "copies": leave out what is flagged as a near copy of a training image, see
+                :func:`~genmix_transforms.evaluation.audit.find_copies`; None: nothing.
 
         Raises:
-            InputError: no such bank, or classes that are not the data's.
+            InputError: no such bank, or classes that are not the data's; copies are to be left out of a bank in which
+                nobody has looked for them, or of which nothing would be left.
             CorruptFileError: a shard or the manifest is not what was written; the message names it.
         """
         asked = None if classes is None else check_classes(classes)
         opened = Opened(
-            Path(folder).absolute(), classes=asked, limit=limit, shard=shard, verify=verify, resident=resident
+            Path(folder).absolute(),
+            classes=asked,
+            limit=limit,
+            shard=shard,
+            verify=verify,
+            resident=resident,
+            exclude=exclude,
         )
         bank = cls.__new__(cls)
         nn.Module.__init__(bank)

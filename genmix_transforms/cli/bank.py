@@ -189,19 +189,24 @@ def check(
     out: Annotated[
         Path | None, typer.Option(help="Write the bank here with what was measured: distances, flags for copies.")
     ] = None,
-    quantile: Annotated[
+    share: Annotated[
         float, typer.Option(help="Share of images of new patients that may be called copies; sets the threshold.")
-    ] = 0.05,
+    ] = 0.005,
+    any_training_set: Annotated[
+        bool,
+        typer.Option("--any-training-set", help="Compare with images that the bank's generator has not seen, too."),
+    ] = False,
     device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Look for copies: images nearer to a training image than images of different patients are to each other.
 
-    The patches are brought to the bank's size unless --size says otherwise.
+    Shifted, flipped, turned, zoomed, inverted, noisy and partial copies too. The patches are brought to the bank's
+    size unless --size says otherwise.
     """
     from genmix_transforms.bank import SyntheticBank
-    from genmix_transforms.evaluation import measure_nearness
+    from genmix_transforms.evaluation.audit import find_copies
     from genmix_transforms.generators.processes import own_device
 
     where = own_device(device)
@@ -210,10 +215,12 @@ def check(
         if options.size is None:
             options = replace(options, size=opened.image_shape[-1])
         train, _, _ = options.split_patches(options.open(data))
-        measured = measure_nearness(opened, train, quantile=quantile, device=where, progress=bool(context.obj))
-    typer.echo(json.dumps(measured.to_dict(), indent=2, ensure_ascii=False) if as_json else measured.text())
+        found = find_copies(
+            opened, train, share=share, any_training_set=any_training_set, device=where, progress=bool(context.obj)
+        )
+    typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else found.table())
     if out is not None:
-        marked = measured.marked(opened)
+        marked = found.marked(opened)
         marked.save(out, overwrite=overwrite)
         if not as_json:
             show_bank(out, marked)

@@ -10,6 +10,9 @@ from genmix_transforms.cli.command import DryRun, print_config
 from genmix_transforms.files.checks import check_output_folder, check_seed
 
 SIZE = 32
+NOISE, ENLARGE = 0.3, 1.6
+"""Of the phantom: quieter scans and larger lesions than patients have, so that anyone sees which class is which."""
+
 BASE_WIDTH = 16
 STEPS = 1_500
 BATCH_SIZE = 16
@@ -51,8 +54,10 @@ def _run(out: Path, *, seed: int, progress: bool) -> None:
     from genmix_transforms.generators import DCGAN, fill_bank
 
     began = time.monotonic()
-    typer.echo("1. Real patches: the lesion phantom, a model of focal liver lesions in CT")
-    patches = LesionPhantom(size=SIZE, seed=seed).dataset()
+    typer.echo(
+        "1. Real patches: the lesion phantom, a model of liver lesions in CT (with large lesions and little noise)"
+    )
+    patches = LesionPhantom(size=SIZE, seed=seed, noise=NOISE, enlarge=ENLARGE).dataset()
     splits = patches.split()
     train = splits[0]
     typer.echo(f"   {len(train)} to train on: {describe_counts(train.class_counts)}")

@@ -1,8 +1,9 @@
 """``genmix evaluate``."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +29,12 @@ MOST_FOLDS = 1000
 AUTO = "auto"
 
 
+class Exclude(StrEnum):
+    """What is left out of banks."""
+
+    COPIES = "copies"
+
+
 @takes_data_options
 @with_settings({"protocol": TRAINING_PANEL}, protocol=Protocol)
 def evaluate(
@@ -41,6 +48,13 @@ def evaluate(
         typer.Option(
             help="The bank, for the arms that use one; or several, each as NAME=FOLDER. With --folds each fold has its "
             "own: write {fold} for its number.",
+            rich_help_panel=ARMS_PANEL,
+        ),
+    ] = None,
+    exclude: Annotated[
+        Exclude | None,
+        typer.Option(
+            help="copies: leave out of the banks what genmix bank check has flagged as copies of training images.",
             rich_help_panel=ARMS_PANEL,
         ),
     ] = None,
@@ -104,8 +118,12 @@ def evaluate(
     if recipe is not None:
         recipe_candidates(candidates, folders, chosen)
     order_arms(comma_separated(arms), folders, {}, chosen)
+    without: Literal["copies"] | None = None if exclude is None else "copies"
     banks = [
-        {name: SyntheticBank.load(folder.replace(FOLD, str(number))) for name, folder in folders.items()}
+        {
+            name: SyntheticBank.load(folder.replace(FOLD, str(number)), exclude=without)
+            for name, folder in folders.items()
+        }
         for number in range(folds)
     ]
     patches = options.open(data)

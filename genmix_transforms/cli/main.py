@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("train:app", "Train a generator on the training part of real patches."),
     "fill": ("fill:fill", "Fill a bank with a generator's images."),
     "bank": ("bank:app", "Look into banks of synthetic images, check, merge and export them."),
+    "audit": ("audit:audit", "Say what is in a bank: copies, quality, labels; a verdict and a report."),
     "review": ("review:review", "Serve a bank's patches on this machine for an expert to accept and reject."),
     "evaluate": ("evaluate:evaluate", "Train classifiers with and without synthetic images, and compare them."),
     "pretrain-classifier": (

@@ -1,6 +1,6 @@
 """A procedural CT model of focal liver lesions: the embedded default data set, with nothing to download."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from genmix_transforms.data.drawn_lesions import CLASSES, PAPER_COUNTS, DrawnLesions
 from genmix_transforms.data.identity import text_hashes
 from genmix_transforms.data.patches import PatchDataset
-from genmix_transforms.data.phantom_lesions import LESIONS, Liver, paint_parenchyma, paint_vessels
-from genmix_transforms.data.phantom_scanner import SLICE_LEVELS, Array, DrawnScan, Scan, crop
+from genmix_transforms.data.phantom_lesions import LESIONS, Liver, Outline, paint_parenchyma, paint_vessels
+from genmix_transforms.data.phantom_scanner import SLICE_LEVELS, Array, DrawnScan, Grid, Scan, crop
 from genmix_transforms.data.splitting import SPLITS
+from genmix_transforms.errors import InputError
 from genmix_transforms.files.memory import check_image_memory
 
 _NAME = "lesion phantom"
@@ -73,10 +74,13 @@ class LesionPhantom(DrawnLesions):
         level: centre of the window that grey values are stored through, HU.
         width: of that window, HU: ``level - width / 2`` becomes grey 0 and ``level + width / 2`` grey 255 (by default
             -40 and 220 HU, 1.02 HU a grey value), what lies beyond is clipped.
+        noise: factor of the noise's standard deviation, from 0 (none) up; 1: as in real scans.
+        enlarge: factor of the lesions' diameters, above 0; 1: as in patients. With ``noise=0.3, enlarge=1.6`` anyone
+            tells the classes apart by eye.
 
     Raises:
-        InputError: a size below 16, a negative seed, counts that are not three numbers from 0 up, all counts 0, or a
-            window without width.
+        InputError: a size below 16, a negative seed, counts that are not three numbers from 0 up, all counts 0, a
+            window without width, negative noise, or ``enlarge`` not above 0.
 
     Example:
         >>> phantom = LesionPhantom(size=32, train=(4, 2, 3), val=(1, 1, 1), test=(1, 1, 1))
@@ -89,6 +93,15 @@ class LesionPhantom(DrawnLesions):
     size: int = 64
     level: float = 90.0
     width: float = 260.0
+    noise: float = 1.0
+    enlarge: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (np.isfinite(self.noise) and self.noise >= 0):
+            raise InputError(f"LesionPhantom: noise must be a finite factor from 0 up, got {self.noise}")
+        if not (np.isfinite(self.enlarge) and self.enlarge > 0):
+            raise InputError(f"LesionPhantom: enlarge must be a finite factor above 0, got {self.enlarge}")
 
     def render(self, label: int | str, number: int, *, split: str = "train") -> Array:
         """Draw one patch.
@@ -109,15 +122,9 @@ class LesionPhantom(DrawnLesions):
             True
         """
         split_index, label_index, number = self._asked("render", label, number, split)
-        patient = int(patients_of(self.seed, split_index, label_index, number + 1)[number])
-        scan, liver = draw_patient(self.seed, split_index, patient)
-        rng = np.random.default_rng([_IMAGES, split_index, label_index, number, self.seed])
-        draw_outline, paint_lesion = LESIONS[CLASSES[label_index]]
-        outline = draw_outline(rng)
+        scan, liver, outline, rng = self._drawn(split_index, label_index, number)
         grid = scan.grid(outline.patch_side)
-        planes = paint_parenchyma(grid, liver, rng)
-        paint_vessels(planes, grid, liver, rng)
-        paint_lesion(planes, grid, outline, liver, rng)
+        planes = _painted(label_index, grid, outline, liver, rng)
         return crop(scan.acquire(planes, grid, rng), grid, self.size)
 
     def scan(self, label: int | str, number: int, *, split: str = "train") -> DrawnScan:
@@ -140,15 +147,10 @@ class LesionPhantom(DrawnLesions):
         """
         split_index, label_index, number = self._asked("scan", label, number, split)
         patient = int(patients_of(self.seed, split_index, label_index, number + 1)[number])
-        scan, liver = draw_patient(self.seed, split_index, patient)
-        rng = np.random.default_rng([_IMAGES, split_index, label_index, number, self.seed])
-        draw_outline, paint_lesion = LESIONS[CLASSES[label_index]]
-        outline = draw_outline(rng)
+        scan, liver, outline, rng = self._drawn(split_index, label_index, number)
         slices = 2 * int(np.ceil(outline.patch_side / 2 / scan.slice_thickness)) + 1
         grid = scan.grid(outline.patch_side, slices=slices)
-        planes = paint_parenchyma(grid, liver, rng)
-        paint_vessels(planes, grid, liver, rng)
-        paint_lesion(planes, grid, outline, liver, rng)
+        planes = _painted(label_index, grid, outline, liver, rng)
         parts = planes.reshape(slices, SLICE_LEVELS, grid.count, grid.count)
         inside = outline.depth(grid).reshape(parts.shape) > 0
         return DrawnScan(
@@ -160,6 +162,19 @@ class LesionPhantom(DrawnLesions):
             patient=f"phantom-{self.seed}-{split}-{patient:04}",
             # Who trains came first, who tests last, as in the paper's split by date.
             day=_DAYS_OF_SPLIT * split_index + patient % _DAYS_OF_SPLIT,
+        )
+
+    def _drawn(self, split: int, label: int, number: int) -> tuple[Scan, Liver, Outline, np.random.Generator]:
+        """How the lesion's patient is scanned, the liver, the outline, and the random stream of what is painted."""
+        patient = int(patients_of(self.seed, split, label, number + 1)[number])
+        scan, liver = draw_patient(self.seed, split, patient)
+        rng = np.random.default_rng([_IMAGES, split, label, number, self.seed])
+        outline = LESIONS[CLASSES[label]][0](rng)
+        return (
+            replace(scan, noise=self.noise * scan.noise),
+            liver,
+            replace(outline, diameter=self.enlarge * outline.diameter),
+            rng,
         )
 
     def write_scans(self, folder: str | Path, *, format: Literal["dicom", "nifti"] = "dicom") -> None:
@@ -210,6 +225,14 @@ class LesionPhantom(DrawnLesions):
                 f"{_NAME} {self.seed}: {split} {label} {number}" for split, label, number in self.wanted
             ),
         )
+
+
+def _painted(label: int, grid: Grid, outline: Outline, liver: Liver, rng: np.random.Generator) -> Array:
+    """The lesion in its liver on the planes of a grid, HU."""
+    planes = paint_parenchyma(grid, liver, rng)
+    paint_vessels(planes, grid, liver, rng)
+    LESIONS[CLASSES[label]][1](planes, grid, outline, liver, rng)
+    return planes
 
 
 def draw_patient(seed: int, split: int, patient: int) -> tuple[Scan, Liver]:

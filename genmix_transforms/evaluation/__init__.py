@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from genmix_transforms.evaluation.figures import save_figures as save_figures
     from genmix_transforms.evaluation.figures import scores_figure as scores_figure
     from genmix_transforms.evaluation.figures import tsne_figure as tsne_figure
-    from genmix_transforms.evaluation.memorisation import Nearness as Nearness
-    from genmix_transforms.evaluation.memorisation import measure_nearness as measure_nearness
     from genmix_transforms.evaluation.protocol import Protocol as Protocol
     from genmix_transforms.evaluation.protocol import preset as preset
     from genmix_transforms.evaluation.recipe import choose_recipe as choose_recipe
@@ -37,7 +35,6 @@ _HOME = {
     "ARMS": "arms",
     "ChosenRecipe": "recipe_choice",
     "Fold": "checks",
-    "Nearness": "memorisation",
     "Protocol": "protocol",
     "Recipe": "bank_making",
     "Results": "results",
@@ -46,7 +43,6 @@ _HOME = {
     "evaluate_folds": "comparison",
     "feature_points": "figures",
     "make_banks": "bank_making",
-    "measure_nearness": "memorisation",
     "preset": "protocol",
     "pretrain_classifier": "self_supervised",
     "save_figures": "figures",

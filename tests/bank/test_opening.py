@@ -277,3 +277,27 @@ def test_a_bank_on_disk_that_is_saved_over_its_own_files(folder, part):
     assert values(again) == values(bank) == (list(range(20)) if part is None else part)
     assert again.seeds.tolist() == bank.seeds.tolist()
     assert bank.refresh() == 0
+
+
+def test_copies_are_left_out_of_a_bank_in_which_they_were_looked_for(tmp_path):
+    images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 1, 4, 4).contiguous()
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    flags = torch.tensor([1, 0, 4, 5, 0, 2], dtype=torch.uint8)
+    bank = SyntheticBank(images, labels, classes=["a", "b"], distance=torch.full((6,), 0.5))
+    bank.replace(flags=flags).save(tmp_path / "marked")
+    kept = SyntheticBank.load(tmp_path / "marked", exclude="copies")
+    assert kept.images[:, 0, 0, 0].tolist() == [1, 2, 4, 5]
+    assert kept.class_counts == {"a": 2, "b": 2}
+    renamed = SyntheticBank.load(tmp_path / "marked", exclude="copies", classes=["b", "a"], limit=2, resident=False)
+    assert renamed.images[:, 0, 0, 0].tolist() == [4, 1]
+    bank.save(tmp_path / "none")
+    assert len(SyntheticBank.load(tmp_path / "none", exclude="copies")) == 6
+    bank.replace(flags=torch.ones(6, dtype=torch.uint8)).save(tmp_path / "all")
+    bank.replace(distance=torch.full((6,), torch.nan)).save(tmp_path / "unmeasured")
+    for name, exclude, message in (
+        ("all", "copies", "leaves no image: all 6 are near copies"),
+        ("unmeasured", "copies", "nobody has looked for copies in this bank; run genmix bank check"),
+        ("none", "duplicates", "exclude must be one of copies, got 'duplicates'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            SyntheticBank.load(tmp_path / name, exclude=exclude)

@@ -288,8 +288,10 @@ def test_export_to_png_and_back(genmix: Genmix, bank: Path, tmp_path: Path) -> N
 @pytest.mark.usefixtures("small_phantom")
 def test_check_finds_copies_and_marks_them(genmix: Genmix, tmp_path: Path) -> None:
     train = open_dataset("phantom", size=32).split()[0]
-    copies = torch.cat([train.images[:2], 255 - train.images[2:4].flip(-2)])
+    others = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    copies = torch.cat([train.images[:2].roll(2, -1), others])
     SyntheticBank(copies, torch.tensor([0, 0, 1, 1]), classes=train.classes).save(tmp_path / "bank")
+    assert "marked" not in genmix("bank", "info", tmp_path / "bank").out
     arguments = ("bank", "check", tmp_path / "bank", "--data", "phantom")
     outcome = genmix(*arguments, "--out", tmp_path / "marked")
     assert outcome.code == 0
@@ -297,10 +299,13 @@ def test_check_finds_copies_and_marks_them(genmix: Genmix, tmp_path: Path) -> No
     marked = SyntheticBank.load(tmp_path / "marked")
     assert marked.flags.tolist() == [int(Flag.NEAR_COPY)] * 2 + [0, 0]
     assert bool((marked.distance[2:] > marked.distance[:2].max()).all())
+    assert "marked: near_copy 2\n" in genmix("bank", "info", tmp_path / "marked").out
+    assert json.loads(genmix("bank", "info", tmp_path / "marked", "--json").out)["flags"]["near_copy"] == 2
+    assert len(SyntheticBank.load(tmp_path / "marked", exclude="copies")) == 2
     assert genmix(*arguments, "--out", tmp_path / "marked").code == 2  # holds a bank already
-    outcome = genmix(*arguments, "--quantile", 2)
+    outcome = genmix(*arguments, "--share", 2)
     assert outcome.code == 2
-    assert "quantile must be at least 0 and below 1" in outcome.err
+    assert "share must be at least 0 and below 1" in outcome.err
 
 
 @pytest.mark.usefixtures("small_phantom")

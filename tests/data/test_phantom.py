@@ -302,3 +302,34 @@ def test_a_lesion_is_who_it_is_at_every_size(tmp_path):
     ]
     large.save_npz(tmp_path / "phantom.npz")
     assert torch.equal(open_dataset(tmp_path / "phantom.npz").origins, small.origins)
+
+
+@pytest.mark.parametrize("label", CLASSES)
+def test_noise_is_scaled(label):
+    none, once, twice = (LesionPhantom(size=32, noise=noise).render(label, 3) for noise in (0.0, 1.0, 2.0))
+    np.testing.assert_allclose(twice - none, 2 * (once - none), atol=0.05)
+    assert (once - none).std() > 5
+    assert (LesionPhantom(size=32).render(label, 3) == once).all()
+
+
+def test_enlarged_lesions_take_up_more_of_the_patch():
+    def dark(enlarge):
+        """Share of the patch below 60 HU: inside the cyst."""
+        phantom = LesionPhantom(size=32, noise=0.0, enlarge=enlarge)
+        return np.mean([phantom.render("cyst", number) < 60 for number in range(8)])
+
+    assert dark(1.0) < dark(2.0) < dark(3.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise": -0.1}, "noise must be a finite factor from 0 up, got -0.1"),
+        ({"noise": float("nan")}, "noise must be"),
+        ({"enlarge": 0.0}, "enlarge must be a finite factor above 0, got 0.0"),
+        ({"enlarge": float("inf")}, "enlarge must be"),
+    ],
+)
+def test_factors_out_of_range(options, message):
+    with pytest.raises(InputError, match=message):
+        LesionPhantom(**options)

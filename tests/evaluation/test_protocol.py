@@ -146,6 +146,6 @@ def test_steps_that_are_asked_for_are_taken_where_the_preset_counts_epochs():
 
 
 def test_the_documentation_has_the_table_of_the_settings():
-    page = Path(__file__).parents[2] / "docs" / "reference" / "protocol.md"
+    page = Path(__file__).parents[2] / "docs" / "reference" / "evaluation.md"
     assert "<!-- settings: genmix_transforms.evaluation.protocol.Protocol -->" in page.read_text(encoding="utf-8")
     assert "| `learning_rate` | " in Protocol.table()

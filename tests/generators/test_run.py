@@ -1,6 +1,7 @@
 """A run under way: what it leaves, shows and draws, and that it ends where numbers do."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,13 @@ def test_weights_that_are_not_finite_stop_the_run_and_keep_the_checkpoint(
 
 
 def test_the_bar_says_where_the_training_stands_and_writes(
-    tiny_patches: Patches, tiny_dcgan: TinyDCGAN, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_patches: Patches,
+    tiny_dcgan: TinyDCGAN,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     run(Recorder(tiny_dcgan()), tiny_patches(), tmp_path, progress=True)
     shown = capsys.readouterr().err.split("\r")
     assert all(str(tmp_path) in line for line in shown[1:-1] if line.strip())

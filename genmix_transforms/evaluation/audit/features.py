@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import xxhash
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -145,14 +146,18 @@ def module_features(module: nn.Module, *, name: str, device: str | torch.device 
     return FeatureExtractor(name=name, function=run, device=torch.device(device))
 
 
-def feature_extractor(features: "str | FeatureExtractor | nn.Module") -> FeatureExtractor:
+def feature_extractor(
+    features: "str | FeatureExtractor | nn.Module", *, device: str | torch.device = "cpu"
+) -> FeatureExtractor:
     """Features by name, or as given.
 
     Args:
-        features: "efficientnet_lite0", "pixels", an extractor, or a module of the user's own.
+        features: "efficientnet_lite0", "pixels", a network of torchvision with a file of its weights
+            ("resnet18:weights.safetensors"), an extractor, or a module of the user's own.
+        device: where a network that is named computes, and where a module is.
 
     Raises:
-        InputError: another name, or a package that is missing.
+        InputError: another name, a file that is not there, or a package that is missing.
 
     Example:
         >>> feature_extractor("pixels").name
@@ -161,15 +166,50 @@ def feature_extractor(features: "str | FeatureExtractor | nn.Module") -> Feature
     if isinstance(features, FeatureExtractor):
         return features
     if isinstance(features, nn.Module):
-        return module_features(features, name=type(features).__name__)
+        return module_features(features, name=type(features).__name__, device=device)
     if features == PIXELS:
         return pixel_features()
     if features == LITE0:
-        return lite0_features()
+        return lite0_features(device=device)
+    network, colon, weights = features.partition(":")
+    if colon and network and weights:
+        return torchvision_features(network, weights, device=device)
     raise InputError(
-        f"features must be {LITE0!r}, {PIXELS!r}, a module of your own, or what torchvision_features gives, got "
-        f"{features!r}"
+        f"features must be {LITE0!r}, {PIXELS!r}, a network of torchvision with its file of weights "
+        f"(resnet18:FILE), a module of your own, or what torchvision_features gives, got {features!r}"
     )
+
+
+def remembering(extractor: FeatureExtractor) -> FeatureExtractor:
+    """The same features, each image's computed once: for who asks of the same images again.
+
+    Args:
+        extractor: any; its features are kept as float32, 5 KB an image for EfficientNet-Lite0.
+
+    Example:
+        >>> asked = []
+        >>> def count(images: Tensor) -> Tensor:
+        ...     asked.append(len(images))
+        ...     return images.flatten(1)
+        >>> images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+        >>> found = remembering(FeatureExtractor(name="mine", function=count))
+        >>> found(images).shape, found(images).shape, asked
+        (torch.Size([2, 16]), torch.Size([2, 16]), [1])
+    """
+    kept: dict[str, Tensor] = {}
+
+    def run(images: Tensor) -> Tensor:
+        keys = [xxhash.xxh3_128_hexdigest(image.numpy().tobytes()) for image in images.cpu()]
+        new = {key: number for number, key in enumerate(keys) if key not in kept}
+        if new:
+            values = extractor.function(images[list(new.values())])
+            if isinstance(values, Tensor) and values.ndim >= 2 and len(values) == len(new):
+                kept.update(zip(new, values.flatten(1).float().cpu(), strict=True))
+            else:
+                return values  # which the caller refuses
+        return torch.stack([kept[key] for key in keys])
+
+    return FeatureExtractor(name=extractor.name, function=run, device=extractor.device)
 
 
 def _of_network(network: nn.Module, *, name: str, side: int, device: str | torch.device) -> FeatureExtractor:

@@ -23,6 +23,7 @@ from genmix_transforms.evaluation.audit.usefulness import Usefulness, judge_of, 
 from genmix_transforms.evaluation.audit.verdict import CopyShare, Verdict, judge
 from genmix_transforms.evaluation.leakage import Splits
 from genmix_transforms.evaluation.protocol import Protocol, preset
+from genmix_transforms.files.progress import progress_bar
 from genmix_transforms.settings import Settings, option
 
 
@@ -85,7 +86,7 @@ class Quality:
         Args:
             copies: what the search for copies found; None: not searched, and the verdict says so.
         """
-        return judge(self.overall, self.by_class, self.labels, copies)
+        return judge(self.overall, self.by_class, self.labels, copies, self.usefulness)
 
     @property
     def text(self) -> str:
@@ -117,6 +118,7 @@ def measure_quality(
     settings: QualitySettings | None = None,
     protocol: Protocol | None = None,
     device: str | torch.device = "cpu",
+    progress: bool = False,
 ) -> Quality:
     """Measure fidelity, diversity, intensities, label honesty and usefulness of a bank.
 
@@ -128,6 +130,7 @@ def measure_quality(
         settings: how; None: the defaults.
         protocol: of the classifiers; None: ``preset("few-labels")``.
         device: where classifiers are trained.
+        progress: show a bar of the steps.
 
     Raises:
         InputError: classes, sizes or pixels that differ, a class without images or with fewer than 10, or features that
@@ -148,28 +151,35 @@ def measure_quality(
     given = compared(bank, real)
     notes = list(given.notes)
     bank = given.bank
-    ours = _some(given.labels, settings.images, seed=settings.seed)
-    theirs = _some(real.labels, settings.images, seed=settings.seed)
+    ours = some_of_each(given.labels, settings.images, seed=settings.seed)
+    theirs = some_of_each(real.labels, settings.images, seed=settings.seed)
     for what, part, count in (("the bank's", ours, len(bank)), ("the real", theirs, len(real))):
         if len(part) < count:
             notes.append(f"{len(part)} of {what} {count} images were compared, chosen at random in each class.")
     shown, real = bank.rows(ours.to(bank.device)).cpu(), real.subset(theirs)
-    numbers, by_class, drawn = _numbers(real, shown, given.labels[ours], extractor, settings, window=bank.window)
+    labels = usefulness = None
+    steps = 3 if settings.train else 1
+    with progress_bar(total=steps, unit="step", desc="numbers", disable=not progress) as bar:
+        numbers, by_class, drawn = _numbers(real, shown, given.labels[ours], extractor, settings, window=bank.window)
+        bar.update()
+        if settings.train:
+            where = torch.device(device)
+            protocol = protocol or preset("few-labels")
+            bar.set_description("classifier of real images")
+            trained = judge_of(splits, protocol, device=where)
+            labels = measure_labels(bank, splits, judge=trained, seed=settings.seed)
+            bar.update()
+            bar.set_description("classifier of the bank")
+            usefulness = measure_usefulness(
+                bank, splits, protocol=protocol, judge=trained, device=where, seed=settings.seed
+            )
+            bar.update()
     notes += [
         f"{name} is left out of what is measured between halves: {here['KID x 1000'].refused}."
         for name, here in by_class.items()
         if here["KID x 1000"].refused
     ]
-    labels = usefulness = None
-    if settings.train:
-        where = torch.device(device)
-        protocol = protocol or preset("few-labels")
-        trained = judge_of(splits, protocol, device=where)
-        labels = measure_labels(bank, splits, judge=trained, seed=settings.seed)
-        usefulness = measure_usefulness(
-            bank, splits, protocol=protocol, judge=trained, device=where, seed=settings.seed
-        )
-        notes += labels.warnings
+    notes += () if labels is None else labels.warnings
     return Quality(
         features=extractor.name,
         against=f"{real.name}, {settings.against}: {len(real)} images",
@@ -197,8 +207,13 @@ def together(first: PatchDataset, second: PatchDataset) -> PatchDataset:
     )
 
 
-def _some(labels: Tensor, most: int, *, seed: int) -> Tensor:
-    """At most so many images, in the classes' proportions, at random; their numbers, ascending."""
+def some_of_each(labels: Tensor, most: int, *, seed: int) -> Tensor:
+    """At most so many images, in the classes' proportions, at random; their numbers, ascending.
+
+    Example:
+        >>> some_of_each(torch.tensor([0, 0, 1]), 3, seed=0).tolist()
+        [0, 1, 2]
+    """
     counts = torch.bincount(labels).numpy()
     random = np.random.default_rng(seed)
     chosen = [

@@ -8,10 +8,12 @@ from torchvision import models
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.evaluation.audit import features
 from genmix_transforms.evaluation.audit.features import (
+    FeatureExtractor,
     feature_extractor,
     lite0_features,
     module_features,
     pixel_features,
+    remembering,
     torchvision_features,
 )
 
@@ -101,3 +103,31 @@ def test_features_that_are_none(images, function, message):
 def test_images_that_are_none(images):
     with pytest.raises(InputError, match="must be uint8 or uint16"):
         pixel_features()(images.float())
+
+
+def test_a_network_with_its_file_in_one_word(tmp_path, images):
+    network = models.shufflenet_v2_x0_5(weights=None)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    extractor = feature_extractor(f"shufflenet_v2_x0_5:{tmp_path / 'weights.pt'}")
+    assert extractor.name == "shufflenet_v2_x0_5 (weights.pt) at 224 x 224"
+    with pytest.raises(InputError, match="features must be"):
+        feature_extractor("shufflenet_v2_x0_5:")
+
+
+def test_an_image_is_looked_at_once(images):
+    asked = []
+
+    def look(values):
+        asked.append(len(values))
+        return values.flatten(1)
+
+    extractor = remembering(FeatureExtractor(name="mine", function=look))
+    first = extractor(images)
+    assert torch.equal(extractor(images.flip(0)), first.flip(0))
+    assert asked == [3]
+    other = torch.cat([images[:1], 255 - images[:1]])
+    assert torch.equal(extractor(other)[1], (255 - images[0]).flatten().float() / 255)
+    assert asked == [3, 1]
+    wrong = remembering(FeatureExtractor(name="mine", function=lambda values: values[:1].flatten(1)))
+    with pytest.raises(InputError, match="one row an image"):
+        wrong(images)
