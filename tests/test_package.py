@@ -84,7 +84,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "bank": {"errors", "lazy", "buffers", "files"},
     "transforms": {"errors", "lazy", "buffers", "files", "bank"},
-    "data": {"errors", "lazy", "files", "bank"},
+    "data": {"errors", "lazy", "settings", "files", "bank"},
     "generators": {"errors", "lazy", "settings", "files", "bank", "transforms", "data"},
     "evaluation": {"errors", "lazy", "settings", "files", "bank", "transforms", "data", "generators"},
     "cli": {"errors", "settings", "files", "bank", "transforms", "data", "generators", "evaluation"},

@@ -18,7 +18,10 @@ from genmix_transforms.errors import InputError, Terminated
 
 COMMANDS = {
     "split": ("split:split", "Split the data into train, validation and test, and keep the split in a file."),
-    "patches": ("patches:patches", "Cut patches around the lesions of CT and MR scans, without a name in them."),
+    "patches": (
+        "patches:patches",
+        "Cut patches around the lesions of CT and MR scans: DICOM series and NIfTI volumes with masks.",
+    ),
     "train": ("train:app", "Train a generator on the training part of real patches."),
     "fill": ("fill:fill", "Fill a bank with a generator's images."),
     "bank": ("bank:app", "Look into banks of synthetic images, check, merge and export them."),

@@ -142,7 +142,7 @@ class LesionPhantom(DrawnLesions):
 
         Example:
             >>> scan = LesionPhantom().scan("cyst", 0)
-            >>> scan.voxels.shape == scan.mask.shape, scan.voxels.dtype, sorted(set(scan.mask.flat))
+            >>> scan.voxels.shape == scan.mask.shape, scan.voxels.dtype, np.unique(scan.mask).tolist()
             (True, dtype('int16'), [0, 1])
         """
         split_index, label_index, number = self._asked("scan", label, number, split)
