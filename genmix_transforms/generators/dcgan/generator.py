@@ -10,6 +10,7 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
+from genmix_transforms.generators.adversarial_generator import AdversarialGenerator
 from genmix_transforms.generators.arguments import (
     Labels,
     check_bits,
@@ -17,7 +18,6 @@ from genmix_transforms.generators.arguments import (
     check_labels_and_seeds,
     refuse_fixed,
 )
-from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.batches import whole_batches
 from genmix_transforms.generators.dcgan.network import (
     DCGANDiscriminator,
@@ -28,13 +28,8 @@ from genmix_transforms.generators.dcgan.network import (
 )
 from genmix_transforms.generators.dcgan.settings import DCGANNetworkSettings, DCGANSettings
 from genmix_transforms.generators.dcgan.training import DCGANTraining
-from genmix_transforms.generators.folder import CONFIG, check_free, read_weights, write_weights
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
-from genmix_transforms.generators.state import weights_hash
-
-DISCRIMINATOR = "discriminator.safetensors"
-"""The discriminator that a DCGAN was trained with, beside its weights: fine-tuning goes on with both."""
 
 RESOLUTIONS = (16, 32, 64, 128, 256)
 
@@ -45,7 +40,7 @@ Always whole chunks: convolutions of another batch size may round otherwise, and
 drawn with it."""
 
 
-class DCGAN(Generator):
+class DCGAN(AdversarialGenerator):
     """Deep convolutional GAN.
 
     With one class it is unconditional; with several, one network learns them all, told the class by a learned vector.
@@ -77,7 +72,7 @@ class DCGAN(Generator):
     command_help = "sizes 16, 32, 64, 128 and 256; class-conditional, or with --per-class a network for each class"
     settings: DCGANNetworkSettings
     _network: DCGANNetwork
-    _discriminator: DCGANDiscriminator | None = None
+    discriminator: DCGANDiscriminator | None
 
     def __init__(
         self, *, classes: Sequence[str], resolution: int = 64, channels: int = 1, bits: int = 8, **network: Any
@@ -141,9 +136,9 @@ class DCGAN(Generator):
         other.check_trainable_on(patches)
         names = {"new_classes": other.classes, "old_classes": self.classes}
         adapt_classes(other._network, self._network, **names)
-        if self._discriminator is not None:
-            other._discriminator = other._new_discriminator()
-            adapt_scores(other._discriminator, self._discriminator, **names)
+        if self.discriminator is not None:
+            other.discriminator = other.new_discriminator()
+            adapt_scores(other.discriminator, self.discriminator, **names)
         other.provenance = {**self.provenance, "adapted_from": {"classes": list(self.classes)}}
         return other
 
@@ -152,13 +147,11 @@ class DCGAN(Generator):
     ) -> DCGANTraining:
         """Put the networks and their optimizers together.
 
-        A warm start goes on with the discriminator too, where there is one. A new one would have to learn from the few
-        images of the fine-tuning what an image is, before it can say what a class is (Wang et al., "Transferring GANs",
-        arXiv 1805.01677, measured that it matters more than the generator).
+        A warm start goes on with the discriminator too, where there is one.
         """
-        discriminator = self._new_discriminator()
-        if warm_start and self._discriminator is not None:
-            discriminator.load_state_dict(self._discriminator.state_dict())
+        discriminator = self.new_discriminator()
+        if warm_start and self.discriminator is not None:
+            discriminator.load_state_dict(self.discriminator.state_dict())
         else:
             initialise(discriminator, seed=seed + 1)
         if not warm_start:
@@ -166,50 +159,8 @@ class DCGAN(Generator):
         self.to(processes.device)
         return DCGANTraining(self._network, discriminator.to(processes.device), settings=settings)
 
-    def with_result(self, trainee: DCGANTraining) -> Self:
-        """What a training has made so far, with its discriminator."""
-        other = super().with_result(trainee)
-        other._discriminator = trainee.discriminator
-        return other
-
-    def take_up(self, trained: Self) -> None:
-        """Draw from now on as ``trained`` does, and train on with its discriminator."""
-        super().take_up(trained)
-        self._discriminator = trained._discriminator
-
-    def origin(self) -> dict[str, Any]:
-        """What is recorded of the weights that a training starts from: the discriminator's too."""
-        if self._discriminator is None:
-            return super().origin()
-        return {"discriminator": weights_hash(self._discriminator.state_dict()), **super().origin()}
-
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Save as ``config.json``, ``model.safetensors`` and, once it is trained, ``discriminator.safetensors``.
-
-        See :meth:`Generator.save_pretrained`.
-        """
-        check_free(Path(folder), overwrite=overwrite)
-        file = Path(folder) / DISCRIMINATOR
-        if self._discriminator is None:
-            file.unlink(missing_ok=True)
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_weights(file, self._discriminator.state_dict(), provenance=self.provenance)
-        super().save_pretrained(folder, overwrite=overwrite)
-
-    @classmethod
-    def _from_folder(cls, folder: Path, config: dict[str, Any]) -> Self:
-        generator = super()._from_folder(folder, config)
-        if (file := folder / DISCRIMINATOR).exists():
-            weights, _ = read_weights(file)
-            generator._discriminator = generator._new_discriminator()
-            try:
-                generator._discriminator.load_state_dict(weights)
-            except RuntimeError as error:
-                raise InputError(f"{file}: not the weights that {CONFIG} describes ({error})") from error
-        return generator
-
-    def _new_discriminator(self) -> DCGANDiscriminator:
+    def new_discriminator(self) -> DCGANDiscriminator:
+        """A discriminator of this DCGAN's sizes."""
         return DCGANDiscriminator(
             resolution=self.image_shape[1],
             channels=self.image_shape[0],

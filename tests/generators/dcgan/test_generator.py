@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators import DCGAN, load_generator
-from genmix_transforms.generators.dcgan.network import DCGANDiscriminator
-from genmix_transforms.generators.folder import write_weights
-from genmix_transforms.generators.processes import Processes
 
 Patches = Callable[..., PatchDataset]
 GENERATOR = DCGAN(classes=["a", "b"], resolution=16, base_width=4, latent_size=8)
@@ -107,54 +103,3 @@ def test_a_removed_generator_is_written_again_by_the_finished_run(tiny_patches: 
     (tmp_path / "config.json").unlink()
     again = fit(DCGAN(classes=patches.classes, resolution=16, base_width=4), patches, tmp_path)
     assert again.weights_hash == first.weights_hash == load_generator(tmp_path).weights_hash
-
-
-DISCRIMINATOR = "discriminator.safetensors"
-
-
-def discriminator(generator: DCGAN, patches: PatchDataset, *, warm_start: bool = True) -> DCGANDiscriminator:
-    """The one that its next training begins with."""
-    settings = generator.choose_settings({"batch_size": 4}, warm_start=warm_start)
-    processes = Processes.join("cpu")
-    return generator.make_trainee(
-        settings, patches, seed=9, warm_start=warm_start, processes=processes
-    ).discriminator.eval()
-
-
-def test_fine_tuning_goes_on_with_the_discriminator(tiny_patches: Patches, tmp_path: Path) -> None:
-    patches = tiny_patches()
-    trained = fit(DCGAN(classes=patches.classes, resolution=16, base_width=4), patches, tmp_path / "first", steps=40)
-    saved = safetensors.torch.load_file(tmp_path / "first" / DISCRIMINATOR)
-    loaded = load_generator(tmp_path / "first")
-    assert isinstance(loaded, DCGAN)
-    for generator in (trained, loaded):
-        assert generator.weights_hash == trained.weights_hash
-        begun = discriminator(generator, patches).state_dict()
-        assert saved.keys() == begun.keys()
-        assert all(torch.equal(begun[name], value) for name, value in saved.items())
-    anew = discriminator(loaded, patches, warm_start=False).state_dict()
-    assert not torch.equal(anew["main.0.weight"], saved["main.0.weight"])
-
-
-def test_for_other_classes_the_discriminator_begins_with_the_score_that_it_gave_all(
-    tiny_patches: Patches, tmp_path: Path
-) -> None:
-    patches = tiny_patches()
-    pool = patches.without_labels()
-    trained = fit(DCGAN(classes=pool.classes, resolution=16, base_width=4), pool, tmp_path / "pool")
-    made = DCGAN.adapted_to(tmp_path / "pool", patches)
-    images = torch.rand(3, 1, 16, 16) * 2 - 1
-    with torch.no_grad():
-        before = discriminator(trained, pool)(images, torch.zeros(3, dtype=torch.int64))
-        for label in range(len(patches.classes)):
-            assert torch.equal(discriminator(made, patches)(images, torch.full((3,), label)), before)
-
-
-def test_what_is_saved_beside_the_weights_is_the_generators_own(tiny_patches: Patches, tmp_path: Path) -> None:
-    patches = tiny_patches()
-    fit(DCGAN(classes=patches.classes, resolution=16, base_width=4), patches, tmp_path)
-    DCGAN(classes=patches.classes, resolution=16, base_width=4).save_pretrained(tmp_path, overwrite=True)
-    assert not (tmp_path / DISCRIMINATOR).exists()  # it was never trained
-    write_weights(tmp_path / DISCRIMINATOR, {"main.0.weight": torch.zeros(2)}, provenance={})
-    with pytest.raises(InputError, match=rf"{DISCRIMINATOR}: not the weights that config.json describes"):
-        load_generator(tmp_path)
