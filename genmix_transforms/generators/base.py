@@ -294,6 +294,8 @@ class Generator(ABC):
         options = {"kind": self.kind, **self.training_identity(), **chosen.identity()}
         if started_from is not None:
             options["started_from"] = started_from["weights"]
+            if "discriminator" in started_from:
+                options["discriminator"] = started_from["discriminator"]
         return Job(
             trainee=trainee,
             dataset=dataset,

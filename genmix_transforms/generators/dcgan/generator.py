@@ -10,6 +10,7 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
+from genmix_transforms.generators.adversarial_generator import AdversarialGenerator
 from genmix_transforms.generators.arguments import (
     Labels,
     check_bits,
@@ -17,9 +18,14 @@ from genmix_transforms.generators.arguments import (
     check_labels_and_seeds,
     refuse_fixed,
 )
-from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.batches import whole_batches
-from genmix_transforms.generators.dcgan.network import DCGANDiscriminator, DCGANNetwork, adapt_classes, initialise
+from genmix_transforms.generators.dcgan.network import (
+    DCGANDiscriminator,
+    DCGANNetwork,
+    adapt_classes,
+    adapt_scores,
+    initialise,
+)
 from genmix_transforms.generators.dcgan.settings import DCGANNetworkSettings, DCGANSettings
 from genmix_transforms.generators.dcgan.training import DCGANTraining
 from genmix_transforms.generators.pixels import to_pixels
@@ -34,7 +40,7 @@ Always whole chunks: convolutions of another batch size may round otherwise, and
 drawn with it."""
 
 
-class DCGAN(Generator):
+class DCGAN(AdversarialGenerator):
     """Deep convolutional GAN.
 
     With one class it is unconditional; with several, one network learns them all, told the class by a learned vector.
@@ -66,6 +72,7 @@ class DCGAN(Generator):
     command_help = "sizes 16, 32, 64, 128 and 256; class-conditional, or with --per-class a network for each class"
     settings: DCGANNetworkSettings
     _network: DCGANNetwork
+    discriminator: DCGANDiscriminator | None
 
     def __init__(
         self, *, classes: Sequence[str], resolution: int = 64, channels: int = 1, bits: int = 8, **network: Any
@@ -127,22 +134,36 @@ class DCGAN(Generator):
             return self
         other = type(self)(**{**self.config, "classes": patches.classes})
         other.check_trainable_on(patches)
-        adapt_classes(other._network, self._network, new_classes=other.classes, old_classes=self.classes)
+        names = {"new_classes": other.classes, "old_classes": self.classes}
+        adapt_classes(other._network, self._network, **names)
+        if self.discriminator is not None:
+            other.discriminator = other.new_discriminator()
+            adapt_scores(other.discriminator, self.discriminator, **names)
         other.provenance = {**self.provenance, "adapted_from": {"classes": list(self.classes)}}
         return other
 
     def make_trainee(
         self, settings: DCGANSettings, dataset: PatchDataset, *, seed: int, warm_start: bool, processes: Processes
     ) -> DCGANTraining:
-        """Put the networks and their optimizers together. The discriminator is always new."""
-        discriminator = DCGANDiscriminator(
+        """Put the networks and their optimizers together.
+
+        A warm start goes on with the discriminator too, where there is one.
+        """
+        discriminator = self.new_discriminator()
+        if warm_start and self.discriminator is not None:
+            discriminator.load_state_dict(self.discriminator.state_dict())
+        else:
+            initialise(discriminator, seed=seed + 1)
+        if not warm_start:
+            initialise(self._network, seed=seed)
+        self.to(processes.device)
+        return DCGANTraining(self._network, discriminator.to(processes.device), settings=settings)
+
+    def new_discriminator(self) -> DCGANDiscriminator:
+        """A discriminator of this DCGAN's sizes."""
+        return DCGANDiscriminator(
             resolution=self.image_shape[1],
             channels=self.image_shape[0],
             classes=len(self.classes),
             base_width=self.settings.base_width,
         )
-        initialise(discriminator, seed=seed + 1)
-        if not warm_start:
-            initialise(self._network, seed=seed)
-        self.to(processes.device)
-        return DCGANTraining(self._network, discriminator.to(processes.device), settings=settings)

@@ -73,38 +73,56 @@ class DCGANDiscriminator(nn.Module):
         return scores.gather(1, labels[:, None]).squeeze(1)
 
 
-@torch.no_grad()
-def adapt_classes(
-    new: DCGANNetwork, old: DCGANNetwork, *, new_classes: Sequence[str], old_classes: Sequence[str]
-) -> None:
-    """Give a network the weights of one that differs in its classes alone.
+def class_sources(new_classes: Sequence[str], old_classes: Sequence[str]) -> list[int]:
+    """Which old class each new class begins as, when a network is given other classes.
 
-    A network without classes gets vectors of ones, which multiply the latent: every class starts as the original. In
-    one with classes each name keeps its vector; as many other names take over the vectors in their order.
+    With one old class, every new class begins as that one. Otherwise each name keeps its place; as many other names
+    take over the places in their order.
 
     Raises:
         InputError: names that it does not know, and another number of them than it knows.
     """
-    state = old.state_dict()
-    if new.embedding is None and old.embedding is None:
-        new.load_state_dict(state)
-        return
-    if new.embedding is None:
+    if len(old_classes) == 1:
+        return [0] * len(new_classes)
+    if len(new_classes) == 1:
         raise InputError(
             f"the network knows the classes {', '.join(old_classes)}, and was to be fine-tuned on {new_classes[0]} "
             "alone: a network of one class is trained from scratch"
         )
-    rows = torch.ones_like(new.embedding.weight)
-    if old.embedding is not None:
-        names = new_classes if set(new_classes) <= set(old_classes) else old_classes
-        if len(names) != len(new_classes):
-            raise InputError(
-                f"the network knows {len(old_classes)} classes ({', '.join(old_classes)}), and was to be fine-tuned on "
-                f"{len(new_classes)} ({', '.join(new_classes)}): name as many, or some of these, or start from a "
-                "network without classes"
-            )
-        rows = old.embedding.weight[[list(old_classes).index(name) for name in names]].clone()
-    new.load_state_dict({**state, "embedding.weight": rows})
+    names = new_classes if set(new_classes) <= set(old_classes) else old_classes
+    if len(names) != len(new_classes):
+        raise InputError(
+            f"the network knows {len(old_classes)} classes ({', '.join(old_classes)}), and was to be fine-tuned on "
+            f"{len(new_classes)} ({', '.join(new_classes)}): name as many, or some of these, or start from a "
+            "network without classes"
+        )
+    return [list(old_classes).index(name) for name in names]
+
+
+@torch.no_grad()
+def adapt_classes(
+    new: DCGANNetwork, old: DCGANNetwork, *, new_classes: Sequence[str], old_classes: Sequence[str]
+) -> None:
+    """Give a network the weights of one that differs in its classes alone; see :func:`class_sources`.
+
+    A network without classes gets vectors of ones, which multiply the latent: every class starts as the original.
+    """
+    sources, state = class_sources(new_classes, old_classes), old.state_dict()
+    if new.embedding is not None:
+        known = torch.ones(1, old.latent_size) if old.embedding is None else old.embedding.weight
+        state["embedding.weight"] = known[sources].clone()
+    new.load_state_dict(state)
+
+
+@torch.no_grad()
+def adapt_scores(
+    new: DCGANDiscriminator, old: DCGANDiscriminator, *, new_classes: Sequence[str], old_classes: Sequence[str]
+) -> None:
+    """Give a discriminator the weights of one that differs in its classes alone; see :func:`class_sources`."""
+    state = old.state_dict()
+    last = list(state)[-1]
+    state[last] = state[last][class_sources(new_classes, old_classes)].clone()
+    new.load_state_dict(state)
 
 
 @torch.no_grad()

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.atomic import write_tensors
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.files.tensors import read_tensors
+from genmix_transforms.generators.adversarial_generator import AdversarialGenerator
 from genmix_transforms.generators.arguments import (
     Labels,
     check_bits,
@@ -24,9 +23,7 @@ from genmix_transforms.generators.arguments import (
     refuse_fixed,
     shape_of,
 )
-from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.batches import whole_batches
-from genmix_transforms.generators.folder import check_free
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import noise
@@ -45,13 +42,11 @@ from genmix_transforms.generators.stylegan.training import StyleGANTraining
 
 log = logging.getLogger(__name__)
 
-DISCRIMINATOR = "discriminator.safetensors"
-
 DRAWING = ("psi", "cutoff")
 """Settings that change what is drawn, and not what is trained."""
 
 
-class StyleGAN(Generator):
+class StyleGAN(AdversarialGenerator):
     """Style-based GAN, the first version.
 
     With one class it is unconditional; with several, one network learns them all. The paper on GenMix trains one
@@ -67,7 +62,7 @@ class StyleGAN(Generator):
 
     Attributes:
         settings: the network's settings.
-        discriminator: one that came with converted weights, for fine-tuning; None without.
+        discriminator: what it was trained with, or what came with converted weights, for fine-tuning; None without.
 
     Raises:
         InputError: values that make no network.
@@ -89,6 +84,7 @@ class StyleGAN(Generator):
         "sizes 9 to 1024, growing from 8 pixels on; class-conditional, or with --per-class a network for each class"
     )
     settings: StyleGANNetworkSettings
+    discriminator: StyleGANDiscriminator | None
     _network: StyleGANNetwork
 
     def __init__(
@@ -101,7 +97,6 @@ class StyleGAN(Generator):
         self.image_shape = (channels, resolution, resolution)
         self.pixel_dtype = check_bits(bits, name="StyleGAN")
         self.provenance: dict[str, Any] = {}
-        self.discriminator: StyleGANDiscriminator | None = None
         self._network = StyleGANNetwork(self.settings, **self._sizes).eval()
         initialise(self._network, seed=0)
 
@@ -166,33 +161,6 @@ class StyleGAN(Generator):
         """Pixels that the networks' images have beyond ours: left (and on top), right (and below)."""
         missing = self.network_resolution - self.image_shape[1]
         return missing // 2, missing - missing // 2
-
-    def with_network(self, network: torch.nn.Module) -> Self:
-        """The same StyleGAN with other weights: it shares ``network``, and has a provenance of its own."""
-        other = super().with_network(network)
-        other.discriminator = None
-        return other
-
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Save as :meth:`Generator.save_pretrained` does, and the discriminator, where there is one, beside it."""
-        beside = Path(folder) / DISCRIMINATOR
-        check_free(Path(folder), overwrite=overwrite)
-        beside.unlink(missing_ok=True)
-        super().save_pretrained(folder, overwrite=overwrite)
-        if self.discriminator is not None:
-            write_tensors(beside, self.discriminator.state_dict())
-
-    @classmethod
-    def _from_folder(cls, folder: Path, config: dict[str, Any]) -> Self:
-        generator = super()._from_folder(folder, config)
-        if (folder / DISCRIMINATOR).exists():
-            generator.discriminator = generator.new_discriminator()
-            weights, _ = read_tensors(folder / DISCRIMINATOR)
-            try:
-                generator.discriminator.load_state_dict(weights)
-            except RuntimeError as error:
-                raise InputError(f"{folder / DISCRIMINATOR}: not this generator's discriminator ({error})") from error
-        return generator
 
     def new_discriminator(self, **options: Any) -> StyleGANDiscriminator:
         """A discriminator of this StyleGAN's sizes, all zeros; ``options`` may have ``minibatch_group``."""
@@ -322,7 +290,6 @@ class StyleGAN(Generator):
         """Draw from now on as ``trained`` does, in the memory format of a network that was loaded."""
         super().take_up(trained)
         self._network.to(memory_format=torch.contiguous_format)
-        self.discriminator = None  # it belonged to the weights that the training started from
 
 
 def _whole(rows: Tensor, batch: int) -> Tensor:
