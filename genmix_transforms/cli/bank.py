@@ -181,6 +181,52 @@ def select(
 
 @app.command(cls=Command)
 @takes_data_options
+def label(
+    bank: Folder,
+    data: Data,
+    options: DataOptions,
+    out: Out,
+    per_class: Annotated[
+        int | None, typer.Option(help="Keep so many images of each class, those it is surest of; left out, all.", min=1)
+    ] = None,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Keep the probabilities of all classes as labels, not the likeliest class.")
+    ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="What the classifier starts from: the file that genmix pretrain-classifier wrote."),
+    ] = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Give a bank without classes the labels that a classifier of labeled images finds, and write it as a new bank.
+
+    The classifier is trained on the training part of the data, with the preset few-labels.
+    """
+    from genmix_transforms.bank import SyntheticBank
+    from genmix_transforms.bank.writing import bank_to_change
+    from genmix_transforms.evaluation import label_bank, preset
+    from genmix_transforms.generators.processes import own_device
+
+    if out.exists():  # before the training
+        bank_to_change(out, append=False, overwrite=overwrite)
+    opened = SyntheticBank.load(bank, verify=True)
+    if options.size is None:
+        options = replace(options, size=opened.image_shape[-1])
+    labeled = label_bank(
+        opened,
+        options.split_patches(options.open(data)),
+        per_class=per_class,
+        soft=soft,
+        protocol=preset("few-labels", **({} if weights is None else {"weights": str(weights)})),
+        device=own_device(device),
+    )
+    labeled.save(out, overwrite=overwrite)
+    show_bank(out, labeled)
+
+
+@app.command(cls=Command)
+@takes_data_options
 def check(
     context: typer.Context,
     bank: Folder,

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
-from genmix_transforms.data.identity import join_training_sets
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.confidence import judge_of
 from genmix_transforms.evaluation.leakage import Splits
@@ -78,13 +77,12 @@ def label_bank(
     found = class_probabilities(trained.network, bank.images.to(device), setting).cpu()
     likeliest = found.argmax(dim=1)
     kept = torch.arange(len(bank)) if per_class is None else _surest(found, likeliest, per_class, train.classes)
-    record, told = train.training_set(), {"classifier": protocol.to_json(), "per_class": per_class, "soft": soft}
-    sources = [
-        {**source, "training_set": join_training_sets(source.get("training_set", {}), record), "labelled_by": told}
-        for source in bank.sources
-    ]
+    # A source of its own, of no image: whose labels these are is known, also where nobody knows what its generator saw.
+    told = {"classifier": protocol.to_json(), "per_class": per_class, "soft": soft}
+    sources = [*bank.sources, {"labelled_by": told, "training_set": train.training_set()}]
     labels = found.float() if soft else likeliest
-    return bank.replace(labels=labels, classes=train.classes, provenance=sources).take(kept)
+    # First taken and then labelled, for a bank is sorted by its labels.
+    return bank.take(kept).replace(labels=labels[kept], classes=train.classes, provenance=sources)
 
 
 def _shape(shape: Sequence[int]) -> str:
