@@ -285,6 +285,30 @@ def check_window(window: tuple[float, float] | None) -> tuple[float, float] | No
     return low, high
 
 
+def check_same_window(bank: tuple[float, float] | None, real: tuple[float, float] | None, *, who: str) -> None:
+    """Refuse a bank whose gray values stand for other Hounsfield units than those of the real images.
+
+    Args:
+        bank: its window; None: the bank does not say.
+        real: that of the real images; None: nobody says.
+        who: begins the message.
+
+    Raises:
+        InputError: both are known, and an end of one lies more than 1 % of the width from that of the other.
+
+    Example:
+        >>> check_same_window((-160.0, 240.0), None, who="GenMix")
+    """
+    if bank is None or real is None:
+        return
+    if max(abs(one - other) for one, other in zip(bank, real, strict=True)) > 0.01 * (real[1] - real[0]):
+        raise InputError(
+            f"{who}: the bank's gray values are {bank[0]:g} to {bank[1]:g} HU, those of the real images {real[0]:g} to "
+            f"{real[1]:g} HU: the same tissue has another brightness in each. Open the real images with the window of "
+            f"the bank (level {(bank[0] + bank[1]) / 2:g}, width {bank[1] - bank[0]:g}), or fill a bank from them"
+        )
+
+
 def check_sources(provenance: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> tuple[dict[str, Any], ...]:
     """The provenance as a tuple of dicts, one a source.
 

@@ -163,7 +163,9 @@ def read_manifest(
     lines, columns = read_csv(path, expected=f"a header ({header}) and a line for each image")
     for needed in (*header.split(","), *([group_key.lower()] if group_key else [])):
         if needed not in columns:
-            way_out = f"; {WITHOUT_LABELS}" if needed == "label" and "path" in columns else ""
+            way_out = ""
+            if needed == "label" and "path" in columns:
+                way_out = f"; {_several_columns(columns) or WITHOUT_LABELS}"
             raise InputError(f"{path}: no column {needed!r} in its header; it has {', '.join(columns)}{way_out}")
     if not labelled:
         columns["label"] = [UNLABELLED] * len(lines)
@@ -219,6 +221,17 @@ def _listed_window(columns: dict[str, list[str]]) -> Window | None:
 
 def _with_findings(patches: PatchDataset, *, maybe_groups: Sequence[str] = ()) -> PatchDataset:
     return replace(patches, notes=(*patches.notes, *describe_findings(patches, maybe_groups=maybe_groups)))
+
+
+def _several_columns(columns: dict[str, list[str]]) -> str:
+    """What to say of a table with a column of 0 and 1 for each class; "" where there is none."""
+    marks = [name for name, cells in columns.items() if set(cells) <= {"0", "1"}]
+    if len(marks) < 2:
+        return ""
+    return (
+        f"{', '.join(marks)} look like a column for each class: that is for images with several labels, and here an "
+        "image has one; write a column label with the name of its class"
+    )
 
 
 def _refuse_several_labels(path: Path, lines: Sequence[int], cells: Sequence[str]) -> None:

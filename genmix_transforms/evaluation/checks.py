@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.bank.rows import check_same_window
 from genmix_transforms.data.patches import SPLITS, PatchDataset, describe_counts
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arm_names import ONLY_BANK, check_bank_name
@@ -99,7 +100,7 @@ def check_splits(splits: Splits) -> None:
     for name, part in zip(SPLITS, splits, strict=True):
         if not len(part):
             raise InputError(f"the {name} part is empty")
-        for what in ("classes", "shape", "dtype"):
+        for what in ("classes", "shape", "dtype", "window"):
             expected, found = _trait(train, what), _trait(part, what)
             if found != expected:
                 raise InputError(f"the parts must have the same {what}: train has {expected}, {name} has {found}")
@@ -109,7 +110,8 @@ def check_splits(splits: Splits) -> None:
 
 
 def _trait(part: PatchDataset, what: str) -> object:
-    return {"classes": part.classes, "shape": tuple(part.images.shape[1:]), "dtype": part.images.dtype}[what]
+    traits = {"shape": tuple(part.images.shape[1:]), "dtype": part.images.dtype}
+    return traits[what] if what in traits else getattr(part, what)
 
 
 def check_folds(folds: Sequence[Fold], *, foreign_banks: bool = False) -> None:
@@ -176,8 +178,8 @@ def fitting_bank(bank: SyntheticBank, patches: PatchDataset) -> SyntheticBank:
     """The bank with the classes of the patches, in their order.
 
     Raises:
-        InputError: a bank whose fill is not finished, classes that are not the patches', or images of another shape or
-            depth.
+        InputError: a bank whose fill is not finished, classes that are not the patches', or images of another shape,
+            depth or window.
     """
     if bank.shards_to_come:
         raise InputError(
@@ -197,6 +199,7 @@ def fitting_bank(bank: SyntheticBank, patches: PatchDataset) -> SyntheticBank:
             f"the bank's pixels are {bank.pixel_dtype}, the patches' {patches.images.dtype}: one grey value means "
             "another brightness in each; bring both to 8 or both to 16 bits"
         )
+    check_same_window(bank.window, patches.window, who=patches.name)
     return bank
 
 
@@ -298,6 +301,12 @@ def doubts(
     found += doubts_of_weights(protocol, splits)
     for name, bank in banks.items():
         which = bank_text(name)
+        if (bank.window is None) != (train.window is None):
+            one = "the real images" if bank.window is None else which
+            found.append(
+                f"{which}: of it and the real images only {one} record a window (the Hounsfield units of the gray "
+                "values): nothing says that it is the same"
+            )
         for place, count in (seen_images(bank, splits) or {}).items():
             if count:
                 found.append(

@@ -65,7 +65,8 @@ def describe_scans(paths: Sequence[Path]) -> str:
     count = "a file" if len(paths) == 1 else f"{len(paths)} files"
     return (
         f"{count} of scans ({', '.join(suffixes)}, such as {paths[0].name}), which {' and '.join(libraries)} opens: "
-        "window its slices to 8 bits, or keep 16, and save them as PNG or .npz"
+        "genmix patches cuts patches from scans with masks; of others, save the slices as PNG or .npz, in 8 bits after "
+        "a window or in 16"
     )
 
 
@@ -142,6 +143,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise MissingPathError(f"{path}: no such image file") from error
     except UnidentifiedImageError as error:
+        if is_scan(path):
+            raise InputError(f"{path}: {describe_scans([path])}") from error
         raise InputError(f"{path}: not a readable image (of no known format); repair or remove it") from error
     except Exception as error:  # each of Pillow's many parsers trips over damage in a way of its own
         raise InputError(f"{path}: not a readable image ({error}); repair or remove it") from error

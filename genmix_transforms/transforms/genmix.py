@@ -10,6 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.bank.rows import check_same_window, check_window
 from genmix_transforms.buffers import KeepsDtypes
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.images import HIGHEST_PIXEL
@@ -68,6 +69,8 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         class_counts: images of each class in the real data, ``{name: n}`` or in the order of the bank's classes, for
             ``pairing="inverse"``; None: what the bank records of its generator's training set.
         check_range: compare the first floating-point batch's values with the bank's, once.
+        window: for CT, the Hounsfield units of the lowest and the highest value of the real images, such as
+            ``patches.window``: a bank of another window is refused. None: nothing is compared.
         generator: of all draws, on the batch's device; None: torch's global one, as for every transform of torchvision.
             Its state is in ``state_dict()``. In a DataLoader's workers another takes its place, seeded by the worker's
             seed and this one's.
@@ -76,7 +79,8 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         inplace: mix into the batch's own memory.
 
     Raises:
-        InputError: when built: values out of range, or a pairing that draws from a class the bank has no images of.
+        InputError: when built: values out of range, a pairing that draws from a class the bank has no images of, or a
+            bank of another window.
             When called: a batch that does not fit the bank.
 
     Shape:
@@ -124,6 +128,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         std: Sequence[float] | None = None,
         class_counts: Mapping[str, int] | Sequence[int] | None = None,
         check_range: bool = True,
+        window: tuple[float, float] | None = None,
         generator: torch.Generator | None = None,
         labels_getter: LabelsGetter = "default",
         inplace: bool = False,
@@ -139,6 +144,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
                 f"GenMix: num_classes is {num_classes}, the bank has {bank.num_classes} classes "
                 f"({', '.join(bank.classes)}); leave num_classes out, or re-map the bank with bank.with_classes([...])"
             )
+        check_same_window(bank.window, check_window(window), who="GenMix")
         if isinstance(class_counts, Mapping):
             missing = [name for name in bank.classes if name not in class_counts]
             if missing:

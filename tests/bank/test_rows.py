@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmix_transforms.bank import Flag, SyntheticBank
-from genmix_transforms.bank.rows import check_classes, check_sources, check_tensors, check_window, take_rows
+from genmix_transforms.bank.rows import (
+    check_classes,
+    check_same_window,
+    check_sources,
+    check_tensors,
+    check_window,
+    take_rows,
+)
 from genmix_transforms.errors import InputError
 from tests.pretend_cuda import DEVICE, PretendCuda
 
@@ -146,6 +153,21 @@ def test_together_they_can_be_told_apart(flags):
     column = torch.tensor([together], dtype=torch.uint8)
     for flag in Flag:
         assert bool(column & flag) == (flag in flags)
+
+
+@pytest.mark.parametrize("real", [None, (-160, 240), (-160.0, 240.5)])
+def test_the_same_window_or_one_that_nobody_knows(real):
+    check_same_window((-160, 240), real, who="x")
+    check_same_window(None, real, who="x")
+
+
+def test_another_window():
+    with pytest.raises(
+        InputError, match=r"^x: the bank's gray values are -160 to 240 HU, those of the real .* -40 to 220"
+    ):
+        check_same_window((-160, 240), (-40, 220), who="x")
+    with pytest.raises(InputError, match=r"Open the real images with .* \(level 40, width 400\)"):
+        check_same_window((-160, 240), (-1024, 3071), who="x")
 
 
 def test_of_tensors():

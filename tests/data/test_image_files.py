@@ -370,6 +370,18 @@ def test_scans_alone_name_what_opens_them(tmp_path):
         read_folder(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "library"), [("1.dcm", "pydicom"), ("1.nii.gz", "nibabel"), ("1.mha", "SimpleITK")])
+def test_a_manifest_of_scans(folder, name, library):
+    (folder / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=rf"{name}: a file of scans .*, which {library} opens: genmix patches cuts"):
+        read_csv(folder / "list.csv", f"path,label\n{name},a\nimages/2.png,b\n")
+
+
+def test_a_manifest_with_a_column_for_each_class(folder):
+    with pytest.raises(InputError, match="no column 'label'.*; a, b look like a column for each class"):
+        read_csv(folder / "list.csv", "path,a,b\nimages/1.png,0,1\nimages/2.png,1,1\n")
+
+
 @pytest.mark.parametrize("label", ["a|b", "a; b", "b+c"])
 def test_a_label_of_several_classes_is_no_class(folder, label):
     rows = f"path,label\nimages/1.png,a\nimages/2.png,b\nimages/3.png,{label}\n"

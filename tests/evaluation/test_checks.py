@@ -69,6 +69,22 @@ def test_a_bank_of_another_bit_depth(splits, shapes):
         prepare_bank(deep, splits[0], device=CPU)
 
 
+def test_a_bank_of_another_window(splits, shapes):
+    bank = shapes.bank()
+    windowed = SyntheticBank(bank.images, bank.labels, classes=bank.classes, window=(-160, 240))
+    train, val, test = (replace(part, window=(-160.0, 240.0)) for part in splits)
+    assert prepare_bank(windowed, train, device=CPU).window == (-160, 240)
+    with pytest.raises(
+        InputError, match="the bank's gray values are -160 to 240 HU, those of the real images -40 to 220"
+    ):
+        prepare_bank(windowed, replace(train, window=(-40.0, 220.0)), device=CPU)
+    with pytest.raises(InputError, match=r"same window: train has \(-160.0, 240.0\), test has None"):
+        check_splits((train, val, splits[2]))
+    for parts, of, which in (((train, val, test), bank, "the real images"), (splits, windowed, "the bank")):
+        (doubt,) = doubts(("genmix",), parts, {"": of}, Protocol())
+        assert f"only {which} record a window" in doubt
+
+
 def test_everything_is_built_beforehand(splits, shapes, bank):
     few = bank.with_classes(bank.classes)
     only_two = shapes.bank(classes=("cyst", "hemangioma"))

@@ -19,6 +19,16 @@ BANK = SyntheticBank(
 )
 
 
+def test_a_bank_of_another_window():
+    bank = BANK.replace(images=BANK.images)
+    bank.window = (-160.0, 240.0)
+    GenMix(bank, window=(-160, 240))
+    with pytest.raises(InputError, match=r"^GenMix: the bank's gray values are -160 to 240 HU, those of the real"):
+        GenMix(bank, window=(-40, 220))
+    with pytest.raises(InputError, match="window must be the Hounsfield units of the lowest"):
+        GenMix(bank, window=(40,))
+
+
 def test_numbers_of_numpy_are_numbers():
     genmix = GenMix(BANK, alpha=np.float32(0.5), p=np.float64(1), real_partner=np.int64(0), num_classes=3)
     assert (genmix.alpha, genmix.p, genmix.real_partner) == (0.5, 1.0, 0.0)
