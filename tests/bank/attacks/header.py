@@ -7,14 +7,13 @@ from typing import Any
 
 from genmix_transforms.bank.rows import Rows
 
-COLUMNS = tuple(name for name in COLUMNS if name != "masks")  # of a bank without masks
-
 from .attack import CLASSES, SHARDS, Attacks, Opens
 from .editing import edit_header, joined, parts, replace, reseal
 
 ATTACKS = Attacks("header")
 
 SHARD = SHARDS[0]
+COLUMNS = tuple(name for name in Rows._fields if name != "masks")  # of a bank without masks
 HEADER_KEY = "genmix_bank"
 
 
