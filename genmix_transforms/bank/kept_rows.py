@@ -47,7 +47,7 @@ class KeptRows:
     def save(self, rows: Rows) -> None:
         """Keep these rows, and no others of this process."""
         begun = time.monotonic()
-        write_tensors(self._own, rows._asdict(), metadata={HEADER_KEY: self._facts})
+        write_tensors(self._own, rows.columns, metadata={HEADER_KEY: self._facts})
         self._saved = time.monotonic()
         self._cost = self._saved - begun
 

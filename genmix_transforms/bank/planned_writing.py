@@ -149,6 +149,7 @@ def bank_bytes(kind: Manifest, images: int, *, shards: int) -> int:
     """How much space images of a kind of bank take, in so many shards."""
     label = 8 if kind.labels == "index" else 4 * len(kind.classes)
     row = math.prod(kind.shape) * kind.pixel_dtype.itemsize + label + sum(of.itemsize for of in DESCRIPTIONS.values())
+    row += 0 if kind.mask_classes is None else math.prod(kind.shape[1:])
     return images * row + shards * HEADER_BYTES
 
 

@@ -58,6 +58,7 @@ def info(bank: Folder, as_json: Json = False) -> None:
             "class_counts": class_counts,
             "labels": manifest.labels,
             "window": manifest.window,
+            "mask_classes": manifest.mask_classes,
             "shards": len(manifest.shards),
             "shards_missing": missing,
             "shards_to_come": manifest.shards_to_come,
@@ -75,6 +76,8 @@ def info(bank: Folder, as_json: Json = False) -> None:
             typer.echo(f"  {name:<24} {count:>8}")
         if manifest.labels == "probabilities":
             typer.echo("  soft labels: weights of the classes; an image counts for the class with the largest")
+        if manifest.mask_classes is not None:
+            typer.echo(f"  a mask an image: {', '.join(manifest.mask_classes)}")
         typer.echo(f"  {shards}, generation {manifest.generation}")
         if manifest.shards_to_come:
             typer.echo(f"  {manifest.shards_to_come} shards are still to come: run the same fill again")
