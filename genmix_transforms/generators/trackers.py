@@ -66,7 +66,7 @@ class Trackers:
         PartialState(cpu=processes.device.type == "cpu")  # Accelerate's trackers ask it who they are
         folder.mkdir(parents=True, exist_ok=True)
         runs = folder / RUNS
-        ids: dict[str, str] = json.loads(runs.read_text()) if runs.exists() else {}
+        ids: dict[str, str] = json.loads(runs.read_text(encoding="utf-8")) if runs.exists() else {}
         flat = dict(_flat(settings))
         for name in dict.fromkeys(names):
             tracker, ids[name] = _start(name, folder=folder, title=title, step=step, known=ids.get(name))
