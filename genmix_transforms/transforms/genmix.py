@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Option,
 from genmix_transforms.transforms.mix import Units, can_be_array, fast_ways, mix
 from genmix_transforms.transforms.output_memory import RecycledMemory
 from genmix_transforms.transforms.pairing import Pairing, PairingRule
+from genmix_transforms.transforms.pairing_names import Absent
 from genmix_transforms.transforms.prefetching import Prefetched
 from genmix_transforms.transforms.randomness import OwnGenerator, UniformSource
 from genmix_transforms.transforms.sample import (
@@ -33,6 +34,21 @@ from genmix_transforms.transforms.sample import (
     take_apart,
 )
 from genmix_transforms.transforms.value_range import RangeCheck
+
+Sample = TypeVar("Sample")
+
+
+class MixesSamples(Protocol):
+    """What a type checker knows of a call of :class:`GenMix`."""
+
+    @overload
+    def __call__(
+        self, images: Tensor, labels: Tensor, /, *, params: Mapping[str, Any] | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def __call__(self, sample: Sample, /, *, params: Mapping[str, Any] | None = None) -> Sample: ...
+    @overload
+    def __call__(self, *inputs: Any, params: Mapping[str, Any] | None = None) -> Any: ...
 
 
 class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
@@ -102,6 +118,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
     per_sample = Option[bool]()
     real_partner = Option[float]()
 
+    __call__: MixesSamples  # nn.Module's own, which calls forward
     scale: Tensor
     shift: Tensor
     pairing_weights: Tensor
@@ -116,7 +133,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         alpha: float = 0.3,
         num_classes: int | None = None,
         pairing: Pairing = "any",
-        absent: str = "error",
+        absent: Absent = "error",
         real_partner: float = 0.0,
         p: float = 1.0,
         per_sample: bool = True,

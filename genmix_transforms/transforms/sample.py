@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
 
-LabelsGetter = str | Callable[[Any], Any]
+LabelsGetter = Literal["default"] | Callable[[Any], Any]
 
 _REFUSED = (PIL.Image.Image, tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.uint8, torch.uint16)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.processes import own_device
-from genmix_transforms.generators.settings import TrainingSettings
+from genmix_transforms.generators.settings import Augmentation, TrainingSettings
 from genmix_transforms.settings import Settings, option
 
 
@@ -113,7 +113,7 @@ class ClassifierSettings(TrainingSettings):
 
     learning_rate: float = option(help="Of AdamW.", above=0, most=10)
     weight_decay: float = option(help="Of AdamW.", least=0, most=10)
-    augment: tuple[Literal["color", "translation", "cutout"], ...] = option(
+    augment: tuple[Augmentation, ...] = option(
         ("translation",),
         help="What the images go through before the noise (DiffAugment), or none: the original crops at random against "
         "overfitting.",

@@ -1,10 +1,10 @@
 """The settings of a DCGAN: of its networks, and of its training."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from genmix_transforms.generators.augmentation import POLICIES
-from genmix_transforms.generators.settings import TrainingSettings
+from genmix_transforms.generators.settings import Augmentation, TrainingSettings
 from genmix_transforms.settings import Settings, option
 
 
@@ -32,7 +32,7 @@ class DCGANSettings(TrainingSettings):
 
     learning_rate: float = option(help="Of Adam, for both networks.", above=0, most=10)
     betas: tuple[float, float] = option((0.5, 0.999), help="Of Adam.", least=0, below=1, rare=True)
-    augment: tuple[Literal["color", "translation", "cutout"], ...] = option(
+    augment: tuple[Augmentation, ...] = option(
         POLICIES,
         help="What the discriminator's images go through (DiffAugment), or none, which small sets do not survive.",
     )

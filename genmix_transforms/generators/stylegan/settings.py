@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.augmentation import POLICIES
-from genmix_transforms.generators.settings import TrainingSettings
+from genmix_transforms.generators.settings import Augmentation, TrainingSettings
 from genmix_transforms.generators.stylegan.layers import EPSILON
 from genmix_transforms.settings import Settings, option
 
@@ -97,7 +97,7 @@ class StyleGANSettings(TrainingSettings):
         least=1,
         rare=True,
     )
-    augment: tuple[Literal["color", "translation", "cutout"], ...] = option(
+    augment: tuple[Augmentation, ...] = option(
         help="What the discriminator's images go through (DiffAugment), or none, which small sets do not survive.",
     )
     augment_target: float | None = option(
