@@ -152,6 +152,9 @@ class Shard:
         CorruptFileError: missing, truncated, or not what the manifest says.
     """
 
+    entry: ShardEntry
+    path: Path
+
     def __init__(self, folder: Path, entry: ShardEntry, manifest: Manifest) -> None:
         path = folder / entry.file
         self.path, self.entry = path, entry
@@ -175,8 +178,8 @@ class Shard:
         self._bytes: NDArray[np.uint8] = torch.from_file(
             str(path), shared=False, size=entry.bytes, dtype=torch.uint8
         ).numpy()
-        self.images = self.column("images")
-        self.labels = self.column("labels")
+        self.images: NDArray[Any] = self.column("images")
+        self.labels: NDArray[Any] = self.column("labels")
         self._check_labels(classes)
 
     def column(self, name: str) -> NDArray[Any]:

@@ -48,7 +48,7 @@ class _Commands(TyperGroup):
         self.commands = {name: LateCommand(name, place, help) for name, (place, help) in COMMANDS.items()}
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="genmix",
     cls=_Commands,
     help="Train generators on real patches, fill banks of synthetic ones, and measure what mixing them in does.",

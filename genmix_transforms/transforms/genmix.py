@@ -113,10 +113,10 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         (torch.Size([3, 1, 8, 8]), torch.Size([3, 2]), torch.float32)
     """
 
-    alpha = Option[float]()
-    p = Option[float]()
-    per_sample = Option[bool]()
-    real_partner = Option[float]()
+    alpha: Option[float] = Option[float]()
+    p: Option[float] = Option[float]()
+    per_sample: Option[bool] = Option[bool]()
+    real_partner: Option[float] = Option[float]()
 
     __call__: MixesSamples  # nn.Module's own, which calls forward
     scale: Tensor
@@ -161,7 +161,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
             if missing:
                 raise InputError(f"GenMix: class_counts lacks {', '.join(missing)}")
             class_counts = [class_counts[name] for name in bank.classes]
-        self.num_classes = bank.num_classes
+        self.num_classes: int = bank.num_classes
         self.absent = absent
         self.inplace = inplace
         self._modules["bank"] = bank
@@ -172,7 +172,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         self._range_check = RangeCheck(enabled=check_range)
         self._memory = RecycledMemory() if fast_ways() else None
         self._pairing = PairingRule(pairing, bank, class_counts=class_counts, absent=absent)
-        self.pairing = self._pairing.name
+        self.pairing: str = self._pairing.name
         self._options = replace(options, some_have_no_partner=absent == "skip")
         scale, shift = bank.unit(mean=mean, std=std)
         table = one_hot_table(bank.num_classes)

@@ -77,12 +77,12 @@ class PairingRule:
         classes = len(bank.classes)
         every = torch.ones(classes, classes, dtype=torch.float64, device="cpu")
         own = torch.eye(classes, dtype=torch.float64, device="cpu")
-        self.name = pairing if isinstance(pairing, str) else "matrix"
+        self.name: str = pairing if isinstance(pairing, str) else "matrix"
         self.absent = absent
-        self.by_count = pairing in ("any", "other") if isinstance(pairing, str) else False
+        self.by_count: bool = pairing in ("any", "other") if isinstance(pairing, str) else False
         """Whether the weights are still to be multiplied by the bank's number of images of each class."""
         if not isinstance(pairing, str):
-            self.weights = _checked(pairing, classes)
+            self.weights: Tensor = _checked(pairing, classes)
         elif pairing in ("any", "balanced"):
             self.weights = every
         elif pairing == "same":

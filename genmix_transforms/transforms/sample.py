@@ -1,7 +1,7 @@
 """What a sample holds: where its images and its labels are, which forms labels have, and what suits the bank."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import PIL.Image
 import torch

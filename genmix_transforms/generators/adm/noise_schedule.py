@@ -46,8 +46,8 @@ class NoiseSchedule:
     """
 
     def __init__(self, betas: Tensor, *, timesteps: Tensor | None = None) -> None:
-        self.betas = betas.double()
-        self.timesteps = torch.arange(len(betas)) if timesteps is None else timesteps
+        self.betas: Tensor = betas.double()
+        self.timesteps: Tensor = torch.arange(len(betas)) if timesteps is None else timesteps
 
     @classmethod
     def named(cls, name: NoiseScheduleName, steps: int = 1000) -> "NoiseSchedule":
