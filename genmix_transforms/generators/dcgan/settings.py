@@ -1,7 +1,8 @@
 """The settings of a DCGAN: of its networks, and of its training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from genmix_transforms.generators.augmentation import POLICIES
 from genmix_transforms.generators.settings import Augmentation, TrainingSettings
@@ -22,7 +23,7 @@ class DCGANNetworkSettings(Settings):
 class DCGANSettings(TrainingSettings):
     """How it is trained."""
 
-    PRESETS: ClassVar = {
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Radford et al., section 4: learning rate 0.0002 ("0.001, we found, was too high"), betas 0.5 and 0.999. The
         # batch is not theirs (128) but one that suits a few hundred images.
         "dcgan": {"steps": 20_000, "batch_size": 32, "learning_rate": 0.0002},
