@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import InputError, MissingExtraError
 from genmix_transforms.files.atomic import write_json
 from genmix_transforms.generators.processes import Processes
 
@@ -26,10 +26,17 @@ RUNS = "runs.json"
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse trackers that are not installed."""
+    """Refuse trackers that are not installed.
+
+    Raises:
+        InputError: one of them is not.
+        MissingExtraError: Accelerate, which speaks to them, is not.
+    """
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise InputError(f"report_to {name!r} needs the package {name}, which is not installed: {TRACKERS[name]}")
+    if names and importlib.util.find_spec("accelerate") is None:
+        raise MissingExtraError.naming("accelerate", extra="trackers", needed_by="report_to")
 
 
 class Trackers:
