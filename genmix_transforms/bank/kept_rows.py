@@ -13,7 +13,7 @@ from genmix_transforms.errors import CorruptFileError, InputError
 from genmix_transforms.files.atomic import write_tensors
 from genmix_transforms.files.tensors import read_tensors
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 KEEP_EVERY = 60.0
 """Seconds of work that a killed process loses at most."""

@@ -37,7 +37,7 @@ from genmix_transforms.files.disk import check_free_space
 from genmix_transforms.files.processes import share_from_environment
 from genmix_transforms.files.progress import progress_bar
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 HEADER_BYTES = 4096
 """More than a shard's header and its line in the manifest take, but for banks of very many classes."""

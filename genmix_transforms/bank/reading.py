@@ -46,19 +46,29 @@ class MappedRows:
         CorruptFileError: a shard is not what the manifest says, or a decision is none; the message names the file.
     """
 
+    folder: Path
+    manifest: Manifest
+    sources: tuple[Mapping[str, Any], ...]
+    window: tuple[float, float] | None
+    image_shape: tuple[int, ...]
+    pixel_dtype: torch.dtype
+    classes: tuple[str, ...]
+    class_count: Tensor
+    counts: Index
+
     def __init__(self, folder: Path, manifest: Manifest, *, shards: Mapping[str, Shard] | None = None) -> None:
         known = shards or {}
         self.folder, self.manifest = folder, manifest
         self.sources, self.window, self.label_kind = manifest.sources, manifest.window, manifest.labels
         self.image_shape, self.pixel_dtype = manifest.shape, manifest.pixel_dtype
         self.mask_classes = manifest.mask_classes
-        self.shards = [
+        self.shards: list[Shard] = [
             known[entry.file]
             if entry.file in known and known[entry.file].entry == entry
             else Shard(folder, entry, manifest)
             for entry in manifest.shards
         ]
-        self.decisions = Decisions(folder, manifest)
+        self.decisions: Decisions = Decisions(folder, manifest)
         self._images = _Gatherer([shard.images for shard in self.shards]) if self.shards else None
         masks = [shard.masks for shard in self.shards if shard.masks is not None]
         self._masks = _Gatherer(masks) if masks else None

@@ -153,6 +153,9 @@ class Shard:
         CorruptFileError: missing, truncated, or not what the manifest says.
     """
 
+    entry: ShardEntry
+    path: Path
+
     def __init__(self, folder: Path, entry: ShardEntry, manifest: Manifest) -> None:
         path = folder / entry.file
         self.path, self.entry = path, entry
@@ -177,9 +180,9 @@ class Shard:
         self._bytes: NDArray[np.uint8] = torch.from_file(
             str(path), shared=False, size=entry.bytes, dtype=torch.uint8
         ).numpy()
-        self.images = self.column("images")
-        self.masks = None if manifest.mask_classes is None else self.column("masks")
-        self.labels = self.column("labels")
+        self.images: NDArray[Any] = self.column("images")
+        self.masks: NDArray[Any] | None = None if manifest.mask_classes is None else self.column("masks")
+        self.labels: NDArray[Any] = self.column("labels")
         self._check_labels(classes)
 
     def column(self, name: str) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -241,16 +241,16 @@ class SyntheticBank(nn.Module):
             raise InputError("mask_rows: the bank has no masks; make one with SyntheticBank(images, labels, masks=...)")
         return self.content.mask_rows(index)
 
-    unit = normalised_unit
+    unit: Final = normalised_unit
 
     # What is made of it
 
-    as_dataset = as_dataset
-    select = curation.select
-    drop = curation.drop
-    subsample = curation.subsample
-    balance = curation.balance
-    merge = merge_rules.merge
+    as_dataset: Final = as_dataset
+    select: Final = curation.select
+    drop: Final = curation.drop
+    subsample: Final = curation.subsample
+    balance: Final = curation.balance
+    merge: Final = merge_rules.merge
 
     def take(self, index: Tensor) -> "SyntheticBank":
         """Some of the images as a bank, with all that is known of each. Of a bank on disk nothing is read yet.
@@ -343,7 +343,7 @@ class SyntheticBank(nn.Module):
         )
         return cls.load(folder, **options)
 
-    push_to_hub = hub.push_to_hub
+    push_to_hub: Final = hub.push_to_hub
 
     @classmethod
     def load(

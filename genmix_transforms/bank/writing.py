@@ -101,7 +101,7 @@ class BankWriter:
             raise InputError(f"BankWriter: publish must be 'shard' or 'close', got {publish!r}")
         if labels not in ("index", "probabilities"):
             raise InputError(f"BankWriter: labels must be 'index' or 'probabilities', got {labels!r}")
-        self.folder = Path(folder).absolute()
+        self.folder: Path = Path(folder).absolute()
         self._given = Manifest(
             classes=check_classes(classes),
             dtype=str(pixel_dtype).removeprefix("torch."),
@@ -117,7 +117,7 @@ class BankWriter:
             torch.empty((0,) if labels == "index" else (0, len(self._given.classes)), dtype=torch.int64),
             self._given.classes,
         )
-        self.manifest = self._given
+        self.manifest: Manifest = self._given
         self._append, self._overwrite, self._publish = append, overwrite, publish
         self._waiting = _RowBuffer(images_per_shard(self._given.shape, pixel_dtype, shard_bytes=shard_bytes))
         self._unpublished: list[ShardEntry] = []

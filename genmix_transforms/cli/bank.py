@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     from genmix_transforms.bank import SyntheticBank
 
-app = typer.Typer(help="Look into banks of synthetic images, check, merge and export them.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(
+    help="Look into banks of synthetic images, check, merge and export them.", no_args_is_help=True
+)
 
 Folder = Annotated[Path, typer.Argument(help="The bank's folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away the bank in this folder.")]

@@ -1,6 +1,6 @@
 """The paper's experiment: classifiers trained with and without synthetic images, their scores and figures.
 
-Names load on first use, and torchmetrics only when something is scored.
+Names load on first use.
 """
 
 from typing import TYPE_CHECKING

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from genmix_transforms.transforms.masks import (
 from genmix_transforms.transforms.mix import Units, can_be_array, fast_ways, mix
 from genmix_transforms.transforms.output_memory import RecycledMemory
 from genmix_transforms.transforms.pairing import Pairing, PairingRule
+from genmix_transforms.transforms.pairing_names import Absent
 from genmix_transforms.transforms.prefetching import Prefetched
 from genmix_transforms.transforms.randomness import OwnGenerator, UniformSource
 from genmix_transforms.transforms.sample import (
@@ -41,6 +42,21 @@ from genmix_transforms.transforms.sample import (
     take_apart,
 )
 from genmix_transforms.transforms.value_range import RangeCheck
+
+Sample = TypeVar("Sample")
+
+
+class MixesSamples(Protocol):
+    """What a type checker knows of a call of :class:`GenMix`."""
+
+    @overload
+    def __call__(
+        self, images: Tensor, labels: Tensor, /, *, params: Mapping[str, Any] | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def __call__(self, sample: Sample, /, *, params: Mapping[str, Any] | None = None) -> Sample: ...
+    @overload
+    def __call__(self, *inputs: Any, params: Mapping[str, Any] | None = None) -> Any: ...
 
 
 class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
@@ -115,11 +131,12 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         (torch.Size([3, 1, 8, 8]), torch.Size([3, 2]), torch.float32)
     """
 
-    alpha = Option[float]()
-    p = Option[float]()
-    per_sample = Option[bool]()
-    real_partner = Option[float]()
+    alpha: Option[float] = Option[float]()
+    p: Option[float] = Option[float]()
+    per_sample: Option[bool] = Option[bool]()
+    real_partner: Option[float] = Option[float]()
 
+    __call__: MixesSamples  # nn.Module's own, which calls forward
     scale: Tensor
     shift: Tensor
     pairing_weights: Tensor
@@ -134,7 +151,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         alpha: float = 0.3,
         num_classes: int | None = None,
         pairing: Pairing = "any",
-        absent: str = "error",
+        absent: Absent = "error",
         real_partner: float = 0.0,
         p: float = 1.0,
         per_sample: bool = True,
@@ -165,7 +182,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
             if missing:
                 raise InputError(f"GenMix: class_counts lacks {', '.join(missing)}")
             class_counts = [class_counts[name] for name in bank.classes]
-        self.num_classes = bank.num_classes
+        self.num_classes: int = bank.num_classes
         self.absent = absent
         self.inplace = inplace
         self.masks = check_masks_option(masks, bank)
@@ -177,7 +194,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         self._range_check = RangeCheck(enabled=check_range)
         self._memory = RecycledMemory() if fast_ways() else None
         self._pairing = PairingRule(pairing, bank, class_counts=class_counts, absent=absent)
-        self.pairing = self._pairing.name
+        self.pairing: str = self._pairing.name
         self._options = replace(options, some_have_no_partner=absent == "skip")
         scale, shift = bank.unit(mean=mean, std=std)
         table = one_hot_table(bank.num_classes)

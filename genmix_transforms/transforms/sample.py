@@ -1,7 +1,7 @@
 """What a sample holds: where its images and its labels are, which forms labels have, and what suits the bank."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import PIL.Image
 import torch
@@ -13,7 +13,7 @@ from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
 from genmix_transforms.transforms.masks import find_masks
 
-LabelsGetter = str | Callable[[Any], Any]
+LabelsGetter = Literal["default"] | Callable[[Any], Any]
 
 _REFUSED = (PIL.Image.Image, tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.uint8, torch.uint16)
