@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 CARD = {"torch", "torchvision", "numpy", "diffusers", "safetensors", "huggingface-hub"}
 LEFT_OUT = shutil.ignore_patterns(
     "__pycache__", "*.pyc", ".git", ".venv*", ".*_cache", ".hypothesis", "*.egg-info", "node_modules", "site", "build",
-    "dist", "runs", "banks", "results", "genmix-demo",
+    "dist", ".coverage*", "package*.json", "runs", "banks", "results", "genmix-demo",
 )  # fmt: skip
 
 

@@ -56,7 +56,9 @@ class MixesSamples(Protocol):
     @overload
     def __call__(self, sample: Sample, /, *, params: Mapping[str, Any] | None = None) -> Sample: ...
     @overload
-    def __call__(self, *inputs: Any, params: Mapping[str, Any] | None = None) -> Any: ...
+    def __call__(
+        self, first: Any, second: Any, third: Any, /, *inputs: Any, params: Mapping[str, Any] | None = None
+    ) -> Any: ...
 
 
 class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):

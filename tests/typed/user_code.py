@@ -24,7 +24,7 @@ def train(bank: SyntheticBank, loader: DataLoader[tuple[Tensor, Tensor]], model:
         assert_type(soft, Tensor)
         loss = torch.nn.functional.cross_entropy(model(mixed), soft)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         optimizer.step()
         last = loss.item()
     params = genmix.params
