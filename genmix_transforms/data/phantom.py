@@ -127,7 +127,7 @@ class LesionPhantom(DrawnLesions):
         planes = _painted(label_index, grid, outline, liver, rng)
         return crop(scan.acquire(planes, grid, rng), grid, self.size)
 
-    def scan(self, label: int | str, number: int, *, split: str = "train") -> DrawnScan:
+    def scan(self, label: int | str, number: int, *, split: SplitName = "train") -> DrawnScan:
         """Draw a lesion with the liver around it as a scan of several slices, and its mask.
 
         It is a lesion of the same class, patient and outline as :meth:`render` draws, in another piece of liver.
