@@ -1,9 +1,9 @@
 """The bank in memory: what GenMix draws its partners from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,13 @@ from genmix_transforms.bank.writing import BankWriter
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.images import Fit
 from genmix_transforms.files.labelled_images import images_from_folder, images_from_npz
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _outside_graphs(method: Method) -> Method:
+    """``torch.compiler.disable``, which leaves type checkers the method's own type."""
+    return cast(Method, torch.compiler.disable(method))
 
 
 class SyntheticBank(nn.Module):
@@ -209,7 +216,7 @@ class SyntheticBank(nn.Module):
         """``seeds``, ``source``, ``distance`` or ``flags`` of every image, on the CPU."""
         return self.content.column(name)
 
-    @torch.compiler.disable
+    @_outside_graphs
     def rows(self, index: Tensor) -> Tensor:
         """Images by their numbers; of a bank on disk nothing else is read.
 
