@@ -92,14 +92,14 @@ def _context(audit: Audit) -> dict[str, Any]:
         name: [
             *numbers.values(),
             *(() if of_labels is None else of_labels.by_class[name]),
-            *(() if of_use is None else of_use.by_class[name][1:]),
+            *(() if of_use is None else of_use.by_class[name]),
         ]
         for name, numbers in quality.by_class.items()
     }
     overall = [
         *quality.overall.values(),
         *(() if of_labels is None else of_labels.overall),
-        *(() if of_use is None else of_use.overall[1:]),
+        *(() if of_use is None else of_use.overall),
     ]
     return {
         "headline": HEADLINES[kind],
