@@ -51,7 +51,7 @@ def test_neighbors_are_channels_to_the_end(patches: PatchDataset, tmp_path: Path
     else:
         generator = ADM(classes=patches.classes, configuration=FLAGS, channels=channels, sampler={"steps": 2})
     generator.fit(patches, out=tmp_path / "run", steps=1, batch_size=2, device="cpu", progress=False)
-    fill_bank(generator, counts=2, out=tmp_path / "bank", progress=False)
+    fill_bank(generator, counts=patches.class_counts, out=tmp_path / "bank", progress=False)
     bank = SyntheticBank.load(tmp_path / "bank")
     assert bank.image_shape == (channels, 16, 16)
     assert bank.window == patches.window == (-40, 220)
