@@ -64,7 +64,7 @@ def copy_scan(scan: Path, copy: Path) -> None:
         if file.suffix == ".dcm":
             header = pydicom.dcmread(file, stop_before_pixels=True)
             uid, patient = header.SeriesInstanceUID, header.PatientID
-            content = content.replace(uid.encode(), f"{uid[:-5]}{copy.name}".encode())
+            content = content.replace(uid.encode(), f"{uid[:-6]}9{copy.name}".encode())
             content = content.replace(patient.encode(), f"{int(copy.name) // 2:0{len(patient)}}".encode())
         (copy / file.name).write_bytes(content)
 

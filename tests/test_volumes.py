@@ -19,6 +19,7 @@ FLAGS = {
     "channel_mult": "1,2",
     "attention_resolutions": "8",
     "learn_sigma": True,
+    "class_cond": True,
 }
 
 
