@@ -21,12 +21,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pydicom
 
 from genmix_transforms.data.volumes import extract_patches
 from genmix_transforms.data.volumes.writing import write_nifti, write_series
 
 KEY = "a key for benchmarks alone"
-SMALL = (12, 64, 64)
+SMALL = (3, 32, 32)
 TINY = (5, 16, 16)
 LARGE = (300, 512, 512)
 SPACING = (3.0, 0.8, 0.8)
@@ -41,15 +42,31 @@ def write_scan(folder: Path, number: int, shape: tuple[int, int, int]) -> None:
     ball = np.asarray(away <= 5.0**2)
     voxels = rng.integers(60, 140, shape, dtype=np.int16)
     voxels[ball] -= 60
-    write_series(
-        folder, voxels, spacing=SPACING, identity=str(number), PatientID=f"p{number // 2}", StudyDate="20240301"
-    )
+    write_series(folder, voxels, spacing=SPACING, identity=str(number), PatientID=f"{number:08}", StudyDate="20240301")
     write_nifti(folder / "mask.nii.gz", (ball * (1 + number % 2)).astype(np.uint8), spacing=SPACING)
 
 
 def write_scans(folder: Path, *, series: int, shape: tuple[int, int, int], large: int = 0) -> None:
-    for number in range(series):
-        write_scan(folder / f"{number:05}", number, LARGE if number < large else shape)
+    """Series of their own numbers and patients; the small ones show the same, which takes a second and not minutes."""
+    for number in range(large):
+        write_scan(folder / f"large-{number:05}", number, LARGE)
+    for number in range(2):
+        write_scan(folder / f"{number:05}", series + number, shape)
+    for number in range(2, series - large):
+        copy_scan(folder / f"{number % 2:05}", folder / f"{number:05}")
+
+
+def copy_scan(scan: Path, copy: Path) -> None:
+    """A scan with another series number and another patient, of the same length."""
+    copy.mkdir()
+    for file in scan.iterdir():
+        content = file.read_bytes()
+        if file.suffix == ".dcm":
+            header = pydicom.dcmread(file, stop_before_pixels=True)
+            uid, patient = header.SeriesInstanceUID, header.PatientID
+            content = content.replace(uid.encode(), f"{uid[:-6]}9{copy.name}".encode())
+            content = content.replace(patient.encode(), f"{int(copy.name) // 2:0{len(patient)}}".encode())
+        (copy / file.name).write_bytes(content)
 
 
 def measure_memory(work: Path, *, series: int, large: int, workers: int) -> None:
@@ -92,7 +109,7 @@ def run_and_kill(scans: Path, out: Path, *, after: int, rng: random.Random) -> b
         if done:
             assert status == 0, "the run failed"
             return False
-        time.sleep(0.001)
+        time.sleep(0.01)
     time.sleep(rng.random() * 0.03)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)

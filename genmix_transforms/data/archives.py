@@ -134,7 +134,10 @@ def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
     if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
         hint = "channels come last: images.transpose(0, 2, 3, 1)"
     else:
-        hint = "volumes are not read: save their slices as images of their own, grouped by volume"
+        hint = (
+            "volumes are not read: cut slices with their neighbors as channels (genmix patches --kind 2.5d; up to "
+            f"{MOST_CHANNELS} channels), or save slices as images of their own, grouped by volume"
+        )
     raise InputError(f"{path}: images of shape {pixels.shape}; expected (N, H, W) or (N, H, W, C); {hint}")
 
 

@@ -13,9 +13,8 @@ from genmix_transforms.errors import InputError
 
 NEAR = 0.9
 """Correlation of two patches' fine structure (32 x 32 pixels, less the mean of 5 x 5 around each) from which on they
-count
-as near-duplicates. Of different patches of the phantom none reaches 0.5, of chest X-rays 1 % 0.87; pairs that BUSI's
-``dup_group`` names have 0.9 to 0.98."""
+count as near-duplicates. Of different patches of the phantom none reaches 0.5, of chest X-rays 1 % 0.87; pairs that
+BUSI's ``dup_group`` names have 0.9 to 0.98."""
 
 MOST_COMPARED = 30_000
 """Patches; of more, near-duplicates are not looked for: each would be compared with all others."""

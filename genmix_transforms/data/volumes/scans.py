@@ -226,6 +226,9 @@ def _of_series(
     if not candidates:
         candidates = [mask for mask in masks if _name(_stem(mask)) == _name(place.name.lower())]
     mask, fault = _the_one(candidates)
+    strangers = [file for other, files in segmentations.items() if other not in series for file in files]
+    if not candidates and any(file.parent == place for file in strangers):
+        fault = "no mask found for it: the DICOM-SEG in its folder refers to a series that is not there"
     name = _shown(place, folder)
     others = sum(1 for other in series.values() if any(file.parent == found.files[0].parent for file in other.files))
     date = next((str(header.get(tag)) for tag in ("AcquisitionDate", "SeriesDate", "StudyDate") if header.get(tag)), "")

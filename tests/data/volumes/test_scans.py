@@ -90,6 +90,15 @@ def test_no_mask_and_several(tmp_path):
     assert two.fault == "2 masks may belong to it; say which in a table"
 
 
+def test_a_segmentation_of_another_series(tmp_path):
+    slices = write_ct(tmp_path / "elsewhere", identity="other")
+    write_ct(tmp_path / "scans" / "ct")
+    write_segmentation(tmp_path / "scans" / "ct" / "seg.dcm", slices, LABELS, classes=["cyst"], identity="other")
+    (scan,) = find_scans(tmp_path / "scans")
+    assert scan.mask is None
+    assert scan.fault == "no mask found for it: the DICOM-SEG in its folder refers to a series that is not there"
+
+
 def test_damaged_dicom_files_are_named(tmp_path):
     write_ct(tmp_path / "ct")
     (tmp_path / "ct" / "x.dcm").write_bytes(b"nothing of the kind")
