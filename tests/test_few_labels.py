@@ -127,18 +127,28 @@ def test_from_data_to_the_curves(scripts, monkeypatch, capsys, data, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # of so few images, there is much to say
-@pytest.mark.parametrize("way", ["dcgan-soft", "adm", "adm-classes"])
+@pytest.mark.parametrize("way", ["dcgan-soft", "dcgan-labelled", "adm", "adm-classes"])
 def test_a_bank_of_every_way(scripts, tmp_path, way):
     pixels = torch.randint(0, 256, (12, 1, 16, 16), dtype=torch.uint8)
+    others = [
+        PatchDataset(
+            images=torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8),
+            labels=torch.arange(4) % 2,
+            classes=("dark", "bright"),
+        )
+        for _ in range(2)
+    ]
     patches = PatchDataset(images=pixels, labels=torch.arange(12) % 2, classes=("dark", "bright"))
     known = scripts["few_labels_banks"].teachers(16, quick=True)
     teacher = next(teacher for teacher in known.values() if way in teacher.ways)
     teacher.learn(patches.without_labels(), out=tmp_path / "pool", progress=False)
     folders = {"pool_run": tmp_path / "pool", "run": tmp_path / "run", "out": tmp_path / "bank"}
-    bank = teacher.bank(way, patches, **folders, per_class=3, seed=5)
+    judge = scripts["few_labels"].QUICK
+    bank = teacher.bank(way, (patches, *others), judge=judge, **folders, per_class=3, seed=5)
     assert bank.image_shape == (1, 16, 16)
-    assert len(bank) == 6
-    assert (bank.soft_labels is not None) == (way == "dcgan-soft")
+    assert bank.classes == ("dark", "bright")
+    assert len(bank) == (24 if way == "dcgan-labelled" else 6)
+    assert (bank.soft_labels is not None) == (way in ("dcgan-soft", "dcgan-labelled"))
 
 
 @pytest.mark.parametrize(("view", "shape"), [("Folded", (4, 8, 8)), ("Plain", (1, 16, 16))])
@@ -224,7 +234,7 @@ def test_a_difference_of_known_size_is_reported(scripts):
     [
         (["--labels", "five"], "expected numbers of labels a class or 'paper', got 'five'"),
         (["--only", "pools"], "no stage 'pools'; there are pool, banks, runs, recipe, report"),
-        (["--bank", "gan"], "no bank 'gan'; there are dcgan, dcgan-soft, adm"),
+        (["--bank", "gan"], "no bank 'gan'; there are dcgan, dcgan-soft, dcgan-labelled, adm"),
         (["--labels", "400", "--only", "runs"], "400 labels of 'dark' are asked for, but only"),
     ],
 )
