@@ -2,7 +2,8 @@
 
     python benchmarks/audit.py speed --threads 2
     python benchmarks/audit.py detection --data phantom --data busi_128.npz --data pneumoniamnist.npz --sizes 32,64,128
-    python benchmarks/audit.py false-alarms --sizes 64 --count 10000
+    python benchmarks/audit.py false-alarms --data phantom --data busi_128.npz --sizes 64 --draws 4
+    python benchmarks/audit.py independent --sizes 64 --count 10000
     python benchmarks/audit.py copying --steps 2000
 
 Copies of training images are planted in a bank of held-out ones, kind by kind; at the default share.
@@ -133,11 +134,12 @@ def detection(source: str, size: int, *, trained: int, planted: int, held_out: i
     return rows
 
 
-def _parts(source: str, size: int, held_out: int) -> Sequence[PatchDataset]:
+def _parts(source: str, size: int, held_out: int, *, seed: int = 0, official: bool = True) -> Sequence[PatchDataset]:
     if source == "phantom":
         third = held_out // 3 + 1
-        return LesionPhantom(size=size, train=(135,) * 3, val=(1, 1, 1), test=(third,) * 3).dataset().split(seed=0)
-    return open_dataset(source, size=size).split(seed=0)
+        phantom = LesionPhantom(size=size, train=(135,) * 3, val=(1, 1, 1), test=(third,) * 3, seed=seed)
+        return phantom.dataset().split(seed=0)
+    return open_dataset(source, size=size).split(seed=seed, official=official)
 
 
 def _some(patches: PatchDataset, count: int) -> PatchDataset:
@@ -145,7 +147,27 @@ def _some(patches: PatchDataset, count: int) -> PatchDataset:
     return patches.subset(order[:count].sort().values)
 
 
-def false_alarms(size: int, count: int) -> str:
+def false_alarms(source: str, size: int, *, trained: int, held_out: int, draws: int) -> dict[str, str]:
+    """How many images of patients that are not in the training set are flagged, over several splits."""
+    images, doubled, flagged = 0, 0, dict.fromkeys((0.005, 0.05), 0)
+    for seed in range(draws):
+        parts = _parts(source, size, held_out, seed=seed, official=False)
+        train = _some(parts[0], trained)
+        unseen = torch.cat([part.images for part in parts[1:]])
+        unseen = unseen[torch.randperm(len(unseen), generator=torch.Generator().manual_seed(seed))[:held_out]]
+        bank = SyntheticBank(unseen, torch.zeros(len(unseen), dtype=torch.int64), classes=train.classes)
+        found = find_copies(bank, train)
+        double = found.near_copy_at(DOUBLE)
+        images, doubled = images + len(unseen), doubled + int(double.sum())
+        for share in flagged:
+            flagged[share] += int((found.near_copy_at(share) & ~double).sum())
+    rows = {"unseen images": str(images), "doubles of training images": str(doubled)}
+    for share, count in flagged.items():
+        rows[f"others that are flagged, {share:.1%} asked"] = f"{count} ({count / (images - doubled):.1%})"
+    return rows
+
+
+def independent(size: int, count: int) -> str:
     """How many independent images of the phantom are flagged."""
     train = LesionPhantom(size=size, train=(135,) * 3, val=(1, 1, 1), test=(1, 1, 1)).dataset().split(seed=0)[0]
     third = count // 3 + 1
@@ -189,13 +211,14 @@ def table(columns: dict[str, dict[str, str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["speed", "detection", "false-alarms", "copying"])
+    parser.add_argument("what", choices=["speed", "detection", "false-alarms", "independent", "copying"])
     parser.add_argument("--data", action="append")
     parser.add_argument("--sizes", default="32,64,128")
     parser.add_argument("--train", type=int, default=400)
     parser.add_argument("--planted", type=int, default=40)
     parser.add_argument("--held-out", type=int, default=300)
     parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
@@ -206,17 +229,18 @@ def main() -> None:
         speed()
     elif given.what == "copying":
         print(copying(given.steps))
-    elif given.what == "false-alarms":
+    elif given.what == "independent":
         for size in sizes:
-            print(false_alarms(size, given.count))
+            print(independent(size, given.count))
     else:
         columns = {}
         for source in given.data or ["phantom"]:
             for size in sizes:
-                name = f"{Path(source).stem} {size} px"
-                columns[name] = detection(
-                    source, size, trained=given.train, planted=given.planted, held_out=given.held_out
-                )
+                name, counts = f"{Path(source).stem} {size} px", {"trained": given.train, "held_out": given.held_out}
+                if given.what == "detection":
+                    columns[name] = detection(source, size, planted=given.planted, **counts)
+                else:
+                    columns[name] = false_alarms(source, size, draws=given.draws, **counts)
                 print(name, columns[name], flush=True)
         print(table(columns))
 

@@ -189,10 +189,11 @@ class Experiment:
         """The bank of a draw; made where it is not there yet."""
         name = next(name for name, teacher in self.teachers.items() if bank in teacher.ways)
         folder = draw.folder(self.out)
-        train, _ = draw.of(self.source)
+        train, validation = draw.of(self.source)
         return self.teachers[name].bank(
             bank,
-            train,
+            (train, validation, self.source.test),
+            judge=self._fitting(replace(self.protocol, weights=str(self.weights)), train),
             pool_run=self.out / "pool" / name,
             run=folder / "runs" / bank,
             out=folder / "banks" / bank,

@@ -5,12 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from few_labels_views import Colored, Folded, Plain, View
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.bank.manifest import INDEX
 from genmix_transforms.data import PatchDataset
+from genmix_transforms.evaluation import Protocol
 from genmix_transforms.evaluation.bank_making import Recipe
+from genmix_transforms.evaluation.labelling import label_bank
+from genmix_transforms.evaluation.leakage import Splits
 from genmix_transforms.generators import fill_bank
 from genmix_transforms.generators.adm import ADM
 from genmix_transforms.generators.adm.classifier_training import train_classifier
@@ -20,7 +24,7 @@ from genmix_transforms.generators.registry import load_generator
 FACES, LATENT = "faces", "latent"
 """Ways that need files which are not in the package: of a published DCGAN, and of an autoencoder."""
 
-WAYS = ("dcgan", "dcgan-soft", "adm", "adm-classes", "adm-guided")
+WAYS = ("dcgan", "dcgan-soft", "dcgan-labelled", "adm", "adm-classes", "adm-guided")
 """Those that need nothing else."""
 
 _ADM = {
@@ -42,12 +46,15 @@ class Way:
         guide: settings of a classifier's training on them that guides it; None: no classifier.
         scale: of the guidance.
         soft: the images are drawn from soft labels of this concentration (GeMix); None: of one class each.
+        labelled: so many images are drawn from the generator as it is, which knows no classes, and get the
+            probabilities of a classifier for labels; None: it is asked for classes.
     """
 
     fit: Mapping[str, Any] | None = None
     guide: Mapping[str, Any] | None = None
     scale: float = 1.0
     soft: float | None = None
+    labelled: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +85,23 @@ class Teacher:
             generator.fit(images, out=out, progress=progress, **self.pool)
 
     def bank(
-        self, way: str, train: PatchDataset, *, pool_run: Path, run: Path, out: Path, per_class: int, seed: int
+        self,
+        way: str,
+        splits: Splits,
+        *,
+        judge: Protocol,
+        pool_run: Path,
+        run: Path,
+        out: Path,
+        per_class: int,
+        seed: int,
     ) -> SyntheticBank:
         """Adapt to labelled images, and draw so many of each class; what is there is only read.
 
         Args:
             way: which.
-            train: the labelled images.
+            splits: the labelled images, and the parts that no generator sees.
+            judge: how a classifier is trained that labels images.
             pool_run: where :meth:`learn` has left the generator.
             run: a folder for the adapted one.
             out: a folder for the bank; what the generator has drawn, as it sees images, is left beside it.
@@ -92,7 +109,12 @@ class Teacher:
             seed: of the training and of the images.
         """
         if not (out / INDEX).exists():
+            train, chosen = splits[0], self.ways[way]
             images = self.view.of(train)
+            if chosen.labelled is not None:
+                drawn = _as_it_is(load_generator(self.weights or pool_run), chosen.labelled, seed=seed)
+                label_bank(self.view.back(drawn, train.images.shape[-1]), splits, soft=True, protocol=judge).save(out)
+                return SyntheticBank.load(out)
             generator = self._adapted(self.ways[way], images, start=self.weights or pool_run, run=run, seed=seed)
             drawn, counts = out.with_name(f"{out.name}-as-drawn"), dict.fromkeys(train.classes, per_class)
             filled = fill_bank(generator, counts=counts, out=drawn, seed=seed, soft=self.ways[way].soft, progress=False)
@@ -108,6 +130,16 @@ class Teacher:
         assert isinstance(known, ADM)
         classifier = train_classifier(images, generator=known, out=run, seed=seed, progress=False, **way.guide)
         return known.with_classifier(classifier, scale=way.scale, classes=images.classes)
+
+
+def _as_it_is(generator: Generator, number: int, *, seed: int) -> SyntheticBank:
+    """Images of a generator that knows one class: all."""
+    seeds = torch.arange(number) + seed * number
+    images = generator.sample(torch.zeros(number, dtype=torch.int64), seeds)
+    return SyntheticBank(
+        images, torch.zeros(number, dtype=torch.int64), classes=generator.classes, seeds=seeds,
+        provenance={"generator": generator.describe(), "training_set": generator.training_record()},
+    )  # fmt: skip
 
 
 def _adm_ways(name: str, *, adapted: Mapping[str, Any], few: Mapping[str, Any]) -> dict[str, Way]:
@@ -140,7 +172,11 @@ def teachers(
             kind="dcgan",
             pool={"steps": 6_000, "batch_size": 32, **tiny},
             network={"base_width": 4 if quick else 32},
-            ways={"dcgan": Way(fit=longer), "dcgan-soft": Way(fit=longer, soft=2.0)},
+            ways={
+                "dcgan": Way(fit=longer),
+                "dcgan-soft": Way(fit=longer, soft=2.0),
+                "dcgan-labelled": Way(labelled=24 if quick else 1_000),
+            },
         ),
         "adm": Teacher(
             kind="adm",

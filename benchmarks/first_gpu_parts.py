@@ -160,7 +160,6 @@ PARTS: tuple[Part, ...] = (
         toy="--data {data} --batch-size 8 --steps 2 --rounds 1 --warm-up 1 --classifiers small "
         "--arms baseline --building --device cpu",
         aims=(Aim(what="times as fast as the plain loop$", text="3 x the plain loop", least=3),),
-        needs=("torchmetrics",),
     ),
     Part(
         name="adm-training",
@@ -204,7 +203,7 @@ PARTS: tuple[Part, ...] = (
         options="--data {data} --preset paper --random-weights --steps 10,40 --device cuda",
         toy="--data {data} --preset trial --generators adm,textual-inversion --random-weights --steps 1,2 --device cpu",
         aims=(Aim(what="hours of the whole table", text="two hours", most=2),),
-        needs=("diffusers", "torchmetrics"),
+        needs=("diffusers",),
     ),
 )
 

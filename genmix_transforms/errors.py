@@ -41,6 +41,21 @@ class UnfinishedBankError(RuntimeError):
 class MissingExtraError(ImportError):
     """An optional library is needed: the message names the extra to install."""
 
+    @classmethod
+    def naming(cls, library: str, *, extra: str, needed_by: str) -> "MissingExtraError":
+        """The error in the words that every extra has.
+
+        Args:
+            library: what is not installed, by the name that it is installed by.
+            extra: the one of this package that brings it.
+            needed_by: the subject of the sentence.
+
+        Example:
+            >>> print(MissingExtraError.naming("peft", extra="lora", needed_by="--tune lora"))
+            --tune lora needs peft, which is not installed: pip install 'genmix-transforms[lora]'
+        """
+        return cls(f"{needed_by} needs {library}, which is not installed: pip install 'genmix-transforms[{extra}]'")
+
 
 class Terminated(KeyboardInterrupt):
     """The process was told to end (SIGTERM): it stops as for Ctrl-C."""

@@ -38,6 +38,7 @@ FENCE = re.compile(
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
 NEEDS_CUDA = "# needs CUDA\n"
 OPTIONAL = {
+    "accelerate",
     "datasets",
     "lightning",
     "timm",

@@ -53,6 +53,11 @@ def test_bad_paths_are_bad_input(error):
     assert issubclass(error, InputError)
 
 
+def test_a_missing_extra_is_named():
+    error = MissingExtraError.naming("peft", extra="lora", needed_by="--tune lora")
+    assert str(error) == "--tune lora needs peft, which is not installed: pip install 'genmix-transforms[lora]'"
+
+
 def test_a_damaged_file_is_not_bad_input():
     # Commands answer bad input with "wrong use" and a damaged file with "failed".
     assert not issubclass(CorruptFileError, ValueError)

@@ -41,7 +41,7 @@ STAGES = {
     "from genmix_transforms.evaluation import ARMS, Protocol, Results, evaluate, mixing_figure": {"filelock"},
     "from genmix_transforms.evaluation.figures import *": set(),
     "from genmix_transforms.data import LesionPhantom, open_dataset": set(),
-    "from genmix_transforms.generators import DCGAN": {"accelerate", "yaml"},
+    "from genmix_transforms.generators import DCGAN": {"yaml"},
 }
 """What is imported, one after the other, and which heavy libraries may come with it."""
 

@@ -222,8 +222,8 @@ class ExactShares(Sampler[list[int]]):
         processes: int = 1,
     ) -> None:
         super().__init__()
-        self.sizes = _counts(sizes, name="sizes")
-        self.per_batch = _counts(per_batch, name="per_batch")
+        self.sizes: tuple[int, ...] = _counts(sizes, name="sizes")
+        self.per_batch: tuple[int, ...] = _counts(per_batch, name="per_batch")
         if not self.sizes or len(self.sizes) != len(self.per_batch):
             raise InputError(
                 "ExactShares: sizes and per_batch must have one number for each source, "
@@ -237,11 +237,11 @@ class ExactShares(Sampler[list[int]]):
         for source, (size, count) in enumerate(zip(self.sizes, self.per_batch, strict=True)):
             if count and not size:
                 raise InputError(f"ExactShares: source {source} is to give {count} images a batch, and has none")
-        self.seed = check_seed(seed, name="ExactShares: seed")
-        self.drop_last = bool(drop_last)
-        self.processes = whole_number(processes, name="ExactShares: processes", least=1)
-        self.rank = whole_number(rank, name="ExactShares: rank", least=0, most=self.processes - 1)
-        self.batch_size = sum(self.per_batch)
+        self.seed: int = check_seed(seed, name="ExactShares: seed")
+        self.drop_last: bool = bool(drop_last)
+        self.processes: int = whole_number(processes, name="ExactShares: processes", least=1)
+        self.rank: int = whole_number(rank, name="ExactShares: rank", least=0, most=self.processes - 1)
+        self.batch_size: int = sum(self.per_batch)
         # What the images follow from, apart from epoch and place.
         self._identity: dict[str, Any] = {
             "sizes": list(self.sizes),
@@ -255,7 +255,7 @@ class ExactShares(Sampler[list[int]]):
                 f"ExactShares: the first source has {self.sizes[0]} images, fewer than {self.per_batch[0]} for each of "
                 f"{self.processes} processes; take smaller batches, or drop_last=False"
             )
-        self.epoch = 0
+        self.epoch: int = 0
         self._start = 0
         self._drawn = 0
         self._gone_through: int | None = None

@@ -157,6 +157,8 @@ def _contents(bank: Bank) -> str:
         window = f"{low:g} HU at pixel 0, {high:g} HU at pixel {HIGHEST_PIXEL[bank.pixel_dtype]}"
     shape = " x ".join(map(str, bank.image_shape))
     kind = "a class index" if bank.label_kind == "index" else "class probabilities (counted by the most probable class)"
+    names = map(_safe, bank.mask_classes or ())
+    masks = "" if bank.mask_classes is None else f"\n- Masks: one an image, of the classes {', '.join(names)}"
     return f"""## What it holds
 
 | class | images |
@@ -166,7 +168,7 @@ def _contents(bank: Bank) -> str:
 
 - Images: {shape} (channels first), {str(bank.pixel_dtype).removeprefix("torch.")}
 - Labels: {kind}
-- Window: {window}"""
+- Window: {window}{masks}"""
 
 
 def _loading(repo_id: str | None) -> str:

@@ -26,7 +26,7 @@ class Content(KeepsDtypes):
     Attributes:
         labels: int64 ``(N,)``, or float32 ``(N, K)`` of class probabilities.
         class_start, class_count: int64 ``(K,)``: where each class begins, and how many images it has.
-        mapped: the files that the images are read from; None: they are in memory.
+        mapped: the files that the images and masks are read from; None: they are in memory.
     """
 
     labels: Tensor
@@ -39,14 +39,15 @@ class Content(KeepsDtypes):
         self.mapped: MappedRows | None = None
         self._descriptions: dict[str, Tensor] = {}
         pixels: Tensor | None = None
+        masks: Tensor | None = None
         if isinstance(rows, MappedRows):
             self.mapped, labels, count = rows, rows.labels(), rows.class_count
         else:
             self._descriptions = {name: getattr(rows, name) for name in DESCRIPTIONS}
-            pixels, labels = rows.images, rows.labels
+            pixels, labels, masks = rows.images, rows.labels, rows.masks
             count = torch.bincount(rows.index_labels, minlength=num_classes)
         self._count = int(count.sum())
-        buffers = {"pixels": pixels, "labels": labels.contiguous(), "class_count": count}
+        buffers = {"pixels": pixels, "mask_pixels": masks, "labels": labels.contiguous(), "class_count": count}
         for name, tensor in {**buffers, "class_start": count.cumsum(0) - count}.items():
             self.register_buffer(name, tensor, persistent=False)
 
@@ -59,6 +60,14 @@ class Content(KeepsDtypes):
         if self.mapped is not None:
             return self.mapped.images().to(self.device)
         return self._buffers["pixels"]  # type: ignore[return-value]
+
+    @property
+    def masks(self) -> Tensor | None:
+        """uint8 ``(N, *spatial)``, of a bank on disk read each time; None: the bank has none."""
+        if self.mapped is not None:
+            masks = self.mapped.masks()
+            return None if masks is None else masks.to(self.device)
+        return self._buffers["mask_pixels"]
 
     @property
     def resident(self) -> bool:
@@ -95,13 +104,25 @@ class Content(KeepsDtypes):
         """See :meth:`~genmix_transforms.bank.SyntheticBank.rows`."""
         if self.mapped is not None:
             return self.mapped.rows(index, device=self.device)
+        return self._taken(self.images, index)
+
+    def mask_rows(self, index: Tensor) -> Tensor:
+        """See :meth:`~genmix_transforms.bank.SyntheticBank.mask_rows`."""
+        if self.mapped is not None:
+            return self.mapped.mask_rows(index, device=self.device)
+        masks = self._buffers["mask_pixels"]
+        assert masks is not None  # asked for where there are some
+        return self._taken(masks, index)
+
+    def _taken(self, values: Tensor, index: Tensor) -> Tensor:
         if index.device.type == "cpu":  # to look at numbers on an accelerator would wait for it
             check_numbers(index, len(self))
-        return take_rows(self.images, index)
+        return take_rows(values, index)
 
     def in_memory(self) -> Rows:
         """All rows; of a bank on disk they are read, and it stays there."""
-        return Rows(self.images, self.labels, *(self.column(name) for name in DESCRIPTIONS))
+        columns = {name: self.column(name) for name in DESCRIPTIONS}
+        return Rows(self.images, self.labels, **columns, masks=self.masks)
 
     def take(self, index: Tensor) -> Rows | MappedRows:
         """Some of the rows, in their order here; of a bank on disk nothing is read yet."""
@@ -124,7 +145,7 @@ class Content(KeepsDtypes):
         before, mapped = self.device, self.mapped
         super()._apply(fn, *arguments, **options)
         if mapped is not None and self.device != before and should_bring(mapped, self.asked_resident, self.device):
-            self._buffers["pixels"] = self.images
+            self._buffers["pixels"], self._buffers["mask_pixels"] = self.images, self.masks
             self._descriptions = {name: self.column(name) for name in DESCRIPTIONS}
             self.mapped = None
         return self

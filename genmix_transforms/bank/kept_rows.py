@@ -13,7 +13,7 @@ from genmix_transforms.errors import CorruptFileError, InputError
 from genmix_transforms.files.atomic import write_tensors
 from genmix_transforms.files.tensors import read_tensors
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 KEEP_EVERY = 60.0
 """Seconds of work that a killed process loses at most."""
@@ -47,7 +47,7 @@ class KeptRows:
     def save(self, rows: Rows) -> None:
         """Keep these rows, and no others of this process."""
         begun = time.monotonic()
-        write_tensors(self._own, rows._asdict(), metadata={HEADER_KEY: self._facts})
+        write_tensors(self._own, rows.columns, metadata={HEADER_KEY: self._facts})
         self._saved = time.monotonic()
         self._cost = self._saved - begun
 

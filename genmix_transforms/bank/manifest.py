@@ -16,7 +16,7 @@ from typing import Any, Self, get_args
 
 import torch
 
-from genmix_transforms.bank.rows import PIXEL_DTYPES, Bank, LabelKind, check_classes
+from genmix_transforms.bank.rows import PIXEL_DTYPES, Bank, LabelKind, check_classes, check_mask_classes
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError
 from genmix_transforms.files.atomic import write_json
 from genmix_transforms.files.strict_json import parse_json
@@ -32,6 +32,8 @@ REVIEW_LOCK = ".bank.review.lock"
 FORMAT = "genmix-bank"
 FORMAT_VERSION = 2
 """Version 1 was that of the development versions; no release wrote it."""
+MASKS_VERSION = "2.1"
+"""Of a bank with masks. One without is written as before: releases that know no masks read it, and refuse the other."""
 
 MAX_INDEX_BYTES = 2**28
 """Some 300 bytes a shard: a manifest of more than this names more shards than a folder can hold."""
@@ -106,6 +108,7 @@ class Manifest:
         sources: where images come from; an image's ``source`` is an index into these.
         fills: work that was shared or is not finished yet.
         window: for CT, the Hounsfield units of the lowest and the highest pixel value; None where pixels have no unit.
+        mask_classes: what the pixel values of masks mean, from 0 on; None: the bank has no masks.
         generation: grows with every change.
         created: when this generation was written, UTC, as ISO 8601.
     """
@@ -118,6 +121,7 @@ class Manifest:
     sources: tuple[Mapping[str, Any], ...] = ({},)
     fills: tuple[Fill, ...] = ()
     window: tuple[float, float] | None = None
+    mask_classes: tuple[str, ...] | None = None
     generation: int = 1
     created: str = field(default_factory=lambda: now())
 
@@ -131,6 +135,7 @@ class Manifest:
             labels=bank.label_kind,
             sources=bank.sources,
             window=bank.window,
+            mask_classes=bank.mask_classes,
         )
 
     @property
@@ -150,14 +155,19 @@ class Manifest:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of all pixels."""
-        return self.count * self.pixel_dtype.itemsize * math.prod(self.shape)
+        """Bytes of all pixels, those of the masks included."""
+        return self.count * _pixel_bytes(self.pixel_dtype, self.shape, masks=self.mask_classes is not None)
 
     @property
     def shards_to_come(self) -> int:
         """How many shards the fills that have not finished still owe."""
         there = {shard.number for shard in self.shards}
         return sum(number not in there for fill in self.fills for number in fill.numbers)
+
+
+def _pixel_bytes(dtype: torch.dtype, shape: Sequence[int], *, masks: bool) -> int:
+    """Bytes of the pixels of one image and, where there are masks, of its mask."""
+    return dtype.itemsize * math.prod(shape) + (math.prod(shape[1:]) if masks else 0)
 
 
 def now() -> str:
@@ -228,7 +238,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     content = asdict(manifest)
     content["class_counts"] = dict(zip(manifest.classes, manifest.class_counts, strict=True))
     content["shards"] = content.pop("shards")  # last: a person who opens the file sees the rest first
-    write_json(folder / INDEX, {"format": FORMAT, "format_version": FORMAT_VERSION, **content}, shared=True)
+    if manifest.mask_classes is None:
+        del content["mask_classes"]
+    version = FORMAT_VERSION if manifest.mask_classes is None else MASKS_VERSION
+    write_json(folder / INDEX, {"format": FORMAT, "format_version": version, **content}, shared=True)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -259,10 +272,11 @@ def read_manifest(folder: Path) -> Manifest:
     if not isinstance(content, dict) or "format" not in content or "format_version" not in content:
         raise CorruptFileError(f"{path}: not a bank's manifest (no 'format' and 'format_version')")
     version = content["format_version"]
-    if content["format"] != FORMAT or type(version) is not int or version != FORMAT_VERSION:  # to Python, 2.0 is 2
+    is_known = type(version) in (int, str) and version in (FORMAT_VERSION, MASKS_VERSION)  # to Python, 2.0 is 2
+    if content["format"] != FORMAT or not is_known:
         raise InputError(
-            f"{path}: format {content['format']!r} version {content['format_version']!r}; this release reads "
-            f"{FORMAT!r} version {FORMAT_VERSION}: fill the bank again, or take the release that wrote it"
+            f"{path}: format {content['format']!r} version {version!r}; this release reads {FORMAT!r} versions "
+            f"{FORMAT_VERSION} and {MASKS_VERSION}: fill the bank again, or take the release that wrote it"
         )
     try:
         return _parse(content)
@@ -285,8 +299,10 @@ def _missing(folder: Path) -> MissingPathError:
 
 
 def _parse(content: Mapping[str, Any]) -> Manifest:
+    masked = content["format_version"] == MASKS_VERSION
     try:
         classes = check_classes(_list(content["classes"], "classes"))
+        mask_classes = check_mask_classes(_list(content["mask_classes"], "mask_classes")) if masked else None
     except InputError as error:
         raise CorruptFileError(str(error)) from error
     dtype = content["dtype"]
@@ -301,7 +317,7 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
     sources = _list(content["sources"], "sources")
     if not sources or not all(isinstance(source, dict) for source in sources):
         raise CorruptFileError("sources must be objects, at least one")
-    image = math.prod(shape) * PIXEL_DTYPES[dtype].itemsize
+    image = _pixel_bytes(PIXEL_DTYPES[dtype], shape, masks=masked)
     if image >= 2**48:
         raise CorruptFileError(f"shape {shape}: an image of {image:,} bytes")
     highest = 2 ** (8 * PIXEL_DTYPES[dtype].itemsize) - 1
@@ -320,6 +336,7 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         sources=tuple(sources),
         fills=tuple(_fill(fill) for fill in _list(content["fills"], "fills")),
         window=_window(content["window"]),
+        mask_classes=mask_classes,
         generation=_whole(content["generation"], "generation", least=1),
         created=created,
     )

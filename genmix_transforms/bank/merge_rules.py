@@ -83,7 +83,7 @@ def merge(bank: Merges, *others: Merges, classes: Sequence[str] | None = None) -
 
     Args:
         bank: the first; the new bank is on its device.
-        others: banks of the same image shape, pixel type, window and kind of labels.
+        others: banks of the same image shape, pixel type, window, kind of labels and mask classes.
         classes: names, in the order that the new bank is to have them; None: this bank's, then those that the
             others add, in the order in which they come.
 
@@ -108,13 +108,21 @@ def merge(bank: Merges, *others: Merges, classes: Sequence[str] | None = None) -
     banks = (bank, *others)
     union = Union.of({f"bank {number}": one for number, one in enumerate(banks, start=1)}, classes=classes)
     rows = Rows.together([union.renumbered(number, one.in_memory().on_cpu()) for number, one in enumerate(banks)])
-    columns = {**rows._asdict(), "images": rows.images.to(bank.device), "labels": rows.labels.to(bank.device)}
+    columns: dict[str, Any] = dict(rows.columns)
+    columns |= {name: columns[name].to(bank.device) for name in ("images", "labels", "masks") if name in columns}
     kind = union.kind
-    return type(bank)(**columns, classes=kind.classes, window=kind.window, provenance=kind.sources)
+    return type(bank)(
+        **columns,
+        classes=kind.classes,
+        window=kind.window,
+        provenance=kind.sources,
+        mask_classes=kind.mask_classes,
+    )
 
 
 def _check_one_kind(banks: Mapping[str, Bank]) -> None:
     texts = {"image_shape": "image shape", "pixel_dtype": "pixel type", "window": "window", "label_kind": "labels as"}
+    texts["mask_classes"] = "mask classes"
     (first_name, first), *others = banks.items()
     for name, bank in others:
         differ = [

@@ -34,8 +34,8 @@ def merge_banks(
     without communication; the files are the same for any number of processes.
 
     Args:
-        folders: of the banks, which must have the same image shape, pixel type, window and kind of labels. They stay as
-            they are.
+        folders: of the banks, which must have the same image shape, pixel type, window, kind of labels and mask
+            classes. They stay as they are.
         out: the new bank's folder.
         classes: names, in the order that the new bank is to have them; None: the first bank's, then those that the
             others add, in the order in which they come.
@@ -133,6 +133,7 @@ def _identity(union: Union, banks: Sequence[MappedRows]) -> str:
         ],
         [[(entry.xxh3, entry.bytes) for entry in bank.manifest.shards] for bank in banks],
         *(bank.decisions.verdicts() for bank in banks if bank.decisions.verdicts()),
+        *([] if union.kind.mask_classes is None else [union.kind.mask_classes]),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -144,7 +145,8 @@ def _whole_shard(bank: MappedRows, shard: Shard) -> Rows:
             f"{shard.path}: not the bytes that were written; fill the bank again, or take it from its copy, and merge "
             "then"
         )
-    rows = Rows(**{name: torch.from_numpy(bank.shard_column(shard, name)) for name in Rows._fields})
+    names = [name for name in Rows._fields if name != "masks" or bank.mask_classes is not None]
+    rows = Rows(**{name: torch.from_numpy(bank.shard_column(shard, name)) for name in names})
     if not 0 <= int(rows.source.min()) <= int(rows.source.max()) < len(bank.sources):
         raise CorruptFileError(f"{shard.path}: of a source that the manifest does not have")
     return rows

@@ -164,6 +164,8 @@ def verify_bank(folder: str | Path, *, progress: bool = False) -> Manifest:
                 faults.append(f"{entry.file} (not the bytes that were written)")
             elif source.min() < 0 or source.max() >= len(manifest.sources):
                 faults.append(f"{entry.file} (of a source that the manifest does not have)")
+            elif shard.masks is not None and shard.masks.max() >= len(manifest.mask_classes or ()):
+                faults.append(f"{entry.file} (with masks of a class that the manifest does not have)")
             elif bool((distance < 0).any()):
                 faults.append(f"{entry.file} (with distances below zero)")
             elif (int(shard.images.min()), int(shard.images.max())) != entry.pixel_range:

@@ -37,7 +37,7 @@ from genmix_transforms.files.disk import check_free_space
 from genmix_transforms.files.processes import share_from_environment
 from genmix_transforms.files.progress import progress_bar
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 HEADER_BYTES = 4096
 """More than a shard's header and its line in the manifest take, but for banks of very many classes."""
@@ -149,6 +149,7 @@ def bank_bytes(kind: Manifest, images: int, *, shards: int) -> int:
     """How much space images of a kind of bank take, in so many shards."""
     label = 8 if kind.labels == "index" else 4 * len(kind.classes)
     row = math.prod(kind.shape) * kind.pixel_dtype.itemsize + label + sum(of.itemsize for of in DESCRIPTIONS.values())
+    row += 0 if kind.mask_classes is None else math.prod(kind.shape[1:])
     return images * row + shards * HEADER_BYTES
 
 

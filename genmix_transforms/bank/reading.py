@@ -46,19 +46,32 @@ class MappedRows:
         CorruptFileError: a shard is not what the manifest says, or a decision is none; the message names the file.
     """
 
+    folder: Path
+    manifest: Manifest
+    sources: tuple[Mapping[str, Any], ...]
+    window: tuple[float, float] | None
+    image_shape: tuple[int, ...]
+    pixel_dtype: torch.dtype
+    classes: tuple[str, ...]
+    class_count: Tensor
+    counts: Index
+
     def __init__(self, folder: Path, manifest: Manifest, *, shards: Mapping[str, Shard] | None = None) -> None:
         known = shards or {}
         self.folder, self.manifest = folder, manifest
         self.sources, self.window, self.label_kind = manifest.sources, manifest.window, manifest.labels
         self.image_shape, self.pixel_dtype = manifest.shape, manifest.pixel_dtype
-        self.shards = [
+        self.mask_classes = manifest.mask_classes
+        self.shards: list[Shard] = [
             known[entry.file]
             if entry.file in known and known[entry.file].entry == entry
             else Shard(folder, entry, manifest)
             for entry in manifest.shards
         ]
-        self.decisions = Decisions(folder, manifest)
+        self.decisions: Decisions = Decisions(folder, manifest)
         self._images = _Gatherer([shard.images for shard in self.shards]) if self.shards else None
+        masks = [shard.masks for shard in self.shards if shard.masks is not None]
+        self._masks = _Gatherer(masks) if masks else None
         self._selection: Index | None = None
         self._lay_out(manifest.classes, range(len(manifest.classes)))
 
@@ -129,13 +142,21 @@ class MappedRows:
 
     def images(self) -> Tensor:
         """Every image, ``(N, C, *spatial)``. A bank of one shard in its own order is not copied."""
+        return self._whole("images")
+
+    def masks(self) -> Tensor | None:
+        """Every mask, uint8 ``(N, *spatial)``, as :meth:`images`; None: the bank has none."""
+        return None if self.mask_classes is None else self._whole("masks")
+
+    def _whole(self, name: str) -> Tensor:
         if len(self.shards) == 1 and self._selection is None and self._runs.in_file_order:
-            return torch.from_numpy(self.shards[0].images)
-        return torch.from_numpy(self._gathered("images"))
+            return torch.from_numpy(self.shards[0].column(name))
+        return torch.from_numpy(self._gathered(name))
 
     def in_memory(self) -> Rows:
         """Everything, in memory."""
-        return Rows(self.images(), self.labels(), *(self.column(name) for name in DESCRIPTIONS))
+        columns = {name: self.column(name) for name in DESCRIPTIONS}
+        return Rows(self.images(), self.labels(), **columns, masks=self.masks())
 
     def rows(self, index: Tensor, *, device: torch.device | str = "cpu") -> Tensor:
         """Copies of images by their numbers, int64 ``(n,)``: ``(n, C, *spatial)``, on a device.
@@ -143,20 +164,34 @@ class MappedRows:
         Raises:
             InputError: a number that there is no image of.
         """
-        index, device = index.detach().cpu(), torch.device(device)
+        return self._taken("images", index, torch.device(device))
+
+    def mask_rows(self, index: Tensor, *, device: torch.device | str = "cpu") -> Tensor:
+        """Copies of masks by the numbers of their images: uint8 ``(n, *spatial)``, as :meth:`rows`."""
+        return self._taken("masks", index, torch.device(device))
+
+    def _taken(self, name: str, index: Tensor, device: torch.device) -> Tensor:
+        index = index.detach().cpu()
         check_numbers(index, len(self))
         if device.type != "cuda":
-            return torch.from_numpy(self.take(index.numpy())).to(device)
-        pinned = torch.empty(len(index), *self.image_shape, dtype=self.pixel_dtype, pin_memory=True)
-        self.take(index.numpy(), out=pinned.numpy())
+            return torch.from_numpy(self.take(index.numpy(), name=name)).to(device)
+        shape, dtype = self._kind_of(name)
+        pinned = torch.empty(len(index), *shape, dtype=dtype, pin_memory=True)
+        self.take(index.numpy(), name=name, out=pinned.numpy())
         return pinned.to(device, non_blocking=True)
 
-    def take(self, index: Index, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Copies of the images of some rows, whose numbers are in range; to ``out``, if there is memory for them."""
-        if not len(index) or self._images is None:
-            return np.empty((0, *self.image_shape), dtype=self.manifest.dtype) if out is None else out
+    def take(self, index: Index, *, name: str = "images", out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Copies of the images (or "masks") of some rows, whose numbers are in range; to ``out``, if it is given."""
+        gatherer = self._masks if name == "masks" else self._images
+        if not len(index) or gatherer is None:
+            shape, dtype = self._kind_of(name)
+            return torch.empty(0, *shape, dtype=dtype).numpy() if out is None else out
         shard, row = self.find(index)
-        return self._images.take(shard, row, out=out)
+        return gatherer.take(shard, row, out=out)
+
+    def _kind_of(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and dtype of one image, or of one mask."""
+        return (self.image_shape[1:], torch.uint8) if name == "masks" else (self.image_shape, self.pixel_dtype)
 
     def shard_column(self, shard: Shard, name: str) -> NDArray[Any]:
         """A tensor of a shard, in the order of its file; flags with what reviewers have decided since."""
@@ -171,9 +206,11 @@ class MappedRows:
         """A column of every row, in memory of its own."""
         columns = [self.shard_column(shard, name) for shard in self.shards]
         if not columns:
-            shape = {"images": (0, *self.image_shape), "labels": (0, len(self.manifest.classes))}.get(name, (0,))
-            dtype = {**DESCRIPTIONS, "labels": torch.float32, "images": self.pixel_dtype}[name]
-            return torch.empty(shape, dtype=dtype).numpy()
+            if name in ("images", "masks"):
+                shape, dtype = self._kind_of(name)
+                return torch.empty(0, *shape, dtype=dtype).numpy()
+            width = (0, len(self.manifest.classes)) if name == "labels" else (0,)
+            return torch.empty(width, dtype={**DESCRIPTIONS, "labels": torch.float32}[name]).numpy()
         if self._selection is None:
             parts = [columns[number][first : first + count] for number, first, count in self._runs.listed()]
             return np.concatenate(parts) if parts else columns[0][:0].copy()

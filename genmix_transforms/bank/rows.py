@@ -62,6 +62,13 @@ class Rows(NamedTuple):
     """float32 ``(n,)``: to the nearest real image; NaN where nobody has measured."""
     flags: Tensor
     """uint8 ``(n,)``, see :class:`Flag`."""
+    masks: Tensor | None = None
+    """uint8 ``(n, *spatial)``: the mask class of each pixel; None: the bank has no masks."""
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """The columns that there are, by name."""
+        return {name: column for name, column in self._asdict().items() if column is not None}
 
     @classmethod
     def complete(
@@ -73,6 +80,7 @@ class Rows(NamedTuple):
         source: Tensor | None = None,
         distance: Tensor | None = None,
         flags: Tensor | None = None,
+        masks: Tensor | None = None,
     ) -> Self:
         """Fill in the columns that are not given: they say that nothing is known."""
         count = len(images)
@@ -83,6 +91,7 @@ class Rows(NamedTuple):
             torch.zeros(count, dtype=torch.int32) if source is None else source,
             torch.full((count,), torch.nan) if distance is None else distance,
             torch.zeros(count, dtype=torch.uint8) if flags is None else flags,
+            masks,
         )
 
     def checked(self, *, sources: int) -> Self:
@@ -125,7 +134,7 @@ class Rows(NamedTuple):
 
     def on_cpu(self) -> Self:
         """The rows on the CPU."""
-        return type(self)(*(column.cpu() for column in self))
+        return type(self)(**{name: column.cpu() for name, column in self.columns.items()})
 
     @property
     def index_labels(self) -> Tensor:
@@ -134,10 +143,11 @@ class Rows(NamedTuple):
 
     def take(self, index: Tensor | slice) -> Self:
         """Choose some of the rows, or their order. The columns may be on several devices."""
+        columns = self.columns
         if isinstance(index, slice):
-            return type(self)(*(column[index] for column in self))
-        here = {device: index.to(device) for device in {column.device for column in self}}
-        return type(self)(*(take_rows(column, here[column.device]) for column in self))
+            return type(self)(**{name: column[index] for name, column in columns.items()})
+        here = {device: index.to(device) for device in {column.device for column in columns.values()}}
+        return type(self)(**{name: take_rows(column, here[column.device]) for name, column in columns.items()})
 
     def sorted_by_class(self) -> Self:
         """The rows class by class; within a class in the order they had."""
@@ -152,8 +162,11 @@ class Rows(NamedTuple):
 
     @classmethod
     def together(cls, several: Sequence[Self]) -> Self:
-        """One after the other."""
-        return several[0] if len(several) == 1 else cls(*(torch.cat(columns) for columns in zip(*several, strict=True)))
+        """One after the other; all of them have masks, or none."""
+        if len(several) == 1:
+            return several[0]
+        columns = [rows.columns for rows in several]
+        return cls(**{name: torch.cat([one[name] for one in columns]) for name in columns[0]})
 
 
 class Bank(Protocol):
@@ -173,6 +186,8 @@ class Bank(Protocol):
     """uint8 or uint16."""
     label_kind: LabelKind
     """Whether labels are class indices or rows of probabilities."""
+    mask_classes: tuple[str, ...] | None
+    """What the pixel values of masks mean, from 0 on; None: the bank has no masks."""
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -202,21 +217,80 @@ def take_rows(values: Tensor, index: Tensor) -> Tensor:
     return values.view(torch.int16).index_select(0, index).view(torch.uint16)
 
 
-def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
+def check_classes(classes: Sequence[str], *, argument: str = "classes") -> tuple[str, ...]:
     """The class names as a tuple.
+
+    Args:
+        classes: the names.
+        argument: what messages call them.
 
     Raises:
         InputError: no list of different names.
     """
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise InputError(f"SyntheticBank: classes must be a list of names, got {classes!r}")
+        raise InputError(f"SyntheticBank: {argument} must be a list of names, got {classes!r}")
     classes = tuple(classes)
     if not classes or len(set(classes)) != len(classes):
-        raise InputError(f"SyntheticBank: classes must be different names, at least one, got {classes!r}")
+        raise InputError(f"SyntheticBank: {argument} must be different names, at least one, got {classes!r}")
     for name in classes:
         if fault := name_fault(name):
             raise InputError(f"SyntheticBank: class name {name!r}: {fault}")
     return classes
+
+
+MOST_MASK_CLASSES = 256
+"""As many as a uint8 pixel tells apart."""
+
+
+def check_mask_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of the mask classes as a tuple.
+
+    Raises:
+        InputError: no list of 2 to 256 different names.
+    """
+    names = check_classes(names, argument="mask_classes")
+    if not 2 <= len(names) <= MOST_MASK_CLASSES:
+        raise InputError(
+            f"SyntheticBank: mask_classes must be 2 to {MOST_MASK_CLASSES} names, the background's among them, such as "
+            f"['background', 'lesion'], got {len(names)}"
+        )
+    return names
+
+
+def check_masks(images: Tensor, masks: Tensor | None, names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Check masks against their images, and return the names of the mask classes; None: there are no masks.
+
+    Args:
+        images: ``(N, C, *spatial)``.
+        masks: uint8 ``(N, *spatial)``: the mask class of each pixel; None: none.
+        names: of the mask classes; None: numbers, as many as the highest pixel asks for, at least two.
+
+    Raises:
+        InputError: another shape, dtype or device than the images need, names without masks, or pixels without a name.
+    """
+    if masks is None:
+        if names is not None:
+            raise InputError("SyntheticBank: mask_classes name the pixel values of masks; give masks= as well")
+        return None
+    expected = (len(images), *images.shape[2:])
+    if not isinstance(masks, Tensor) or masks.dtype != torch.uint8 or tuple(masks.shape) != expected:
+        got = f"{masks.dtype} of shape {tuple(masks.shape)}" if isinstance(masks, Tensor) else type(masks).__name__
+        raise InputError(
+            f"SyntheticBank: masks must be uint8 class numbers of shape {expected}, one an image and without channels, "
+            f"got {got}; masks of 0 and 1 come there with masks.squeeze(1).to(torch.uint8)"
+        )
+    if masks.device != images.device:
+        raise InputError(f"SyntheticBank: images are on {images.device}, masks on {masks.device}: bring them together")
+    highest = int(masks.max()) if masks.numel() else 0
+    if names is None:
+        return tuple(str(number) for number in range(max(2, highest + 1)))
+    names = check_mask_classes(names)
+    if highest >= len(names):
+        raise InputError(
+            f"SyntheticBank: masks run up to {highest}, but there are {len(names)} mask_classes ({', '.join(names)}); "
+            "pixels to ignore need a class of their own"
+        )
+    return names
 
 
 def check_tensors(images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Tensor:

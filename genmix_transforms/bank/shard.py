@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.bank.manifest import Manifest, ShardEntry
-from genmix_transforms.bank.rows import DESCRIPTIONS, Rows, check_tensors
+from genmix_transforms.bank.rows import DESCRIPTIONS, Rows, check_masks, check_tensors
 from genmix_transforms.errors import CorruptFileError, InputError
 from genmix_transforms.files.atomic import new_file
 from genmix_transforms.files.strict_json import parse_json
@@ -35,7 +35,7 @@ SHARD_BYTES = 256 * 2**20
 """A shard is closed before it grows past this many bytes of pixels."""
 
 MAX_HEADER_BYTES = 2**20
-"""A shard has six tensors: a header past one megabyte is none that we wrote."""
+"""A shard has seven tensors at most: a header past one megabyte is none that we wrote."""
 
 HEADER_KEY = "genmix_bank"
 """The one string in a shard's header. One only: safetensors writes several in random order, and equal shards should be
@@ -96,7 +96,7 @@ def write_shard(path: Path, rows: Rows, *, classes: Sequence[str], fill: str | N
     labels = rows.index_labels.cpu()
     order = None if bool((labels[1:] >= labels[:-1]).all()) else torch.argsort(labels, stable=True)
     # Widest numbers first, so that each tensor lies where its type may; of bytes the images first, for the same reason.
-    columns = sorted(rows._asdict().items(), key=lambda column: (-column[1].itemsize, -column[1].nbytes, column[0]))
+    columns = sorted(rows.columns.items(), key=lambda column: (-column[1].itemsize, -column[1].nbytes, column[0]))
     header = header_bytes(
         {name: (_SPELLED[column.dtype], tuple(column.shape)) for name, column in columns},
         {HEADER_KEY: json.dumps({"classes": list(classes), "fill": fill})},
@@ -146,11 +146,15 @@ class Shard:
 
     Attributes:
         images: ``(n, C, *spatial)``, uint8 or uint16, the mapped file itself.
+        masks: ``(n, *spatial)``, uint8, likewise; None: the bank has no masks.
         labels: int64 ``(n,)`` or float32 ``(n, K)``, checked: sorted by class, as many of each as the manifest says.
 
     Raises:
         CorruptFileError: missing, truncated, or not what the manifest says.
     """
+
+    entry: ShardEntry
+    path: Path
 
     def __init__(self, folder: Path, entry: ShardEntry, manifest: Manifest) -> None:
         path = folder / entry.file
@@ -162,6 +166,7 @@ class Shard:
                 ("images", _SPELLED[manifest.pixel_dtype], (count, *manifest.shape)),
                 ("labels", "I64", (count,)) if manifest.labels == "index" else ("labels", "F32", (count, classes)),
                 *((name, _SPELLED[dtype], (count,)) for name, dtype in DESCRIPTIONS.items()),
+                *([] if manifest.mask_classes is None else [("masks", "U8", (count, *manifest.shape[1:]))]),
             ),
             size=entry.bytes,
         )
@@ -175,8 +180,9 @@ class Shard:
         self._bytes: NDArray[np.uint8] = torch.from_file(
             str(path), shared=False, size=entry.bytes, dtype=torch.uint8
         ).numpy()
-        self.images = self.column("images")
-        self.labels = self.column("labels")
+        self.images: NDArray[Any] = self.column("images")
+        self.masks: NDArray[Any] | None = None if manifest.mask_classes is None else self.column("masks")
+        self.labels: NDArray[Any] = self.column("labels")
         self._check_labels(classes)
 
     def column(self, name: str) -> NDArray[Any]:
@@ -230,6 +236,7 @@ def describe_shard(path: Path, bank: Manifest) -> ShardEntry:
     try:
         rows = Rows(**safetensors.torch.load(content)).checked(sources=len(bank.sources))
         check_tensors(rows.images, rows.labels, bank.classes)
+        check_masks(rows.images, rows.masks, bank.mask_classes)
     except (safetensors.SafetensorError, TypeError, InputError) as error:
         raise CorruptFileError(f"{path}: not a whole shard ({error})") from error
     if not len(rows.images):

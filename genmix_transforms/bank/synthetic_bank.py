@@ -1,9 +1,9 @@
 """The bank in memory: what GenMix draws its partners from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from genmix_transforms.bank.rows import (
     LabelKind,
     Rows,
     check_classes,
+    check_masks,
     check_sources,
     check_tensors,
     check_window,
@@ -29,6 +30,13 @@ from genmix_transforms.bank.writing import BankWriter
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.images import Fit
 from genmix_transforms.files.labelled_images import images_from_folder, images_from_npz
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _outside_graphs(method: Method) -> Method:
+    """``torch.compiler.disable``, which leaves type checkers the method's own type."""
+    return cast(Method, torch.compiler.disable(method))
 
 
 class SyntheticBank(nn.Module):
@@ -53,6 +61,10 @@ class SyntheticBank(nn.Module):
         flags: ``(N,)``, uint8: what is marked of an image, see :class:`~genmix_transforms.bank.Flag`; None: 0.
         window: for CT, the Hounsfield units of the lowest and the highest pixel value.
         provenance: where the images come from, as JSON can hold it; or a list of such, for ``source`` to choose from.
+        masks: uint8 ``(N, *spatial)``, the segmentation of each image: the number of the mask class of each pixel.
+            ``GenMix(bank, masks="soft")`` mixes them. None: the bank has none.
+        mask_classes: their names, from number 0 on, such as ``["background", "lesion"]``: at least two; None: numbers,
+            as many as the masks' highest pixel asks for.
 
     Raises:
         InputError: shapes, dtypes, labels or names that do not fit together.
@@ -95,13 +107,16 @@ class SyntheticBank(nn.Module):
         flags: Tensor | None = None,
         window: tuple[float, float] | None = None,
         provenance: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        masks: Tensor | None = None,
+        mask_classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.classes = check_classes(classes)
         labels = check_tensors(images, labels, self.classes)
+        self.mask_classes = check_masks(images, masks, mask_classes)
         self.window = check_window(window)
         self.sources = check_sources(provenance)
-        rows = Rows.complete(images, labels, seeds=seeds, source=source, distance=distance, flags=flags)
+        rows = Rows.complete(images, labels, seeds=seeds, source=source, distance=distance, flags=flags, masks=masks)
         self._hold(rows.checked(sources=len(self.sources)).sorted_by_class())
         self.order = rows.class_order().cpu()
 
@@ -116,6 +131,7 @@ class SyntheticBank(nn.Module):
         other = SyntheticBank.__new__(SyntheticBank)
         nn.Module.__init__(other)
         other.classes, other.window, other.sources = classes, self.window, self.sources
+        other.mask_classes = self.mask_classes
         if same_images and self._opened is not None:
             other._opened, other._manifest = replace(self._opened, classes=classes), self._manifest
             other.shards_to_come = self.shards_to_come
@@ -133,8 +149,9 @@ class SyntheticBank(nn.Module):
         counts = ", ".join(f"{name} {count}" for name, count in self.class_counts.items())
         shape = " x ".join(map(str, self.image_shape))
         soft = ", soft labels" if self.label_kind == "probabilities" else ""
+        masks = "" if self.mask_classes is None else f", masks ({', '.join(self.mask_classes)})"
         where = f"{self.device}" if self.resident else f"on disk, for {self.device}"
-        return f"{len(self)} images, {shape}, {self.pixel_dtype}{soft}, {where}; {counts}"
+        return f"{len(self)} images, {shape}, {self.pixel_dtype}{soft}{masks}, {where}; {counts}"
 
     # What it holds
 
@@ -142,9 +159,12 @@ class SyntheticBank(nn.Module):
     classes: tuple[str, ...]
     sources: tuple[Mapping[str, Any], ...]
     window: tuple[float, float] | None
+    mask_classes: tuple[str, ...] | None
 
     images: Tensor = of_content("images")
     """``(N, C, *spatial)``, sorted by class. Of a bank on disk all are read, each time: see :meth:`rows`."""
+    masks: Tensor | None = of_content("masks")
+    """uint8 ``(N, *spatial)``, the masks in the order of the images, read likewise; None: the bank has none."""
     labels: Tensor = buffer_of_content("labels")
     """int64 ``(N,)``; or float32 ``(N, K)`` of class probabilities."""
     class_start: Tensor = buffer_of_content("class_start")
@@ -196,7 +216,7 @@ class SyntheticBank(nn.Module):
         """``seeds``, ``source``, ``distance`` or ``flags`` of every image, on the CPU."""
         return self.content.column(name)
 
-    @torch.compiler.disable
+    @_outside_graphs
     def rows(self, index: Tensor) -> Tensor:
         """Images by their numbers; of a bank on disk nothing else is read.
 
@@ -211,16 +231,33 @@ class SyntheticBank(nn.Module):
         """
         return self.content.rows(index)
 
-    unit = normalised_unit
+    @torch.compiler.disable
+    def mask_rows(self, index: Tensor) -> Tensor:
+        """Masks by the numbers of their images, as :meth:`rows`.
+
+        Args:
+            index: int64 ``(n,)``, each from 0 to ``len(bank) - 1``.
+
+        Returns:
+            uint8 ``(n, *spatial)``, numbers of ``mask_classes``, on the bank's device.
+
+        Raises:
+            InputError: the bank has no masks; or as :meth:`rows`.
+        """
+        if self.mask_classes is None:
+            raise InputError("mask_rows: the bank has no masks; make one with SyntheticBank(images, labels, masks=...)")
+        return self.content.mask_rows(index)
+
+    unit: Final = normalised_unit
 
     # What is made of it
 
-    as_dataset = as_dataset
-    select = curation.select
-    drop = curation.drop
-    subsample = curation.subsample
-    balance = curation.balance
-    merge = merge_rules.merge
+    as_dataset: Final = as_dataset
+    select: Final = curation.select
+    drop: Final = curation.drop
+    subsample: Final = curation.subsample
+    balance: Final = curation.balance
+    merge: Final = merge_rules.merge
 
     def take(self, index: Tensor) -> "SyntheticBank":
         """Some of the images as a bank, with all that is known of each. Of a bank on disk nothing is read yet.
@@ -249,7 +286,9 @@ class SyntheticBank(nn.Module):
             >>> bank.replace(flags=torch.tensor([0, 1], dtype=torch.uint8)).flags.tolist()
             [0, 1]
         """
-        columns = ("images", "labels", "classes", *DESCRIPTIONS, "window")
+        columns = ("images", "labels", "classes", *DESCRIPTIONS, "window", "masks", "mask_classes")
+        if "masks" in changes and changes["masks"] is None:
+            columns = columns[:-1]  # masks that are taken away take their names along
         kept: dict[str, Any] = {name: getattr(self, name) for name in columns if name not in changes}
         return SyntheticBank(**{"provenance": self.sources, **kept, **changes})
 
@@ -311,7 +350,7 @@ class SyntheticBank(nn.Module):
         )
         return cls.load(folder, **options)
 
-    push_to_hub = hub.push_to_hub
+    push_to_hub: Final = hub.push_to_hub
 
     @classmethod
     def load(
@@ -366,6 +405,7 @@ class SyntheticBank(nn.Module):
     def _adopt(self, mapped: MappedRows, device: torch.device) -> None:
         """Take over what was opened."""
         self.classes, self.window, self.sources = mapped.classes, mapped.window, check_sources(mapped.sources)
+        self.mask_classes = mapped.mask_classes
         self._manifest, self.shards_to_come = mapped.manifest, mapped.manifest.shards_to_come
         resident = None if self._opened is None else self._opened.resident
         self._hold(mapped.in_memory() if should_bring(mapped, resident, device) else mapped, resident=resident)
@@ -390,6 +430,7 @@ class SyntheticBank(nn.Module):
             pixel_dtype=self.pixel_dtype,
             labels=self.label_kind,
             window=self.window,
+            mask_classes=self.mask_classes,
             provenance=self.sources,
             overwrite=overwrite,
             publish="close",
@@ -397,6 +438,8 @@ class SyntheticBank(nn.Module):
             for number in torch.arange(len(self)).split(images_per_shard(self.image_shape, self.pixel_dtype)):
                 here = number.to(self.device)
                 columns = {name: self.column(name)[number] for name in DESCRIPTIONS}
+                if self.mask_classes is not None:
+                    columns["masks"] = self.mask_rows(here).cpu()
                 writer.add(self.rows(here).cpu(), self.labels[here].cpu(), **columns)
         if self.content.mapped is not None and self.content.mapped.folder == folder:
             # The files that it was mapped from are gone: nobody to whom it may be sent could map them.
@@ -423,10 +466,11 @@ class SyntheticBank(nn.Module):
             known = None if mapped is None else {shard.entry.file: shard for shard in mapped.shards}
             mapped = open_rows(opened, known)
             # Whoever uses this bank (GenMix among them) has made arrangements for what it holds.
-            mine, found = ((b.image_shape, b.pixel_dtype, b.label_kind, b.classes) for b in (self, mapped))
+            kinds = ((b.image_shape, b.pixel_dtype, b.label_kind, b.classes, b.mask_classes) for b in (self, mapped))
+            mine, found = kinds
             if found != mine:
                 raise InputError(
-                    f"refresh: {opened.folder} holds another bank now: images, labels and classes {found}, "
+                    f"refresh: {opened.folder} holds another bank now: images, labels, classes and masks {found}, "
                     f"these are {mine}; open it with SyntheticBank.load"
                 )
             self._adopt(mapped, self.device)

@@ -27,6 +27,8 @@ from genmix_transforms.bank.manifest import (
 from genmix_transforms.bank.rows import (
     Rows,
     check_classes,
+    check_mask_classes,
+    check_masks,
     check_sources,
     check_tensors,
     check_window,
@@ -55,6 +57,7 @@ class BankWriter:
         pixel_dtype: uint8 or uint16.
         labels: "index": whole numbers; "probabilities": a row of ``len(classes)`` an image.
         window: for CT, the Hounsfield units of the lowest and the highest pixel value.
+        mask_classes: the names of the masks' pixel values, from 0 on, if each image has a mask; None: none has one.
         provenance: where the images come from; a list of such, if :meth:`add` is told which image comes from which.
         append: add to the bank that is there.
         overwrite: replace the bank that is there, in the moment when this one is whole.
@@ -85,6 +88,7 @@ class BankWriter:
         pixel_dtype: torch.dtype = torch.uint8,
         labels: Literal["index", "probabilities"] = "index",
         window: tuple[float, float] | None = None,
+        mask_classes: Sequence[str] | None = None,
         provenance: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         append: bool = False,
         overwrite: bool = False,
@@ -97,7 +101,7 @@ class BankWriter:
             raise InputError(f"BankWriter: publish must be 'shard' or 'close', got {publish!r}")
         if labels not in ("index", "probabilities"):
             raise InputError(f"BankWriter: labels must be 'index' or 'probabilities', got {labels!r}")
-        self.folder = Path(folder).absolute()
+        self.folder: Path = Path(folder).absolute()
         self._given = Manifest(
             classes=check_classes(classes),
             dtype=str(pixel_dtype).removeprefix("torch."),
@@ -105,6 +109,7 @@ class BankWriter:
             labels=labels,
             sources=check_sources(provenance),
             window=check_window(window),
+            mask_classes=None if mask_classes is None else check_mask_classes(mask_classes),
         )
         # Of no images, but of their shape and type: refused now what would be refused with the first image.
         check_tensors(
@@ -112,7 +117,7 @@ class BankWriter:
             torch.empty((0,) if labels == "index" else (0, len(self._given.classes)), dtype=torch.int64),
             self._given.classes,
         )
-        self.manifest = self._given
+        self.manifest: Manifest = self._given
         self._append, self._overwrite, self._publish = append, overwrite, publish
         self._waiting = _RowBuffer(images_per_shard(self._given.shape, pixel_dtype, shard_bytes=shard_bytes))
         self._unpublished: list[ShardEntry] = []
@@ -149,6 +154,7 @@ class BankWriter:
         source: Tensor | None = None,
         distance: Tensor | None = None,
         flags: Tensor | None = None,
+        masks: Tensor | None = None,
     ) -> None:
         """Add images; a shard is written whenever there are enough for one.
 
@@ -159,6 +165,7 @@ class BankWriter:
             source: ``(n,)``: index into the list given as provenance; None: 0.
             distance: float32 ``(n,)`` to the nearest real image; NaN or None: not measured.
             flags: uint8 ``(n,)``, see :class:`~genmix_transforms.bank.Flag`.
+            masks: uint8 ``(n, *spatial)``, where the writer was given ``mask_classes``; else None.
 
         Raises:
             InputError: other shapes, dtypes or labels; nothing of it has been added then. Or the writer is not open.
@@ -175,7 +182,13 @@ class BankWriter:
                 f"BankWriter: made for {self._given.shape} {self._given.pixel_dtype} images and labels of kind "
                 f"{self._given.labels!r}, got {got[0]} {got[1]} and {got[2]!r}"
             )
-        rows = Rows.complete(images, labels, seeds=seeds, source=source, distance=distance, flags=flags)
+        if (masks is None) != (self._given.mask_classes is None):
+            raise InputError(
+                "BankWriter: every image of a bank has a mask, or none has: give mask_classes to the writer and masks "
+                "with each add, or neither"
+            )
+        check_masks(images, masks, self._given.mask_classes)
+        rows = Rows.complete(images, labels, seeds=seeds, source=source, distance=distance, flags=flags, masks=masks)
         rows = rows.checked(sources=len(self._given.sources))
         rows = rows._replace(source=self._source_numbers[rows.source.long()])
         while len(rows.images):
@@ -257,9 +270,9 @@ class _RowBuffer:
     def add(self, rows: Rows) -> Rows:
         """Take as many rows as fit in, and return the rest."""
         some = min(len(rows.images), self._capacity - self._count)
-        held = self._with_room(rows, self._count + some)
-        for column, new in zip(held, rows, strict=True):
-            column[self._count : self._count + some] = new[:some]
+        held = self._with_room(rows, self._count + some).columns
+        for name, new in rows.columns.items():
+            held[name][self._count : self._count + some] = new[:some]
         self._count += some
         return rows.take(slice(some, None))
 
@@ -271,10 +284,12 @@ class _RowBuffer:
         held = self._held
         if held is None or len(held.images) < needed:
             size = min(self._capacity, max(256, 2 * needed))
-            self._held = Rows(*(torch.empty(size, *column.shape[1:], dtype=column.dtype) for column in like))
+            self._held = Rows(
+                **{name: torch.empty(size, *like.shape[1:], dtype=like.dtype) for name, like in like.columns.items()}
+            )
             if held is not None:
-                for column, old in zip(self._held, held, strict=True):
-                    column[: self._count] = old[: self._count]
+                for name, old in held.columns.items():
+                    self._held.columns[name][: self._count] = old[: self._count]
         assert self._held is not None
         return self._held
 
@@ -368,9 +383,9 @@ def check_same_kind(folder: Path, bank: Manifest, given: Manifest) -> None:
     """Refuse to append what the bank does not hold the like of.
 
     Raises:
-        InputError: other classes, another pixel type, shape, kind of labels or window.
+        InputError: other classes, another pixel type, shape, kind of labels or window, or other mask classes.
     """
-    for name in ("classes", "dtype", "shape", "labels", "window"):
+    for name in ("classes", "dtype", "shape", "labels", "window", "mask_classes"):
         before, now_given = getattr(bank, name), getattr(given, name)
         if before != now_given:
             raise InputError(f"{folder}: the bank's {name} are {before}, what is to be added has {now_given}")

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     from genmix_transforms.bank import SyntheticBank
 
-app = typer.Typer(help="Look into banks of synthetic images, check, merge and export them.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(
+    help="Look into banks of synthetic images, check, merge and export them.", no_args_is_help=True
+)
 
 Folder = Annotated[Path, typer.Argument(help="The bank's folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away the bank in this folder.")]
@@ -58,6 +60,7 @@ def info(bank: Folder, as_json: Json = False) -> None:
             "class_counts": class_counts,
             "labels": manifest.labels,
             "window": manifest.window,
+            "mask_classes": manifest.mask_classes,
             "shards": len(manifest.shards),
             "shards_missing": missing,
             "shards_to_come": manifest.shards_to_come,
@@ -75,6 +78,8 @@ def info(bank: Folder, as_json: Json = False) -> None:
             typer.echo(f"  {name:<24} {count:>8}")
         if manifest.labels == "probabilities":
             typer.echo("  soft labels: weights of the classes; an image counts for the class with the largest")
+        if manifest.mask_classes is not None:
+            typer.echo(f"  a mask an image: {', '.join(manifest.mask_classes)}")
         typer.echo(f"  {shards}, generation {manifest.generation}")
         if manifest.shards_to_come:
             typer.echo(f"  {manifest.shards_to_come} shards are still to come: run the same fill again")
@@ -177,6 +182,52 @@ def select(
     )
     chosen.save(out, overwrite=overwrite)
     show_bank(out, chosen)
+
+
+@app.command(cls=Command)
+@takes_data_options
+def label(
+    bank: Folder,
+    data: Data,
+    options: DataOptions,
+    out: Out,
+    per_class: Annotated[
+        int | None, typer.Option(help="Keep so many images of each class, those it is surest of; left out, all.", min=1)
+    ] = None,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Keep the probabilities of all classes as labels, not the likeliest class.")
+    ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="What the classifier starts from: the file that genmix pretrain-classifier wrote."),
+    ] = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Give a bank without classes the labels that a classifier of labeled images finds, and write it as a new bank.
+
+    The classifier is trained on the training part of the data, with the preset few-labels.
+    """
+    from genmix_transforms.bank import SyntheticBank
+    from genmix_transforms.bank.writing import bank_to_change
+    from genmix_transforms.evaluation import label_bank, preset
+    from genmix_transforms.generators.processes import own_device
+
+    if out.exists():  # before the training
+        bank_to_change(out, append=False, overwrite=overwrite)
+    opened = SyntheticBank.load(bank, verify=True)
+    if options.size is None:
+        options = replace(options, size=opened.image_shape[-1])
+    labeled = label_bank(
+        opened,
+        options.split_patches(options.open(data)),
+        per_class=per_class,
+        soft=soft,
+        protocol=preset("few-labels", **({} if weights is None else {"weights": str(weights)})),
+        device=own_device(device),
+    )
+    labeled.save(out, overwrite=overwrite)
+    show_bank(out, labeled)
 
 
 @app.command(cls=Command)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a generator in this folder.")]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Bring weights trained elsewhere into a folder of ours. Nothing is unpickled.", no_args_is_help=True
 )
 

@@ -19,6 +19,14 @@ BATCH_SIZE = 16
 CLASSIFIER_STEPS = 200
 SEEDS = 3
 
+COMMANDS = (
+    "genmix split YOUR_DATA --out split.csv",
+    "genmix train dcgan --data YOUR_DATA --split split.csv --size 64 --out runs/mine",
+    "genmix fill runs/mine --out banks/mine",
+    "genmix evaluate --data YOUR_DATA --split split.csv --size 64 --bank banks/mine --out results/mine",
+)
+"""What to type next."""
+
 
 def demo(
     context: typer.Context,
@@ -28,7 +36,8 @@ def demo(
 ) -> None:
     """Do all of it on the lesion phantom: train a generator, fill a bank, mix, compare classifiers.
 
-    Leaves the generator, the bank, a picture of real, synthetic and mixed patches, and the results.
+    Leaves the generator, the bank, a picture of real, synthetic and mixed patches, the results, and report.html, a
+    page with the picture and the table.
 
     Run again, it goes on where it stopped.
     """
@@ -47,9 +56,11 @@ def demo(
 
 def _run(out: Path, *, seed: int, progress: bool) -> None:
     from genmix_transforms import GenMix
+    from genmix_transforms.cli.demo_report import render
     from genmix_transforms.data import LesionPhantom
     from genmix_transforms.data.patches import describe_counts
     from genmix_transforms.evaluation import Protocol, evaluate, mixing_figure
+    from genmix_transforms.files.atomic import write_text
     from genmix_transforms.files.sheet import save_picture
     from genmix_transforms.generators import DCGAN, fill_bank
 
@@ -70,8 +81,8 @@ def _run(out: Path, *, seed: int, progress: bool) -> None:
     bank = fill_bank(generator, counts=train.class_counts, out=out / "bank", seed=seed, progress=progress)
 
     typer.echo("4. Real, synthetic and mixed patches")
-    picture = out / "mixing.png"
-    save_picture(mixing_figure(train, bank, genmix=GenMix(bank), seed=seed), picture)
+    picture = mixing_figure(train, bank, genmix=GenMix(bank), seed=seed)
+    save_picture(picture, out / "mixing.png")
 
     typer.echo(f"5. Classifiers with and without it, {SEEDS} seeds each")
     results = evaluate(
@@ -83,13 +94,20 @@ def _run(out: Path, *, seed: int, progress: bool) -> None:
         progress=progress,
     )
     typer.echo(f"\n{results.table()}\n")
+    page = render(
+        results,
+        picture,
+        described=f"{len(train)} patches to train on, {describe_counts(train.class_counts)}",
+        steps=STEPS,
+        classifier_steps=CLASSIFIER_STEPS,
+        commands=COMMANDS,
+    )
+    write_text(out / "report.html", page)
+    commands = "".join(f"  {command}\n" for command in COMMANDS)
     typer.echo(
         f"{time.monotonic() - began:.0f} seconds. This shows how it works, not how well: the generator is small and "
         f"has taken {STEPS:,} steps, the classifiers {CLASSIFIER_STEPS}.\n"
-        f"picture: {picture}\nbank:    {out / 'bank'}\nresults: {out / 'results'}\n\n"
-        "The same with your own data:\n"
-        "  genmix split YOUR_DATA --out split.csv\n"
-        "  genmix train dcgan --data YOUR_DATA --split split.csv --size 64 --out runs/mine\n"
-        "  genmix fill runs/mine --out banks/mine\n"
-        "  genmix evaluate --data YOUR_DATA --split split.csv --size 64 --bank banks/mine --out results/mine"
+        f"picture: {out / 'mixing.png'}\nbank:    {out / 'bank'}\nresults: {out / 'results'}\n\n"
+        f"The same with your own data:\n{commands}\n"
+        f"The picture, the table and these commands on one page:\n  open {out / 'report.html'}"
     )

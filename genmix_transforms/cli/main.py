@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from genmix_transforms.cli.late import LateCommand
-from genmix_transforms.errors import InputError, Terminated
+from genmix_transforms.errors import InputError, MissingExtraError, Terminated
 
 COMMANDS = {
     "split": ("split:split", "Split the data into train, validation and test, and keep the split in a file."),
@@ -52,7 +52,7 @@ class _Commands(TyperGroup):
         self.commands = {name: LateCommand(name, place, help) for name, (place, help) in COMMANDS.items()}
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="genmix",
     cls=_Commands,
     help="Train generators on real patches, fill banks of synthetic ones, and measure what mixing them in does.",
@@ -140,7 +140,7 @@ def _sentence(error: Exception) -> str:
     """What a user is told: of a mistake or of the state of files, one sentence; of a bug of ours its type too."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, InputError | RuntimeError | FloatingPointError | OSError):
+    if isinstance(error, InputError | MissingExtraError | RuntimeError | FloatingPointError | OSError):
         return str(error)
     return f"{type(error).__name__}: {error} (-v shows where)"
 

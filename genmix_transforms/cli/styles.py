@@ -13,7 +13,7 @@ from genmix_transforms.errors import InputError
 if TYPE_CHECKING:
     from genmix_transforms.generators import StyleGAN
 
-app = typer.Typer(help="Look into the styles of a StyleGAN.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(help="Look into the styles of a StyleGAN.", no_args_is_help=True)
 
 Source = Annotated[str, typer.Argument(help="A StyleGAN: a folder, or the id of a repository on the hub.")]
 Picture = Annotated[Path, typer.Option(help="The picture to write (.png).")]

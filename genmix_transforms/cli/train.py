@@ -81,7 +81,7 @@ class Kinds(typer.core.TyperGroup):
         return LateKind(cmd_name) if cmd_name in trainable_kinds() else None
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=Kinds,
     help="Train a generator on the training part of real patches. Run again, it goes on where it stopped.",
     no_args_is_help=True,

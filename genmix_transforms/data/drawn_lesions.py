@@ -12,7 +12,7 @@ from torch import Tensor
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.phantom_lesions import LESIONS
 from genmix_transforms.data.phantom_scanner import Array
-from genmix_transforms.data.splitting import SPLITS
+from genmix_transforms.data.splitting import SPLITS, SplitName
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.files.progress import progress_bar
@@ -76,7 +76,7 @@ class DrawnLesions:
         )
         return bar
 
-    def _asked(self, method: str, label: int | str, number: int, split: str) -> tuple[int, int, int]:
+    def _asked(self, method: str, label: int | str, number: int, split: SplitName) -> tuple[int, int, int]:
         """What a request means as indices of split and class, and the number; or an InputError."""
         name = f"{type(self).__name__}.{method}"
         if isinstance(label, str) and label in CLASSES:

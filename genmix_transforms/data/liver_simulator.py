@@ -18,7 +18,7 @@ from genmix_transforms.data.liver_slices import LiverSlices, LiverWindows, Place
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.phantom_lesions import DIAMETERS
 from genmix_transforms.data.phantom_scanner import Array
-from genmix_transforms.data.splitting import SPLITS
+from genmix_transforms.data.splitting import SPLITS, SplitName
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_seed
 
@@ -148,7 +148,7 @@ class LiverLesionSimulator(DrawnLesions):
         parts = np.split(order, ends[:-1])
         return {split: tuple(names[np.sort(part)].tolist()) for split, part in zip(SPLITS, parts, strict=True)}
 
-    def lesion(self, label: int | str, number: int, *, split: str = "train") -> SimulatedLesion:
+    def lesion(self, label: int | str, number: int, *, split: SplitName = "train") -> SimulatedLesion:
         """Draw one lesion into a window.
 
         Args:
@@ -194,7 +194,7 @@ class LiverLesionSimulator(DrawnLesions):
             place=place,
         )
 
-    def render(self, label: int | str, number: int, *, split: str = "train") -> Array:
+    def render(self, label: int | str, number: int, *, split: SplitName = "train") -> Array:
         """Draw one window: :meth:`lesion`'s image, ``(size, size)``, float32, HU, neither windowed nor rounded."""
         return self.lesion(label, number, split=split).image
 
@@ -259,11 +259,11 @@ class LiverLesionSimulator(DrawnLesions):
             )
         return float(self.largest)
 
-    def _check_room(self, split: str) -> None:
+    def _check_room(self, split: SplitName) -> None:
         if not any(len(self._windows.sites(where, self._largest)) for where in self._slices_of[split].tolist()):
             raise self._no_room(split, self._largest)
 
-    def _no_room(self, split: str, diameter: float) -> InputError:
+    def _no_room(self, split: SplitName, diameter: float) -> InputError:
         fits = self._windows.largest_fitting(self._slices_of[split], least=DIAMETERS[0], most=diameter)
         way_out = (
             f"give more patients, or another seed (which parts them otherwise), or largest={fits}, which fits"

@@ -13,7 +13,7 @@ from genmix_transforms.data.identity import text_hashes
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.phantom_lesions import LESIONS, Liver, Outline, paint_parenchyma, paint_vessels
 from genmix_transforms.data.phantom_scanner import SLICE_LEVELS, Array, DrawnScan, Grid, Scan, crop
-from genmix_transforms.data.splitting import SPLITS
+from genmix_transforms.data.splitting import SPLITS, SplitName
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.memory import check_image_memory
 
@@ -103,7 +103,7 @@ class LesionPhantom(DrawnLesions):
         if not (np.isfinite(self.enlarge) and self.enlarge > 0):
             raise InputError(f"LesionPhantom: enlarge must be a finite factor above 0, got {self.enlarge}")
 
-    def render(self, label: int | str, number: int, *, split: str = "train") -> Array:
+    def render(self, label: int | str, number: int, *, split: SplitName = "train") -> Array:
         """Draw one patch.
 
         Args:
@@ -127,7 +127,7 @@ class LesionPhantom(DrawnLesions):
         planes = _painted(label_index, grid, outline, liver, rng)
         return crop(scan.acquire(planes, grid, rng), grid, self.size)
 
-    def scan(self, label: int | str, number: int, *, split: str = "train") -> DrawnScan:
+    def scan(self, label: int | str, number: int, *, split: SplitName = "train") -> DrawnScan:
         """Draw a lesion with the liver around it as a scan of several slices, and its mask.
 
         It is a lesion of the same class, patient and outline as :meth:`render` draws, in another piece of liver.

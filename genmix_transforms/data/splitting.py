@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_seed, whole_number
 
-SPLITS = ("train", "val", "test")
+SplitName = Literal["train", "val", "test"]
+
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 SPLIT_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
 """What the parts of a split may be called (in any case), and their numbers in :data:`SPLITS`."""

@@ -1,6 +1,6 @@
 """The paper's experiment: classifiers trained with and without synthetic images, their scores and figures.
 
-Names load on first use, and torchmetrics only when something is scored.
+Names load on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from genmix_transforms.evaluation.figures import save_figures as save_figures
     from genmix_transforms.evaluation.figures import scores_figure as scores_figure
     from genmix_transforms.evaluation.figures import tsne_figure as tsne_figure
+    from genmix_transforms.evaluation.labelling import label_bank as label_bank
     from genmix_transforms.evaluation.protocol import Protocol as Protocol
     from genmix_transforms.evaluation.protocol import preset as preset
     from genmix_transforms.evaluation.recipe import choose_recipe as choose_recipe
@@ -42,6 +43,7 @@ _HOME = {
     "evaluate": "comparison",
     "evaluate_folds": "comparison",
     "feature_points": "figures",
+    "label_bank": "labelling",
     "make_banks": "bank_making",
     "preset": "protocol",
     "pretrain_classifier": "self_supervised",

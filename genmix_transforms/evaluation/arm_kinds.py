@@ -19,6 +19,7 @@ from genmix_transforms.evaluation.controls import Classical
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.protocol import GRID, Protocol
 from genmix_transforms.transforms import GenMix, functional
+from genmix_transforms.transforms.pairing_names import Absent, PairingName
 
 
 class Batch(NamedTuple):
@@ -229,8 +230,8 @@ def _mixed(
     bank: SyntheticBank | None,
     real_partner: float,
     *,
-    pairing: str | None = None,
-    absent: str = "error",
+    pairing: PairingName | None = None,
+    absent: Absent = "error",
 ) -> Arm:
     assert bank is not None  # build_arm has looked
     protocol = setting.protocol

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.evaluation.arms import TUNING_SEED, Setting
+from genmix_transforms.evaluation.checks import prepare
 from genmix_transforms.evaluation.leakage import Splits
+from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.runs import read_finished, write_finished
 from genmix_transforms.evaluation.training import Trained, class_probabilities, train_network
 from genmix_transforms.transforms import functional
@@ -27,6 +29,21 @@ def train_judge(splits: Splits, setting: Setting, *, device: torch.device) -> Tr
     return train_network(
         JUDGE, splits, replace(setting, protocol=replace(setting.protocol, tune=0)), TUNING_SEED, device=device
     )
+
+
+def judge_of(splits: Splits, protocol: Protocol, *, device: torch.device) -> tuple[Trained, Setting]:
+    """Train the small classifier on the real training part.
+
+    Args:
+        splits: train, validation and test.
+        protocol: how.
+        device: where.
+
+    Returns:
+        The classifier, and the setting that it was trained in.
+    """
+    setting = prepare((JUDGE,), splits, {}, protocol, device=device)
+    return train_judge(splits, setting, device=device), setting
 
 
 def measure_confidence(judge: Trained, bank: SyntheticBank, setting: Setting) -> Tensor:

@@ -36,17 +36,17 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, *, classes: int) -> None:
         super().__init__()
-        self.stem = _SameConv(3, _STEM, 3, stride=2)
+        self.stem: _SameConv = _SameConv(3, _STEM, 3, stride=2)
         blocks: list[nn.Module] = []
         width = _STEM
         for expansion, outputs, kernel, stride, count in _STAGES:
             for number in range(count):
                 blocks.append(_Block(width, outputs, expansion, kernel, stride if number == 0 else 1))
                 width = outputs
-        self.blocks = nn.Sequential(*blocks)
-        self.head = _SameConv(width, _HEAD, 1)
-        self.dropout = nn.Dropout(_DROPOUT)
-        self.fc = nn.Linear(_HEAD, classes)
+        self.blocks: nn.Sequential = nn.Sequential(*blocks)
+        self.head: _SameConv = _SameConv(width, _HEAD, 1)
+        self.dropout: nn.Dropout = nn.Dropout(_DROPOUT)
+        self.fc: nn.Linear = nn.Linear(_HEAD, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(N, 3, H, W)``, pixel p of 0 to 255 as (p - 127) / 128, to logits ``(N, classes)``."""

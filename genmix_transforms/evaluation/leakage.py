@@ -82,7 +82,7 @@ def seen_images(bank: SyntheticBank, splits: Splits) -> dict[str, int] | None:
 def _seen(records: Sequence[Mapping[str, Any]], splits: Splits) -> dict[str, int] | None:
     """How many validation and test images these records name, and the training part has not."""
     train, *others = splits
-    found = {}
+    found: dict[str, int] = {}
     for name, part in zip(SPLITS[1:], others, strict=True):
         # A pool may have come at the very size that the data is brought to here.
         named = [

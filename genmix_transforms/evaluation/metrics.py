@@ -95,6 +95,9 @@ def score(predictions: Tensor, labels: Tensor, *, num_classes: int, probabilitie
     Raises:
         InputError: nothing to compare, values that are no classes, or probabilities that are none.
 
+    Source of the AUC: Mann and Whitney (1947), the share of pairs in which the image of the class is ranked higher;
+    ties count as a half.
+
     Example:
         >>> scores = score(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 1]), num_classes=2)
         >>> scores.accuracy, scores.sensitivity[1], scores.confusion
@@ -103,26 +106,17 @@ def score(predictions: Tensor, labels: Tensor, *, num_classes: int, probabilitie
     _check(predictions, labels, num_classes)
     if probabilities is not None:
         _check_probabilities(probabilities, len(labels), num_classes)
-    # Imported here: torchmetrics brings much along, and training scripts that import the package did not ask for it.
-    from torchmetrics.functional import classification as metrics
-
-    def value(function: str, average: str) -> Tensor:
-        result: Tensor = getattr(metrics, function)(
-            predictions, labels, num_classes=num_classes, average=average, validate_args=False
-        )
-        return result.double().cpu()
-
-    confusion = metrics.multiclass_confusion_matrix(
-        predictions, labels, num_classes=num_classes, validate_args=False
-    ).cpu()
-    support = confusion.sum(dim=1)
-    # torchmetrics calls a sensitivity without positives, and a specificity without negatives, 0: a made-up number.
-    undefined = torch.tensor(float("nan"), dtype=torch.float64)
-    sensitivity = torch.where(support > 0, value("multiclass_recall", "none"), undefined)
-    specificity = torch.where(support < len(labels), value("multiclass_specificity", "none"), undefined)
+    confusion = torch.bincount(labels * num_classes + predictions, minlength=num_classes**2).cpu()
+    confusion = confusion.reshape(num_classes, num_classes)
+    counts = confusion.double()
+    hits, support, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
+    others = len(labels) - support
+    sensitivity = hits / support  # 0 / 0 is NaN: no score of a class that is not there
+    specificity = (others - (predicted - hits)) / others
+    f1 = 2 * hits / (support + predicted)
     return Scores(
-        accuracy=float(value("multiclass_accuracy", "micro")),
-        macro_f1=float(value("multiclass_f1_score", "macro")),
+        accuracy=float(hits.sum() / len(labels)),
+        macro_f1=float(f1.nanmean()),
         balanced_accuracy=float(sensitivity.nanmean()),
         sensitivity=tuple(sensitivity.tolist()),
         specificity=tuple(specificity.tolist()),
@@ -133,13 +127,15 @@ def score(predictions: Tensor, labels: Tensor, *, num_classes: int, probabilitie
 
 def _auc(probabilities: Tensor, labels: Tensor, num_classes: int) -> float:
     """Of each class against the others, mean over the classes that have both."""
-    from torchmetrics.functional.classification import binary_auroc
-
     known = []
     for number in range(num_classes):
-        is_class = (labels == number).long()
-        if 0 < int(is_class.sum()) < len(labels):  # otherwise torchmetrics says 0
-            known.append(float(binary_auroc(probabilities[:, number], is_class, validate_args=False)))
+        is_class = labels == number
+        positives = int(is_class.sum())
+        if 0 < positives < len(labels):
+            _, place, ties = probabilities[:, number].unique(return_inverse=True, return_counts=True)
+            rank = ties.cumsum(0).double() - (ties.double() - 1) / 2  # from 1; images of one value share the mean rank
+            wins = rank[place[is_class]].sum() - positives * (positives + 1) / 2
+            known.append(float(wins) / (positives * (len(labels) - positives)))
     return sum(known) / len(known) if known else math.nan
 
 
@@ -149,7 +145,6 @@ def _check_probabilities(probabilities: Tensor, count: int, num_classes: int) ->
             f"probabilities must be floats of shape ({count}, {num_classes}), a row an image, got "
             f"{probabilities.dtype} of shape {tuple(probabilities.shape)}"
         )
-    # Values beyond these torchmetrics would take for logits.
     if not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
         raise InputError("probabilities must be from 0 to 1; take the softmax of the network's output")
 

@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.settings import FAST_MATH_HELP, LARGEST_BATCH, LONGEST
 from genmix_transforms.settings import Settings, option
-
-Pairing = Literal["any", "balanced", "same", "other", "inverse"]
+from genmix_transforms.transforms.pairing_names import PairingName
 
 SMALLEST_INPUT, LARGEST_INPUT = 16, 4096
 BUDGET = 32
@@ -184,7 +183,7 @@ class Protocol(Settings):
         panel=_ARMS,
     )
     alpha: float = option(0.3, help="genmix: lambda ~ Beta(alpha, 1).", above=0, panel=_ARMS)
-    pairing: Pairing | Any = option(  # noqa: RUF009
+    pairing: PairingName | Any = option(  # noqa: RUF009
         "any", help="genmix: which classes partner which; in Python also a matrix.", panel=_ARMS
     )
     real_partner: float = option(
@@ -211,8 +210,8 @@ class Protocol(Settings):
         if self.tune == 1:
             raise InputError("tune must be 0 (nothing is tuned) or at least 2 values to choose from, got 1")
         if isinstance(self.pairing, str):
-            if self.pairing not in get_args(Pairing):
-                raise InputError(f"pairing must be one of {', '.join(get_args(Pairing))}, got {self.pairing!r}")
+            if self.pairing not in get_args(PairingName):
+                raise InputError(f"pairing must be one of {', '.join(get_args(PairingName))}, got {self.pairing!r}")
         else:
             object.__setattr__(self, "pairing", _as_tuples(self.pairing))
 

@@ -173,6 +173,5 @@ def versions(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": version("torchvision"),
-        "torchmetrics": version("torchmetrics"),
         "device": device.type,
     }

@@ -138,6 +138,17 @@ class RecipePlan:
     :meth:`of` makes one; its arguments are those of :func:`choose_recipe`.
     """
 
+    cases: Cases
+    device: torch.device
+    setting: Setting
+    splits: Splits
+    candidates: tuple[str, ...]
+    left_out: Mapping[str, str]
+    budget: int
+    chance: float
+    folder: Path | None
+    seed: int
+
     def __init__(
         self,
         *,

@@ -35,20 +35,20 @@ _LATEX = {
 
 def screen(results: Results, *, width: int = 120) -> str:
     """Blocks of aligned columns, none wider than ``width`` unless two columns are; then what the numbers mean."""
-    blocks = _blocks(_scores(results, classes_last=True, with_margins=False), width)
+    blocks = _blocks(score_rows(results, classes_last=True, with_margins=False), width)
     for family, found in results.differences().items():
-        blocks.append([f"{_title(family)}:", *aligned(difference_rows(found))])
-    notes = [*_notes(results), *(f"Note: {warning}." for warning in results.warnings)]
+        blocks.append([f"{difference_title(family)}:", *aligned(difference_rows(found))])
+    notes = [*table_notes(results), *(f"Note: {warning}." for warning in results.warnings)]
     blocks.append([line for note in notes for line in textwrap.wrap(note, width, break_long_words=False)])
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def markdown(results: Results) -> str:
     """The same tables in Markdown, and what the numbers were made from."""
-    parts = [markdown_table(_scores(results))]
+    parts = [markdown_table(score_rows(results))]
     for family, found in results.differences().items():
-        parts += [f"{_title(family)}:", markdown_table(difference_rows(found))]
-    parts += [_escape_markdown(note) for note in _notes(results)]
+        parts += [f"{difference_title(family)}:", markdown_table(difference_rows(found))]
+    parts += [_escape_markdown(note) for note in table_notes(results)]
     parts += _made_from(results)
     parts += [f"**Note:** {warning}." for warning in results.warnings]
     return "\n\n".join(parts) + "\n"
@@ -60,16 +60,16 @@ def latex(results: Results) -> str:
     The first has the layout of the paper's Table 1: accuracy, F1, sensitivity and specificity of each class; and
     behind them balanced accuracy and AUC. The others have the differences.
     """
-    scores = _scores(results, joint_classes=False)
+    scores = score_rows(results, joint_classes=False)
     names = [escape_latex(name) for name in results.classes]
     before = 1 + bool(_tuned(results)) + 2
     groups = [f"\\multicolumn{{2}}{{c}}{{{name}}}" for name in names]
     rules = [f"\\cmidrule(lr){{{before + 2 * n + 1}-{before + 2 * n + 2}}}" for n in range(len(names))]
     top = [*[""] * before, *groups, "", ""]
     above = [f"{' & '.join(top)} \\\\", " ".join(rules)]
-    parts = [_latex_table(scores, caption="Scores on test images.", above=above, notes=_notes(results))]
+    parts = [_latex_table(scores, caption="Scores on test images.", above=above, notes=table_notes(results))]
     for family, found in results.differences().items():
-        parts.append(_latex_table(difference_rows(found), caption=f"{_title(family)}."))
+        parts.append(_latex_table(difference_rows(found), caption=f"{difference_title(family)}."))
     return "% Needs \\usepackage{booktabs}.\n" + "\n".join(parts)
 
 
@@ -118,7 +118,8 @@ def escape_latex(text: str) -> str:
     return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], text)
 
 
-def _title(family: str) -> str:
+def difference_title(family: str) -> str:
+    """What a family of differences is called above its table."""
     return f"Difference in F1 from {_AGAINST[family]}, points"
 
 
@@ -133,7 +134,7 @@ def _difference(one: Difference) -> list[str]:
     return [one.arm, one.reference, _points(one.difference), interval, _p(one.p_single), _p(one.p), detectable]
 
 
-def _scores(
+def score_rows(
     results: Results, *, classes_last: bool = False, with_margins: bool = True, joint_classes: bool = True
 ) -> list[list[str]]:
     """The heading and a row for each arm.
@@ -204,7 +205,7 @@ def _tuned(results: Results) -> dict[str, str]:
     }
 
 
-def _notes(results: Results) -> list[str]:
+def table_notes(results: Results) -> list[str]:
     """What stands below a table: first what the numbers are."""
     seeds = len({run.seed for run in results.runs})
     cases, folds = sum(map(len, results.labels)), len(results.labels)

@@ -52,7 +52,7 @@ def locked(path: Path, *, busy: str, patience: float = 0, note: Path | None = No
 def _holder(note: Path | None) -> str:
     """Who holds the lock, as far as is known."""
     try:
-        told = json.loads(note.read_text()) if note is not None else {}
+        told = json.loads(note.read_text(encoding="utf-8")) if note is not None else {}
         return f" (process {told['process']} on {told['host']}, since {told['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

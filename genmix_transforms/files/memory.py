@@ -52,7 +52,7 @@ def check_image_memory(shape: tuple[int, int, int, int], *, itemsize: int, name:
 
 def _of_machine() -> int | None:
     try:
-        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines() if ":" in line)
+        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="utf-8").splitlines() if ":" in line)
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError, IndexError):
         return None
@@ -60,9 +60,9 @@ def _of_machine() -> int | None:
 
 def _of_container() -> int | None:
     try:
-        limit = int((_CGROUP / "memory.max").read_text())  # "max" where there is no limit
-        used = int((_CGROUP / "memory.current").read_text())
-        counts = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        limit = int((_CGROUP / "memory.max").read_text(encoding="utf-8"))  # "max" where there is no limit
+        used = int((_CGROUP / "memory.current").read_text(encoding="utf-8"))
+        counts = dict(line.split() for line in (_CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines())
         cached = int(counts.get("inactive_file", 0))  # given back when it is needed
     except (OSError, ValueError):
         return None

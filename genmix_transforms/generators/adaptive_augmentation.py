@@ -29,7 +29,7 @@ class AdaptiveAugmentation:
     def __init__(self, *, target: float = 0.6, ramp: float = 500_000, device: torch.device | str = "cpu") -> None:
         self.target = target
         self.ramp = ramp
-        self.p = torch.zeros((), device=device)
+        self.p: Tensor = torch.zeros((), device=device)
         self._signs = torch.zeros((), device=device)
         self._images = 0
         self._batches = 0

@@ -29,7 +29,7 @@ class AdversarialTraining:
             each.train().requires_grad_(True)
             each.to(memory_format=torch.channels_last)
         # After the change of layout: an average of the same strides takes the fast path of a step.
-        self.average = MovingAverage(network, half_life=ema_half_life)
+        self.average: MovingAverage = MovingAverage(network, half_life=ema_half_life)
 
     def state_objects(self) -> Mapping[str, Stateful]:
         """Both networks, both optimizers, and the average."""

@@ -6,12 +6,15 @@ apart from how it is applied (:func:`diff_augment`).
 """
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-POLICIES = ("color", "translation", "cutout")
+from genmix_transforms.generators.settings import Augmentation
+
+POLICIES: tuple[Augmentation, ...] = get_args(Augmentation)
 """The names that a policy is made of."""
 
 _TRANSLATION = 1 / 8
@@ -65,7 +68,7 @@ def draw_augmentation(images: Tensor, *, generator: torch.Generator | None = Non
     }
 
 
-def diff_augment(images: Tensor, draw: dict[str, Tensor], *, policy: Sequence[str] = POLICIES) -> Tensor:
+def diff_augment(images: Tensor, draw: dict[str, Tensor], *, policy: Sequence[Augmentation] = POLICIES) -> Tensor:
     """Apply a draw to images; differentiable in the images, twice if need be.
 
     Args:

@@ -25,7 +25,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.record = dict(record)
+        self.record: dict[str, Any] = dict(record)
         self._copies: dict[str, Tensor] = {}  # used again each time: new memory costs as much as the copy
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None

@@ -35,7 +35,7 @@ class MovingAverage:
 
     def __init__(self, network: nn.Module, *, half_life: float, device: str | torch.device | None = None) -> None:
         self.half_life = half_life
-        self.average = copy.deepcopy(network).eval().requires_grad_(False)
+        self.average: nn.Module = copy.deepcopy(network).eval().requires_grad_(False)
         if device is not None:
             self.average.to(device)
 

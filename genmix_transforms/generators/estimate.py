@@ -1,7 +1,7 @@
 """How long a training takes here, and how much memory and disk: measured in a few real steps."""
 
 import math
-import resource
+import mmap
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +13,11 @@ from genmix_transforms.files.disk import size_text
 from genmix_transforms.generators.job import Job
 from genmix_transforms.generators.state import state_bytes
 from genmix_transforms.generators.steps import Steps
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 FIRST_LOOK = 600.0
 """Seconds of a training that shows whether anything is learned."""
@@ -31,7 +36,8 @@ class Estimate:
     Attributes:
         steps: of the whole training.
         seconds_per_step: measured here, on average over the training; sheets and checkpoints are not counted.
-        memory_bytes: at the peak: on the GPU, or what the steps added to the state on the CPU, and that.
+        memory_bytes: at the peak: on the GPU, or what the steps added to the state on the CPU, and that. On Windows the
+            state alone is counted.
         checkpoint_bytes: of one checkpoint. While one replaces another, both are on the disk.
     """
 
@@ -189,7 +195,9 @@ def _two_digits(number: float) -> int:
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process has held."""
+    """The most memory that this process has held; 0 on Windows, where the standard library does not say."""
+    if resource is None:
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -197,7 +205,7 @@ def _peak_bytes() -> int:
 def _resident_bytes() -> int:
     """The memory that this process holds now, as far as the system tells."""
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
+        with open("/proc/self/statm", encoding="utf-8") as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
     except OSError:
         return _peak_bytes()

@@ -36,9 +36,9 @@ class Evolution:
     """
 
     def __init__(self, classes: Sequence[str], *, batch_size: int) -> None:
-        self.classes = tuple(classes)[:MOST_CLASSES]
+        self.classes: tuple[str, ...] = tuple(classes)[:MOST_CLASSES]
         self.batch_size = batch_size
-        self.seeds = max(1, ROWS // len(self.classes))
+        self.seeds: int = max(1, ROWS // len(self.classes))
         self.images_seen: list[int] = []
         self._images: list[list[Tensor]] = []  # of each time: of each class (seeds, C, H, W)
 

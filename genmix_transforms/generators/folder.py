@@ -74,7 +74,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder}: no {CONFIG}: not a generator, or one whose training has not reached its first checkpoint"
         )
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: not readable JSON ({error})") from error
     if not isinstance(config, Mapping) or not isinstance(config.get("kind"), str) or "config" not in config:

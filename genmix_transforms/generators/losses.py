@@ -28,7 +28,7 @@ class Losses:
         self._count = 0
         if processes.is_main:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_text().splitlines() if path.exists() else []
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["images_seen"] <= images_seen]
             write_text(path, "".join(f"{line}\n" for line in kept))
 
@@ -59,7 +59,7 @@ class Losses:
                 )
         if self._processes.is_main:
             try:
-                with open(self.path, "a") as file:
+                with open(self.path, "a", encoding="utf-8") as file:
                     file.write(json.dumps({"images_seen": images_seen, **means}) + "\n")
             except OSError as error:
                 raise write_error(error, self.path, temporary=self.path) from error

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class PerClass(Generator):
 
     kind = "per-class"
     mixes_classes = False
-    refuses_soft_labels = "each class has a network of its own here, and none knows two"
+    refuses_soft_labels: ClassVar[str | None] = "each class has a network of its own here, and none knows two"
 
     def __init__(self, members: Sequence[Generator], *, training_set: Mapping[str, Any] | None = None) -> None:
         if not members:
@@ -53,16 +53,16 @@ class PerClass(Generator):
         several = next((member for member in members if len(member.classes) != 1), None)
         if several is not None:
             raise InputError(f"PerClass: every member has one class, got one with {', '.join(several.classes)}")
-        self.members = tuple(members)
-        self.training_set = dict(training_set or {})
-        self.classes = tuple(member.classes[0] for member in members)
+        self.members: tuple[Generator, ...] = tuple(members)
+        self.training_set: dict[str, Any] = dict(training_set or {})
+        self.classes: tuple[str, ...] = tuple(member.classes[0] for member in members)
         if len(set(self.classes)) != len(self.classes):
             raise InputError(f"PerClass: every class has one member, got {', '.join(self.classes)}")
         looks = {(member.image_shape, member.pixel_dtype) for member in members}
         if len(looks) > 1:
             raise InputError(f"PerClass: members must draw images of one shape and type, got {sorted(map(str, looks))}")
-        self.image_shape = members[0].image_shape
-        self.pixel_dtype = members[0].pixel_dtype
+        self.image_shape: tuple[int, int, int] = members[0].image_shape
+        self.pixel_dtype: torch.dtype = members[0].pixel_dtype
 
     @classmethod
     def of(cls, generator: Callable[..., Generator], *, classes: Sequence[str], **options: Any) -> "PerClass":

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import InputError, MissingExtraError
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,15 @@ class Processes:
 
         Raises:
             InputError: several tasks of a Slurm step, of which none knows of the others; or no such device.
+            MissingExtraError: several processes, and Accelerate is not installed.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from accelerate import PartialState
+            try:
+                from accelerate import PartialState
+            except ImportError as error:
+                raise MissingExtraError.naming(
+                    "accelerate", extra="generators", needed_by="training in several processes"
+                ) from error
 
             state = PartialState(cpu=device is not None and torch.device(device).type == "cpu")
             # What is agreed on at every step is agreed on by the processors: nobody waits for a GPU's queue.

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +18,14 @@ from genmix_transforms.generators.estimate import Pace
 from genmix_transforms.generators.folder import TRAINING
 from genmix_transforms.generators.job import Drawable, Job, Saveable
 from genmix_transforms.generators.losses import Losses
+from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.run_folder import EVOLUTION, LOSSES, SAMPLES, TRACKED, provenance_of
 from genmix_transforms.generators.state import Stateful, all_finite
 from genmix_transforms.generators.steps import Steps
 from genmix_transforms.generators.stopping import Stopping
 from genmix_transforms.generators.trackers import Trackers
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 SHEET_COLUMNS = 8
 LOG_STEPS = 50
@@ -40,27 +42,32 @@ class Run:
         progress: show a bar.
     """
 
+    job: Job
+    objects: Mapping[str, Stateful]
+    out: Path
+    processes: Processes
+
     def __init__(
         self, job: Job, objects: Mapping[str, Stateful], *, images_seen: int, record: Mapping[str, Any], progress: bool
     ) -> None:
         settings, processes, out = job.settings, job.processes, job.out
         self.job, self.objects, self.out, self.processes = job, objects, out, processes
-        self.batch_size = settings.batch_size
-        self.total = settings.steps * settings.batch_size
-        self.images_seen = images_seen
-        self.checkpoint_steps = math.ceil(settings.checkpoint_every / settings.batch_size)
-        self.origin = {**provenance_of(record, job.started_from), "settings": settings.to_json()}
-        self.taker = Steps(job, objects)
+        self.batch_size: int = settings.batch_size
+        self.total: int = settings.steps * settings.batch_size
+        self.images_seen: int = images_seen
+        self.checkpoint_steps: int = math.ceil(settings.checkpoint_every / settings.batch_size)
+        self.origin: dict[str, Any] = {**provenance_of(record, job.started_from), "settings": settings.to_json()}
+        self.taker: Steps = Steps(job, objects)
         self.progress = progress
-        self.losses = Losses(out / TRAINING / LOSSES, images_seen=images_seen, processes=processes)
-        self.checkpoints = Checkpoints(out / TRAINING, record)
-        self.trackers = Trackers(
+        self.losses: Losses = Losses(out / TRAINING / LOSSES, images_seen=images_seen, processes=processes)
+        self.checkpoints: Checkpoints = Checkpoints(out / TRAINING, record)
+        self.trackers: Trackers = Trackers(
             settings.report_to, folder=out / TRAINING / TRACKED, title=out.name, settings=self.origin, step=self.step,
             processes=processes,
         )  # fmt: skip
         say = (lambda text: log.info("%s: %s", out, text)) if processes.is_main else None
-        self.pace = Pace(steps=settings.steps, done=self.step, device=processes.device, say=say)
-        self.bar = progress_bar(
+        self.pace: Pace = Pace(steps=settings.steps, done=self.step, device=processes.device, say=say)
+        self.bar: Any = progress_bar(
             total=settings.steps,
             initial=self.step,
             unit="step",

@@ -22,6 +22,10 @@ _RECORDED_APART = ("preset", "steps", "batch_size", "mixed_precision")
 """What a run's record has under names of its own: a preset is what it sets, and the steps may be raised."""
 
 
+Augmentation = Literal["color", "translation", "cutout"]
+"""What DiffAugment is made of, see :mod:`genmix_transforms.generators.augmentation`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Settings):
     """How a generator is trained; each kind adds its own.

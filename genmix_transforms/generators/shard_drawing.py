@@ -39,7 +39,7 @@ class ShardDrawing:
     ) -> None:
         self._generator, self._numbers, self._shard, self._drawn = generator, numbers, shard, drawn
         self._told = told
-        self.ready = dict(ready)
+        self.ready: dict[Key, Tensor] = dict(ready)
         self._earlier = frozenset(ready)
         # A class is drawn by itself where another network draws each.
         groups = [None] if generator.mixes_classes else range(len(generator.classes))

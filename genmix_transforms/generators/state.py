@@ -128,7 +128,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not (folder / INDEX).exists():
         return None
     try:
-        record: dict[str, Any] = json.loads((folder / INDEX).read_text())
+        record: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise CorruptFileError(f"{folder / INDEX}: not readable ({error}); start anew with --restart") from error
     return record

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import InputError, MissingExtraError
 from genmix_transforms.files.atomic import write_json
 from genmix_transforms.generators.processes import Processes
 
@@ -26,10 +26,17 @@ RUNS = "runs.json"
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse trackers that are not installed."""
+    """Refuse trackers that are not installed.
+
+    Raises:
+        InputError: one of them is not.
+        MissingExtraError: Accelerate, which speaks to them, is not.
+    """
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise InputError(f"report_to {name!r} needs the package {name}, which is not installed: {TRACKERS[name]}")
+    if names and importlib.util.find_spec("accelerate") is None:
+        raise MissingExtraError.naming("accelerate", extra="trackers", needed_by="report_to")
 
 
 class Trackers:
@@ -66,7 +73,7 @@ class Trackers:
         PartialState(cpu=processes.device.type == "cpu")  # Accelerate's trackers ask it who they are
         folder.mkdir(parents=True, exist_ok=True)
         runs = folder / RUNS
-        ids: dict[str, str] = json.loads(runs.read_text()) if runs.exists() else {}
+        ids: dict[str, str] = json.loads(runs.read_text(encoding="utf-8")) if runs.exists() else {}
         flat = dict(_flat(settings))
         for name in dict.fromkeys(names):
             tracker, ids[name] = _start(name, folder=folder, title=title, step=step, known=ids.get(name))

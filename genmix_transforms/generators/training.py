@@ -22,7 +22,7 @@ from genmix_transforms.generators.run_folder import check_same_run, held
 from genmix_transforms.generators.state import Stateful, load_checkpoint, read_record, state_bytes
 from genmix_transforms.generators.trackers import check_trackers
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 def train(job: Job, *, restart: bool = False, progress: bool = True) -> dict[str, Any]:

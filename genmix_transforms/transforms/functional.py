@@ -107,6 +107,11 @@ def soft_labels(labels: Tensor, *, num_classes: int) -> Tensor:
     return one_hot(labels, table, table[:-1])
 
 
+def mix_masks(masks: Tensor, partner_masks: Tensor, lam: Tensor) -> Tensor:
+    """Compute ``lam * partner_masks + (1 - lam) * masks``, float32 ``(N, M, *spatial)``, a lambda an image."""
+    return torch.lerp(masks, partner_masks, lam.view(-1, *[1] * (masks.ndim - 1)))
+
+
 def dequantise(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Compute ``pixels * scale + shift`` in float32; scale and shift are ``(C, 1, ...)``."""
     return pixels.float().mul_(scale).add_(shift)

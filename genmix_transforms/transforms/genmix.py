@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,17 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.files.images import HIGHEST_PIXEL
 from genmix_transforms.transforms import functional
 from genmix_transforms.transforms.drawing import COLUMNS, Classes, Draw, Option, Options, Params, draw, draw_of
+from genmix_transforms.transforms.masks import (
+    Masks,
+    check_masks,
+    check_masks_option,
+    check_partner_masks,
+    soft_masks_like,
+)
 from genmix_transforms.transforms.mix import Units, can_be_array, fast_ways, mix
 from genmix_transforms.transforms.output_memory import RecycledMemory
 from genmix_transforms.transforms.pairing import Pairing, PairingRule
+from genmix_transforms.transforms.pairing_names import Absent
 from genmix_transforms.transforms.prefetching import Prefetched
 from genmix_transforms.transforms.randomness import OwnGenerator, UniformSource
 from genmix_transforms.transforms.sample import (
@@ -34,6 +42,23 @@ from genmix_transforms.transforms.sample import (
     take_apart,
 )
 from genmix_transforms.transforms.value_range import RangeCheck
+
+Sample = TypeVar("Sample")
+
+
+class MixesSamples(Protocol):
+    """What a type checker knows of a call of :class:`GenMix`."""
+
+    @overload
+    def __call__(
+        self, images: Tensor, labels: Tensor, /, *, params: Mapping[str, Any] | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def __call__(self, sample: Sample, /, *, params: Mapping[str, Any] | None = None) -> Sample: ...
+    @overload
+    def __call__(
+        self, first: Any, second: Any, third: Any, /, *inputs: Any, params: Mapping[str, Any] | None = None
+    ) -> Any: ...
 
 
 class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
@@ -77,10 +102,13 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         labels_getter: a function from the sample to its labels, which must be one of its tensors; "default" finds them
             as ``v2.MixUp`` does.
         inplace: mix into the batch's own memory.
+        masks: "soft": a sample has a segmentation mask for each image, a ``tv_tensors.Mask``; out come weights of the
+            mask classes, mixed with the mask of the image's partner by the image's lambda. The bank must have masks.
+            None: masks are refused.
 
     Raises:
-        InputError: when built: values out of range, a pairing that draws from a class the bank has no images of, or a
-            bank of another window.
+        InputError: when built: values out of range, a pairing that draws from a class the bank has no images of, a bank
+            of another window, or masks of a bank that has none.
             When called: a batch that does not fit the bank.
 
     Shape:
@@ -88,6 +116,10 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         has their shape, dtype and memory format. A sample's image is its first plain tensor of so many dimensions, as
         for ``v2.MixUp``; several images are ``tv_tensors.Image`` or ``Video``, and are mixed by one draw. All other
         tensors pass through.
+
+        Masks, of M mask classes: whole numbers ``(N, *spatial)`` or ``(N, 1, *spatial)``, or weights
+        ``(N, M, *spatial)``. They come out as a ``tv_tensors.Mask``, float32 ``(N, M, *spatial)``: always, also where
+        nothing is mixed. ``torch.nn.functional.cross_entropy`` takes them as its target.
 
     Attributes:
         params: what the last call drew, see :meth:`make_params`; given back as ``genmix(..., params=params)`` it is
@@ -101,11 +133,12 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         (torch.Size([3, 1, 8, 8]), torch.Size([3, 2]), torch.float32)
     """
 
-    alpha = Option[float]()
-    p = Option[float]()
-    per_sample = Option[bool]()
-    real_partner = Option[float]()
+    alpha: Option[float] = Option[float]()
+    p: Option[float] = Option[float]()
+    per_sample: Option[bool] = Option[bool]()
+    real_partner: Option[float] = Option[float]()
 
+    __call__: MixesSamples  # nn.Module's own, which calls forward
     scale: Tensor
     shift: Tensor
     pairing_weights: Tensor
@@ -120,7 +153,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         alpha: float = 0.3,
         num_classes: int | None = None,
         pairing: Pairing = "any",
-        absent: str = "error",
+        absent: Absent = "error",
         real_partner: float = 0.0,
         p: float = 1.0,
         per_sample: bool = True,
@@ -132,6 +165,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         generator: torch.Generator | None = None,
         labels_getter: LabelsGetter = "default",
         inplace: bool = False,
+        masks: Masks | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(bank, SyntheticBank):
@@ -150,9 +184,10 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
             if missing:
                 raise InputError(f"GenMix: class_counts lacks {', '.join(missing)}")
             class_counts = [class_counts[name] for name in bank.classes]
-        self.num_classes = bank.num_classes
+        self.num_classes: int = bank.num_classes
         self.absent = absent
         self.inplace = inplace
+        self.masks = check_masks_option(masks, bank)
         self._modules["bank"] = bank
         self._last: Mapping[str, Any] | None = None
         self._labels_getter = parse_labels_getter(labels_getter)
@@ -161,7 +196,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         self._range_check = RangeCheck(enabled=check_range)
         self._memory = RecycledMemory() if fast_ways() else None
         self._pairing = PairingRule(pairing, bank, class_counts=class_counts, absent=absent)
-        self.pairing = self._pairing.name
+        self.pairing: str = self._pairing.name
         self._options = replace(options, some_have_no_partner=absent == "skip")
         scale, shift = bank.unit(mean=mean, std=std)
         table = one_hot_table(bank.num_classes)
@@ -182,28 +217,32 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         Args:
             inputs: the sample, as one object or as several.
             params: a draw to apply instead of a new one: the ``params`` of an earlier call with as many images, or what
-                :meth:`draw` drew for this sample. With ``partners``, the images ``bank.rows(params["index"])``, the
-                bank's are not read again.
+                :meth:`draw` drew for this sample. With ``partners``, the images ``bank.rows(params["index"])``, and
+                ``partner_masks``, ``bank.mask_rows(params["index"])``, the bank's are not read again.
 
         Returns:
-            The sample, with images and labels mixed, in the structure it came in.
+            The sample, with images, labels and masks mixed, in the structure it came in.
         """
         # Find
         whole = inputs[0] if len(inputs) == 1 else inputs
         labels = self._labels_of(whole)
-        sample = take_apart(whole, labels, self._image_shape)
+        sample = take_apart(whole, labels, self._image_shape, masks=self.masks is not None)
         images = [sample.flat[place] for place in sample.images]
         # Check
         given = self._checked(images, labels)
+        for place in sample.masks:
+            check_masks(sample.flat[place], given, self.bank)
         if not self.training:
             sample.flat[sample.labels] = self._soft(given)
+            for place in sample.masks:
+                sample.flat[place] = tv_tensors.Mask(soft_masks_like(sample.flat[place], given, self.bank))
             return sample.put_together()
         # Draw
         drawn = self.make_params([*images, given]) if params is None else dict(params)
         drawn["labels"] = given
-        # Mix. Labels first: one that is out of range is found before anything is written.
+        # Mix. Labels and masks first: one that is out of range is found before anything is written.
         sample.flat[sample.labels] = self.transform(given, drawn)
-        for place in sample.images:
+        for place in (*sample.masks, *sample.images):
             sample.flat[place] = self.transform(sample.flat[place], drawn)
         if not torch.compiler.is_compiling():
             self.__dict__["_last"] = drawn  # without nn.Module's look at what it might be
@@ -242,14 +281,18 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         return Params(self._draw(labels), labels, bank_size=len(self.bank))
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Apply a draw to images or, given the very tensor ``params["labels"]``, to labels. Pure, if not inplace.
+        """Apply a draw to images, to masks or, given the very tensor ``params["labels"]``, to labels.
+
+        Pure, if not inplace.
 
         Args:
-            inpt: images ``(N, C, *spatial)``, or labels as :meth:`make_params` takes them.
+            inpt: images ``(N, C, *spatial)``; masks, a ``tv_tensors.Mask``; or labels as :meth:`make_params` takes
+                them.
             params: what :meth:`make_params` returned.
 
         Returns:
-            The images mixed, of the same type, dtype and memory format; the labels mixed, float32 ``(N, K)``.
+            The images mixed, of the same type, dtype and memory format; the masks mixed, a ``tv_tensors.Mask``, float32
+            ``(N, M, *spatial)``; the labels mixed, float32 ``(N, K)``.
 
         Raises:
             InputError: a draw for another number of images, or with rows that the bank or the batch does not have.
@@ -257,6 +300,8 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         drawn = draw_of(params, inpt.shape[0], bank_size=len(self.bank), device=inpt.device)
         if inpt is params["labels"]:
             return self._mix_labels(self._soft(index_or_rows(inpt, num_classes=self.num_classes)), drawn)
+        if isinstance(inpt, tv_tensors.Mask):
+            return self._mix_masks(inpt, drawn, params.get("partner_masks"))
         return self._mix_images(inpt, drawn, params.get("partners"))
 
     def extra_repr(self) -> str:
@@ -264,6 +309,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         return (
             f"alpha={self.alpha}, num_classes={self.num_classes}, pairing={self.pairing!r}, absent={self.absent!r}, "
             f"real_partner={self.real_partner}, p={self.p}, per_sample={self.per_sample}, inplace={self.inplace}"
+            + ("" if self.masks is None else f", masks={self.masks!r}")
         )
 
     @property
@@ -386,6 +432,23 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
             own = soft.index_select(0, torch.where(from_batch, index, 0))
             partners = torch.where(from_batch[:, None], own, partners)
         return functional.mix_labels(soft, partners, lam)
+
+    def _mix_masks(self, inpt: tv_tensors.Mask, drawn: Draw, partners: Tensor | None) -> tv_tensors.Mask:
+        if self.masks is None:
+            raise InputError("GenMix: masks are mixed by GenMix(bank, masks='soft'), where the bank has masks")
+        lam, index, from_batch = drawn
+        soft = soft_masks_like(inpt.as_subclass(Tensor), lam, self.bank)
+        rows = index if from_batch is None else torch.where(from_batch, 0, index)
+        if partners is not None:
+            check_partner_masks(partners, self.bank, len(index))
+        else:
+            held = self.bank.masks if self.bank.resident else None  # of a bank on disk that would read all
+            partners = self.bank.mask_rows(rows) if held is None else held.index_select(0, rows)
+        theirs = soft_masks_like(partners, lam, self.bank)
+        if from_batch is not None:
+            own = soft.index_select(0, torch.where(from_batch, index, 0))
+            theirs = torch.where(from_batch.view(-1, *[1] * (soft.ndim - 1)), own, theirs)
+        return tv_tensors.Mask(functional.mix_masks(soft, theirs, lam))
 
     def _partners(self, drawn: Draw, partners: Tensor | None) -> tuple[Tensor, Draw]:
         """Return the partners' images, one a sample, and the draw with its numbers for these."""

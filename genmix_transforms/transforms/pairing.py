@@ -1,19 +1,22 @@
 """Who may partner whom: one row-stochastic matrix, row = class of the real image, column = class of its partner."""
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
+from genmix_transforms.transforms.pairing_names import Absent, PairingName
 
-PRESETS = ("any", "balanced", "same", "other", "inverse")
+PRESETS: tuple[PairingName, ...] = get_args(PairingName)
 """The matrices with a name."""
 
-Pairing = str | Tensor | Sequence[Sequence[float]]
+Pairing = PairingName | Tensor | Sequence[Sequence[float]]
+"""A name, or a matrix ``(K, K)`` whose rows are probabilities."""
 
-ABSENT = ("error", "redraw", "skip")
+ABSENT: tuple[Absent, ...] = get_args(Absent)
 """What to do about a class that a pairing draws from and the bank has no images of."""
 
 
@@ -22,7 +25,7 @@ def pairing_matrix(
     bank: SyntheticBank,
     *,
     class_counts: Sequence[float] | None = None,
-    absent: str = "error",
+    absent: Absent = "error",
 ) -> Tensor:
     """Compute the matrix of a pairing.
 
@@ -69,17 +72,17 @@ class PairingRule:
     """
 
     def __init__(
-        self, pairing: Pairing, bank: SyntheticBank, *, class_counts: Sequence[float] | None, absent: str
+        self, pairing: Pairing, bank: SyntheticBank, *, class_counts: Sequence[float] | None, absent: Absent
     ) -> None:
         classes = len(bank.classes)
         every = torch.ones(classes, classes, dtype=torch.float64, device="cpu")
         own = torch.eye(classes, dtype=torch.float64, device="cpu")
-        self.name = pairing if isinstance(pairing, str) else "matrix"
+        self.name: str = pairing if isinstance(pairing, str) else "matrix"
         self.absent = absent
-        self.by_count = pairing in ("any", "other") if isinstance(pairing, str) else False
+        self.by_count: bool = pairing in ("any", "other") if isinstance(pairing, str) else False
         """Whether the weights are still to be multiplied by the bank's number of images of each class."""
         if not isinstance(pairing, str):
-            self.weights = _checked(pairing, classes)
+            self.weights: Tensor = _checked(pairing, classes)
         elif pairing in ("any", "balanced"):
             self.weights = every
         elif pairing == "same":

@@ -12,12 +12,14 @@ from torch.utils._pytree import tree_map_only
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
+from genmix_transforms.transforms.masks import Masks
 
 
 class Mixer(Protocol):
     """What is asked of a GenMix here: to draw for a sample, and to mix it by that draw later."""
 
     training: bool
+    masks: Masks | None
 
     @property
     def bank(self) -> SyntheticBank:
@@ -36,7 +38,7 @@ class _Ahead:
 
     sample: Any
     params: dict[str, Tensor]
-    partners: "Future[tuple[Tensor, torch.cuda.Event | None]]"
+    partners: "Future[tuple[dict[str, Tensor], torch.cuda.Event | None]]"
 
 
 class Prefetched:
@@ -99,16 +101,20 @@ class Prefetched:
             numbers = torch.where(params["from_batch"], 0, params["index"])
         return _Ahead(sample, params, reader.submit(self._fetch, numbers, stream))
 
-    def _fetch(self, numbers: Tensor, stream: torch.cuda.Stream | None) -> "tuple[Tensor, torch.cuda.Event | None]":
+    def _fetch(
+        self, numbers: Tensor, stream: torch.cuda.Stream | None
+    ) -> "tuple[dict[str, Tensor], torch.cuda.Event | None]":
         with _used(stream):
-            partners = self.genmix.bank.rows(numbers)
+            partners = {"partners": self.genmix.bank.rows(numbers)}
+            if self.genmix.masks is not None:
+                partners["partner_masks"] = self.genmix.bank.mask_rows(numbers)
             return partners, None if stream is None else stream.record_event()
 
     def _finish(self, ahead: _Ahead) -> Any:
         partners, arrived = ahead.partners.result()
-        params = {**ahead.params, "partners": partners}
+        params = {**ahead.params, **partners}
         if arrived is not None:
-            current = torch.cuda.current_stream(partners.device)
+            current = torch.cuda.current_stream(self.genmix.bank.device)
             current.wait_event(arrived)
             # Made on the other stream, used on this one: their memory must not go to another batch before.
             tree_map_only(Tensor, lambda tensor: tensor.record_stream(current), (ahead.sample, params))

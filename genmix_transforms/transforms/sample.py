@@ -1,7 +1,7 @@
 """What a sample holds: where its images and its labels are, which forms labels have, and what suits the bank."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import PIL.Image
 import torch
@@ -11,8 +11,9 @@ from torchvision import tv_tensors
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
+from genmix_transforms.transforms.masks import find_masks
 
-LabelsGetter = str | Callable[[Any], Any]
+LabelsGetter = Literal["default"] | Callable[[Any], Any]
 
 _REFUSED = (PIL.Image.Image, tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.uint8, torch.uint16)
@@ -29,33 +30,44 @@ class Sample(NamedTuple):
     """The places of the images in ``flat``."""
     labels: int
     """The place of the labels in ``flat``."""
+    masks: list[int]
+    """The places of the masks in ``flat``; empty, if masks are not to be mixed."""
 
     def put_together(self) -> Any:
         """Return the leaves as they were nested."""
         return tuple(self.flat) if self.structure is None else tree_unflatten(self.flat, self.structure)
 
 
-def take_apart(sample: Any, labels: Tensor, image_shape: tuple[int, ...]) -> Sample:
-    """Find images and labels in a sample.
+def take_apart(sample: Any, labels: Tensor, image_shape: tuple[int, ...], *, masks: bool = False) -> Sample:
+    """Find images, labels and masks in a sample.
 
     Args:
         sample: anything nested of tuples, lists and dicts.
         labels: the very tensor in it that holds the labels.
         image_shape: ``(C, *spatial)`` of the bank's images.
+        masks: whether there must be masks, ``tv_tensors.Mask``; else they are refused.
 
     Raises:
-        InputError: the labels are not one of the sample's own tensors; and see :func:`find_images`.
+        InputError: the labels are not one of the sample's own tensors; and see :func:`find_images` and
+            :func:`~genmix_transforms.transforms.masks.find_masks`.
     """
-    if type(sample) is tuple and len(sample) == 2 and labels is sample[1] and type(sample[0]) is type(labels) is Tensor:
+    pair = type(sample) is tuple and len(sample) == 2 and labels is sample[1] and not masks
+    if pair and type(sample[0]) is type(labels) is Tensor:
         # The commonest sample needs no search: on a small batch that would take longer than the mix.
-        return Sample(list(sample), None, [0], 1)
+        return Sample(list(sample), None, [0], 1, [])
+    if masks and isinstance(labels, tv_tensors.Mask):
+        raise InputError(
+            "GenMix: the labels are looked for in the sample's second place, and a Mask is there; give "
+            "(images, labels, masks), or a dict with the key 'labels', or a function as labels_getter"
+        )
     flat, structure = tree_flatten(sample)
     place = next((place for place, item in enumerate(flat) if item is labels), None)
     if place is None:
         raise InputError(
             "GenMix: labels_getter must return one of the sample's own tensors, not a new one made from it"
         )
-    return Sample(flat, structure, find_images(flat, labels, image_shape), place)
+    images = find_images(flat, labels, image_shape, masks=masks)
+    return Sample(flat, structure, images, place, find_masks(flat, images=len(images)) if masks else [])
 
 
 # Labels
@@ -170,11 +182,12 @@ def no_class_last(labels: Tensor, num_classes: int) -> Tensor:
 # Images
 
 
-def find_images(flat: list[Any], labels: Tensor, image_shape: tuple[int, ...]) -> list[int]:
+def find_images(flat: list[Any], labels: Tensor, image_shape: tuple[int, ...], *, masks: bool = False) -> list[int]:
     """Find the places of the images in a flattened sample, by the rule of ``v2.MixUp``.
 
     The images are every ``tv_tensors.Image`` and ``Video``. In a sample without those, the image is the first plain
     tensor with as many dimensions as a batch of the bank's images. Every other tensor passes through untouched.
+    With ``masks``, ``tv_tensors.Mask`` is passed over instead of refused.
 
     Raises:
         InputError: no images; something that cannot be mixed (a mask, boxes, a PIL image); a first plain tensor that is
@@ -182,15 +195,20 @@ def find_images(flat: list[Any], labels: Tensor, image_shape: tuple[int, ...]) -
             be mixed.
     """
     for item in flat:
-        if isinstance(item, _REFUSED):
+        if isinstance(item, _REFUSED) and not (masks and isinstance(item, tv_tensors.Mask)):
             raise InputError(
                 f"GenMix: takes batches of images and class labels, got a {type(item).__name__}: masks, boxes, "
-                "keypoints and PIL images cannot be mixed; leave them out of the sample"
+                "keypoints and PIL images cannot be mixed; leave them out of the sample. Masks can be, with "
+                "GenMix(bank, masks='soft'), where the bank has masks too: SyntheticBank(images, labels, masks=...)"
             )
     wrapped = [place for place, item in enumerate(flat) if isinstance(item, (tv_tensors.Image, tv_tensors.Video))]
     if wrapped:
         return wrapped
-    tensors = {place: item for place, item in enumerate(flat) if isinstance(item, Tensor) and item is not labels}
+    tensors = {
+        place: item
+        for place, item in enumerate(flat)
+        if isinstance(item, Tensor) and item is not labels and not isinstance(item, tv_tensors.Mask)
+    }
     if not tensors:
         raise InputError("GenMix: the sample holds labels but no images")
     plain = [place for place, item in tensors.items() if item.ndim == len(image_shape) + 1]

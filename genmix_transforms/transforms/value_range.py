@@ -31,7 +31,7 @@ class RangeCheck:
     """
 
     def __init__(self, *, enabled: bool = True) -> None:
-        self.pending = enabled
+        self.pending: bool = enabled
         self._measured: Tensor | None = None
         self._ready: torch.cuda.Event | None = None
 

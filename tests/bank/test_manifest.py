@@ -112,8 +112,9 @@ names = st.text(max_size=8).filter(lambda name: name_fault(name) is None)
     ).map(tuple),
     fills=st.lists(st.builds(Fill, identity=st.text(), first=st.integers(0, 99), total=st.integers(0, 99)), max_size=1),
     generation=st.integers(1, 99),
+    masks=st.sampled_from([None, ("background", "lesion"), ("0", "1", "2")]),
 )
-def test_reads_back(tmp_path_factory, classes, dtype, labels, shape, counts, window, sources, fills, generation):
+def test_reads_back(tmp_path_factory, classes, dtype, labels, shape, counts, window, sources, fills, generation, masks):
     folder = tmp_path_factory.mktemp("manifest", numbered=True)
     counts = [tuple(row[: len(classes)]) for row in counts]
     shards = tuple(
@@ -130,6 +131,7 @@ def test_reads_back(tmp_path_factory, classes, dtype, labels, shape, counts, win
         sources=sources,
         fills=tuple(fills),
         window=window,
+        mask_classes=masks,
         generation=generation,
     )
     write_manifest(folder, manifest)
@@ -235,3 +237,26 @@ def test_any_value_reads_or_is_refused_in_our_words(tmp_path_factory, field, val
     assert len(manifest.classes) == len(manifest.class_counts) == 2
     assert manifest.dtype in manifests.PIXEL_DTYPES
     assert manifest.count == sum(manifest.class_counts) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"format_version": 2.1}, "version 2.1; this release reads 'genmix-bank' versions 2 and 2.1"),
+        ({"format_version": "2.2"}, "version '2.2'; this release reads 'genmix-bank' versions 2 and 2.1"),
+        ({"mask_classes": "ab"}, "mask_classes must be a list"),
+        ({"mask_classes": ["background"]}, "mask_classes must be 2 to 256 names"),
+        ({"mask_classes": None}, "mask_classes must be a list"),
+    ],
+)
+def test_masks_that_cannot_be(tmp_path, changes, text):
+    write_manifest(tmp_path, make_manifest(mask_classes=("background", "lesion")))
+    rewrite(tmp_path, **changes)
+    with pytest.raises((CorruptFileError, InputError), match=text):
+        read_manifest(tmp_path)
+
+
+def test_a_bank_of_version_2_has_no_masks(folder):
+    """A key that the version does not know is passed over."""
+    rewrite(folder, mask_classes=["background", "lesion"])
+    assert read_manifest(folder).mask_classes is None

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from genmix_transforms.bank import Flag, SyntheticBank
 from genmix_transforms.bank.rows import (
     check_classes,
+    check_masks,
     check_same_window,
     check_sources,
     check_tensors,
@@ -219,3 +220,42 @@ def test_sixteen_bits_of_a_bank_on_a_gpu():
             found = bank.rows(index)
         assert found.tolist() == [images[2].tolist(), images[1].tolist()]
         assert bank.take(torch.tensor([1])).images.tolist() == [images[3].tolist()]
+
+
+# Masks
+
+MASKS = torch.tensor([0, 1, 2], dtype=torch.uint8).view(3, 1, 1).expand(3, 4, 4)
+
+
+def test_masks_have_the_names_that_are_given_or_numbers():
+    assert check_masks(IMAGES, None, None) is None
+    assert check_masks(IMAGES, MASKS, ["a", "b", "c", "d"]) == ("a", "b", "c", "d")
+    assert check_masks(IMAGES, MASKS, None) == ("0", "1", "2")
+    assert check_masks(IMAGES, MASKS * 0, None) == ("0", "1")
+    assert check_masks(torch.zeros(2, 3, 2, 4, 5, dtype=torch.uint16), torch.zeros(2, 2, 4, 5).byte(), None)
+
+
+@pytest.mark.parametrize(
+    ("masks", "names", "text"),
+    [
+        (None, ["a", "b"], "mask_classes name the pixel values of masks; give masks= as well"),
+        (MASKS.long(), None, r"masks must be uint8 class numbers of shape \(3, 4, 4\).*got torch.int64"),
+        (
+            MASKS.bool(),
+            None,
+            r"got torch.bool of shape \(3, 4, 4\); masks of 0 and 1 come there with .*\.to\(torch\.uint8",
+        ),
+        (MASKS.unsqueeze(1), None, r"without channels, got torch.uint8 of shape \(3, 1, 4, 4\)"),
+        (MASKS[:2], None, r"one an image.*got torch.uint8 of shape \(2, 4, 4\)"),
+        (MASKS[..., :3], None, r"got torch.uint8 of shape \(3, 4, 3\)"),
+        ([0, 1, 2], None, "got list"),
+        (MASKS.to("meta"), None, "images are on cpu, masks on meta"),
+        (MASKS, ["a", "b"], r"masks run up to 2, but there are 2 mask_classes \(a, b\); pixels to ignore need a class"),
+        (MASKS, ["a"], r"mask_classes must be 2 to 256 names, the background's among them, .*got 1"),
+        (MASKS, "abc", "mask_classes must be a list of names, got 'abc'"),
+        (MASKS, ["a", "a", "b"], "mask_classes must be different names"),
+    ],
+)
+def test_masks_refused(masks, names, text):
+    with pytest.raises(InputError, match=text):
+        check_masks(IMAGES, masks, names)

@@ -269,7 +269,7 @@ def test_described_without_a_column(path):
         {"images": torch.zeros(5, 1, 4, 4)},
         {"images": torch.zeros(4, 1, 4, 4, dtype=torch.uint8)},
         {"source": torch.full((5,), 3, dtype=torch.int32)},
-        {name: tensor[:0] for name, tensor in make_rows()._asdict().items()},
+        {name: tensor[:0] for name, tensor in make_rows().columns.items()},
     ],
     ids=[
         "negative",

@@ -316,3 +316,21 @@ def test_check_for_programs(genmix: Genmix, tmp_path: Path) -> None:
     found = json.loads(outcome.out)
     assert (found["images"], found["near_copies"]) == (2, 2)
     assert "as the source is split" in outcome.err
+
+
+@pytest.mark.usefixtures("small_phantom")
+def test_label_gives_a_bank_the_classes_of_labeled_images(genmix: Genmix, tmp_path: Path) -> None:
+    train = open_dataset("phantom", size=16).split()[0]
+    raw = SyntheticBank(train.images[:6], torch.zeros(6, dtype=torch.int64), classes=["unlabelled"])
+    raw.save(tmp_path / "raw")
+    arguments = ("bank", "label", tmp_path / "raw", "--data", "phantom", "--soft", "--out", tmp_path / "labeled")
+    assert genmix(*arguments).code == 0
+    labeled = SyntheticBank.load(tmp_path / "labeled")
+    assert labeled.classes == train.classes
+    assert labeled.label_kind == "probabilities"
+    assert sorted(map(bytes, labeled.images.numpy())) == sorted(map(bytes, raw.images.numpy()))
+    assert genmix(*arguments).code == 2  # holds a bank already
+    outcome = genmix(*arguments[:-1], tmp_path / "other", "--per-class", 7)
+    assert outcome.code == 2
+    assert "label_bank: 7 images of each class were asked for" in outcome.err
+    assert not (tmp_path / "other").exists()

@@ -41,6 +41,9 @@ def test_the_demo_leaves_what_it_says(genmix: Genmix, tmp_path: Path) -> None:
     assert (tmp_path / "demo/results/results.json").exists()
     for text in ("baseline", "mixup", "blend", "genmix", "Acc", "hemangioma", "sens/spec"):
         assert text in outcome.out
+    page = (tmp_path / "demo/report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert outcome.out.endswith(f"  open {tmp_path / 'demo/report.html'}\n")
     proposed = [line.split()[:2] for line in outcome.out.splitlines() if line.startswith("  genmix ")]
     assert proposed == [["genmix", "split"], ["genmix", "train"], ["genmix", "fill"], ["genmix", "evaluate"]]
     # Again, it has nothing left to do and says the same.

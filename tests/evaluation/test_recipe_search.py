@@ -91,7 +91,6 @@ def test_what_is_chosen_by_is_the_macro_f1_of_the_tables():
     trial = Stub(cases, {"mixup": 0.7}).trial("mixup", 0)
     where = cases.of_half(1)
     expected = score(torch.tensor(trial.predictions[1][where]), torch.tensor(cases.labels[where]), num_classes=2)
-    # torchmetrics counts in float32
     assert trial.score(cases, 1) == pytest.approx(expected.macro_f1, abs=1e-6)
 
 

@@ -109,6 +109,13 @@ def test_measuring_takes_real_steps_and_leaves_nothing(tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_memory_where_the_system_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "resource", None)  # as on Windows
+    trainee = Tiny(width=10)
+    found = measure(make_job(trainee, tiny_patches(), tmp_path, snapshot=trainee.result, steps=3))
+    assert found.memory_bytes == found.checkpoint_bytes
+
+
 def test_what_is_said_of_it() -> None:
     found = Estimate(steps=10, seconds_per_step=2.0, memory_bytes=3 * 10**9, checkpoint_bytes=10**8)
     assert found.text() == "about 20 s for 10 steps here (2 s a step); memory about 3.00 GB, a checkpoint 100.0 MB"

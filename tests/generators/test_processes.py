@@ -1,12 +1,13 @@
 """Several processes: who am I, what all agree on, and the mean of everyone's gradients (two real gloo processes)."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import InputError, MissingExtraError
 from genmix_transforms.files.processes import share_from_environment
 from genmix_transforms.generators.processes import (
     Processes,
@@ -39,6 +40,13 @@ def test_alone_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes.is_main
     processes.wait()
     assert processes.gather(torch.tensor([1.0, 2.0])).tolist() == [1, 2]
+
+
+def test_several_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'genmix-transforms\[generators\]'"):
+        Processes.join("cpu")
 
 
 def test_two_processes_average_and_agree(two_processes: TwoProcesses) -> None:

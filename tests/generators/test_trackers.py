@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import InputError, MissingExtraError
 from genmix_transforms.generators import trackers as module
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.trackers import Trackers, check_trackers
@@ -108,6 +108,13 @@ def test_what_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(InputError, match="'wandb' needs the package wandb, which is not installed: pip install wandb"):
         check_trackers(["wandb"])
     assert not (tmp_path / "run").exists()
+
+
+def test_trackers_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "accelerate" else object())
+    with pytest.raises(MissingExtraError, match=r"report_to needs accelerate.*genmix-transforms\[trackers\]"):
+        check_trackers(["tensorboard"])
+    check_trackers([])
 
 
 class Service:

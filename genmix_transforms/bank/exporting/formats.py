@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from genmix_transforms.bank.exporting.new_folder import INFO, METADATA, flush_file, new_export
+from genmix_transforms.bank.exporting.new_folder import IMAGES, INFO, MASKS, METADATA, flush_file, new_export
 from genmix_transforms.bank.exporting.samples import COLUMNS, check_images, encoded_samples, row_order
 from genmix_transforms.bank.synthetic_bank import SyntheticBank
 from genmix_transforms.errors import InputError, MissingExtraError
@@ -31,6 +31,10 @@ def export_png(bank: SyntheticBank, folder: str | Path, *, overwrite: bool = Fal
     order: ``file_name``, ``label`` (the class's name), ``seed`` (-1: none), ``source`` (index into the sources of
     ``dataset_info.json``), ``distance`` (empty: unknown), ``flags``, and for soft labels ``probabilities``, a JSON list
     in the order of the classes of ``dataset_info.json``. A soft label's image lies with its most probable class.
+
+    Of a bank with masks the class folders are in two folders, ``images/cyst/00000042.png`` and its mask
+    ``masks/cyst/00000042.png``, whose gray levels are numbers of the ``mask_classes`` of ``dataset_info.json``;
+    ``metadata.csv`` has a column ``mask`` after ``file_name``.
 
     Args:
         bank: images ``(C, H, W)``: C 1, uint8 or uint16; or C 3, uint8.
@@ -60,19 +64,25 @@ def export_png(bank: SyntheticBank, folder: str | Path, *, overwrite: bool = Fal
                 "rename the class, or export otherwise"
             )
     soft = ["probabilities"] if bank.labels.ndim == 2 else []
+    masked = bank.mask_classes is not None
     with new_export(bank, folder, "png", overwrite=overwrite) as (making, bar):
         for name, count in bank.class_counts.items():
-            if count:
-                (making / name).mkdir()
+            for parent in (IMAGES, MASKS) if masked else (".",):
+                if count:
+                    (making / parent / name).mkdir(parents=True)
         with open(making / METADATA, "w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
-            table.writerow(["file_name", "label", *COLUMNS, *soft])
+            table.writerow(["file_name", *(["mask"] if masked else []), "label", *COLUMNS, *soft])
             for sample in encoded_samples(bank, torch.arange(len(bank)), bar):
                 label = bank.classes[sample.label]
                 name = f"{label}/{sample.row:08d}.png"
-                (making / name).write_bytes(sample.png)
+                files = {name: sample.png}
+                if sample.mask is not None:
+                    files = {f"{IMAGES}/{name}": sample.png, f"{MASKS}/{name}": sample.mask}
+                for file_name, content in files.items():
+                    (making / file_name).write_bytes(content)
                 facts = [sample.facts[column] for column in COLUMNS]  # csv writes None as nothing
-                table.writerow([name, label, *facts, *(json.dumps(sample.facts[column]) for column in soft)])
+                table.writerow([*files, label, *facts, *(json.dumps(sample.facts[column]) for column in soft)])
 
 
 def export_webdataset(
@@ -87,7 +97,8 @@ def export_webdataset(
 
     An image is three adjacent files, named by its row in the bank: ``00000042.png``, ``.cls`` (its label, a number) and
     ``.json`` (``label``: the class's name, ``seed``, ``source``, ``distance``, ``flags``, and for soft labels
-    ``probabilities``). The headers hold no time and no user.
+    ``probabilities``); a fourth, ``.mask.png``, where the bank has masks: its gray levels are numbers of the
+    ``mask_classes`` of ``dataset_info.json``. The headers hold no time and no user.
 
     Args:
         bank: images ``(C, H, W)``: C 1, uint8 or uint16; or C 3, uint8.
@@ -120,6 +131,8 @@ def export_webdataset(
                 for sample in encoded_samples(bank, part, bar):
                     facts = {"label": bank.classes[sample.label], **sample.facts}
                     _add_to_tar(shard, f"{sample.row:08d}.png", sample.png)
+                    if sample.mask is not None:
+                        _add_to_tar(shard, f"{sample.row:08d}.mask.png", sample.mask)
                     _add_to_tar(shard, f"{sample.row:08d}.cls", str(sample.label).encode())
                     _add_to_tar(shard, f"{sample.row:08d}.json", json.dumps(facts, ensure_ascii=False).encode())
             flush_file(path)
@@ -143,7 +156,9 @@ def export_parquet(
 
     The columns: ``image`` (PNG bytes and a file name; an Image feature), ``label`` (a ClassLabel), ``seed`` (int64),
     ``source`` (int32), ``distance`` (float32; null: unknown), ``flags`` (uint8), and for soft labels ``probabilities``
-    (a list of float32 in the order of the classes). The file name in ``image`` is the row in the bank.
+    (a list of float32 in the order of the classes). The file name in ``image`` is the row in the bank. Of a bank with
+    masks there is a column ``mask``, an Image feature as well, whose gray levels are numbers of the ``mask_classes`` of
+    ``dataset_info.json``.
 
     Args:
         bank: images ``(C, H, W)``: C 1, uint8 or uint16; or C 3, uint8.
@@ -181,6 +196,8 @@ def export_parquet(
                     for sample in encoded_samples(bank, group, bar):
                         image = {"bytes": sample.png, "path": f"{sample.row:08d}.png"}
                         rows.append({"image": image, "label": sample.label, **sample.facts})
+                        if sample.mask is not None:
+                            rows[-1]["mask"] = {"bytes": sample.mask, "path": f"{sample.row:08d}.png"}
                     writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
             flush_file(path)
 
@@ -197,8 +214,9 @@ def _pyarrow() -> tuple[Any, Any]:
 def _schema(arrow: Any, bank: SyntheticBank) -> Any:
     """The columns' types, and what the datasets library makes of them: its features, as it writes them itself."""
     kinds = {"seed": "int64", "source": "int32", "distance": "float32", "flags": "uint8"}
+    picture = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     fields = [
-        ("image", arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])),
+        ("image", picture),
         ("label", arrow.int64()),
         *((name, getattr(arrow, kind)()) for name, kind in kinds.items()),
     ]
@@ -211,4 +229,7 @@ def _schema(arrow: Any, bank: SyntheticBank) -> Any:
         fields.append(("probabilities", arrow.list_(arrow.float32())))
         # "Sequence", which later versions read too, not "List", which earlier ones do not know.
         features["probabilities"] = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"}
+    if bank.mask_classes is not None:
+        fields.append(("mask", picture))
+        features["mask"] = {"_type": "Image"}
     return arrow.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})

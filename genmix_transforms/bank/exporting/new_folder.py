@@ -21,9 +21,11 @@ INFO = "dataset_info.json"
 
 FORMAT = "genmix-export"
 METADATA = "metadata.csv"
+IMAGES, MASKS = "images", "masks"
+"""The folders of class folders in a PNG export of a bank with masks."""
 
 _FILES = {
-    "png": re.compile(rf"{re.escape(METADATA)}|[^/]+/\d{{8,}}\.png"),
+    "png": re.compile(rf"{re.escape(METADATA)}|(?:(?:{IMAGES}|{MASKS})/)?[^/]+/\d{{8,}}\.png"),
     "webdataset": re.compile(r"\d{6,}\.tar"),
     "parquet": re.compile(r"train-\d{5,}-of-\d{5,}\.parquet"),
 }
@@ -82,6 +84,7 @@ def _write_info(making: Path, bank: SyntheticBank, kind: str) -> None:
             "dtype": str(bank.pixel_dtype).removeprefix("torch."),
             "shape": list(bank.image_shape),
             "window": bank.window,
+            "mask_classes": None if bank.mask_classes is None else list(bank.mask_classes),
             "sources": list(bank.sources),
         },
     )

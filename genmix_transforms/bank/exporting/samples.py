@@ -28,6 +28,8 @@ class Sample(NamedTuple):
     png: bytes
     label: int
     facts: dict[str, Any]
+    mask: bytes | None
+    """Likewise, its gray levels the numbers of the bank's mask classes; None: the bank has no masks."""
 
 
 def encoded_samples(bank: SyntheticBank, order: Tensor, bar: Any) -> Iterator[Sample]:
@@ -36,6 +38,7 @@ def encoded_samples(bank: SyntheticBank, order: Tensor, bar: Any) -> Iterator[Sa
     for index in order.split(max(1, _PIECE_BYTES // max(1, image_bytes))):
         images = bank.rows(index.to(bank.device)).cpu()
         labels = bank.labels[index.to(bank.labels.device)].cpu().numpy()
+        masks = None if bank.mask_classes is None else bank.mask_rows(index.to(bank.device)).cpu()
         seeds, source, distance, flags = (bank.column(name)[index].numpy() for name in DESCRIPTIONS)
         for place, row in enumerate(index.tolist()):
             facts: dict[str, Any] = {
@@ -47,7 +50,8 @@ def encoded_samples(bank: SyntheticBank, order: Tensor, bar: Any) -> Iterator[Sa
             if labels.ndim == 2:
                 facts["probabilities"] = [_shortest(value) for value in labels[place]]
             label = labels[place] if labels.ndim == 1 else labels[place].argmax()
-            yield Sample(row, encode_png(to_picture(images[place])), int(label), facts)
+            mask = None if masks is None else encode_png(to_picture(masks[place].unsqueeze(0)))
+            yield Sample(row, encode_png(to_picture(images[place])), int(label), facts, mask)
             bar.update()
 
 

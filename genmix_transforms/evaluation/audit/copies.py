@@ -102,6 +102,8 @@ def find_copies(
         limit = law.limit(share)
         if law.double.any():
             notes = (*notes, _doubles_text(int(law.double.sum()), len(chosen), grouped=train.groups is not None))
+        if 0 < share * len(chosen) < 1:
+            notes = (*notes, _extrapolated_text(share, len(chosen)))
         parts, before = [], []
         for some in torch.arange(len(bank)).split(PART):
             images = bank.rows(some.to(bank.device))
@@ -255,6 +257,13 @@ def _doubles_text(count: int, asked: int, *, grouped: bool) -> str:
     else:
         who = "so like another that they are the same picture, or the same patient's"
     return f"{count} of {asked} training images that were compared are {who}. They do not set the threshold."
+
+
+def _extrapolated_text(share: float, asked: int) -> str:
+    return (
+        f"{asked} training images cannot show what one image in {1 / share:.0f} is like: the threshold of copies is "
+        "extrapolated, and can flag several times as many images of new patients as asked."
+    )
 
 
 def _reidentification(search: _Search, chosen: Tensor) -> Reidentification | None:

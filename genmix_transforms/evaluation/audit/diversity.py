@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import InputError, MissingExtraError
 from genmix_transforms.evaluation.audit.halving import Halving
 from genmix_transforms.evaluation.audit.measured import Measured, bootstrap_mean, from_draws
 from genmix_transforms.files.images import HIGHEST_PIXEL
@@ -68,6 +69,7 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
 
     Raises:
         InputError: smaller images, or of different shapes or dtypes.
+        MissingExtraError: torchmetrics is not installed.
 
     Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity" (2003), as torchmetrics computes it.
 
@@ -76,7 +78,10 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
         >>> round(ms_ssim(image, image).item(), 4)
         1.0
     """
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+    try:
+        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+    except ImportError as error:
+        raise MissingExtraError.naming("torchmetrics", extra="evaluate", needed_by="MS-SSIM") from error
 
     if first.shape != second.shape or first.dtype != second.dtype or first.dtype not in HIGHEST_PIXEL:
         raise InputError(f"ms_ssim: images must be of one shape and dtype, got {first.dtype} and {second.dtype}")
@@ -143,6 +148,9 @@ def measure_likeness(real: Tensor, groups: Tensor | None, bank: Tensor, *, seed:
     name = "MS-SSIM of pairs"
     if not ssim_scales(min(real.shape[-2:])):
         return Measured(name=name, better="like real", refused=f"images have fewer than {_WINDOW} pixels a side")
+    if find_spec("torchmetrics") is None:
+        reason = "torchmetrics is not installed: pip install 'genmix-transforms[evaluate]'"
+        return Measured(name=name, better="like real", refused=reason)
     found: list[float] = []
     for images, of in ((bank, None), (real, groups)):
         pairs = draw_pairs(len(images), of, seed=seed)

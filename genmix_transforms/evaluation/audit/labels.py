@@ -130,7 +130,7 @@ def measure_labels(
         bank: with the classes and the size of the real images.
         splits: train, validation and test; the real values are those of the test part, which the classifier has not
             seen either.
-        judge: of :func:`genmix_transforms.evaluation.audit.usefulness.judge_of`.
+        judge: of :func:`genmix_transforms.evaluation.confidence.judge_of`.
         seed: of the bootstrap over test patients and over synthetic images.
     """
     train, _, test = splits

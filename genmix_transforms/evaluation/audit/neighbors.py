@@ -6,8 +6,8 @@ from torch import Tensor
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import whole_number
 
-_PART = 1024
-"""Queries whose distances to all references are in memory at a time: 40 MB for 10,000 references."""
+_PART = 512
+"""Queries whose distances to all references are in memory at a time: 20 MB for 10,000 references."""
 
 _SPARE = 4
 """Neighbors beyond k that are measured again, by differences: products round, and near ties may change places."""

@@ -19,8 +19,9 @@ from genmix_transforms.evaluation.audit.inputs import compared
 from genmix_transforms.evaluation.audit.labels import LabelHonesty, measure_labels
 from genmix_transforms.evaluation.audit.measured import Measured
 from genmix_transforms.evaluation.audit.radiology import Curve, Intensities, curves, measure_radiology
-from genmix_transforms.evaluation.audit.usefulness import Usefulness, judge_of, measure_usefulness
+from genmix_transforms.evaluation.audit.usefulness import Usefulness, measure_usefulness
 from genmix_transforms.evaluation.audit.verdict import CopyShare, Verdict, judge
+from genmix_transforms.evaluation.confidence import judge_of
 from genmix_transforms.evaluation.leakage import Splits
 from genmix_transforms.evaluation.protocol import Protocol, preset
 from genmix_transforms.files.progress import progress_bar

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,6 +24,12 @@ _SELDOM = 1e-3
 
 _NOTHING = -1e6
 """How far an image stands out that is like nothing, in whatever family: its distance is the largest."""
+
+_FOLDS = 20
+"""Parts of the real images, each of which is measured on a scale that the others set."""
+
+_SIMULATED = 2000
+"""Sets of values, drawn from Gumbel's law, that say how far its fitted parameters are off."""
 
 _LEAST_USUAL = 0.5
 """Of what is usual among real images: an image that is like nothing is not held against less."""
@@ -105,24 +112,51 @@ def doubles(values: Tensor) -> Tensor:
 
 def _law(values: Tensor, body: tuple[float, float]) -> tuple[float, float]:
     """Gumbel's two parameters, fitted to quantiles."""
+    middle, spread = _laws(values[None], body)
+    return float(middle), float(spread)
+
+
+def _laws(values: Tensor, body: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """The same of several sets of values ``(sets, n)`` at a time."""
     shares = torch.linspace(*body, 19, dtype=torch.float64)
     reduced = -torch.log(-torch.log1p(-shares))
-    quantiles = torch.quantile(values, 1 - shares)
+    quantiles = torch.quantile(values, 1 - shares, dim=1)
     away = reduced - reduced.mean()
-    spread = float((away * (quantiles - quantiles.mean())).sum() / away.square().sum())
-    return float(quantiles.mean()) - spread * float(reduced.mean()), spread
+    spread = away @ (quantiles - quantiles.mean(dim=0)) / away.square().sum()
+    return quantiles.mean(dim=0) - spread * reduced.mean(), spread
 
 
 def _tail(middle: float, spread: float, share: float) -> float:
     return middle - spread * math.log(-math.log1p(-share))
 
 
+@lru_cache(maxsize=64)
+def _spreads_above(n: int, share: float) -> float:
+    """How many fitted spreads above the fitted middle a share of new values lies, on average over sets of n values."""
+    random = torch.Generator().manual_seed(0)
+    uniform = torch.rand(_SIMULATED, n, generator=random, dtype=torch.float64).clamp_min(1e-12)
+    middle, spread = _laws(-torch.log(-torch.log(uniform)), _BODY)
+
+    def beyond(spreads: float) -> float:
+        return float(-torch.expm1(-torch.exp(-(middle + spreads * spread))).mean())
+
+    low, high = 0.0, 1.0
+    while beyond(high) > share:
+        low, high = high, 2 * high
+    for _ in range(40):
+        half = (low + high) / 2
+        low, high = (half, high) if beyond(half) > share else (low, half)
+    return high
+
+
 def upper_threshold(values: Tensor, share: float) -> float:
-    """The value that a share of new images exceeds.
+    """The value that a share of new images exceeds, on average over sets of real images of this size.
 
     With images enough it is the order statistic of split conformal prediction: of n images and a new one, each is
     equally likely to be the k-th largest. With fewer the tail is extrapolated: each value is the largest of very many,
     so that it follows Gumbel's law, whose two parameters are fitted to the quantiles between a half and one in twenty.
+    Parameters that are fitted to few images are off, and would let too many new images exceed the law's own quantile;
+    the threshold is therefore that of prediction, higher by what simulated sets of n values ask for.
 
     Args:
         values: ``(n,)``: each real image's standardized similarity to the most alike image of another patient.
@@ -132,7 +166,7 @@ def upper_threshold(values: Tensor, share: float) -> float:
         InputError: fewer than 2 finite values.
 
     Source: Vovk et al., "Algorithmic learning in a random world" (2005), section 4; Gumbel, "Statistics of extremes"
-    (1958).
+    (1958); limits of prediction as in Lawless, "Statistical models and methods for lifetime data" (2003).
 
     Example:
         >>> upper_threshold(torch.arange(999.0), 0.05)
@@ -147,7 +181,8 @@ def upper_threshold(values: Tensor, share: float) -> float:
     above = math.floor(share * (n + 1))
     if above >= _SURE:
         return float(known[n - above])
-    return _tail(*_law(known, _BODY), share)
+    middle, spread = _law(known, _BODY)
+    return middle + spread * _spreads_above(n, share)
 
 
 @dataclass(frozen=True)
@@ -156,7 +191,8 @@ class Law:
 
     Args:
         scales: of each family of parts, and of features.
-        among_real: float64 ``(n,)``: how far each training image stands out, in the family where it does most.
+        among_real: float64 ``(n,)``: how far each training image stands out, in the family where it does most, on
+            scales that it had no part in, as a new image has none.
         double: bool ``(n,)``: which of them are the same as one of another patient.
     """
 
@@ -169,8 +205,8 @@ class Law:
         """From likeness and usual likeness of training images, of each family, to those of other patients."""
         apart = torch.ones(len(own[0][0]), dtype=torch.bool)
         for _ in range(2):  # what doubles are is known better once they do not count
-            scales = tuple(Scale.of(likeness[apart], usual[apart]) for likeness, usual in own)
-            among = _standing(scales, own).amax(dim=0)
+            scales = _scales(own, apart)
+            among = _standing_of_others(own, apart)
             apart = ~doubles(among)
         return cls(scales, among, ~apart)
 
@@ -189,6 +225,26 @@ class Law:
         # What rounding makes of 1 + 1 - 2 is no distance.
         distance = torch.where(distance < 4e-3, torch.zeros_like(distance), distance)
         return distance.masked_fill(similarity < 0, torch.inf).float()
+
+
+def _scales(own: Sequence[tuple[Tensor, Tensor]], some: Tensor) -> tuple[Scale, ...]:
+    return tuple(Scale.of(likeness[some], usual[some]) for likeness, usual in own)
+
+
+def _standing_of_others(own: Sequence[tuple[Tensor, Tensor]], apart: Tensor) -> Tensor:
+    """How far each image stands out on scales that the other folds set (cross-fitting).
+
+    On a scale that an image helped to set it stands out less than a new one would, in whatever family.
+    """
+    count = len(apart)
+    # Neighbors stay together: a patient's images stand side by side.
+    fold = torch.arange(count) * _FOLDS // count
+    among = torch.empty(count, dtype=torch.float64)
+    for number in fold.unique().tolist():
+        here = fold == number
+        scales = _scales(own, apart & ~here)
+        among[here] = _standing(scales, [(likeness[here], usual[here]) for likeness, usual in own]).amax(dim=0)
+    return among
 
 
 def _standing(scales: Sequence[Scale], found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

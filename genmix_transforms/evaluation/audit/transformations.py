@@ -91,14 +91,17 @@ class Transformation:
         Example:
             >>> Transformation(mirrored=True, shift=(0.05, 0.0)).text
             'mirrored, shifted by 5 %'
+            >>> Transformation(quarters=2, angle=-4.0).text
+            'turned by 176 degrees'
             >>> Transformation().text
             'as it is'
         """
         far = max(map(abs, self.shift))
+        turn = 90 * self.quarters + (self.angle if abs(self.angle) >= 1 else 0.0)
+        turn = turn - 360 if turn > 180 else turn
         said = [
             "mirrored" if self.mirrored else "",
-            f"turned by {90 * self.quarters} degrees" if self.quarters else "",
-            f"turned by {self.angle:.0f} degrees" if abs(self.angle) >= 1 else "",
+            f"turned by {turn:.0f} degrees" if turn else "",
             f"zoomed {self.zoom:.2f} times" if abs(self.zoom - 1) >= 0.02 else "",
             f"shifted by {100 * far:.0f} %" if far >= 0.015 else "",
             "inverted" if self.inverted else "",

@@ -13,8 +13,7 @@ from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arm_kinds import Setting
 from genmix_transforms.evaluation.audit.measured import Array, Measured, bootstrap
-from genmix_transforms.evaluation.checks import prepare
-from genmix_transforms.evaluation.confidence import JUDGE, train_judge
+from genmix_transforms.evaluation.confidence import judge_of
 from genmix_transforms.evaluation.leakage import Splits
 from genmix_transforms.evaluation.protocol import Protocol
 from genmix_transforms.evaluation.training import Trained, class_probabilities
@@ -51,21 +50,6 @@ def as_patches(bank: SyntheticBank) -> PatchDataset:
     """A bank's images as a data set; of soft labels the most probable class."""
     labels = bank.labels if bank.labels.ndim == 1 else bank.labels.argmax(dim=1)
     return PatchDataset(images=bank.images.cpu(), labels=labels.cpu(), classes=bank.classes, name="the bank")
-
-
-def judge_of(splits: Splits, protocol: Protocol, *, device: torch.device = CPU) -> tuple[Trained, Setting]:
-    """Train the small classifier on the real training part.
-
-    Args:
-        splits: train, validation and test.
-        protocol: how.
-        device: where.
-
-    Returns:
-        The classifier, and the setting that it was trained in.
-    """
-    setting = prepare((JUDGE,), splits, {}, protocol, device=device)
-    return train_judge(splits, setting, device=device), setting
 
 
 def measure_usefulness(

@@ -22,7 +22,7 @@ class ClassRows(nn.Module):
     def __init__(self, embedding: nn.Embedding, *, classes: int) -> None:
         super().__init__()
         rows = embedding.weight.detach()
-        self.rows = nn.Parameter(rows[:classes].clone())
+        self.rows: nn.Parameter = nn.Parameter(rows[:classes].clone())
         # Apart, and not only without a gradient: weight decay would reach every row of one parameter.
         self.register_buffer("others", rows[classes:].clone(), persistent=False)
         self.others: Tensor

@@ -28,10 +28,10 @@ class AttentionPool(nn.Module):
 
     def __init__(self, *, side: int, width: int, head_channels: int, outputs: int) -> None:
         super().__init__()
-        self.heads = width // head_channels
-        self.positional_embedding = nn.Parameter(torch.randn(width, side**2 + 1) / width**0.5)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, outputs)
+        self.heads: int = width // head_channels
+        self.positional_embedding: nn.Parameter = nn.Parameter(torch.randn(width, side**2 + 1) / width**0.5)
+        self.qkv: nn.Linear = nn.Linear(width, 3 * width)
+        self.out: nn.Linear = nn.Linear(width, outputs)
 
     def forward(self, values: Tensor) -> Tensor:
         """``(N, width, side, side)`` to ``(N, outputs)``."""
@@ -111,10 +111,10 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         )
         shift = "scale_shift" if use_scale_shift_norm else "default"
         embedding = 4 * num_channels
-        self.conv_in = nn.Conv2d(channels, flags.widths[0], 3, padding=1)
-        self.time_proj = Timesteps(num_channels, flip_sin_to_cos=True, downscale_freq_shift=0)
-        self.time_embedding = TimestepEmbedding(num_channels, embedding)
-        self.down_blocks = nn.ModuleList()
+        self.conv_in: nn.Conv2d = nn.Conv2d(channels, flags.widths[0], 3, padding=1)
+        self.time_proj: Timesteps = Timesteps(num_channels, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding: TimestepEmbedding = TimestepEmbedding(num_channels, embedding)
+        self.down_blocks: nn.ModuleList = nn.ModuleList()
         inputs = flags.widths[0]
         for level, (width, attends) in enumerate(zip(flags.widths, flags.attention_levels, strict=True)):
             block = get_down_block(
@@ -135,7 +135,7 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
             )
             self.down_blocks.append(block)
             inputs = width
-        self.mid_block = UNetMidBlock2D(
+        self.mid_block: UNetMidBlock2D = UNetMidBlock2D(
             in_channels=inputs,
             temb_channels=embedding,
             dropout=dropout,
@@ -146,8 +146,8 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
             resnet_groups=GROUPS,
             attn_groups=GROUPS,
         )
-        self.norm_out = nn.GroupNorm(GROUPS, inputs, eps=1e-5)
-        self.pool = AttentionPool(
+        self.norm_out: nn.GroupNorm = nn.GroupNorm(GROUPS, inputs, eps=1e-5)
+        self.pool: AttentionPool = AttentionPool(
             side=image_size // flags.smallest_step, width=inputs, head_channels=num_head_channels, outputs=num_classes
         )
 

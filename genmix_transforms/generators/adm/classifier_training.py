@@ -35,10 +35,10 @@ class ClassifierTraining:
     """A classifier in training, on the device where ``loss`` makes images noisy."""
 
     def __init__(self, classifier: NoisyClassifier, *, loss: HybridLoss, settings: ClassifierSettings) -> None:
-        self.classifier = classifier.train().requires_grad_(True)
+        self.classifier: NoisyClassifier = classifier.train().requires_grad_(True)
         self.loss = loss
         self.settings = settings
-        self.optimiser = torch.optim.AdamW(
+        self.optimiser: torch.optim.Optimizer = torch.optim.AdamW(
             self.classifier.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
 

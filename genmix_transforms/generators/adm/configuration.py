@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.checks import whole_number
@@ -12,7 +12,9 @@ from genmix_transforms.files.checks import whole_number
 GROUPS = 32
 """Groups of every GroupNorm: all widths are multiples of it."""
 
-NOISE_SCHEDULES = ("linear", "cosine")
+NoiseScheduleName = Literal["linear", "cosine"]
+
+NOISE_SCHEDULES: tuple[NoiseScheduleName, ...] = get_args(NoiseScheduleName)
 
 _DEFAULT_MULTIPLIERS = {
     512: (0.5, 1, 1, 2, 2, 4, 4),
@@ -71,7 +73,7 @@ class ADMConfiguration:
     learn_sigma: bool = False
     class_cond: bool = False
     num_classes: int = 1000
-    noise_schedule: str = "linear"
+    noise_schedule: NoiseScheduleName = "linear"
     diffusion_steps: int = 1000
     dropout: float = 0.0
     use_scale_shift_norm: bool = True

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import UNet2DModel
@@ -36,7 +36,9 @@ from genmix_transforms.generators.batches import whole_batches
 from genmix_transforms.generators.folder import CONFIG, check_free, read_weights, write_config
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
+from genmix_transforms.generators.settings import TrainingSettings
 from genmix_transforms.generators.state import weights_hash
+from genmix_transforms.settings import Settings
 
 NETWORK = "unet"
 SCHEDULER = "scheduler"
@@ -73,12 +75,12 @@ class ADM(Generator):
     """
 
     kind = "adm"
-    network_settings = ADMNetworkSettings
-    training_settings = ADMSettings
-    fine_tuning_preset = "fine-tune"
+    network_settings: ClassVar[type[Settings]] = ADMNetworkSettings
+    training_settings: ClassVar[type[TrainingSettings]] = ADMSettings
+    fine_tuning_preset: ClassVar[str | None] = "fine-tune"
     shows_evolution = True
-    refuses_soft_labels = None
-    command_help = "a diffusion model, from scratch or from other weights (--init)"
+    refuses_soft_labels: ClassVar[str | None] = None
+    command_help: ClassVar[str | None] = "a diffusion model, from scratch or from other weights (--init)"
 
     def __init__(
         self,
@@ -91,9 +93,9 @@ class ADM(Generator):
         **network: Any,
     ) -> None:
         settings = ADMNetworkSettings.of(network, name="ADM")
-        self.classes = check_class_names(classes, name="ADM")
-        self.pixel_dtype = check_bits(bits, name="ADM")
-        self.configuration = choose_configuration(
+        self.classes: tuple[str, ...] = check_class_names(classes, name="ADM")
+        self.pixel_dtype: torch.dtype = check_bits(bits, name="ADM")
+        self.configuration: ADMConfiguration = choose_configuration(
             settings.configuration,
             classes=len(self.classes),
             resolution=resolution,

@@ -47,7 +47,7 @@ class HybridLoss:
     def __init__(self, schedule: NoiseSchedule, *, device: str | torch.device = "cpu", levels: int = 256) -> None:
         if len(schedule) < 2:
             raise InputError(f"ADM: training needs at least 2 timesteps (diffusion_steps), got {len(schedule)}")
-        self.count = len(schedule)
+        self.count: int = len(schedule)
         self._half_bin = 1 / (levels - 1)
         left, betas = schedule.alphas_cumprod, schedule.betas
         # Computed in float64 on the CPU; images in float32 see the same numbers from a float32 table.

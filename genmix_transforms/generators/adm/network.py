@@ -110,8 +110,8 @@ class ADMUNet(UNet2DModel):
             time_embedding_dim=4 * model_channels,
         )
         self.register_to_config(down_block_types=tuple(down_block_types), up_block_types=tuple(up_block_types))
-        self.time_proj = Timesteps(model_channels, flip_sin_to_cos=True, downscale_freq_shift=0)
-        self.time_embedding = TimestepEmbedding(model_channels, 4 * model_channels)
+        self.time_proj: Timesteps = Timesteps(model_channels, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding: TimestepEmbedding = TimestepEmbedding(model_channels, 4 * model_channels)
         if num_heads is not None:
             set_heads(self, num_heads)
 

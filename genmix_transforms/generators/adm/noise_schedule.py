@@ -4,7 +4,7 @@ import math
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from diffusers import DDPMScheduler
@@ -13,9 +13,12 @@ from torch import Tensor
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.atomic import write_text
 from genmix_transforms.files.checks import whole_number
-from genmix_transforms.generators.adm.configuration import NOISE_SCHEDULES, ADMConfiguration
+from genmix_transforms.generators.adm.configuration import NOISE_SCHEDULES, ADMConfiguration, NoiseScheduleName
 
-SPACINGS = ("linspace", "leading")
+Spacing = Literal["linspace", "leading"]
+"""How the timesteps that are kept lie: from the first to the last, or at multiples of a whole number."""
+
+SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
 
 LARGEST_BETA = 0.999
 """Of the cosine schedule, so that the last steps do not divide by zero."""
@@ -43,11 +46,11 @@ class NoiseSchedule:
     """
 
     def __init__(self, betas: Tensor, *, timesteps: Tensor | None = None) -> None:
-        self.betas = betas.double()
-        self.timesteps = torch.arange(len(betas)) if timesteps is None else timesteps
+        self.betas: Tensor = betas.double()
+        self.timesteps: Tensor = torch.arange(len(betas)) if timesteps is None else timesteps
 
     @classmethod
-    def named(cls, name: str, steps: int = 1000) -> "NoiseSchedule":
+    def named(cls, name: NoiseScheduleName, steps: int = 1000) -> "NoiseSchedule":
         """The schedule of a network.
 
         Args:
@@ -73,7 +76,7 @@ class NoiseSchedule:
     def __len__(self) -> int:
         return len(self.betas)
 
-    def respaced(self, steps: int, *, spacing: str = "linspace") -> "NoiseSchedule":
+    def respaced(self, steps: int, *, spacing: Spacing = "linspace") -> "NoiseSchedule":
         """The schedule that takes fewer, larger steps through the same noise levels.
 
         Args:
@@ -134,7 +137,7 @@ def save_scheduler(folder: Path, configuration: ADMConfiguration) -> None:
     write_text(folder / "scheduler_config.json", scheduler.to_json_string())
 
 
-def spaced_timesteps(count: int, steps: int, *, spacing: str = "linspace") -> Tensor:
+def spaced_timesteps(count: int, steps: int, *, spacing: Spacing = "linspace") -> Tensor:
     """Which of ``count`` timesteps to keep: int64 ``(steps,)``, ascending.
 
     Example:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.adm.configuration import ADMConfiguration
-from genmix_transforms.generators.adm.noise_schedule import NoiseSchedule
+from genmix_transforms.generators.adm.noise_schedule import NoiseSchedule, Spacing
 from genmix_transforms.generators.sampler_settings import DiffusionSampler
 from genmix_transforms.settings import option
 
@@ -42,7 +42,7 @@ class SamplerSettings(DiffusionSampler):
     )
 
     @property
-    def spacing(self) -> str:
+    def spacing(self) -> Spacing:
         """Which timesteps the steps are at: the original's for ddpm and ddim."""
         return "leading" if self.method == "ddim" else "linspace"
 

@@ -1,11 +1,12 @@
 """The settings of an ADM: of its network, of its training, and of the training of the classifier that guides it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.processes import own_device
-from genmix_transforms.generators.settings import TrainingSettings
+from genmix_transforms.generators.settings import Augmentation, TrainingSettings
 from genmix_transforms.settings import Settings, option
 
 
@@ -30,8 +31,8 @@ class ADMNetworkSettings(Settings):
 class ADMSettings(TrainingSettings):
     """How it is trained."""
 
-    FINE_TUNING: ClassVar = (*TrainingSettings.FINE_TUNING, "tune", "lora_rank", "label_dropout")
-    PRESETS: ClassVar = {
+    FINE_TUNING: ClassVar[tuple[str, ...]] = (*TrainingSettings.FINE_TUNING, "tune", "lora_rank", "label_dropout")
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The learning rate is that of Dhariwal, Nichol (appendix I); batch and steps are not theirs (256 images,
         # millions of steps), but suit some hundreds of images.
         "adm": {"steps": 50_000, "batch_size": 32, "learning_rate": 1e-4, "tune": "all"},
@@ -106,14 +107,14 @@ class ADMSettings(TrainingSettings):
 class ClassifierSettings(TrainingSettings):
     """How the classifier of noisy images is trained that guides an ADM's sampling."""
 
-    PRESETS: ClassVar = {
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The rate and the weight decay are those of Dhariwal, Nichol (appendix H).
         "adm": {"steps": 10_000, "batch_size": 32, "learning_rate": 3e-4, "weight_decay": 0.05}
     }
 
     learning_rate: float = option(help="Of AdamW.", above=0, most=10)
     weight_decay: float = option(help="Of AdamW.", least=0, most=10)
-    augment: tuple[Literal["color", "translation", "cutout"], ...] = option(
+    augment: tuple[Augmentation, ...] = option(
         ("translation",),
         help="What the images go through before the noise (DiffAugment), or none: the original crops at random against "
         "overfitting.",

@@ -15,7 +15,7 @@ class UniformTimesteps:
 
     def __init__(self, count: int, *, device: str | torch.device = "cpu") -> None:
         self.count = count
-        self.device = torch.device(device)
+        self.device: torch.device = torch.device(device)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
         """Timesteps int64 ``(count,)``, and the weights of their losses, which keep the mean unbiased, ``(count,)``."""

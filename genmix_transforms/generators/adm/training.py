@@ -51,13 +51,13 @@ class ADMTraining:
         self.loss = loss
         self.timesteps = timesteps
         self._trained = nn.ParameterList(trained(network))
-        self.frozen = FrozenWeights(network, trained=self._trained)
-        self.average = MovingAverage(
+        self.frozen: FrozenWeights = FrozenWeights(network, trained=self._trained)
+        self.average: MovingAverage = MovingAverage(
             self._trained,
             half_life=half_life_of(settings.ema_decay, batch_size=settings.batch_size),
             device=place_average(self._trained, settings.ema_device),
         )
-        self.optimiser = torch.optim.AdamW(
+        self.optimiser: torch.optim.Optimizer = torch.optim.AdamW(
             self._trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ from genmix_transforms.generators.dcgan.settings import DCGANNetworkSettings, DC
 from genmix_transforms.generators.dcgan.training import DCGANTraining
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
+from genmix_transforms.generators.settings import TrainingSettings
+from genmix_transforms.settings import Settings
 
 RESOLUTIONS = (16, 32, 64, 128, 256)
 
@@ -65,11 +67,13 @@ class DCGAN(AdversarialGenerator):
     """
 
     kind = "dcgan"
-    network_settings = DCGANNetworkSettings
-    training_settings = DCGANSettings
+    network_settings: ClassVar[type[Settings]] = DCGANNetworkSettings
+    training_settings: ClassVar[type[TrainingSettings]] = DCGANSettings
     trains_per_class = True
-    refuses_soft_labels = None
-    command_help = "sizes 16, 32, 64, 128 and 256; class-conditional, or with --per-class a network for each class"
+    refuses_soft_labels: ClassVar[str | None] = None
+    command_help: ClassVar[str | None] = (
+        "sizes 16, 32, 64, 128 and 256; class-conditional, or with --per-class a network for each class"
+    )
     settings: DCGANNetworkSettings
     _network: DCGANNetwork
     discriminator: DCGANDiscriminator | None
@@ -86,9 +90,9 @@ class DCGAN(AdversarialGenerator):
             )
         self.settings = DCGANNetworkSettings.of(network, name="DCGAN")
         whole_number(channels, name="DCGAN: channels", least=1)
-        self.classes = check_class_names(classes, name="DCGAN")
-        self.image_shape = (channels, resolution, resolution)
-        self.pixel_dtype = check_bits(bits, name="DCGAN")
+        self.classes: tuple[str, ...] = check_class_names(classes, name="DCGAN")
+        self.image_shape: tuple[int, int, int] = (channels, resolution, resolution)
+        self.pixel_dtype: torch.dtype = check_bits(bits, name="DCGAN")
         self.provenance: dict[str, Any] = {}
         self._network = DCGANNetwork(
             resolution=resolution, channels=channels, classes=len(classes), **self.settings.to_json()

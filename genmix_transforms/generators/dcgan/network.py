@@ -29,7 +29,7 @@ class DCGANNetwork(nn.Module):
         # latent, and the network takes it. Measured on 391 ultrasound patches at 32 pixels: after 24,000 images the
         # pixels' standard deviation within a class is 3 grey levels appended and 33 multiplied; the real patches' is
         # 38.
-        self.embedding = ClassEmbedding(classes, latent_size) if classes > 1 else None
+        self.embedding: ClassEmbedding | None = ClassEmbedding(classes, latent_size) if classes > 1 else None
         widths = stage_widths(resolution, base_width)[::-1]
         inputs = latent_size
         layers: list[nn.Module] = []
@@ -39,7 +39,7 @@ class DCGANNetwork(nn.Module):
             layers += [nn.ReLU(inplace=True)]
             inputs = width
         layers += [nn.ConvTranspose2d(inputs, channels, 4, 2, 1, bias=False), nn.Tanh()]
-        self.main = nn.Sequential(*layers)
+        self.main: nn.Sequential = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Latents ``(N, latent_size)`` and labels, int64 ``(N,)`` or rows of weights ``(N, K)``, to images in [-1, 1].
@@ -65,7 +65,7 @@ class DCGANDiscriminator(nn.Module):
             layers += [nn.LeakyReLU(0.2, inplace=True)]
             inputs = width
         layers += [nn.Conv2d(inputs, classes, 4, 1, 0, bias=False)]
-        self.main = nn.Sequential(*layers)
+        self.main: nn.Sequential = nn.Sequential(*layers)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [-1, 1] and labels int64 ``(N,)`` to logits ``(N,)``: positive for real."""

@@ -1,10 +1,11 @@
 """The settings of a DCGAN: of its networks, and of its training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 from genmix_transforms.generators.augmentation import POLICIES
-from genmix_transforms.generators.settings import TrainingSettings
+from genmix_transforms.generators.settings import Augmentation, TrainingSettings
 from genmix_transforms.settings import Settings, option
 
 
@@ -22,7 +23,7 @@ class DCGANNetworkSettings(Settings):
 class DCGANSettings(TrainingSettings):
     """How it is trained."""
 
-    PRESETS: ClassVar = {
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Radford et al., section 4: learning rate 0.0002 ("0.001, we found, was too high"), betas 0.5 and 0.999. The
         # batch is not theirs (128) but one that suits a few hundred images.
         "dcgan": {"steps": 20_000, "batch_size": 32, "learning_rate": 0.0002},
@@ -32,7 +33,7 @@ class DCGANSettings(TrainingSettings):
 
     learning_rate: float = option(help="Of Adam, for both networks.", above=0, most=10)
     betas: tuple[float, float] = option((0.5, 0.999), help="Of Adam.", least=0, below=1, rare=True)
-    augment: tuple[Literal["color", "translation", "cutout"], ...] = option(
+    augment: tuple[Augmentation, ...] = option(
         POLICIES,
         help="What the discriminator's images go through (DiffAugment), or none, which small sets do not survive.",
     )

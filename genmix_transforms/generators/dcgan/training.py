@@ -17,6 +17,9 @@ class DCGANTraining(AdversarialTraining):
     network: DCGANNetwork
     discriminator: DCGANDiscriminator
 
+    discriminator_optimiser: torch.optim.Optimizer
+    optimiser: torch.optim.Optimizer
+
     def __init__(self, network: DCGANNetwork, discriminator: DCGANDiscriminator, *, settings: DCGANSettings) -> None:
         super().__init__(network, discriminator, ema_half_life=settings.ema_half_life)
         self.settings = settings

@@ -20,8 +20,8 @@ class DownBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv = EqualisedConv(inputs, inputs, 3)
-        self.conv_down = EqualisedConv(inputs, outputs, 3, resample="down")
+        self.conv: EqualisedConv = EqualisedConv(inputs, inputs, 3)
+        self.conv_down: EqualisedConv = EqualisedConv(inputs, outputs, 3, resample="down")
 
     def forward(self, values: Tensor) -> Tensor:
         """``(N, inputs, H, W)`` to ``(N, outputs, H / 2, W / 2)``."""
@@ -34,9 +34,9 @@ class LastBlock(nn.Module):
     def __init__(self, width: int, outputs: int, *, minibatch_group: int) -> None:
         super().__init__()
         self.minibatch_group: int = minibatch_group
-        self.conv = EqualisedConv(width + 1, width, 3)
-        self.dense = EqualisedLinear(width * SMALLEST * SMALLEST, width)
-        self.score = EqualisedLinear(width, outputs, gain=1.0)
+        self.conv: EqualisedConv = EqualisedConv(width + 1, width, 3)
+        self.dense: EqualisedLinear = EqualisedLinear(width * SMALLEST * SMALLEST, width)
+        self.score: EqualisedLinear = EqualisedLinear(width, outputs, gain=1.0)
 
     def forward(self, values: Tensor) -> Tensor:
         """``(N, width, 4, 4)`` to scores ``(N, outputs)``."""
@@ -64,11 +64,11 @@ class StyleGANDiscriminator(nn.Module):
         super().__init__()
         self.full_growth: int = doublings(resolution)
         widths = channels_up_to(self.full_growth, fmap_base=settings.fmap_base, fmap_max=settings.fmap_max)
-        self.from_rgb = nn.ModuleList(EqualisedConv(channels, width, 1) for width in widths)
-        self.blocks = nn.ModuleList(
+        self.from_rgb: nn.ModuleList = nn.ModuleList(EqualisedConv(channels, width, 1) for width in widths)
+        self.blocks: nn.ModuleList = nn.ModuleList(
             DownBlock(widths[level], widths[level - 1]) for level in range(1, self.full_growth + 1)
         )
-        self.last = LastBlock(widths[0], classes, minibatch_group=minibatch_group)
+        self.last: LastBlock = LastBlock(widths[0], classes, minibatch_group=minibatch_group)
 
     def forward(
         self,

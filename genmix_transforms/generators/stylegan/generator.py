@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from genmix_transforms.generators.batches import whole_batches
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import noise
+from genmix_transforms.generators.settings import TrainingSettings
 from genmix_transforms.generators.stylegan.adapting import adapt_discriminator, adapt_network
 from genmix_transforms.generators.stylegan.discriminator import StyleGANDiscriminator
 from genmix_transforms.generators.stylegan.layers import initialise
@@ -39,8 +40,9 @@ from genmix_transforms.generators.stylegan.settings import (
     StyleGANSettings,
 )
 from genmix_transforms.generators.stylegan.training import StyleGANTraining
+from genmix_transforms.settings import Settings
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 DRAWING = ("psi", "cutoff")
 """Settings that change what is drawn, and not what is trained."""
@@ -76,11 +78,11 @@ class StyleGAN(AdversarialGenerator):
     """
 
     kind = "stylegan"
-    network_settings = StyleGANNetworkSettings
-    training_settings = StyleGANSettings
+    network_settings: ClassVar[type[Settings]] = StyleGANNetworkSettings
+    training_settings: ClassVar[type[TrainingSettings]] = StyleGANSettings
     trains_per_class = True
-    refuses_soft_labels = None
-    command_help = (
+    refuses_soft_labels: ClassVar[str | None] = None
+    command_help: ClassVar[str | None] = (
         "sizes 9 to 1024, growing from 8 pixels on; class-conditional, or with --per-class a network for each class"
     )
     settings: StyleGANNetworkSettings
@@ -93,9 +95,9 @@ class StyleGAN(AdversarialGenerator):
         whole_number(resolution, name="StyleGAN: resolution", least=SMALLEST_IMAGE, most=RESOLUTIONS[-1])
         whole_number(channels, name="StyleGAN: channels", least=1)
         self.settings = StyleGANNetworkSettings.of(network, name="StyleGAN")
-        self.classes = check_class_names(classes, name="StyleGAN")
-        self.image_shape = (channels, resolution, resolution)
-        self.pixel_dtype = check_bits(bits, name="StyleGAN")
+        self.classes: tuple[str, ...] = check_class_names(classes, name="StyleGAN")
+        self.image_shape: tuple[int, int, int] = (channels, resolution, resolution)
+        self.pixel_dtype: torch.dtype = check_bits(bits, name="StyleGAN")
         self.provenance: dict[str, Any] = {}
         self._network = StyleGANNetwork(self.settings, **self._sizes).eval()
         initialise(self._network, seed=0)

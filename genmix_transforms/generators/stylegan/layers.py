@@ -34,8 +34,8 @@ class EqualisedLinear(nn.Module):
         super().__init__()
         self.lr_multiplier: float = lr_multiplier
         self.scale: float = gain / math.sqrt(inputs) * lr_multiplier
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.weight: nn.Parameter = nn.Parameter(torch.zeros(outputs, inputs))
+        self.bias: nn.Parameter = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, values: Tensor) -> Tensor:
         """``(N, inputs)`` to ``(N, outputs)``."""
@@ -65,8 +65,8 @@ class EqualisedConv(nn.Module):
         super().__init__()
         self.resample = resample
         self.scale: float = gain / math.sqrt(inputs * size * size)
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs, size, size))
-        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.weight: nn.Parameter = nn.Parameter(torch.zeros(outputs, inputs, size, size))
+        self.bias: nn.Parameter | None = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, inputs, H, W)`` to ``(N, outputs, H', W')``."""

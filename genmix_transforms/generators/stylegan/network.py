@@ -34,9 +34,9 @@ class MappingNetwork(nn.Module):
         size = settings.latent_size
         self.latent_size: int = size
         self.conditioning: str = settings.conditioning
-        self.embedding = ClassEmbedding(classes, size) if classes > 1 else None
+        self.embedding: ClassEmbedding | None = ClassEmbedding(classes, size) if classes > 1 else None
         joined = 2 * size if classes > 1 and self.conditioning == "concatenate" else size
-        self.layers = nn.ModuleList(
+        self.layers: nn.ModuleList = nn.ModuleList(
             EqualisedLinear(joined if number == 0 else size, size, lr_multiplier=LR_MULTIPLIER)
             for number in range(settings.mapping_layers)
         )
@@ -70,13 +70,13 @@ class StyledLayer(nn.Module):
         super().__init__()
         self.up = up
         self.norm_epsilon: float = settings.norm_epsilon
-        self.conv = None
+        self.conv: EqualisedConv | None = None
         if inputs is not None:
             resample = "up" if up else None
             self.conv = EqualisedConv(inputs, outputs, 3, resample=resample, bias=up and settings.blurred_bias)
-        self.noise_strength = nn.Parameter(torch.zeros(outputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        self.style = EqualisedLinear(settings.latent_size, 2 * outputs, gain=1.0)
+        self.noise_strength: nn.Parameter = nn.Parameter(torch.zeros(outputs))
+        self.bias: nn.Parameter = nn.Parameter(torch.zeros(outputs))
+        self.style: EqualisedLinear = EqualisedLinear(settings.latent_size, 2 * outputs, gain=1.0)
 
     def forward(self, values: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """Values ``(N, inputs, H, W)``, w ``(N, latent_size)`` and noise ``(N, 1, H', W')`` to the next values."""
@@ -99,13 +99,13 @@ class SynthesisNetwork(nn.Module):
         super().__init__()
         self.full_growth: int = doublings(resolution)
         widths = channels_up_to(self.full_growth, fmap_base=settings.fmap_base, fmap_max=settings.fmap_max)
-        self.constant = nn.Parameter(torch.ones(1, widths[0], SMALLEST, SMALLEST))
-        self.layers = nn.ModuleList()
+        self.constant: nn.Parameter = nn.Parameter(torch.ones(1, widths[0], SMALLEST, SMALLEST))
+        self.layers: nn.ModuleList = nn.ModuleList()
         for level, width in enumerate(widths):
             before = widths[level - 1] if level else None
             self.layers.append(StyledLayer(before, width, settings, up=level > 0))
             self.layers.append(StyledLayer(width, width, settings))
-        self.to_rgb = nn.ModuleList(EqualisedConv(width, channels, 1, gain=1.0) for width in widths)
+        self.to_rgb: nn.ModuleList = nn.ModuleList(EqualisedConv(width, channels, 1, gain=1.0) for width in widths)
 
     def forward(
         self,
@@ -158,8 +158,8 @@ class StyleGANNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.full_growth: int = doublings(resolution)
-        self.mapping = MappingNetwork(settings, classes=classes)
-        self.synthesis = SynthesisNetwork(settings, resolution=resolution, channels=channels)
+        self.mapping: MappingNetwork = MappingNetwork(settings, classes=classes)
+        self.synthesis: SynthesisNetwork = SynthesisNetwork(settings, resolution=resolution, channels=channels)
         self.register_buffer("mean_w", torch.zeros(classes, settings.latent_size))
         self.register_buffer("growth", torch.tensor(float(self.full_growth)))
 

@@ -60,7 +60,7 @@ class GrowingSchedule:
         self.full = full
         count = 2 * (full - start)
         share = count / (count + 1) if growing_share is None else growing_share
-        self.phase_images = share * images / count if count else float(images)
+        self.phase_images: Any = share * images / count if count else float(images)
         self.phase: int | None = None
 
     def phase_at(self, images_seen: int) -> int:

@@ -1,11 +1,12 @@
 """The settings of a StyleGAN: of its networks, and of its training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.generators.augmentation import POLICIES
-from genmix_transforms.generators.settings import TrainingSettings
+from genmix_transforms.generators.settings import Augmentation, TrainingSettings
 from genmix_transforms.generators.stylegan.layers import EPSILON
 from genmix_transforms.settings import Settings, option
 
@@ -60,8 +61,8 @@ class StyleGANNetworkSettings(Settings):
 class StyleGANSettings(TrainingSettings):
     """How it is trained. The networks grow; :class:`GrowingSchedule` says how that follows from the budget."""
 
-    FINE_TUNING: ClassVar = (*TrainingSettings.FINE_TUNING, "start_resolution", "growing_share")
-    PRESETS: ClassVar = {
+    FINE_TUNING: ClassVar[tuple[str, ...]] = (*TrainingSettings.FINE_TUNING, "start_resolution", "growing_share")
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Karras et al.'s learning rate; a budget, an R1 and an augmentation that suit a few hundred images.
         "stylegan": {"steps": 20_000, "batch_size": 32, "learning_rate": 0.001, "gamma": None, "augment": POLICIES},
         # Lee et al. (arXiv 2405.20650), section 3.1: 70,000 iterations, batch 8, learning rate 0.001. The rest is as
@@ -97,7 +98,7 @@ class StyleGANSettings(TrainingSettings):
         least=1,
         rare=True,
     )
-    augment: tuple[Literal["color", "translation", "cutout"], ...] = option(
+    augment: tuple[Augmentation, ...] = option(
         help="What the discriminator's images go through (DiffAugment), or none, which small sets do not survive.",
     )
     augment_target: float | None = option(

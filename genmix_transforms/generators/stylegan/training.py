@@ -58,11 +58,11 @@ class StyleGANTraining(AdversarialTraining):
         rate, interval = settings.learning_rate, settings.r1_interval
         lag = interval / (interval + 1) if interval > 1 else 1.0
         self._rates = {"generator": rate, "discriminator": rate * lag}
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS, fused=True)
-        self.discriminator_optimiser = torch.optim.Adam(
+        self.optimiser: torch.optim.Optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS, fused=True)
+        self.discriminator_optimiser: torch.optim.Optimizer = torch.optim.Adam(
             discriminator.parameters(), lr=rate * lag, betas=(BETAS[0] ** lag, BETAS[1] ** lag), fused=True
         )
-        self.schedule = GrowingSchedule(
+        self.schedule: GrowingSchedule = GrowingSchedule(
             start=doublings(settings.start_resolution or 8),
             full=network.full_growth,
             images=settings.steps * settings.batch_size,

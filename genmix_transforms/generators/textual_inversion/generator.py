@@ -4,7 +4,7 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from genmix_transforms.generators.lora import adapter_state, load_adapter_state
 from genmix_transforms.generators.pixels import to_pixels
 from genmix_transforms.generators.processes import Processes
 from genmix_transforms.generators.randomness import DataOrder
+from genmix_transforms.generators.settings import TrainingSettings
 from genmix_transforms.generators.state import weights_hash
 from genmix_transforms.generators.textual_inversion.base_model import find_base_model, open_base_model
 from genmix_transforms.generators.textual_inversion.embeddings_file import read_class_embeddings
@@ -53,6 +54,7 @@ from genmix_transforms.generators.textual_inversion.training import (
     model_to_train,
     resolve_settings,
 )
+from genmix_transforms.settings import Settings
 
 LARGEST_SIDE = 16_384
 """Of an image in pixels; more is a slip."""
@@ -93,39 +95,42 @@ class TextualInversion(Generator):
     """
 
     kind = "textual-inversion"
-    network_settings = TextualInversionNetworkSettings
-    training_settings = TextualInversionSettings
+    network_settings: ClassVar[type[Settings]] = TextualInversionNetworkSettings
+    training_settings: ClassVar[type[TrainingSettings]] = TextualInversionSettings
     shows_evolution = True
-    refuses_soft_labels = None
-    refuses_pretraining = (
+    refuses_soft_labels: ClassVar[str | None] = None
+    refuses_pretraining: ClassVar[str | None] = (
         "what it knows of images is its base model's, which stays as it came: words of a pool would be thrown away; "
         "give a base model that knows such images (base, --base)"
     )
-    command_help = (
+    command_help: ClassVar[str | None] = (
         "words for the classes, in a latent diffusion model that stays as it came; each class gets a folder that "
         "diffusers' load_textual_inversion opens"
     )
 
+    base: BaseSource
+    model: LatentDiffusion
+
     def __init__(
         self, *, classes: Sequence[str], resolution: int = 64, channels: int = 1, bits: int = 8, **options: Any
     ) -> None:
-        self.classes = check_classes(classes)
+        self.classes: tuple[str, ...] = check_classes(classes)
         check_reserved(self.classes)
         resolution = whole_number(resolution, name="TextualInversion: resolution", least=1, most=LARGEST_SIDE)
         if channels not in (1, 3):
             raise InputError(f"TextualInversion: channels must be 1 (grey) or 3 (colour), got {channels}")
-        self.image_shape = (int(channels), resolution, resolution)
-        self.pixel_dtype = check_bits(bits, name="TextualInversion")
+        self.image_shape: tuple[int, int, int] = (int(channels), resolution, resolution)
+        self.pixel_dtype: torch.dtype = check_bits(bits, name="TextualInversion")
         if isinstance(options.get("templates"), str):
             options["templates"] = (options["templates"],)
         settings = TextualInversionNetworkSettings.of(options, name="TextualInversion")
-        self.templates = choose_templates(settings.templates, modality=settings.modality)
-        self.prompt = settings.prompt or self.templates[0]
-        self.sampler = SamplerSettings.of(settings.sampler)
-        self.vectors = check_vectors(settings.vectors, self.classes)
+        self.templates: tuple[str, ...] = choose_templates(settings.templates, modality=settings.modality)
+        self.prompt: str = settings.prompt or self.templates[0]
+        self.sampler: SamplerSettings = SamplerSettings.of(settings.sampler)
+        self.vectors: dict[str, int] = check_vectors(settings.vectors, self.classes)
         self.provenance: dict[str, Any] = {}
         self.start_images: StartImages | None = None
-        self.channel_spread = ChannelSpread()
+        self.channel_spread: ChannelSpread = ChannelSpread()
         if isinstance(settings.base, LatentDiffusion):
             if settings.base.source is None or settings.revision is not None:
                 raise InputError(
@@ -137,7 +142,9 @@ class TextualInversion(Generator):
             found = isinstance(settings.base, BaseSource)
             self.base = settings.base if found else find_base_model(settings.base, revision=settings.revision)
             self.model = open_base_model(self.base)
-        self.initial_words = check_initial_words(settings.initial_words, self.classes, self.model.tokenizer)
+        self.initial_words: dict[str, str] = check_initial_words(
+            settings.initial_words, self.classes, self.model.tokenizer
+        )
         self._set_embeddings(self.initial_embeddings(0))
         self.tokens.check_own(self.templates)
         self._check_sampler()
@@ -482,7 +489,7 @@ class TextualInversion(Generator):
     def _set_embeddings(self, embeddings: Mapping[str, Tensor]) -> None:
         self._embeddings = {name: embeddings[name].detach().float().cpu().clone() for name in self.classes}
         self.vectors = {name: len(rows) for name, rows in self._embeddings.items()}
-        self.tokens = PlaceholderTokens(self.model.tokenizer, self.vectors)
+        self.tokens: PlaceholderTokens = PlaceholderTokens(self.model.tokenizer, self.vectors)
         self.tokens.check_room([*self.templates, self.prompt])
 
     def _check_sampler(self) -> None:

@@ -50,8 +50,8 @@ class ChannelSpread:
     """
 
     def __init__(self) -> None:
-        self.images = 0
-        self.largest = 0.0
+        self.images: int = 0
+        self.largest: float = 0.0
         self._sum = 0.0
 
     def add(self, spread: Tensor) -> None:

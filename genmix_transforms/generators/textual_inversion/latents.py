@@ -13,7 +13,7 @@ from genmix_transforms.generators.pixels import to_signed_unit
 from genmix_transforms.generators.textual_inversion.images import to_colour, to_size
 from genmix_transforms.generators.textual_inversion.network import LatentDiffusion
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 ENCODED_TOGETHER = 8
 MOST_BESIDE_THE_MODEL = 2 * 2**30

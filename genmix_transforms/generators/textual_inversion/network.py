@@ -65,11 +65,11 @@ class LatentDiffusion(nn.Module):
         self.text_encoder = text_encoder
         self.unet = unet
         self.autoencoder = autoencoder
-        self.scheduler_config = dict(scheduler_config)
+        self.scheduler_config: dict[str, Any] = dict(scheduler_config)
         self.family = family
         table = self._embedder().get_input_embeddings()
         # Ids of new tokens begin behind the tokenizer's, also where the table has spare rows behind those.
-        self.learned = LearnedRows(table, first=len(tokenizer))
+        self.learned: LearnedRows = LearnedRows(table, first=len(tokenizer))
         # Evaluation mode is no matter of taste: LDM's text encoder has a dropout of 0.1 that its training never used.
         self.requires_grad_(False).eval()
         self.source: BaseSource | None = None

@@ -53,7 +53,7 @@ class ClassRows(nn.Module):
 
     def __init__(self, rows: Sequence[Tensor]) -> None:
         super().__init__()
-        self.rows = nn.ParameterList(nn.Parameter(row.detach().float().clone()) for row in rows)
+        self.rows: nn.ParameterList = nn.ParameterList(nn.Parameter(row.detach().float().clone()) for row in rows)
 
     def forward(self, present: Sequence[bool] | None = None) -> Tensor:
         """The rows one below the other, ``(V_0 + V_1 + ..., D)``: the table behind the vocabulary.

@@ -129,7 +129,7 @@ class TextualInversionNetworkSettings(Settings):
 class TextualInversionSettings(TrainingSettings):
     """How embeddings are learned."""
 
-    PRESETS: ClassVar = {
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Gal et al. (arXiv 2208.01618): 5,000 steps in the paper's section 4, 6,100 in the configurations of their
         # code, of 4 images of one concept. The batch is twice theirs, since it is of several classes.
         "gal": {"steps": 6_100, "batch_size": 8},

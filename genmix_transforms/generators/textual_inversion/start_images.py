@@ -54,7 +54,7 @@ class StartImages:
                 f"start images: 1 or 3 channels are expected, {patches.name} has {patches.images.shape[1]}"
             )
         self.patches = patches
-        self.classes = tuple(classes)
+        self.classes: tuple[str, ...] = tuple(classes)
         self._places = [torch.nonzero(patches.labels == patches.classes.index(name)).flatten() for name in classes]
         self._latents: dict[int, Tensor] = {}
         self._seen_by: LatentDiffusion | None = None

@@ -95,8 +95,8 @@ class PlaceholderTokens:
                     f"TextualInversion: {count} vectors of class {name!r}, and a prompt has room for {MOST_VECTORS}; "
                     "give fewer"
                 )
-        self.names = {name: token_names(name, count) for name, count in vectors.items()}
-        self.first = len(tokenizer)
+        self.names: dict[str, tuple[str, ...]] = {name: token_names(name, count) for name, count in vectors.items()}
+        self.first: int = len(tokenizer)
         tokens = [token for names in self.names.values() for token in names]
         known = tokenizer.get_vocab()
         for name, own in self.names.items():

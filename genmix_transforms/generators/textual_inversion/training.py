@@ -117,10 +117,10 @@ class TextualInversionTraining:
         processes: Processes,
     ) -> None:
         self.model = model
-        self.classes = tuple(embeddings)
+        self.classes: tuple[str, ...] = tuple(embeddings)
         self.prompts = prompts
-        self.labels = dataset.labels
-        self.posteriors = (
+        self.labels: Tensor = dataset.labels
+        self.posteriors: CachedPosteriors | Posteriors = (
             CachedPosteriors(model, dataset.images, mirror=settings.mirror)
             if settings.cache_latents
             else Posteriors(model, dataset.images.to(processes.device))
@@ -128,11 +128,11 @@ class TextualInversionTraining:
         self.order = order
         self.settings = settings
         self.processes = processes
-        self.rows = ClassRows(list(embeddings.values())).to(model.device)
-        self.adapters = Adapters(model.unet) if settings.tune == "lora" else None
+        self.rows: ClassRows = ClassRows(list(embeddings.values())).to(model.device)
+        self.adapters: Adapters | None = Adapters(model.unet) if settings.tune == "lora" else None
         trained = [] if self.adapters is None else self.adapters.parameters
-        self.frozen = FrozenWeights(model.unet, model.text_encoder, trained=trained)
-        self.loss = NoiseLoss(model.scheduler_config, device=model.device)
+        self.frozen: FrozenWeights = FrozenWeights(model.unet, model.text_encoder, trained=trained)
+        self.loss: NoiseLoss = NoiseLoss(model.scheduler_config, device=model.device)
         groups: list[dict[str, Any]] = [
             {
                 "params": list(self.rows.parameters()),
@@ -142,7 +142,7 @@ class TextualInversionTraining:
         ]
         if self.adapters is not None:
             groups.append({"params": self.adapters.parameters, "lr": settings.lora_learning_rate, "weight_decay": 0.0})
-        self.optimiser = torch.optim.AdamW(groups)
+        self.optimiser: torch.optim.Optimizer = torch.optim.AdamW(groups)
 
     def state_objects(self) -> Mapping[str, Stateful]:
         """The rows, the optimizer, and the adapters."""
@@ -292,10 +292,10 @@ class NoiseLoss:
 
     def __init__(self, scheduler_config: Mapping[str, Any], *, device: str | torch.device = "cpu") -> None:
         check_noise_schedule(scheduler_config, name="training")
-        self.prediction = scheduler_config.get("prediction_type", "epsilon")
+        self.prediction: Any = scheduler_config.get("prediction_type", "epsilon")
         left: Tensor = DDPMScheduler.from_config(dict(scheduler_config)).alphas_cumprod
-        self.signal = left.sqrt().float().to(device)  # sqrt(alpha-bar) at each timestep
-        self.noise = (1 - left).sqrt().float().to(device)
+        self.signal: Tensor = left.sqrt().float().to(device)  # sqrt(alpha-bar) at each timestep
+        self.noise: Tensor = (1 - left).sqrt().float().to(device)
 
     @property
     def timesteps(self) -> int:

@@ -13,6 +13,7 @@ from .editing import edit_header, joined, parts, replace, reseal
 ATTACKS = Attacks("header")
 
 SHARD = SHARDS[0]
+COLUMNS = tuple(name for name in Rows._fields if name != "masks")  # of a bank without masks
 HEADER_KEY = "genmix_bank"
 
 
@@ -76,7 +77,7 @@ def past_the_end(folder: Path) -> None:
 # Tensors missing, too many, or others
 
 
-for _name in Rows._fields:
+for _name in COLUMNS:
     ATTACKS.add(f"no {_name}", "a shard has images, labels, .*; this file has", name=f"no[{_name}]")(
         lambda folder, name=_name: edit_header(folder, lambda header: header.pop(name) and None)
     )
@@ -132,7 +133,7 @@ def boolean(folder: Path) -> None:
     """In JSON false is not 0, though in Python it is."""
 
     def change(header: dict[str, Any]) -> None:
-        first = next(name for name in Rows._fields if header[name]["data_offsets"][0] == 0)
+        first = next(name for name in COLUMNS if header[name]["data_offsets"][0] == 0)
         header[first]["data_offsets"][0] = False
 
     edit_header(folder, change)
@@ -142,7 +143,7 @@ def _moved(names: "tuple[str, ...] | None", by: int) -> Any:
     """These tensors, or the last one, said to lie some bytes further on."""
 
     def change(header: dict[str, Any]) -> None:
-        last = max(Rows._fields, key=lambda name: header[name]["data_offsets"][1])
+        last = max(COLUMNS, key=lambda name: header[name]["data_offsets"][1])
         for name in names or (last,):
             header[name]["data_offsets"] = [place + by for place in header[name]["data_offsets"]]
 
@@ -154,7 +155,7 @@ for _step in (1, 2, 4):
         _moved(("labels",), _step)
     )
 ATTACKS.add("a gap before the last tensor", "overlap or leave gaps", name="gap")(_moved(None, 8))
-ATTACKS.add("a gap before all tensors", "overlap or leave gaps", name="gap[all]")(_moved(Rows._fields, 8))
+ATTACKS.add("a gap before all tensors", "overlap or leave gaps", name="gap[all]")(_moved(COLUMNS, 8))
 ATTACKS.add("tensors past the file's end", "overlap or leave gaps", name="past_the_end[far]")(_moved(None, 2**40))
 
 

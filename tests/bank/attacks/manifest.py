@@ -56,7 +56,7 @@ def of_300_megabytes(folder: Path) -> None:
 
 
 for _changes, _text in (
-    ({"format_version": 3}, "format 'genmix-bank' version 3; this release reads 'genmix-bank' version 2"),
+    ({"format_version": 3}, "format 'genmix-bank' version 3; this release reads 'genmix-bank' versions 2 and 2.1"),
     ({"format_version": 1}, "version 1; .* fill the bank again, or take the release that wrote it"),
     ({"format_version": "2"}, "version '2'"),
     ({"format": "webdataset"}, "format 'webdataset' version 2"),

@@ -58,6 +58,7 @@ def test_what_the_rows_cannot_say(full_bank, tmp_path):
         "dtype": "uint16",
         "shape": [1, 5, 4],
         "window": [-100.0, 200.0],
+        "mask_classes": None,
         "sources": [{"generator": "dcgan"}, {"generator": "adm"}],
     }
 

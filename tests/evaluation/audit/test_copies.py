@@ -127,6 +127,8 @@ def test_what_was_found_is_told(train, planted):
     told = found.to_dict()
     assert [row["nearest"] for row in told["copies"][:3]] == [0, 1, 2]
     assert "image 0 is training image 0, as it is (distance 0.00)" in found.table()
+    few = f"{len(train)} training images cannot show what one image in 200 is like"
+    assert any(note.startswith(few) for note in told["notes"])
     assert found.text.startswith(f"{told['near_copies']} of {len(bank)} images are nearer")
     assert found.copy_share.near_copies == told["near_copies"] == int(found.near_copy.sum())
     assert (found.copy_share.images, found.copy_share.expected_share) == (len(bank), 0.005)

@@ -1,10 +1,13 @@
 """How varied images are."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from genmix_transforms.errors import InputError
+from genmix_transforms.errors import InputError, MissingExtraError
+from genmix_transforms.evaluation.audit import diversity
 from genmix_transforms.evaluation.audit.diversity import (
     draw_pairs,
     mean_likeness,
@@ -70,6 +73,15 @@ def test_likeness_of_a_collapsed_class(make, banks):
     small = real.images[here][..., :8, :8]
     assert "fewer than 11 pixels" in measure_likeness(small, None, small, seed=0).refused
     assert "fewer than two" in measure_likeness(real.images[:1], None, real.images[:1], seed=0).refused
+
+
+def test_without_torchmetrics_likeness_is_left_out(make, monkeypatch):
+    monkeypatch.setattr(diversity, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
+    images = make.patches(40, seed=4).images
+    assert "pip install 'genmix-transforms[evaluate]'" in measure_likeness(images, None, images, seed=0).refused
+    with pytest.raises(MissingExtraError, match=r"MS-SSIM needs torchmetrics.*\[evaluate\]"):
+        ms_ssim(images, images)
 
 
 def test_the_mean_of_classes_is_surer_than_each():

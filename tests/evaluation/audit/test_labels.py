@@ -7,13 +7,17 @@ import torch
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.evaluation.audit.labels import bank_key, cramers_v, measure_labels, read_confidence, shortcuts
-from genmix_transforms.evaluation.audit.usefulness import judge_of
+from genmix_transforms.evaluation.confidence import judge_of
 from genmix_transforms.evaluation.protocol import Protocol
 
 
 @pytest.fixture(scope="module")
 def judge(splits):
-    return judge_of(splits, Protocol(steps=40, batch_size=16, validate_every=20, learning_rate=3e-3))
+    return judge_of(
+        splits,
+        Protocol(steps=40, batch_size=16, validate_every=20, learning_rate=3e-3),
+        device=torch.device("cpu"),
+    )
 
 
 def test_right_and_wrong_labels(splits, banks, judge):

@@ -62,5 +62,5 @@ def test_a_transformation_lays_one_image_over_the_other():
 
 def test_words():
     assert Transformation(quarters=1, angle=-4.6, zoom=1.07, inverted=True, part="left half").text == (
-        "turned by 90 degrees, turned by -5 degrees, zoomed 1.07 times, inverted, left half only"
+        "turned by 85 degrees, zoomed 1.07 times, inverted, left half only"
     )

@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from genmix_transforms.evaluation.audit.report.charts import curve_chart, scatte
 from genmix_transforms.evaluation.audit.report.pictures import Window, difference, picture, sheet
 from genmix_transforms.evaluation.audit.report.words import HEADLINES, MEANING, compare, interval, short
 from genmix_transforms.evaluation.figures.tsne import embed
+from genmix_transforms.files.pages import render_page
 
 NEAREST_SHOWN = 4
 """Pairs that are shown where none is flagged: so that a reader sees how near the nearest come."""
@@ -76,12 +76,7 @@ def render(audit: Audit) -> str:
     Raises:
         MissingExtraError: a map is asked for, and scikit-learn is not installed.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": lambda value: f"{value:.3g}"}
-    template = environment.from_string(_page_file("report.html"))
-    return template.render(_context(audit), style=_page_file("report.css"))
+    return render_page(__package__, "report", _context(audit))
 
 
 def _context(audit: Audit) -> dict[str, Any]:
@@ -97,14 +92,14 @@ def _context(audit: Audit) -> dict[str, Any]:
         name: [
             *numbers.values(),
             *(() if of_labels is None else of_labels.by_class[name]),
-            *(() if of_use is None else of_use.by_class[name][1:]),
+            *(() if of_use is None else of_use.by_class[name]),
         ]
         for name, numbers in quality.by_class.items()
     }
     overall = [
         *quality.overall.values(),
         *(() if of_labels is None else of_labels.overall),
-        *(() if of_use is None else of_use.overall[1:]),
+        *(() if of_use is None else of_use.overall),
     ]
     return {
         "headline": HEADLINES[kind],
@@ -260,7 +255,3 @@ def _maps(audit: Audit, labels: Tensor, real: Tensor, real_labels: Tensor) -> Se
             chart = scatter_chart(known[there], made[here], title=f"{said} Class {name}.", others=others)
             maps.append({"name": name, "chart": chart})
     return maps
-
-
-def _page_file(name: str) -> str:
-    return (files(__package__) / "page" / name).read_text(encoding="utf-8")

@@ -1,6 +1,5 @@
 """The pictures of a report, each as the address of a PNG within the page."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from genmix_transforms.evaluation.audit.review.pictures import to_png
 from genmix_transforms.evaluation.audit.transformations import PARTS, box, margin
 from genmix_transforms.files.images import HIGHEST_PIXEL, fit_images
+from genmix_transforms.files.pages import data_uri
 
 MOST_SIDE = 96
 """Pixels: larger images are made smaller, so that a page stays small."""
@@ -21,16 +21,6 @@ _OUTSIDE = (38, 70, 92)
 """Of a map of differences, where nothing was compared: a blue that no gray is taken for."""
 
 _GAP, _GAP_GRAY = 2, 128
-
-
-def data_uri(png: bytes) -> str:
-    """An address that holds the picture itself.
-
-    Example:
-        >>> data_uri(b"1")
-        'data:image/png;base64,MQ=='
-    """
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 @dataclass(frozen=True, kw_only=True)

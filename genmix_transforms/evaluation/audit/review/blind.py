@@ -54,8 +54,11 @@ class BlindDesk:
         CorruptFileError: the bank, or the file of answers, is not what was written.
     """
 
-    answers = (Answer("real", "r", "r", "Real"), Answer("synthetic", "s", "s", "Synthetic"))
+    answers: tuple[Answer, Answer] = (Answer("real", "r", "r", "Real"), Answer("synthetic", "s", "s", "Synthetic"))
     is_private = True
+
+    folder: Path
+    reviewer: str
 
     def __init__(
         self, folder: str | Path, patches: PatchDataset, *, images: int = 100, seed: int = 0, reviewer: str = ""

@@ -90,8 +90,11 @@ class BankDesk:
         CorruptFileError: the bank is not what was written.
     """
 
-    answers = (Answer("accepted", "a", "a", "Accept"), Answer("rejected", "r", "r", "Reject"))
+    answers: tuple[Answer, Answer] = (Answer("accepted", "a", "a", "Accept"), Answer("rejected", "r", "r", "Reject"))
     is_private = False
+
+    folder: Path
+    reviewer: str
 
     def __init__(self, folder: str | Path, *, reviewer: str = "") -> None:
         self.folder, self.reviewer = Path(folder).absolute(), reviewer

@@ -37,10 +37,10 @@ class ReviewServer:
 
     def __init__(self, desk: Desk, *, port: int = 0, token: str | None = None) -> None:
         create_server = _waitress()
-        self.token = secrets.token_urlsafe(32) if token is None else token
+        self.token: str = secrets.token_urlsafe(32) if token is None else token
         listening = _listen(port)
-        self.port = int(listening.getsockname()[1])
-        self.url = f"http://{HOST}:{self.port}/?token={self.token}"
+        self.port: int = int(listening.getsockname()[1])
+        self.url: str = f"http://{HOST}:{self.port}/?token={self.token}"
         # A page full of pictures is asked for at once; that they wait for each other is no news.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         self._server: Any = create_server(

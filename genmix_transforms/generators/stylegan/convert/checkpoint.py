@@ -18,7 +18,7 @@ from genmix_transforms.generators.stylegan.schedule import SMALLEST, channels_up
 from genmix_transforms.generators.stylegan.settings import RESOLUTIONS, StyleGANNetworkSettings
 from genmix_transforms.generators.weights_file import flatten, is_weights_file, read_weights
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 LATENTS = 10_000
 """Drawn for the mean w of a file that has none: of all classes together, but at least a hundred of each."""

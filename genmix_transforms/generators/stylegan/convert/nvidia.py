@@ -33,7 +33,7 @@ FIRST_FUSED = 5
 _BLOCK = re.compile(r"([0-9]{1,4})x\1/(?:Conv1|Conv1_down)/weight")
 _UNUSED = re.compile(r"lod|noise\d+")  # noise: the maps of one fixed picture; ours follow from an image's seed
 
-PUBLISHED = {
+PUBLISHED: dict[str, Any] = {
     "mapping_lrmul": 0.01,
     "mapping_nonlinearity": "lrelu",
     "nonlinearity": "lrelu",

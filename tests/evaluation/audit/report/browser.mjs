@@ -51,6 +51,7 @@ for (const [width, colorScheme] of [[1400, "light"], [1400, "dark"], [390, "ligh
     await page.emulateMedia({ media: "print" });
     seen.ground.print = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
     seen.menu = await page.evaluate(() => getComputedStyle(document.querySelector("nav")).display);
+    await page.emulateMedia({ media: null, colorScheme });
   }
   await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
   await context.close();

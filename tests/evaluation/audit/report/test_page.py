@@ -104,6 +104,8 @@ def test_numbers_stand_beside_their_real_values_and_intervals(audited, page):
     assert "Not given: FID of" in page.text
     assert page.text.count("real images result") >= 3  # heads of tables
     assert len(re.findall(r"\(.?[\d.]+ to .?[\d.]+\)", page.text)) > 60
+    for way in ("train on synthetic, test on real", "train on real, test on synthetic"):
+        assert page.text.count(way) == 2 + len(audited.bank.classes)  # its meaning is told too
 
 
 def test_what_it_comes_from_is_said_without_paths(page, html):
