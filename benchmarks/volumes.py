@@ -11,6 +11,7 @@ the size of an abdominal CT (300 slices of 512 x 512), since a scan is held whol
 """
 
 import argparse
+import multiprocessing
 import os
 import random
 import signal
@@ -70,7 +71,12 @@ def copy_scan(scan: Path, copy: Path) -> None:
 
 
 def measure_memory(work: Path, *, series: int, large: int, workers: int) -> None:
-    write_scans(work / "scans", series=series, shape=SMALL, large=large)
+    # In a process of its own: to the system, the peak of a process counts for those that it starts.
+    writer = multiprocessing.get_context("fork").Process(
+        target=write_scans, args=(work / "scans",), kwargs={"series": series, "shape": SMALL, "large": large}
+    )
+    writer.start()
+    writer.join()
     out = work / "patches.npz"
     command = [sys.executable, "-m", "genmix_transforms", "patches", str(work / "scans"), "--out", str(out)]
     command += ["--size", "64", "--labels", "1=cyst,2=metastasis", "--workers", str(workers)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genmix_transforms.data.volumes.volume import AXES, Volume, compact, placed
+from genmix_transforms.data.volumes.volume import Volume, compact, oriented, placed
 from genmix_transforms.errors import InputError
 
 _SAME_PLACE = 0.01
@@ -228,7 +228,7 @@ def _read_frames(file: Path, header: Any) -> Volume:
     values = compact(sitk.GetArrayFromImage(image))
     whole = sitk.GetImageFromArray(values)
     whole.CopyInformation(image)
-    return Volume(image=sitk.DICOMOrient(whole, AXES), hounsfield=_is_ct(header))
+    return Volume(image=oriented(whole), hounsfield=_is_ct(header))
 
 
 def _first_sentence(error: Exception) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from genmix_transforms.data.volumes.dicom_series import quiet
 from genmix_transforms.data.volumes.nifti import LABEL_VOLUMES, NIFTI, read_labels
-from genmix_transforms.data.volumes.volume import AXES, Volume
+from genmix_transforms.data.volumes.volume import Volume, oriented
 from genmix_transforms.errors import InputError
 
 _OFF = 0.1
@@ -63,7 +63,7 @@ def _read_segmentation(path: Path) -> Any:
     except Exception as error:
         reason = "segments overlap" if "overlap" in str(error).lower() else type(error).__name__
         raise InputError(f"its DICOM-SEG makes no label volume ({reason})") from error
-    return sitk.DICOMOrient(sitk.Cast(found.to_simpleitk(), sitk.sitkUInt16), AXES)
+    return oriented(sitk.Cast(found.to_simpleitk(), sitk.sitkUInt16))
 
 
 def _offset(mask: Any, image: Any) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genmix_transforms.data.volumes.volume import AXES, Volume, compact, placed
+from genmix_transforms.data.volumes.volume import Volume, compact, oriented, placed
 from genmix_transforms.errors import InputError
 
 NIFTI = (".nii", ".nii.gz", ".mgz")
@@ -45,7 +45,7 @@ def read_labels(path: Path) -> Any:
             raise InputError("its mask cannot be read") from error
         if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
             raise InputError(f"its mask has {image.GetDimension()} dimensions; expected 3, one number a voxel")
-        image = sitk.DICOMOrient(image, AXES)
+        image = oriented(image)
     values = sitk.GetArrayViewFromImage(image)
     whole = values.dtype.kind in "iu" or np.array_equal(values, np.rint(values))
     if not whole or values.min(initial=0) < 0 or values.max(initial=0) > 65535:

@@ -62,7 +62,15 @@ def placed(array: NDArray[Any], *, columns: Sequence[Any], spacing: Sequence[flo
     image.SetSpacing([float(value) for value in spacing])
     image.SetOrigin([float(value) for value in origin])
     image.SetDirection(np.stack([np.asarray(c, dtype=float) for c in columns], axis=1).flatten().tolist())
-    return sitk.DICOMOrient(image, AXES)
+    return oriented(image)
+
+
+def oriented(image: Any) -> Any:
+    """A ``SimpleITK.Image`` in the order of :class:`Volume`; the image itself, not a copy, where it is already."""
+    import SimpleITK as sitk
+
+    found = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+    return image if found == AXES else sitk.DICOMOrient(image, AXES)
 
 
 def compact(values: NDArray[Any]) -> NDArray[Any]:
