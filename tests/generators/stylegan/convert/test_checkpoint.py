@@ -104,7 +104,10 @@ def test_the_converted_folder_is_the_same_generator_and_fills_a_bank(official: P
 def test_a_damaged_discriminator_is_named(official: Path, tmp_path: Path) -> None:
     convert_stylegan(official).save_pretrained(tmp_path / "run")
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "run" / "discriminator.safetensors")
-    with pytest.raises(InputError, match=r"discriminator\.safetensors: not the discriminator that config.json describes"):
+    told = r"discriminator\.safetensors: not the discriminator that config.json describes"
+    with pytest.raises(InputError, match=told):
+        InputError, match=r"discriminator\.safetensors: not the discriminator that config.json describes"
+    ):
         load_generator(tmp_path / "run")
 
 
