@@ -106,8 +106,6 @@ def test_a_damaged_discriminator_is_named(official: Path, tmp_path: Path) -> Non
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "run" / "discriminator.safetensors")
     told = r"discriminator\.safetensors: not the discriminator that config.json describes"
     with pytest.raises(InputError, match=told):
-        InputError, match=r"discriminator\.safetensors: not the discriminator that config.json describes"
-    ):
         load_generator(tmp_path / "run")
 
 
