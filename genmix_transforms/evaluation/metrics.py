@@ -24,7 +24,12 @@ class Scores:
             (and has not only); NaN where no probabilities are known.
         sensitivity: of each class; NaN for a class that the test set does not have.
         specificity: of each class; NaN for a class that all of the test set has.
-        confusion: images by true class (row) and predicted class (column).
+        confusion: images by true class (row) and predicted class (column); empty where an image has several labels.
+        auc_by_class: where an image has several labels: the AUC of each; NaN for a class that all or none have.
+
+    Where an image has several labels (:func:`score_several`), each class is a question of its own, yes or no:
+    ``accuracy`` is the share of right answers, ``balanced_accuracy`` the mean over the classes of sensitivity and
+    specificity.
     """
 
     accuracy: float
@@ -34,6 +39,7 @@ class Scores:
     sensitivity: tuple[float, ...]
     specificity: tuple[float, ...]
     confusion: tuple[tuple[int, ...], ...]
+    auc_by_class: tuple[float, ...] = ()
 
     def by_name(self, classes: Sequence[str]) -> dict[str, float]:
         """Every score but the confusion, by a name: ``accuracy``, ... ``sensitivity_cyst``, ``specificity_cyst``."""
@@ -47,6 +53,7 @@ class Scores:
                 for number, name in enumerate(classes)
                 for kind, values in (("sensitivity", self.sensitivity), ("specificity", self.specificity))
             },
+            **{f"auc_{name}": value for name, value in zip(classes, self.auc_by_class, strict=False)},
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,6 +72,7 @@ class Scores:
             sensitivity=tuple(_or_nan(value) for value in content["sensitivity"]),
             specificity=tuple(_or_nan(value) for value in content["specificity"]),
             confusion=tuple(tuple(int(value) for value in row) for row in content["confusion"]),
+            auc_by_class=tuple(map(_or_nan, content.get("auc_by_class", ()))),
         )
 
 
@@ -131,15 +139,75 @@ def score(predictions: Tensor, labels: Tensor, *, num_classes: int, probabilitie
     )
 
 
-def _auc(probabilities: Tensor, labels: Tensor, num_classes: int) -> float:
-    """Of each class against the others, mean over the classes that have both."""
+def score_several(predictions: Tensor, targets: Tensor, *, probabilities: Tensor | None = None) -> Scores:
+    """Compare predicted labels with the true ones, where an image has any number of them.
+
+    Args:
+        predictions: ``(N, K)``, 0 or 1, any integer type.
+        targets: likewise.
+        probabilities: floats ``(N, K)``, for the AUC; None: it is NaN.
+
+    Raises:
+        InputError: nothing to compare, values other than 0 and 1, or probabilities that are none.
+
+    Example:
+        >>> scores = score_several(torch.tensor([[1, 0], [1, 1], [0, 0]]), torch.tensor([[1, 0], [0, 1], [0, 0]]))
+        >>> round(scores.macro_f1, 3), scores.sensitivity, scores.specificity
+        (0.833, (1.0, 1.0), (0.5, 1.0))
+    """
+    if predictions.shape != targets.shape or targets.ndim != 2 or not targets.numel():
+        raise InputError(
+            f"predictions and targets must be of one shape (N, K), not empty, got {tuple(predictions.shape)} and "
+            f"{tuple(targets.shape)}"
+        )
+    predictions, targets = predictions.long(), targets.long()
+    for name, tensor in (("predictions", predictions), ("targets", targets)):
+        if not bool(((tensor == 0) | (tensor == 1)).all()):
+            raise InputError(f"{name} must be 0 or 1, got {int(tensor.min())} to {int(tensor.max())}")
+    count, classes = targets.shape
+    if probabilities is not None:
+        _check_probabilities(probabilities, count, classes)
+    from torchmetrics.functional import classification as metrics
+
+    def values(function: str) -> Tensor:
+        result: Tensor = getattr(metrics, function)(
+            predictions, targets, num_labels=classes, average="none", validate_args=False
+        )
+        return result.double().cpu().reshape(classes)
+
+    # As above: torchmetrics calls a score 0 that has no meaning.
+    have, said = targets.sum(dim=0).cpu(), predictions.sum(dim=0).cpu()
+    undefined = torch.tensor(float("nan"), dtype=torch.float64)
+    sensitivity = torch.where(have > 0, values("multilabel_recall"), undefined)
+    specificity = torch.where(have < count, values("multilabel_specificity"), undefined)
+    auc = [math.nan] * classes
+    if probabilities is not None:
+        auc = [_auc_of(probabilities[:, number], targets[:, number]) for number in range(classes)]
+    return Scores(
+        accuracy=float(metrics.multilabel_accuracy(predictions, targets, num_labels=classes, average="micro")),
+        macro_f1=float(torch.where(have + said > 0, values("multilabel_f1_score"), undefined).nanmean()),
+        balanced_accuracy=float(((sensitivity + specificity) / 2).nanmean()),
+        sensitivity=tuple(sensitivity.tolist()),
+        specificity=tuple(specificity.tolist()),
+        confusion=(),
+        auc=float(torch.tensor(auc, dtype=torch.float64).nanmean()),
+        auc_by_class=tuple(auc),
+    )
+
+
+def _auc_of(probabilities: Tensor, is_class: Tensor) -> float:
+    """Of one class; NaN where all images have it, or none: torchmetrics says 0 there."""
     from torchmetrics.functional.classification import binary_auroc
 
-    known = []
-    for number in range(num_classes):
-        is_class = (labels == number).long()
-        if 0 < int(is_class.sum()) < len(labels):  # otherwise torchmetrics says 0
-            known.append(float(binary_auroc(probabilities[:, number], is_class, validate_args=False)))
+    if not 0 < int(is_class.sum()) < len(is_class):
+        return math.nan
+    return float(binary_auroc(probabilities, is_class, validate_args=False))
+
+
+def _auc(probabilities: Tensor, labels: Tensor, num_classes: int) -> float:
+    """Of each class against the others, mean over the classes that have both."""
+    each = [_auc_of(probabilities[:, number], (labels == number).long()) for number in range(num_classes)]
+    known = [value for value in each if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
 
 
