@@ -75,7 +75,8 @@ class MultiLabelPatches(PatchDataset):
     @property
     def label_keys(self) -> Tensor:
         """int64 ``(N,)``: equal for patches with the same labels."""
-        return torch.unique(self.targets, dim=0, return_inverse=True)[1]
+        keys: Tensor = torch.unique(self.targets, dim=0, return_inverse=True)[1]
+        return keys
 
     @property
     def class_counts(self) -> dict[str, int]:

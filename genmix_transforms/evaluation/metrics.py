@@ -66,8 +66,8 @@ class Scores:
         """The inverse of :meth:`to_dict`."""
         return cls(
             accuracy=float(content["accuracy"]),
-            macro_f1=float(content["macro_f1"]),
-            balanced_accuracy=float(content["balanced_accuracy"]),
+            macro_f1=_or_nan(content["macro_f1"]),
+            balanced_accuracy=_or_nan(content["balanced_accuracy"]),
             auc=_or_nan(content["auc"]),
             sensitivity=tuple(_or_nan(value) for value in content["sensitivity"]),
             specificity=tuple(_or_nan(value) for value in content["specificity"]),

@@ -161,6 +161,7 @@ def resample(outcomes: Outcomes, *, draws: int = DRAWS, seed: int = 0) -> Resamp
     groups, seeds, classes = len(numbers), len(outcomes.seeds), len(outcomes.classes)
     # The confusion of a resample is linear in how often each group was drawn: a product of matrices.
     several = outcomes.are_several
+    shape: tuple[int, ...]
     if several:  # a confusion of two by two for each class
         shape = (classes, 2, 2)
         place = (np.arange(seeds)[:, None, None] * classes + np.arange(classes)) * 2 + outcomes.labels

@@ -1,5 +1,6 @@
 """One classifier, trained in one arm with one seed, and tested once."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -207,6 +208,8 @@ def _train(
         predictions = predicted(logits, several=setting.several_labels)
         validations[step] = predictions.cpu()
         reached = _scored(predictions, held_out, several=setting.several_labels).macro_f1
+        if math.isnan(reached):  # several labels an image, and none had or predicted in the validation part
+            reached = 0.0
         since_best += 1
         if reached > best:
             best, best_step, since_best = reached, step, 0

@@ -513,9 +513,7 @@ def test_several_labels_an_image(several, matched, quick, tmp_path):
     # Yes or no for each class: probabilities of an image need not sum to 1.
     assert max(abs(sum(row) - 1) for row in run.probabilities) > 1e-3
     again = type(results).load(tmp_path / "out")
-    assert again.summary() == pytest.approx(results.summary(), nan_ok=True) or str(again.summary()) == str(
-        results.summary()
-    )
+    assert str(again.summary()) == str(results.summary())  # as text: NaN is not equal to itself
     assert "sens/spec/AUC" in results.table()
     assert f"auc_{classes[0]}" in (tmp_path / "out/summary.csv").read_text()
 

@@ -501,7 +501,7 @@ def test_several_labels_as_torchmetrics(probabilities):
     """Of all cases, and of a resample of whole groups."""
     rng = np.random.default_rng(0)
     labels = (rng.random((40, 3)) < [0.5, 0.2, 0.4]).astype(np.int64)
-    known = (0.5 * labels + 0.5 * rng.random((2, 40, 3))).round(2)
+    known = (0.3 * labels + 0.7 * rng.random((2, 40, 3))).round(2)
     outcomes = Outcomes(
         classes=CLASSES,
         labels=labels,
