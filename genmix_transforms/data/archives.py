@@ -53,7 +53,7 @@ def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = T
     classes: tuple[str, ...] = (UNLABELLED,)
     labels: NDArray[np.int64] | None = np.zeros(len(images), dtype=np.int64)
     targets: Tensor | None = None
-    if labelled and len(images) != len(arrays["labels"]):
+    if labelled and arrays["labels"].ndim and len(images) != len(arrays["labels"]):
         raise InputError(f"{path}: {len(images)} images but {len(arrays['labels'])} labels; each image needs one")
     if labelled and _are_several(arrays["labels"]):
         labels, (targets, classes) = None, _read_several(path, arrays["labels"], arrays.get("label_names"))
@@ -148,7 +148,7 @@ def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
 def _one_label_each(path: Path, key: str, raw: NDArray[Any]) -> NDArray[Any]:
     """Labels ``(N,)`` or ``(N, 1)`` as ``(N,)``."""
     if raw.ndim != 1 and raw.shape[1:] != (1,):
-        raise InputError(f"{path}: {key} of shape {raw.shape}; expected (N,), (N, 1), or several an image, (N, K)")
+        raise InputError(f"{path}: {key} of shape {raw.shape}; expected (N,) or (N, 1), or several an image, (N, K)")
     return raw.reshape(-1)
 
 

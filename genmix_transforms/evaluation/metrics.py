@@ -79,7 +79,10 @@ class Scores:
 def plain_data(value: Any) -> Any:
     """What JSON can hold of a dataclass and all that is in it: its fields by name, tuples as lists, NaN as None."""
     if is_dataclass(value):
-        return {field.name: plain_data(getattr(value, field.name)) for field in fields(value)}
+        found = {field.name: plain_data(getattr(value, field.name)) for field in fields(value)}
+        if isinstance(value, Scores) and not value.auc_by_class:  # of one label an image, as earlier releases write it
+            del found["auc_by_class"]
+        return found
     if isinstance(value, Mapping):
         return {name: plain_data(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
