@@ -17,9 +17,11 @@ from genmix_transforms.data.labelling import (
     read_dates,
     read_groups,
     read_series,
+    read_targets,
     refuse_single_class,
     sorted_names,
 )
+from genmix_transforms.data.multi_label import with_labels
 from genmix_transforms.data.patches import MOST_CHANNELS, PatchDataset
 from genmix_transforms.data.splitting import SPLITS, part_named
 from genmix_transforms.data.windowing import Window
@@ -37,7 +39,7 @@ def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = T
 
     Raises:
         InputError: not a readable ``.npz``, objects in it, keys that are not there, arrays of another dtype or shape
-            than expected (float images, volumes, several labels an image), or fewer than two classes.
+            than expected (float images, volumes, probabilities as labels), or fewer than two classes.
     """
     arrays = read_npz(path)
     if "train_images" in arrays:
@@ -52,31 +54,35 @@ def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = T
         )
     images = _channels_first(path, arrays.pop("images"))
     classes: tuple[str, ...] = (UNLABELLED,)
-    labels = np.zeros(len(images), dtype=np.int64)
-    if labelled:
+    labels: NDArray[np.int64] | None = np.zeros(len(images), dtype=np.int64)
+    targets: Tensor | None = None
+    if labelled and arrays["labels"].ndim and len(images) != len(arrays["labels"]):
+        raise InputError(f"{path}: {len(images)} images but {len(arrays['labels'])} labels; each image needs one")
+    if labelled and _are_several(arrays["labels"]):
+        labels, (targets, classes) = None, _read_several(path, arrays["labels"], arrays.get("label_names"))
+    elif labelled:
         labels, classes = _read_labels(path, arrays["labels"], arrays.get("label_names"))
-    if len(images) != len(labels):
-        raise InputError(f"{path}: {len(images)} images but {len(labels)} labels; each image needs one")
-    official = _read_official(path, arrays["split"], len(labels)) if "split" in arrays else None
+    official = _read_official(path, arrays["split"], len(images)) if "split" in arrays else None
     if group_key is not None and group_key not in arrays:
         raise InputError(f"{path}: no array {group_key!r} to take the groups from; it has {', '.join(arrays)}")
     group_key = group_key or next((key for key in GROUP_KEYS if key in arrays), None)
     groups: Tensor | None = None
     notes: tuple[str, ...] = ()
     if group_key is not None:
-        groups, notes = read_groups(path, group_key, arrays[group_key], len(labels), official)
-    patches = PatchDataset(
+        groups, notes = read_groups(path, group_key, arrays[group_key], len(images), official)
+    patches = with_labels(
         images=images.contiguous(),
-        labels=torch.from_numpy(labels),
+        labels=labels,
+        targets=targets,
         classes=classes,
         groups=groups,
         official=official,
         name=path.name,
         notes=notes,
-        source_hashes=_read_origins(path, arrays["origin"], len(labels)) if "origin" in arrays else None,
+        source_hashes=_read_origins(path, arrays["origin"], len(images)) if "origin" in arrays else None,
         window=_read_window(arrays.get("window")),
-        dates=read_dates(arrays, len(labels)),
-        series=read_series(arrays, len(labels)),
+        dates=read_dates(arrays, len(images)),
+        series=read_series(arrays, len(images)),
     )
     others = {key: array for key, array in arrays.items() if key not in _KNOWN}
     found = describe_findings(patches, maybe_groups=maybe_groups(others, len(patches)))
@@ -92,6 +98,11 @@ def _join_parts(path: Path, arrays: dict[str, NDArray[Any]], *, labelled: bool) 
         images.append(arrays.pop(f"{part}_images"))
         if labelled:
             labels.append(_labels_of_part(path, part, arrays, images[-1]))
+            if labels[-1].shape[1:] != labels[0].shape[1:]:
+                raise InputError(
+                    f"{path}: {part}_labels of shape {labels[-1].shape}, {present[0]}_labels of shape "
+                    f"{labels[0].shape}; expected as many labels an image in each part"
+                )
         if images[-1].shape[1:] != images[0].shape[1:] or images[-1].dtype != images[0].dtype:
             raise InputError(
                 f"{path}: {part}_images are {images[-1].dtype} of shape {images[-1].shape}, "
@@ -104,11 +115,13 @@ def _join_parts(path: Path, arrays: dict[str, NDArray[Any]], *, labelled: bool) 
 
 
 def _labels_of_part(path: Path, part: str, arrays: dict[str, NDArray[Any]], images: NDArray[Any]) -> NDArray[Any]:
-    """The labels ``(N,)`` of a part of a MedMNIST file, taken out of its arrays."""
+    """The labels ``(N,)`` or ``(N, K)`` of a part of a MedMNIST file, taken out of its arrays."""
     if f"{part}_labels" not in arrays:
         raise InputError(f"{path}: {part}_images without {part}_labels; {WITHOUT_LABELS}")
-    labels = _one_label_each(path, f"{part}_labels", arrays.pop(f"{part}_labels"))
-    if images.shape[:1] != labels.shape:
+    labels = arrays.pop(f"{part}_labels")
+    if not _are_several(labels):
+        labels = _one_label_each(path, f"{part}_labels", labels)
+    if images.shape[:1] != labels.shape[:1]:
         raise InputError(
             f"{path}: {part}_images of shape {images.shape}, but {len(labels)} {part}_labels; each image needs one"
         )
@@ -143,20 +156,21 @@ def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
 
 def _one_label_each(path: Path, key: str, raw: NDArray[Any]) -> NDArray[Any]:
     """Labels ``(N,)`` or ``(N, 1)`` as ``(N,)``."""
-    if raw.ndim == 2 and raw.shape[1] > 1:
-        several = int(((raw != 0).sum(axis=1) > 1).sum()) if raw.dtype.kind in "iubf" else 0
-        way_out = (
-            f"{several} images have several, and a data set has one of each here"
-            if several
-            else "for one-hot labels that is labels.argmax(axis=1)"
-        )
-        raise InputError(
-            f"{path}: {key} of shape {raw.shape}: {raw.shape[1]} labels an image (multi-label or one-hot); expected "
-            f"one; {way_out}"
-        )
     if raw.ndim != 1 and raw.shape[1:] != (1,):
-        raise InputError(f"{path}: {key} of shape {raw.shape}; expected (N,) or (N, 1)")
+        raise InputError(f"{path}: {key} of shape {raw.shape}; expected (N,) or (N, 1), or several an image, (N, K)")
     return raw.reshape(-1)
+
+
+def _are_several(raw: NDArray[Any]) -> bool:
+    """Whether labels are rows, a column a class."""
+    return raw.ndim == 2 and raw.shape[1] > 1
+
+
+def _read_several(path: Path, raw: NDArray[Any], names: NDArray[Any] | None) -> tuple[Tensor, tuple[str, ...]]:
+    """Multi-hot labels as uint8 ``(N, K)``, and the class names: the numbers of the columns where there are none."""
+    texts = map(str, range(raw.shape[1])) if names is None else _as_texts(path, "label_names", names.reshape(-1))
+    classes = tuple(texts)
+    return read_targets(path, "labels", raw, classes), classes
 
 
 def _read_labels(

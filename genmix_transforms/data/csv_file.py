@@ -7,6 +7,15 @@ from pathlib import Path
 from genmix_transforms.errors import InputError, MissingPathError
 
 
+def header_as_written(path: Path) -> dict[str, str]:
+    """The names of the columns as the file writes them, by the names that :func:`read_csv` gives them."""
+    for line in path.read_bytes().decode("utf-8-sig").splitlines():
+        cells = next(csv.reader([line], delimiter=max(",;\t", key=line.count)), [])
+        if any(cell.strip() for cell in cells):
+            return {cell.strip().lower(): cell.strip() for cell in cells}
+    return {}
+
+
 def read_csv(path: Path, *, expected: str) -> tuple[list[int], dict[str, list[str]]]:
     """Read a CSV file with a header, as spreadsheets and other programs write it.
 

@@ -54,7 +54,7 @@ def _copies(patches: PatchDataset) -> str:
 
 
 def _contradictions(patches: PatchDataset) -> str:
-    pairs = torch.unique(torch.stack([patches.origins, patches.labels]), dim=1)
+    pairs = torch.unique(torch.stack([patches.origins, patches.label_keys]), dim=1)
     origins, labels_of = torch.unique(pairs[0], return_counts=True)
     contradicted = origins[labels_of > 1]
     if not len(contradicted):

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genmix_transforms.data.csv_file import read_csv
+from genmix_transforms.data.csv_file import header_as_written, read_csv
 from genmix_transforms.data.findings import describe_findings, maybe_groups
 from genmix_transforms.data.identity import pixel_hashes
 from genmix_transforms.data.labelling import (
@@ -20,9 +20,11 @@ from genmix_transforms.data.labelling import (
     read_dates,
     read_groups,
     read_series,
+    read_targets,
     refuse_single_class,
     sorted_names,
 )
+from genmix_transforms.data.multi_label import with_labels
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.splitting import SPLIT_NAMES, SPLITS, part_named
 from genmix_transforms.data.windowing import Window
@@ -39,6 +41,8 @@ from genmix_transforms.files.memory import check_image_memory
 
 WINDOW_COLUMNS = ("window_low", "window_high")
 """The columns of a CSV with the Hounsfield units of the lowest and the highest pixel value."""
+_BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+"""What the cells of a class's column may say, as spreadsheets and pandas write it."""
 
 
 def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: int | None) -> PatchDataset:
@@ -152,7 +156,8 @@ def read_manifest(
     """Read the images that a CSV file lists, with their labels, split and groups.
 
     Classes are in the order of their names, or of their numbers if all are whole numbers; without ``labelled`` there is
-    one, and a column of labels is left aside. Arguments as in :func:`genmix_transforms.data.open_dataset`.
+    one, and a column of labels is left aside. Without a column ``label``, each column but ``path``, ``split`` and the
+    groups is a class, with 0 or 1 in every line. Arguments as in :func:`genmix_transforms.data.open_dataset`.
 
     Raises:
         MissingPathError: images that do not exist; the message counts them.
@@ -161,21 +166,27 @@ def read_manifest(
     """
     header = "path,label" if labelled else "path"
     lines, columns = read_csv(path, expected=f"a header ({header}) and a line for each image")
-    for needed in (*header.split(","), *([group_key.lower()] if group_key else [])):
+    targets: Tensor | None = None
+    if labelled and "label" not in columns:
+        targets, classes = _read_columns_of_classes(path, lines, columns, group_key=group_key)
+    for needed in (
+        "path",
+        *(["label"] if labelled and targets is None else []),
+        *([group_key.lower()] if group_key else []),
+    ):
         if needed not in columns:
-            way_out = ""
-            if needed == "label" and "path" in columns:
-                way_out = f"; {_several_columns(columns) or WITHOUT_LABELS}"
+            way_out = f"; {WITHOUT_LABELS}" if needed == "label" and "path" in columns else ""
             raise InputError(f"{path}: no column {needed!r} in its header; it has {', '.join(columns)}{way_out}")
-    if not labelled:
+    if not labelled or targets is not None:
         columns["label"] = [UNLABELLED] * len(lines)
-    group_column = group_key.lower() if group_key else next((key for key in GROUP_KEYS if key in columns), None)
+    group_column = _group_column(columns, group_key)
     for column in ("path", "label", *(key for key in ("split", group_column) if key in columns)):
         for line, cell in zip(lines, columns[column], strict=True):
             if not cell:
                 raise InputError(f"{path}, line {line}: the {column} is empty; every image needs one")
-    classes = sorted_names(columns["label"])
-    if labelled:
+    if targets is None:
+        classes = sorted_names(columns["label"])
+    if labelled and targets is None:
         _refuse_several_labels(path, lines, columns["label"])
         refuse_single_class(path, classes)
     official = None
@@ -190,12 +201,18 @@ def read_manifest(
     images, hashes, notes = _read_files(files, name=path.name, size=size, fit=fit, channels=channels)
     index = {name: number for number, name in enumerate(classes)}
     others = {key: np.array(cells) for key, cells in columns.items() if key not in ("path", "label", "split")}
+    if targets is not None:
+        others = {}
+        notes = (f"several labels an image, from the columns {', '.join(classes)}", *notes)
     return _with_findings(
-        PatchDataset(
+        with_labels(
             images=images,
             source_hashes=hashes,
             paths=tuple(Path(os.path.normpath(cell)).as_posix() for cell in columns["path"]),
-            labels=torch.tensor([index[label] for label in columns["label"]]),
+            labels=None
+            if targets is not None
+            else np.array([index[label] for label in columns["label"]], dtype=np.int64),
+            targets=targets,
             classes=classes,
             groups=groups,
             official=official,
@@ -223,15 +240,35 @@ def _with_findings(patches: PatchDataset, *, maybe_groups: Sequence[str] = ()) -
     return replace(patches, notes=(*patches.notes, *describe_findings(patches, maybe_groups=maybe_groups)))
 
 
-def _several_columns(columns: dict[str, list[str]]) -> str:
-    """What to say of a table with a column of 0 and 1 for each class; "" where there is none."""
-    marks = [name for name, cells in columns.items() if set(cells) <= {"0", "1"}]
-    if len(marks) < 2:
-        return ""
-    return (
-        f"{', '.join(marks)} look like a column for each class: that is for images with several labels, and here an "
-        "image has one; write a column label with the name of its class"
-    )
+def _group_column(columns: Mapping[str, Sequence[str]], group_key: str | None) -> str | None:
+    """The column that has the groups; None: none has."""
+    return group_key.lower() if group_key else next((key for key in GROUP_KEYS if key in columns), None)
+
+
+def _read_columns_of_classes(
+    path: Path, lines: Sequence[int], columns: Mapping[str, Sequence[str]], *, group_key: str | None
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The labels in a column a class, uint8 ``(N, K)``, and the class names as the header writes them; None: no such.
+
+    Raises:
+        InputError: a column that is no class beside others that are, or labels that are not several.
+    """
+    known = {"path", "split", _group_column(columns, group_key)}
+    candidates = {name: cells for name, cells in columns.items() if name not in known}
+    are_classes = {name: set(cells) <= set(_BINARY) for name, cells in candidates.items()}
+    if sum(are_classes.values()) < 2:
+        return None, ()
+    for name, cells in candidates.items():
+        if not are_classes[name]:
+            line, cell = next(pair for pair in zip(lines, cells, strict=True) if pair[1] not in _BINARY)
+            raise InputError(
+                f"{path}, line {line}: without a column label, each column but path, split and the groups is a class, "
+                f"with 0 or 1 for every image; {name!r} has {cell!r}: leave that column out, or add a column label"
+            )
+    rows = np.array([[_BINARY[cell] for cell in cells] for cells in candidates.values()]).T
+    written = header_as_written(path)
+    classes = tuple(written[name] for name in candidates)
+    return read_targets(path, "the columns of classes", rows, classes), classes
 
 
 def _refuse_several_labels(path: Path, lines: Sequence[int], cells: Sequence[str]) -> None:
@@ -241,8 +278,8 @@ def _refuse_several_labels(path: Path, lines: Sequence[int], cells: Sequence[str
         parts = [part.strip() for part in re.split(r"[|;,+]", cell)]
         if len(parts) > 1 and any(part in classes for part in parts):
             raise InputError(
-                f"{path}, line {line}: the label {cell!r} names several classes, and an image has one here; leave such "
-                "images out, or give them a class of a name of its own"
+                f"{path}, line {line}: the label {cell!r} names several classes; for several labels an image, write a "
+                "column for each class, with 0 or 1, in place of the column label; or leave such images out"
             )
 
 

@@ -104,6 +104,36 @@ def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(different))
 
 
+def read_targets(path: Path, what: str, rows: NDArray[Any], classes: Sequence[str]) -> Tensor:
+    """Rows of 0 and 1, a column a class, as uint8 ``(N, K)``: an image has any number of labels.
+
+    Args:
+        path: of the source.
+        what: the rows are, for messages.
+        rows: ``(N, K)``, K at least 2, numbers or booleans.
+        classes: the names of the K columns.
+
+    Raises:
+        InputError: another number of names, values other than 0 and 1, fewer than two classes, or exactly one label an
+            image: then one number (or name) says it, and the data set has one label an image.
+    """
+    if rows.shape[1] != len(classes):
+        raise InputError(f"{path}: {what} of {rows.shape[1]} columns, but there are {len(classes)} class names")
+    if rows.dtype.kind not in "iubf" or not bool(((rows == 0) | (rows == 1)).all()):
+        raise InputError(
+            f"{path}: {what} are {rows.dtype} of shape {rows.shape}: several labels an image are 0 or 1 in each "
+            "column; probabilities are not read"
+        )
+    targets = torch.from_numpy(rows.astype(np.uint8))
+    if len(rows) and bool((targets.sum(dim=1) == 1).all()):
+        raise InputError(
+            f"{path}: {what} of shape {rows.shape}: every image has exactly one of {rows.shape[1]} labels (one-hot); "
+            "expected one label each: in an .npz labels.argmax(axis=1), in a .csv a column label with the class's name"
+        )
+    refuse_single_class(path, [name for name, has in zip(classes, targets.any(dim=0).tolist(), strict=True) if has])
+    return targets
+
+
 def refuse_single_class(path: Path, present: Sequence[str]) -> None:
     """Raise InputError unless at least two classes are present: there would be nothing to tell apart."""
     if len(present) < 2:

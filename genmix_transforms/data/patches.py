@@ -109,7 +109,10 @@ class PatchDataset:
             raise InputError(f"{self.name}: source_hashes must be 0 or more, got {int(self.source_hashes.min())}")
         if len(set(self.classes)) != len(self.classes):
             raise InputError(f"{self.name}: class names must differ, got {', '.join(self.classes)}")
-        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
             raise InputError(
                 f"{self.name}: labels run from {int(self.labels.min())} to {int(self.labels.max())}, "
                 f"but there are {len(self.classes)} classes ({', '.join(self.classes)})"
@@ -122,6 +125,10 @@ class PatchDataset:
         }
         return {key: tensor for key, tensor in found.items() if tensor is not None}
 
+    def _rows(self) -> dict[str, Tensor]:
+        """Likewise, with what has a row a patch."""
+        return self._columns()
+
     def __len__(self) -> int:
         return self.images.shape[0]
 
@@ -130,6 +137,30 @@ class PatchDataset:
         depth = "" if self.images.dtype == torch.uint8 else ", 16 bit"
         channels, height, width = self.images.shape[1:]
         return f"{self.name}: {len(self)} patches, {channels} x {height} x {width}{depth} ({counts})"
+
+    # What follows from the labels, and is otherwise where a patch has several (multi_label.py)
+
+    @property
+    def label_rows(self) -> Tensor:
+        """The labels as a classifier's loss takes them: int64 ``(N,)``, or of several an image float32 ``(N, K)``."""
+        return self.labels
+
+    @property
+    def label_keys(self) -> Tensor:
+        """int64 ``(N,)``: equal for patches with the same labels."""
+        return self.labels
+
+    def _strata(self) -> Numbers:
+        """What a split shares out in proportion: class numbers ``(N,)``, or rows of 0 and 1."""
+        return self.labels.numpy()
+
+    def _label_texts(self) -> list[str]:
+        """Of each patch the name of its class; of several, with a bar between them."""
+        return [self.classes[label] for label in self.labels.tolist()]
+
+    def _label_arrays(self) -> dict[str, NDArray[Any]]:
+        """What :meth:`save_npz` keeps of them."""
+        return {"labels": self.labels.numpy(), "label_names": np.array(self.classes)}
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -142,7 +173,7 @@ class PatchDataset:
         """A hash of the pixels, labels and class names: tells two training sets apart without naming anyone in them."""
         digest = hashlib.sha256()
         digest.update(f"{self.classes}{tuple(self.images.shape)}{self.images.dtype}".encode())
-        digest.update(self.labels.numpy().tobytes())
+        digest.update(self._label_arrays()["labels"].tobytes())
         digest.update(self.images.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -177,7 +208,7 @@ class PatchDataset:
         if index.dtype == torch.bool:
             raise InputError(f"{self.name}: subset takes positions, got a mask; give torch.nonzero(mask).flatten()")
         index = index.to(torch.int64)
-        columns: dict[str, Any] = {key: tensor[index] for key, tensor in self._columns().items()}
+        columns: dict[str, Any] = {key: tensor[index] for key, tensor in self._rows().items()}
         return replace(
             self,
             images=self.images[index],
@@ -294,7 +325,7 @@ class PatchDataset:
         if path.suffix.lower() != ".npz":
             raise InputError(f"{path}: patches are saved as .npz; give such a name")
         unlabelled = self.classes == (UNLABELLED,)
-        if len(self.labels.unique()) < 2 and not (unlabelled and len(self)):
+        if sum(count > 0 for count in self.class_counts.values()) < 2 and not (unlabelled and len(self)):
             raise InputError(f"{self.name}: a data set needs patches of at least two classes; it has {self!r}")
         if self.images.shape[1] > MOST_CHANNELS:
             raise InputError(
@@ -308,7 +339,7 @@ class PatchDataset:
             "images": images[:, 0] if images.shape[1] == 1 else np.moveaxis(images, 1, -1),
         }
         if not unlabelled:
-            arrays |= {"labels": self.labels.numpy(), "label_names": np.array(self.classes)}
+            arrays |= self._label_arrays()
         if self.groups is not None:
             arrays["group"] = self.groups.numpy()
         if self.official is not None:
@@ -443,7 +474,7 @@ class PatchDataset:
                 file,
                 parts,
                 paths=self.paths,
-                classes=[self.classes[label] for label in self.labels.tolist()],
+                classes=self._label_texts(),
                 groups=None if self.groups is None else self.groups.numpy(),
                 origins=self.origins.numpy(),
             )
@@ -479,7 +510,7 @@ class PatchDataset:
         elif kept is not None:
             parts = kept.numpy()
         else:
-            parts = assign_groups(self.labels.numpy(), self._kept_together(), fractions=fractions, seed=seed)
+            parts = assign_groups(self._strata(), self._kept_together(), fractions=fractions, seed=seed)
         way_out = (
             "give fractions that leave it some patches, or train on all (--all-data)"
             if kept is None
@@ -491,7 +522,7 @@ class PatchDataset:
     def _parts_of_folds(self, count: int, *, seed: int, validation: float) -> list[Numbers]:
         """For each fold and patch the index of its part, ``(N,)``."""
         groups = self._kept_together()
-        folds = fold_by_group(self.labels.numpy(), groups, count=count, validation=validation, seed=seed)
+        folds = fold_by_group(self._strata(), groups, count=count, validation=validation, seed=seed)
         groups_found = f"{len(np.unique(groups))} groups are too few for {count} folds"
         for fold, parts in enumerate(folds):
             refuse_empty_parts(parts, name=self.name, fault=f"part of fold {fold} is empty: {groups_found}")

@@ -21,7 +21,7 @@ MAX_SIZE = 4096
 
 _READABLE = (
     "read are a folder of class folders, a MedMNIST or plain .npz, a .csv with the columns path and label, "
-    "and the word phantom"
+    "or a column of 0 and 1 for each class, and the word phantom"
 )
 
 
@@ -44,9 +44,10 @@ def open_dataset(
       or a folder of such folders named train, val (valid, validation) and test, whose split is then kept;
     - a MedMNIST ``.npz`` (``train_images``, ``train_labels``, ...), whose split is kept;
     - a plain ``.npz``: ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, uint8 or uint16; ``labels`` ``(N,)`` or
-      ``(N, 1)``, class numbers or class names; optionally ``label_names``, ``split`` (names or 0, 1, 2) and groups;
-    - a ``.csv`` with a header: columns ``path`` (relative to the CSV's folder) and ``label`` (a class name),
-      optionally ``split`` and groups;
+      ``(N, 1)``, class numbers or class names, or ``(N, K)`` of 0 and 1, several an image; optionally
+      ``label_names``, ``split`` (names or 0, 1, 2) and groups;
+    - a ``.csv`` with a header: columns ``path`` (relative to the CSV's folder) and ``label`` (a class name), or in
+      place of ``label`` a column for each class, with 0 or 1, several an image; optionally ``split`` and groups;
     - the word ``phantom``: :class:`genmix_transforms.data.LesionPhantom`, which needs no file.
 
     Images without labels, a pool to pre-train a generator on, are read with ``labelled=False``: a folder of images, in
@@ -66,7 +67,8 @@ def open_dataset(
         hu_of_zero: with ``window``, the Hounsfield units of a stored 0; None: as the source says, else -1024.
 
     Returns:
-        The patches: images ``(N, C, H, W)``, uint8 or uint16. Their notes say what was resized, and where groups
+        The patches: images ``(N, C, H, W)``, uint8 or uint16; of several labels an image a
+        :class:`~genmix_transforms.data.MultiLabelPatches`. Their notes say what was resized, and where groups
         were found.
 
     Raises:

@@ -74,7 +74,7 @@ def fold_by_group(labels: Numbers, groups: Numbers, *, count: int, validation: f
     """Split into the folds of a cross-validation: every patch is in one test part.
 
     Args:
-        labels: ``(N,)`` class of each patch.
+        labels: ``(N,)`` class of each patch; or ``(N, K)``, 1 for each class that it has.
         groups: ``(N,)`` group of each patch.
         count: how many folds, at least 2.
         validation: share of a fold's patches outside the test part that validate.
@@ -105,7 +105,7 @@ def assign_groups(labels: Numbers, groups: Numbers, *, fractions: Sequence[float
     Greedy: groups in random order, larger ones first, each to the part whose class counts then miss their target least.
 
     Args:
-        labels: ``(N,)`` class of each patch.
+        labels: ``(N,)`` class of each patch; or ``(N, K)``, 1 for each class that it has.
         groups: ``(N,)`` group of each patch.
         fractions: share of each part; they sum to 1.
         seed: of the random order.
@@ -115,8 +115,9 @@ def assign_groups(labels: Numbers, groups: Numbers, *, fractions: Sequence[float
     """
     shares = np.asarray(fractions, dtype=np.float64)
     _, group_of = np.unique(groups, return_inverse=True)
-    counts = np.zeros((group_of.max(initial=-1) + 1, labels.max(initial=-1) + 1))
-    np.add.at(counts, (group_of, labels), 1)
+    several = labels.ndim == 2
+    counts = np.zeros((group_of.max(initial=-1) + 1, labels.shape[1] if several else labels.max(initial=-1) + 1))
+    np.add.at(counts, group_of if several else (group_of, labels), labels if several else 1)
     order = np.random.default_rng(seed).permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
     # What each part still lacks of each class, in units of that class: rare classes weigh as much as common ones.

@@ -39,8 +39,8 @@ class Batch(NamedTuple):
 
 
 Arm = Callable[[Tensor, Tensor], Batch]
-"""Real images, normalised float32 ``(N, C, H, W)``, and labels, int64 ``(N,)``, to the batch of the training step.
-Random numbers come from torch's global generators, seeded for each step."""
+"""Real images, normalised float32 ``(N, C, H, W)``, and labels, int64 ``(N,)`` or float32 ``(N, K)``, to the batch of
+the training step. Random numbers come from torch's global generators, seeded for each step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,7 @@ class Setting:
         normalisation: that real batches went through.
         banks: by name, with the training set's classes, on its device; ``ONLY_BANK`` is the one without a name.
         real: the training set itself, as a bank: what the controls draw from.
+        several_labels: whether an image has several labels: each class is a question of its own, yes or no.
         confidence: of each bank's images, float ``(N,)``, by the bank's name: what ``keep`` goes by, see
             :mod:`genmix_transforms.evaluation.confidence`.
     """
@@ -62,6 +63,7 @@ class Setting:
     normalisation: Normalisation
     banks: Mapping[str, SyntheticBank] = field(default_factory=dict)
     real: SyntheticBank | None = None
+    several_labels: bool = False
     confidence: Mapping[str, Tensor] = field(default_factory=dict)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.rows import check_same_window
+from genmix_transforms.data.multi_label import MultiLabelPatches
 from genmix_transforms.data.patches import SPLITS, PatchDataset, describe_counts
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arm_names import ONLY_BANK, check_bank_name
@@ -100,7 +101,7 @@ def check_splits(splits: Splits) -> None:
     for name, part in zip(SPLITS, splits, strict=True):
         if not len(part):
             raise InputError(f"the {name} part is empty")
-        for what in ("classes", "shape", "dtype", "window"):
+        for what in ("classes", "shape", "dtype", "window", "labels"):
             expected, found = _trait(train, what), _trait(part, what)
             if found != expected:
                 raise InputError(f"the parts must have the same {what}: train has {expected}, {name} has {found}")
@@ -110,8 +111,15 @@ def check_splits(splits: Splits) -> None:
 
 
 def _trait(part: PatchDataset, what: str) -> object:
-    traits = {"shape": tuple(part.images.shape[1:]), "dtype": part.images.dtype}
-    return traits[what] if what in traits else getattr(part, what)
+    kind = "several an image" if isinstance(part, MultiLabelPatches) else "one an image"
+    traits = {
+        "classes": part.classes,
+        "shape": tuple(part.images.shape[1:]),
+        "dtype": part.images.dtype,
+        "window": part.window,
+        "labels": kind,
+    }
+    return traits[what]
 
 
 def check_folds(folds: Sequence[Fold], *, foreign_banks: bool = False) -> None:
@@ -231,6 +239,9 @@ def prepare(
     arms = check_arms(arms, protocol)
     check_splits(splits)
     train = splits[0]
+    several = isinstance(train, MultiLabelPatches)
+    if several:
+        _check_several_labels(arms, protocol)
     channels, height, width = train.images.shape[1:]
     used = used_banks(arms)
     setting = Setting(
@@ -241,9 +252,10 @@ def prepare(
         if protocol.weights is None
         else Normalisation(mean=(0.0,) * channels, std=(1.0,) * channels),
         banks={name: prepare_bank(bank, train, device=device) for name, bank in banks.items() if name in used},
-        real=SyntheticBank(train.images.to(device), train.labels.to(device), classes=train.classes)
+        real=SyntheticBank(train.images.to(device), train.label_rows.to(device), classes=train.classes)
         if any(arm_kind(arm).needs_real for arm in arms)
         else None,
+        several_labels=several,
     )
     for arm in arms:
         build_arm(arm, as_if_equally_sure(setting))
@@ -260,6 +272,29 @@ def prepare(
     if any(own_protocol(arm, protocol).aux_norm for arm in arms):
         check_norms(network)
     return setting
+
+
+def _check_several_labels(arms: Sequence[str], protocol: Protocol) -> None:
+    """Refuse what goes by the one class of an image, where an image has several.
+
+    Raises:
+        InputError: an arm that draws by class, or an option that does.
+    """
+    for arm in arms:
+        own = own_protocol(arm, protocol)
+        options = arm_kind(arm).options
+        by_class = {
+            "pairing": "pairing" in options and own.pairing != "any",
+            "balance": "balance" in options and own.balance != "off",
+            "keep": "keep" in options and own.keep < 1,
+        }
+        fault = next((f"{option}={getattr(own, option)!r}" for option, asked in by_class.items() if asked), "")
+        if split_arm_name(arm)[0] == "balanced-mixup" or fault:
+            raise InputError(
+                f"the arm {arm!r}{f' with {fault}' if fault else ''} goes by the one class of an image, and here an "
+                "image has several labels; leave it out: baseline, mixup, augmix, classical, blend, genmix and the "
+                "controls take several"
+            )
 
 
 def used_banks(arms: Sequence[str]) -> frozenset[str]:

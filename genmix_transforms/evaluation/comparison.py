@@ -50,7 +50,15 @@ from genmix_transforms.evaluation.provenance import (
 )
 from genmix_transforms.evaluation.recipe_choice import ChosenRecipe
 from genmix_transforms.evaluation.results import Results
-from genmix_transforms.evaluation.runs import Run, RunCache, finished_name, read_finished, run_key, write_finished
+from genmix_transforms.evaluation.runs import (
+    Run,
+    RunCache,
+    as_prediction,
+    finished_name,
+    read_finished,
+    run_key,
+    write_finished,
+)
 from genmix_transforms.evaluation.sharing import take_turns
 from genmix_transforms.evaluation.training import train_and_test, train_network
 from genmix_transforms.files.checks import check_output_folder
@@ -202,7 +210,7 @@ def evaluate_folds(
     results = Results(
         classes=folds[0].splits[0].classes,
         runs=tuple(sorted(runs, key=lambda run: (order.index(run.arm), run.fold, run.seed))),
-        labels=tuple(tuple(fold.splits[2].labels.tolist()) for fold in folds),
+        labels=tuple(tuple(map(as_prediction, fold.splits[2].label_rows.tolist())) for fold in folds),
         groups=_groups(folds),
         protocol=describe_protocol(settings[0].protocol),
         data=describe_data([fold.splits for fold in folds], settings[0]),

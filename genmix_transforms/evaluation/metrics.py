@@ -24,7 +24,12 @@ class Scores:
             (and has not only); NaN where no probabilities are known.
         sensitivity: of each class; NaN for a class that the test set does not have.
         specificity: of each class; NaN for a class that all of the test set has.
-        confusion: images by true class (row) and predicted class (column).
+        confusion: images by true class (row) and predicted class (column); empty where an image has several labels.
+        auc_by_class: where an image has several labels: the AUC of each; NaN for a class that all or none have.
+
+    Where an image has several labels (:func:`score_several`), each class is a question of its own, yes or no:
+    ``accuracy`` is the share of right answers, ``balanced_accuracy`` the mean over the classes of sensitivity and
+    specificity.
     """
 
     accuracy: float
@@ -34,6 +39,7 @@ class Scores:
     sensitivity: tuple[float, ...]
     specificity: tuple[float, ...]
     confusion: tuple[tuple[int, ...], ...]
+    auc_by_class: tuple[float, ...] = ()
 
     def by_name(self, classes: Sequence[str]) -> dict[str, float]:
         """Every score but the confusion, by a name: ``accuracy``, ... ``sensitivity_cyst``, ``specificity_cyst``."""
@@ -47,6 +53,7 @@ class Scores:
                 for number, name in enumerate(classes)
                 for kind, values in (("sensitivity", self.sensitivity), ("specificity", self.specificity))
             },
+            **{f"auc_{name}": value for name, value in zip(classes, self.auc_by_class, strict=False)},
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,19 +66,23 @@ class Scores:
         """The inverse of :meth:`to_dict`."""
         return cls(
             accuracy=float(content["accuracy"]),
-            macro_f1=float(content["macro_f1"]),
-            balanced_accuracy=float(content["balanced_accuracy"]),
+            macro_f1=_or_nan(content["macro_f1"]),
+            balanced_accuracy=_or_nan(content["balanced_accuracy"]),
             auc=_or_nan(content["auc"]),
             sensitivity=tuple(_or_nan(value) for value in content["sensitivity"]),
             specificity=tuple(_or_nan(value) for value in content["specificity"]),
             confusion=tuple(tuple(int(value) for value in row) for row in content["confusion"]),
+            auc_by_class=tuple(map(_or_nan, content.get("auc_by_class", ()))),
         )
 
 
 def plain_data(value: Any) -> Any:
     """What JSON can hold of a dataclass and all that is in it: its fields by name, tuples as lists, NaN as None."""
     if is_dataclass(value):
-        return {field.name: plain_data(getattr(value, field.name)) for field in fields(value)}
+        found = {field.name: plain_data(getattr(value, field.name)) for field in fields(value)}
+        if isinstance(value, Scores) and not value.auc_by_class:  # of one label an image, as earlier releases write it
+            del found["auc_by_class"]
+        return found
     if isinstance(value, Mapping):
         return {name: plain_data(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -125,17 +136,71 @@ def score(predictions: Tensor, labels: Tensor, *, num_classes: int, probabilitie
     )
 
 
+def score_several(predictions: Tensor, targets: Tensor, *, probabilities: Tensor | None = None) -> Scores:
+    """Compare predicted labels with the true ones, where an image has any number of them.
+
+    Args:
+        predictions: ``(N, K)``, 0 or 1, any integer type.
+        targets: likewise.
+        probabilities: floats ``(N, K)``, for the AUC; None: it is NaN.
+
+    Raises:
+        InputError: nothing to compare, values other than 0 and 1, or probabilities that are none.
+
+    Example:
+        >>> scores = score_several(torch.tensor([[1, 0], [1, 1], [0, 0]]), torch.tensor([[1, 0], [0, 1], [0, 0]]))
+        >>> round(scores.macro_f1, 3), scores.sensitivity, scores.specificity
+        (0.833, (1.0, 1.0), (0.5, 1.0))
+    """
+    if predictions.shape != targets.shape or targets.ndim != 2 or not targets.numel():
+        raise InputError(
+            f"predictions and targets must be of one shape (N, K), not empty, got {tuple(predictions.shape)} and "
+            f"{tuple(targets.shape)}"
+        )
+    predictions, targets = predictions.long(), targets.long()
+    for name, tensor in (("predictions", predictions), ("targets", targets)):
+        if not bool(((tensor == 0) | (tensor == 1)).all()):
+            raise InputError(f"{name} must be 0 or 1, got {int(tensor.min())} to {int(tensor.max())}")
+    count, classes = targets.shape
+    if probabilities is not None:
+        _check_probabilities(probabilities, count, classes)
+    right = predictions == targets
+    # Doubles, in which a share without a denominator is NaN: a score that has no meaning.
+    hits, misses = ((targets == 1) & right).sum(dim=0).double(), ((targets == 1) & ~right).sum(dim=0).double()
+    passes, alarms = ((targets == 0) & right).sum(dim=0).double(), ((targets == 0) & ~right).sum(dim=0).double()
+    sensitivity = (hits / (hits + misses)).cpu()
+    specificity = (passes / (passes + alarms)).cpu()
+    f1 = (2 * hits / (2 * hits + misses + alarms)).cpu()
+    auc = [math.nan] * classes
+    if probabilities is not None:
+        auc = [_auc_of(probabilities[:, number], targets[:, number] == 1) for number in range(classes)]
+    return Scores(
+        accuracy=float(right.double().mean()),
+        macro_f1=float(f1.nanmean()),
+        balanced_accuracy=float(((sensitivity + specificity) / 2).nanmean()),
+        sensitivity=tuple(sensitivity.tolist()),
+        specificity=tuple(specificity.tolist()),
+        confusion=(),
+        auc=float(torch.tensor(auc, dtype=torch.float64).nanmean()),
+        auc_by_class=tuple(auc),
+    )
+
+
+def _auc_of(probabilities: Tensor, is_class: Tensor) -> float:
+    """Of one class against the others, bool ``(N,)``; NaN where all images have it, or none."""
+    positives = int(is_class.sum())
+    if not 0 < positives < len(is_class):
+        return math.nan
+    _, place, ties = probabilities.unique(return_inverse=True, return_counts=True)
+    rank = ties.cumsum(0).double() - (ties.double() - 1) / 2  # from 1; images of one value share the mean rank
+    wins = rank[place[is_class]].sum() - positives * (positives + 1) / 2
+    return float(wins) / (positives * (len(is_class) - positives))
+
+
 def _auc(probabilities: Tensor, labels: Tensor, num_classes: int) -> float:
     """Of each class against the others, mean over the classes that have both."""
-    known = []
-    for number in range(num_classes):
-        is_class = labels == number
-        positives = int(is_class.sum())
-        if 0 < positives < len(labels):
-            _, place, ties = probabilities[:, number].unique(return_inverse=True, return_counts=True)
-            rank = ties.cumsum(0).double() - (ties.double() - 1) / 2  # from 1; images of one value share the mean rank
-            wins = rank[place[is_class]].sum() - positives * (positives + 1) / 2
-            known.append(float(wins) / (positives * (len(labels) - positives)))
+    each = [_auc_of(probabilities[:, number], labels == number) for number in range(num_classes)]
+    known = [value for value in each if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
 
 

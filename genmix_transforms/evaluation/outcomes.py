@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.runs import Run
+from genmix_transforms.evaluation.runs import Prediction, Run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -16,10 +16,10 @@ class Outcomes:
 
     Args:
         classes: the class names, K of them.
-        labels: int64 ``(cases,)``.
+        labels: int64 ``(cases,)``; where a case has several, ``(cases, K)`` of 0 and 1.
         groups: int64 ``(cases,)``; cases of one group (a patient's, near-duplicates) are not independent of each other.
         seeds: S of them; with several folds, a seed stands for one classifier a fold.
-        predictions: int64 ``(S, cases)``.
+        predictions: int64 ``(S, cases)``, or ``(S, cases, K)`` likewise.
         probabilities: float64 ``(S, cases, K)``; None: not known, and the AUC is NaN.
 
     Raises:
@@ -37,15 +37,25 @@ class Outcomes:
         cases, seeds, classes = len(self.labels), len(self.seeds), len(self.classes)
         if not cases or not seeds:
             raise InputError(f"outcomes need a test case and a seed, got {cases} cases and {seeds} seeds")
-        wanted = {"groups": (cases,), "predictions": (seeds, cases), "probabilities": (seeds, cases, classes)}
+        row = (classes,) if self.are_several else ()
+        wanted = {"groups": (cases,), "predictions": (seeds, cases, *row), "probabilities": (seeds, cases, classes)}
+        if self.labels.shape[1:] != row:
+            raise InputError(
+                f"outcomes: labels must be of shape ({cases},) or {(cases, classes)}, got {self.labels.shape}"
+            )
         for name, shape in wanted.items():
             array = getattr(self, name)
             if array is not None and array.shape != shape:
                 raise InputError(f"outcomes: {name} must be of shape {shape}, got {array.shape}")
         for name in ("labels", "predictions"):
             low, high = int(getattr(self, name).min()), int(getattr(self, name).max())
-            if low < 0 or high >= classes:
+            if low < 0 or high >= (2 if self.are_several else classes):
                 raise InputError(f"outcomes: {name} run from {low} to {high}, but there are {classes} classes")
+
+    @property
+    def are_several(self) -> bool:
+        """Whether a case has several labels."""
+        return self.labels.ndim > 1
 
     def of_seeds(self, seeds: Sequence[int]) -> "Outcomes":
         """Those seeds only, in that order."""
@@ -63,7 +73,7 @@ class Outcomes:
 def pooled(
     runs: Sequence[Run],
     *,
-    labels: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[Prediction]],
     classes: Sequence[str],
     groups: Sequence[Sequence[int]] = (),
 ) -> dict[str, Outcomes]:

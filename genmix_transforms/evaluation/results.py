@@ -11,7 +11,7 @@ from genmix_transforms.evaluation import tables
 from genmix_transforms.evaluation.arm_names import ArmName
 from genmix_transforms.evaluation.metrics import plain_data
 from genmix_transforms.evaluation.outcomes import Outcomes, pooled
-from genmix_transforms.evaluation.runs import Run, readable_json
+from genmix_transforms.evaluation.runs import Prediction, Run, as_prediction, readable_json
 from genmix_transforms.evaluation.statistics import (
     OVERALL,
     Difference,
@@ -35,7 +35,7 @@ class Results:
     Args:
         classes: the class names.
         runs: one for each arm, fold and seed.
-        labels: of the test cases of each fold.
+        labels: of the test cases of each fold; where a case has several, a row of 0 and 1, a column a class.
         groups: likewise of each fold, a number meaning the same group in all; cases of one group are not independent.
             Empty: every case is a group of its own. They are renumbered: what a source calls its patients stays there.
         protocol: the options of the comparison.
@@ -69,7 +69,7 @@ class Results:
 
     classes: tuple[str, ...]
     runs: tuple[Run, ...]
-    labels: tuple[tuple[int, ...], ...]
+    labels: tuple[tuple[Prediction, ...], ...]
     groups: tuple[tuple[int, ...], ...] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Results:
         numbers: dict[int, int] = {}
         groups = tuple(tuple(numbers.setdefault(group, len(numbers)) for group in fold) for fold in self.groups)
         object.__setattr__(self, "groups", groups)
-        object.__setattr__(self, "labels", _folds(self.labels))
+        object.__setattr__(self, "labels", _label_folds(self.labels))
         # Before the first number is asked for: what cannot be pooled is no result.
         found = list(self.outcomes)
         both = [arm for arm in found if arm in self.missing]
@@ -100,6 +100,11 @@ class Results:
     def arms(self) -> tuple[str, ...]:
         """The names of the arms that have runs, in the order of the table."""
         return tuple(arm for arm in self.order if arm not in self.missing)
+
+    @property
+    def are_several(self) -> bool:
+        """Whether an image has several labels: each class is then a question of its own, and has an AUC of its own."""
+        return any(isinstance(label, tuple) for fold in self.labels for label in fold[:1])
 
     @cached_property
     def outcomes(self) -> dict[str, Outcomes]:
@@ -121,7 +126,7 @@ class Results:
 
     @cached_property
     def _summary(self) -> dict[str, dict[str, Estimate]]:
-        names = metric_names(self.classes)
+        names = metric_names(self.classes, several=self.are_several)
         return {arm: {name: estimate(found, name) for name in names} for arm, found in self.resampled.items()}
 
     def differences(self, metric: str = "macro_f1") -> dict[str, tuple[Difference, ...]]:
@@ -182,7 +187,7 @@ class Results:
             **({} if self.recipe is None else {"recipe": dict(self.recipe)}),
             "summary": plain_data(self.summary()),
             "differences": {metric: plain_data(self.differences(metric)) for metric in OVERALL},
-            "labels": [list(fold) for fold in self.labels],
+            "labels": plain_data(self.labels),
             "groups": [list(fold) for fold in self.groups],
             "runs": [run.to_dict() for run in self.runs],
         }
@@ -193,7 +198,7 @@ class Results:
         return cls(
             classes=tuple(content["classes"]),
             runs=tuple(Run.from_dict(run) for run in content["runs"]),
-            labels=_folds(content["labels"]),
+            labels=_label_folds(content["labels"]),
             groups=_folds(content["groups"]),
             protocol=content["protocol"],
             data=content["data"],
@@ -263,6 +268,10 @@ def blended_arm(arm: str) -> str | None:
     if name.kind != "genmix" and not name.kind.startswith("genmix-"):
         return None
     return str(replace(name.only("keep", "keep_by"), kind="blend"))
+
+
+def _label_folds(content: Sequence[Sequence[Any]]) -> tuple[tuple[Prediction, ...], ...]:
+    return tuple(tuple(map(as_prediction, fold)) for fold in content)
 
 
 def _folds(content: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:

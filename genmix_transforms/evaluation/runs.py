@@ -20,6 +20,15 @@ _DIGITS = 6
 """Significant ones of a probability that is kept."""
 
 
+Prediction = int | tuple[int, ...]
+"""Of an image: its class; or, where it has several labels, 0 or 1 for each class."""
+
+
+def as_prediction(value: Any) -> Prediction:
+    """A prediction as JSON has it."""
+    return tuple(int(one) for one in value) if isinstance(value, list | tuple) else int(value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """One arm with one seed on one fold.
@@ -32,7 +41,8 @@ class Run:
         best_step: the step whose weights were tested.
         validation_macro_f1: of those weights.
         scores: on this fold's test set.
-        predictions: the class of each test image, in the test set's order: what a paired test between arms needs.
+        predictions: the class of each test image, in the test set's order: what a paired test between arms needs; where
+            an image has several labels, a row of 0 and 1.
         probabilities: of each test image, those of the classes, see :func:`kept_probabilities`; empty: not kept.
         knob: the value of the arm's tuned option; None: nothing was tuned.
         seconds: wall time.
@@ -47,7 +57,7 @@ class Run:
     knob: float | None = None
     seconds: float
     scores: Scores
-    predictions: tuple[int, ...]
+    predictions: tuple[Prediction, ...]
     probabilities: tuple[tuple[float, ...], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,7 +76,7 @@ class Run:
             best_step=int(content["best_step"]),
             validation_macro_f1=float(content["validation_macro_f1"]),
             scores=Scores.from_dict(content["scores"]),
-            predictions=tuple(int(value) for value in content["predictions"]),
+            predictions=tuple(map(as_prediction, content["predictions"])),
             probabilities=tuple(tuple(float(value) for value in row) for row in content["probabilities"]),
             knob=None if content["knob"] is None else float(content["knob"]),
             seconds=float(content["seconds"]),

@@ -117,9 +117,15 @@ class Resampled:
     seed: int
 
 
-def metric_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """The scores' names: those over all classes, then sensitivity and specificity of each class."""
-    return (*OVERALL, *(f"{kind}_{name}" for name in classes for kind in ("sensitivity", "specificity")))
+def metric_names(classes: Sequence[str], *, several: bool = False) -> tuple[str, ...]:
+    """The scores' names: those over all classes, then sensitivity and specificity of each class.
+
+    Args:
+        classes: the class names.
+        several: whether an image has several labels: then the AUC of each class, last.
+    """
+    by_class = (f"{kind}_{name}" for name in classes for kind in ("sensitivity", "specificity"))
+    return (*OVERALL, *by_class, *(f"auc_{name}" for name in classes if several))
 
 
 def macro_f1(labels: NDArray[np.int64], predictions: NDArray[np.int64], *, classes: int) -> float:
@@ -154,21 +160,31 @@ def resample(outcomes: Outcomes, *, draws: int = DRAWS, seed: int = 0) -> Resamp
     numbers, group_of = np.unique(outcomes.groups, return_inverse=True)
     groups, seeds, classes = len(numbers), len(outcomes.seeds), len(outcomes.classes)
     # The confusion of a resample is linear in how often each group was drawn: a product of matrices.
-    cells = (np.arange(seeds)[:, None] * classes + outcomes.labels) * classes + outcomes.predictions
-    counts = np.bincount(
-        (group_of * (seeds * classes**2) + cells).ravel(), minlength=groups * seeds * classes**2
-    ).reshape(groups, -1)
+    several = outcomes.are_several
+    shape: tuple[int, ...]
+    if several:  # a confusion of two by two for each class
+        shape = (classes, 2, 2)
+        place = (np.arange(seeds)[:, None, None] * classes + np.arange(classes)) * 2 + outcomes.labels
+        cells, of_cell = place * 2 + outcomes.predictions, group_of[:, None]
+    else:
+        shape = (classes, classes)
+        cells = (np.arange(seeds)[:, None] * classes + outcomes.labels) * classes + outcomes.predictions
+        of_cell = group_of
+    size = seeds * int(np.prod(shape))
+    counts = np.bincount((of_cell * size + cells).ravel(), minlength=groups * size).reshape(groups, -1)
     roc = _RankedCases(outcomes) if outcomes.probabilities is not None else None
 
     def scores(weights: Array) -> Array:
-        confusion = (weights @ counts).reshape(len(weights), seeds, classes, classes)
-        overall, by_class = _scores(confusion)
-        auc = np.full((len(weights), seeds), np.nan) if roc is None else roc.auc(weights.T.astype(np.float32)[group_of])
-        return np.concatenate([overall, auc[..., None], by_class], axis=2)
+        confusion = (weights @ counts).reshape(len(weights), seeds, *shape)
+        overall, by_class = (_scores_of_several if several else _scores)(confusion)
+        auc = np.full((len(weights), seeds, classes), np.nan)
+        if roc is not None:
+            auc = roc.auc_by_class(weights.T.astype(np.float32)[group_of])
+        return np.concatenate([overall, _mean(auc)[..., None], by_class, *([auc] if several else [])], axis=2)
 
     return Resampled(
         outcomes=outcomes,
-        metrics=metric_names(outcomes.classes),
+        metrics=metric_names(outcomes.classes, several=several),
         observed=scores(np.ones((1, groups)))[0],
         draws=np.concatenate([scores(weights) for weights in _weights(groups, len(group_of), draws, seed)]),
         seed=seed,
@@ -360,6 +376,23 @@ def _scores(confusion: Array) -> tuple[Array, Array]:
     return np.stack(overall, axis=-1), by_class.reshape(*by_class.shape[:-2], -1)
 
 
+def _scores_of_several(confusion: Array) -> tuple[Array, Array]:
+    """As :func:`_scores`, of confusions ``(..., K, 2, 2)``: for each class, has it (row) by said to have it (column).
+
+    Defined as in :func:`genmix_transforms.evaluation.metrics.score_several`.
+    """
+    hits, right_no = confusion[..., 1, 1], confusion[..., 0, 0]
+    have, have_not = confusion[..., 1, :].sum(axis=-1), confusion[..., 0, :].sum(axis=-1)
+    sensitivity, specificity = _ratio(hits, have), _ratio(right_no, have_not)
+    overall = [
+        (hits + right_no).sum(axis=-1) / confusion.sum(axis=(-3, -2, -1)),
+        _mean(_ratio(2 * hits, have + confusion[..., :, 1].sum(axis=-1))),
+        _mean((sensitivity + specificity) / 2),
+    ]
+    by_class = np.stack([sensitivity, specificity], axis=-1)
+    return np.stack(overall, axis=-1), by_class.reshape(*by_class.shape[:-2], -1)
+
+
 def _ratio(numerator: Array, denominator: Array) -> Array:
     ratio: Array = np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
     return ratio
@@ -383,17 +416,19 @@ class _RankedCases:
         for probabilities in outcomes.probabilities:
             for number in range(len(outcomes.classes)):
                 values = probabilities[:, number]
-                own, others = (np.flatnonzero(mask) for mask in (outcomes.labels == number, outcomes.labels != number))
+                labels = outcomes.labels
+                have = labels[:, number] == 1 if outcomes.are_several else labels == number
+                own, others = np.flatnonzero(have), np.flatnonzero(~have)
                 others = others[np.argsort(values[others], kind="stable")]
                 beaten, reached = (
                     np.searchsorted(values[others], values[own], side=side) for side in ("left", "right")
                 )
                 self.places.append((own, others, beaten, reached))
 
-    def auc(self, weights: NDArray[np.float32]) -> Array:
-        """Mean over the classes, ``(n, S)``, of resamples with those weights of the cases, ``(cases, n)``."""
+    def auc_by_class(self, weights: NDArray[np.float32]) -> Array:
+        """Of each class, ``(n, S, K)``, of resamples with those weights of the cases, ``(cases, n)``."""
         of_class = [self._of_class(weights, *places) for places in self.places]
-        return _mean(np.stack(of_class, axis=1).reshape(weights.shape[1], self.seeds, -1))
+        return np.stack(of_class, axis=1).reshape(weights.shape[1], self.seeds, -1)
 
     @staticmethod
     def _of_class(

@@ -159,9 +159,11 @@ def score_rows(
         cells = []
         for name in results.classes:
             if arm is None:
-                cells += [f"{name}\nsens/spec"] if joint_classes else ["Sens.", "Spec."]
+                auc = "/AUC" if results.are_several else ""
+                cells += [f"{name}\nsens/spec{auc}"] if joint_classes else ["Sens.", "Spec."]
                 continue
-            kinds = [f"{kind}_{name}" for kind in ("sensitivity", "specificity")]
+            known = ("sensitivity", "specificity", *(["auc"] if results.are_several and joint_classes else []))
+            kinds = [f"{kind}_{name}" for kind in known]
             pair = [_estimate(summary[arm][kind], margin=with_margins) for kind in kinds]
             cells += [(" / " if with_margins else "/").join(pair)] if joint_classes else pair
         return cells

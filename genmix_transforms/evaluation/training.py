@@ -1,5 +1,6 @@
 """One classifier, trained in one arm with one seed, and tested once."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +18,11 @@ from genmix_transforms.evaluation.arms import build_arm, own_protocol, phases_of
 from genmix_transforms.evaluation.auxiliary_norm import AuxiliaryNorms
 from genmix_transforms.evaluation.classifiers import build_classifier, last_layer
 from genmix_transforms.evaluation.leakage import Splits
-from genmix_transforms.evaluation.metrics import score
+from genmix_transforms.evaluation.metrics import Scores, score, score_several
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.phases import learning_rate_share as learning_rate_share
 from genmix_transforms.evaluation.protocol import Protocol
-from genmix_transforms.evaluation.runs import Run, kept_probabilities
+from genmix_transforms.evaluation.runs import Run, as_prediction, kept_probabilities
 from genmix_transforms.generators.fast_math import fast_math
 from genmix_transforms.generators.randomness import DataOrder, reseed
 from genmix_transforms.transforms import functional
@@ -66,7 +67,9 @@ def train_and_test(
     test = _Pixels.of(splits[2], setting.normalisation, device)
     with fast_math(device, setting.protocol.fast_math):
         logits = _logits(trained.network, test, precision=setting.protocol.precision)
-    predictions, probabilities = logits.argmax(dim=1), logits.double().softmax(dim=1)
+    several = setting.several_labels
+    predictions = predicted(logits, several=several)
+    probabilities = logits.double().sigmoid() if several else logits.double().softmax(dim=1)
     return Run(
         arm=arm,
         fold=fold,
@@ -74,8 +77,8 @@ def train_and_test(
         steps=trained.steps,
         best_step=trained.best_step,
         validation_macro_f1=trained.validation_macro_f1,
-        scores=score(predictions, test.labels, num_classes=test.classes, probabilities=probabilities),
-        predictions=tuple(predictions.tolist()),
+        scores=_scored(predictions, test, several=several, probabilities=probabilities),
+        predictions=tuple(map(as_prediction, predictions.tolist())),
         probabilities=kept_probabilities(probabilities),
         knob=knob,
         seconds=round(time.perf_counter() - started, 2),
@@ -91,8 +94,8 @@ class Trained:
         steps: that were taken.
         best_step: whose weights these are.
         validation_macro_f1: of these weights.
-        validations: by the step, the classes predicted for the validation images, int64 ``(N,)`` on the CPU; only of
-            weights that could have been taken.
+        validations: by the step, the classes predicted for the validation images, int64 ``(N,)`` on the CPU (``(N, K)``
+            of 0 and 1 where an image has several labels); only of weights that could have been taken.
     """
 
     network: nn.Module
@@ -140,11 +143,11 @@ class _Pixels:
         images = patches.images.to(device)
         scale, shift = normalisation.unit(images)
         return cls(
-            images=images, labels=patches.labels.to(device), scale=scale, shift=shift, classes=len(patches.classes)
+            images=images, labels=patches.label_rows.to(device), scale=scale, shift=shift, classes=len(patches.classes)
         )
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images, float32, and labels, int64; the index is on the device."""
+        """Normalised images, float32, and labels, int64 or float32 rows; the index is on the device."""
         return functional.dequantise(take_rows(self.images, index), self.scale, self.shift), self.labels[index]
 
 
@@ -186,7 +189,8 @@ def _train(
             optimiser.zero_grad(set_to_none=True)
             if norms is not None:
                 norms.synthetic = batch.synthetic
-            loss = batch_loss(_forward(network, batch.images, precision=protocol.precision), batch)
+            logits = _forward(network, batch.images, precision=protocol.precision)
+            loss = batch_loss(logits, batch, several=setting.several_labels)
             loss.backward()
             if protocol.clip_norm is not None:
                 nn.utils.clip_grad_norm_(network.parameters(), protocol.clip_norm)
@@ -200,9 +204,12 @@ def _train(
             )
         if not phases.can_be_tested(step):
             continue
-        predictions = _logits(network, held_out, precision=protocol.precision).argmax(dim=1)
+        logits = _logits(network, held_out, precision=protocol.precision)
+        predictions = predicted(logits, several=setting.several_labels)
         validations[step] = predictions.cpu()
-        reached = score(predictions, held_out.labels, num_classes=held_out.classes).macro_f1
+        reached = _scored(predictions, held_out, several=setting.several_labels).macro_f1
+        if math.isnan(reached):  # several labels an image, and none had or predicted in the validation part
+            reached = 0.0
         since_best += 1
         if reached > best:
             best, best_step, since_best = reached, step, 0
@@ -217,21 +224,38 @@ def _train(
     )
 
 
-def batch_loss(logits: Tensor, batch: Batch) -> Tensor:
+def predicted(logits: Tensor, *, several: bool = False) -> Tensor:
+    """The classes that logits ``(N, K)`` say: int64 ``(N,)``; or, of several an image, ``(N, K)`` of 0 and 1."""
+    return (logits > 0).long() if several else logits.argmax(dim=1)
+
+
+def _scored(predictions: Tensor, pixels: _Pixels, *, several: bool, probabilities: Tensor | None = None) -> Scores:
+    if several:
+        return score_several(predictions, pixels.labels, probabilities=probabilities)
+    return score(predictions, pixels.labels, num_classes=pixels.classes, probabilities=probabilities)
+
+
+def batch_loss(logits: Tensor, batch: Batch, *, several: bool = False) -> Tensor:
     """Cross-entropy with soft labels: its mean over the batch, by the images' weights where they have any.
 
     Args:
         logits: float32 ``(N, K)``.
         batch: of an arm.
+        several: whether an image has several labels: the binary cross-entropy of each class, mean over the classes.
 
     Example:
         >>> logits, labels = torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
         >>> batch_loss(logits, Batch(logits, labels, weights=torch.tensor([1.0, 0.0]))).item()
         0.6931471824645996
     """
-    if batch.weights is None:
+    if several:
+        each = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none").mean(dim=1)
+    elif batch.weights is None:
         return F.cross_entropy(logits, batch.labels)
-    each = F.cross_entropy(logits, batch.labels, reduction="none")
+    else:
+        each = F.cross_entropy(logits, batch.labels, reduction="none")
+    if batch.weights is None:
+        return each.mean()
     return (each * batch.weights).sum() / batch.weights.sum()
 
 

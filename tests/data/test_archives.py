@@ -170,7 +170,7 @@ def test_medmnist_with_two_parts(read):
         ({"test_images": np.zeros((4, 9, 10), np.uint16)}, "test_images are uint16 .*one kind"),
         (
             {"train_labels": np.zeros((7, 14), np.uint8)},
-            r"train_labels of shape \(7, 14\): 14 labels an image \(multi-label",
+            r"val_labels of shape \(3,\), train_labels of shape \(7, 14\); expected as many labels an image",
         ),
     ],
 )
@@ -233,7 +233,13 @@ def test_medmnist_has_no_groups(read):
             r"no images in it \(shape \(0, 9, 9\)\)",
         ),
         ({"images": np.zeros((5, 9, 9), np.uint8)}, "5 images but 6 labels; each image needs one"),
-        ({"labels": np.zeros((COUNT, 2), int)}, r"labels of shape \(6, 2\): 2 labels an image .*labels.argmax"),
+        (
+            {"labels": np.eye(2, dtype=int)[[0, 1] * 3]},
+            r"labels of shape \(6, 2\): every image has exactly one .*argmax",
+        ),
+        ({"labels": np.full((COUNT, 2), 0.5)}, r"labels are float64 of shape \(6, 2\): .*probabilities are not read"),
+        ({"labels": np.zeros((COUNT, 2), int)}, "no class; a classifier needs at least two"),
+        ({"labels": np.ones((COUNT, 3), int)}, "labels of 3 columns, but there are 2 class names"),
         ({"labels": np.zeros((COUNT, 1, 1), int)}, r"labels of shape \(6, 1, 1\); expected \(N,\) or \(N, 1\)"),
         ({"labels": np.array(3)}, r"labels of shape \(\); expected"),
         ({"labels": np.zeros(COUNT)}, "labels are float64; expected class numbers .* or class names"),
@@ -275,3 +281,30 @@ def test_origins_that_are_another_programs(tmp_path, origin):
     np.savez(tmp_path / "set.npz", images=np.zeros((6, 8, 8), np.uint8), labels=[0, 0, 0, 1, 1, 1], origin=origin)
     with pytest.raises(InputError, match=r"set\.npz: origin is .*expected int64 of shape \(6,\), .* remove the array"):
         read_archive(tmp_path / "set.npz")
+
+
+# Several labels an image
+
+SEVERAL = np.array([[1, 0], [1, 1], [0, 0], [0, 1], [1, 1], [0, 0]])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool, np.float32])
+def test_several_labels_an_image(read, dtype):
+    patches = read(plain(labels=SEVERAL.astype(dtype)))
+    assert patches.targets.dtype == torch.uint8
+    assert patches.targets.tolist() == SEVERAL.tolist()
+    assert patches.class_counts == {"cyst": 3, "metastasis": 3}
+
+
+def test_without_names_the_classes_are_the_columns(read):
+    assert read(plain(labels=SEVERAL, label_names=None)).classes == ("0", "1")
+
+
+def test_medmnist_with_several_labels(read):
+    labels = {f"{part}_labels": np.random.default_rng(1).integers(0, 2, (count, 14)) for part, count in PARTS.items()}
+    patches = read(medmnist(**labels))
+    assert patches.targets.tolist() == np.concatenate(list(labels.values())).tolist()
+    assert [len(part) for part in patches.split()] == [7, 3, 4]
+
+
+PARTS = {"train": 7, "val": 3, "test": 4}

@@ -377,11 +377,6 @@ def test_a_manifest_of_scans(folder, name, library):
         read_csv(folder / "list.csv", f"path,label\n{name},a\nimages/2.png,b\n")
 
 
-def test_a_manifest_with_a_column_for_each_class(folder):
-    with pytest.raises(InputError, match="no column 'label'.*; a, b look like a column for each class"):
-        read_csv(folder / "list.csv", "path,a,b\nimages/1.png,0,1\nimages/2.png,1,1\n")
-
-
 @pytest.mark.parametrize("label", ["a|b", "a; b", "b+c"])
 def test_a_label_of_several_classes_is_no_class(folder, label):
     rows = f"path,label\nimages/1.png,a\nimages/2.png,b\nimages/3.png,{label}\n"
@@ -404,3 +399,43 @@ def test_a_column_that_might_be_the_groups_is_named(folder):
     notes = " ".join(read_csv(folder / "set.csv", text).notes)
     assert "no groups" in notes
     assert "'source_image' might say which belong together" in notes
+
+
+# Several labels an image: a column a class
+
+SEVERAL = "path,patient,Effusion,Nodule\nimages/1.png,a,1,1\nimages/2.png,a,0,0\nimages/3.png,b,1,0\n"
+
+
+def test_a_column_a_class(folder):
+    patches = read_csv(folder / "set.csv", SEVERAL)
+    assert patches.targets.tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert patches.classes == ("Effusion", "Nodule")
+    assert patches.groups.tolist() == [0, 0, 1]
+    assert "several labels an image, from the columns Effusion, Nodule" in patches.notes
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("a,0,0", "a,0,2", "line 3: without a column label, each column .*; 'nodule' has '2': leave that column out"),
+        ("a,0,0", "a,0,", "line 3: without a column label, .*'nodule' has ''"),
+        ("a,0,0", "a,0,1", None),
+    ],
+)
+def test_a_column_that_is_no_class(folder, old, new, text):
+    """One of three columns is none: it is not left aside in silence."""
+    rows = SEVERAL.replace("Nodule", "Nodule,Mass").replace("a,1,1", "a,1,1,1").replace("b,1,0", "b,1,0,0")
+    rows = rows.replace(old, f"{new},0")
+    if text is None:
+        assert read_csv(folder / "set.csv", rows).classes == ("Effusion", "Nodule", "Mass")
+    else:
+        with pytest.raises(InputError, match=text):
+            read_csv(folder / "set.csv", rows)
+
+
+def test_one_label_each_is_a_column_label(folder):
+    rows = "path,a,b\nimages/1.png,1,0\nimages/2.png,0,1\nimages/3.png,0,1\n"
+    with pytest.raises(
+        InputError, match="every image has exactly one of 2 labels .*a column label with the class's name"
+    ):
+        read_csv(folder / "set.csv", rows)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from genmix_transforms.bank import SyntheticBank
+from genmix_transforms.data import MultiLabelPatches
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import Fold, Protocol, comparison, evaluate, evaluate_folds, training
 from genmix_transforms.evaluation.arms import ARMS as EVERY_ARM
@@ -476,3 +477,53 @@ def test_an_option_by_name_is_the_option(splits, matched, quick):
     assert named.runs[0].predictions == plain.predictions
     assert "genmix@pairing=same" in named.table()
     assert r"genmix@pairing=same" in named.to_latex()
+
+
+# Several labels an image
+
+
+@pytest.fixture
+def several(splits):
+    """The same images; a second class is drawn for each at random."""
+    random = torch.Generator().manual_seed(0)
+
+    def with_several(part):
+        targets = torch.nn.functional.one_hot(part.labels, len(part.classes)).to(torch.uint8)
+        targets |= (torch.rand(targets.shape, generator=random) < 0.3).to(torch.uint8)
+        return MultiLabelPatches(images=part.images, targets=targets, classes=part.classes, name=part.name)
+
+    return tuple(map(with_several, splits))
+
+
+def test_several_labels_an_image(several, matched, quick, tmp_path):
+    arms = ("baseline", "mixup", "blend", "genmix", "genmix-real", "repeat")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = compare(several, matched, quick, arms=arms, out=tmp_path / "out")
+    summary = results.summary()["genmix"]
+    classes = several[0].classes
+    assert {f"auc_{name}" for name in classes} <= set(summary)
+    aucs = [summary[f"auc_{name}"].mean for name in classes]
+    assert summary["auc"].mean == pytest.approx(sum(aucs) / len(aucs))
+    assert summary["macro_f1"].mean == pytest.approx(
+        sum(run.scores.macro_f1 for run in results.runs if run.arm == "genmix") / 2
+    )
+    run = results.runs[0]
+    assert len(run.predictions[0]) == len(classes)
+    # Yes or no for each class: probabilities of an image need not sum to 1.
+    assert max(abs(sum(row) - 1) for row in run.probabilities) > 1e-3
+    again = type(results).load(tmp_path / "out")
+    assert str(again.summary()) == str(results.summary())  # as text: NaN is not equal to itself
+    assert "sens/spec/AUC" in results.table()
+    assert f"auc_{classes[0]}" in (tmp_path / "out/summary.csv").read_text()
+
+
+@pytest.mark.parametrize("arm", ["balanced-mixup", "genmix@pairing=same", "blend@balance=equal", "blend@keep=0.5"])
+def test_what_goes_by_the_one_class_of_an_image(several, matched, quick, arm):
+    with pytest.raises(InputError, match="goes by the one class of an image, and here an image has several labels"):
+        compare(several, matched, quick, arms=("baseline", arm))
+
+
+def test_parts_are_of_one_kind(several, splits, matched, quick):
+    with pytest.raises(InputError, match="same labels: train has several an image, test has one an image"):
+        compare((*several[:2], splits[2]), matched, quick)

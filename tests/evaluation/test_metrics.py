@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.metrics import Scores, score
+from genmix_transforms.evaluation.metrics import Scores, score, score_several
 
 
 @st.composite
@@ -197,3 +197,49 @@ def test_nothing_to_compare(predictions, labels, classes, message):
     labels = torch.tensor(labels, dtype=None if labels else torch.int64)
     with pytest.raises(InputError, match=message):
         score(predictions, labels, num_classes=classes)
+
+
+# Several labels an image
+
+
+@settings(max_examples=25)
+@given(
+    count=st.integers(1, 30), classes=st.integers(2, 4), seed=st.integers(0, 999), share=st.sampled_from([0.1, 0.5, 1])
+)
+def test_several_labels_as_scikit_learn(count, classes, seed, share):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(seed)
+    targets, predictions = (random.random((2, count, classes)) < share).astype(np.int64)
+    probabilities = random.random((count, classes)).round(1)
+    scores = score_several(torch.tensor(predictions), torch.tensor(targets), probabilities=torch.tensor(probabilities))
+    assert scores.accuracy == pytest.approx((predictions == targets).mean(), abs=1e-6)
+    found = []
+    for number in range(classes):
+        true, said = targets[:, number], predictions[:, number]
+        if true.any() or said.any():
+            found.append(sklearn.f1_score(true, said))
+        both = 0 < true.sum() < count
+        auc = sklearn.roc_auc_score(true, probabilities[:, number]) if both else math.nan
+        assert scores.auc_by_class[number] == pytest.approx(auc, abs=1e-6, nan_ok=True)
+        sensitivity = sklearn.recall_score(true, said) if true.any() else math.nan
+        assert scores.sensitivity[number] == pytest.approx(sensitivity, abs=1e-6, nan_ok=True)
+        specificity = sklearn.recall_score(1 - true, 1 - said) if not true.all() else math.nan
+        assert scores.specificity[number] == pytest.approx(specificity, abs=1e-6, nan_ok=True)
+    assert scores.macro_f1 == pytest.approx(np.mean(found) if found else math.nan, abs=1e-6, nan_ok=True)
+    again = Scores.from_dict(json.loads(json.dumps(scores.to_dict())))
+    assert str(again) == str(scores)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "targets", "options", "text"),
+    [
+        (torch.zeros(3, 2), torch.zeros(2, 2), {}, r"of one shape \(N, K\), not empty, got \(3, 2\) and \(2, 2\)"),
+        (torch.zeros(3), torch.zeros(3), {}, r"of one shape \(N, K\)"),
+        (torch.zeros(0, 2), torch.zeros(0, 2), {}, "not empty"),
+        (torch.full((3, 2), 2), torch.zeros(3, 2), {}, "predictions must be 0 or 1, got 2 to 2"),
+        (torch.zeros(3, 2), torch.zeros(3, 2), {"probabilities": torch.ones(3, 2) * 2}, "must be from 0 to 1"),
+    ],
+)
+def test_several_labels_refused(predictions, targets, options, text):
+    with pytest.raises(InputError, match=text):
+        score_several(predictions, targets, **options)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation import statistics
-from genmix_transforms.evaluation.metrics import score
+from genmix_transforms.evaluation.metrics import score, score_several
 from genmix_transforms.evaluation.outcomes import Outcomes
 from genmix_transforms.evaluation.statistics import differences, estimate, holm, metric_names, resample
 
@@ -491,3 +491,42 @@ def test_what_cannot_be_compared():
 def test_too_few_draws():
     with pytest.raises(InputError, match="at least 100 draws, got 99"):
         resample(make_outcomes(), draws=99)
+
+
+# Several labels an image
+
+
+@pytest.mark.parametrize("probabilities", [True, False])
+def test_several_labels_as_torchmetrics(probabilities):
+    """Of all cases, and of a resample of whole groups."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((40, 3)) < [0.5, 0.2, 0.4]).astype(np.int64)
+    known = (0.3 * labels + 0.7 * rng.random((2, 40, 3))).round(2)
+    outcomes = Outcomes(
+        classes=CLASSES,
+        labels=labels,
+        groups=np.arange(40) // 2,
+        seeds=(0, 1),
+        predictions=(known > 0.5).astype(np.int64),
+        probabilities=known if probabilities else None,
+    )
+    found = resample(outcomes, draws=100)
+    assert found.metrics == metric_names(CLASSES, several=True)
+    for row in range(2):
+        scores = score_several(
+            torch.tensor(outcomes.predictions[row]),
+            torch.tensor(labels),
+            probabilities=torch.tensor(known[row]) if probabilities else None,
+        ).by_name(CLASSES)
+        np.testing.assert_allclose(found.observed[row], [scores[name] for name in found.metrics], atol=1e-6)
+    one = estimate(found, "auc_cyst")
+    assert np.isnan(one.mean) != probabilities
+    assert estimate(found, "macro_f1").margin > 0
+
+
+def test_outcomes_of_several_labels_that_do_not_fit():
+    good = {"classes": CLASSES, "labels": np.zeros((4, 3), int), "groups": np.arange(4), "seeds": (0,)}
+    with pytest.raises(InputError, match=r"predictions must be of shape \(1, 4, 3\), got \(1, 4\)"):
+        Outcomes(**good, predictions=np.zeros((1, 4), int))
+    with pytest.raises(InputError, match="predictions run from 0 to 2"):
+        Outcomes(**good, predictions=np.full((1, 4, 3), 2) * np.eye(3, dtype=int)[[0, 1, 2, 0]])

@@ -155,10 +155,10 @@ def _from_results(results: Results) -> dict[str, "Figure"]:
             intervals={arm: (one.low, one.high) for arm, one in estimates.items() if not np.isnan(one.margin)},
             missing=results.missing,
         ),
-        "confusion": confusion_figure(
-            {arm: confusions(results.outcomes[arm]) for arm in results.arms}, results.classes
-        ),
     }
+    if not results.are_several:  # of several labels an image, none is confused with another
+        found = {arm: confusions(results.outcomes[arm]) for arm in results.arms}
+        figures["confusion"] = confusion_figure(found, results.classes)
     families = {_title(family, rows): rows for family, rows in results.differences().items()}
     if families:
         figures["forest"] = forest_figure(families)
