@@ -217,6 +217,9 @@ def _probabilities(
 class _Encoded(io.BytesIO):
     """An image file in memory, which says in errors where it comes from."""
 
+    name = ""
+    """Of no file: no suffix tells what it is."""
+
     def __init__(self, content: bytes, place: str) -> None:
         super().__init__(content)
         self.place = place

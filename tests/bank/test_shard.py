@@ -54,7 +54,9 @@ def manifest_of(*entries, rows=None, **changes):
 def same(one, other):
     """Bit for bit: a NaN is a NaN."""
     return all(
-        a.dtype == b.dtype and np.array_equal(a.numpy(), b.numpy(), equal_nan=a.is_floating_point())
+        b is None
+        if a is None  # there are no masks
+        else a.dtype == b.dtype and np.array_equal(a.numpy(), b.numpy(), equal_nan=a.is_floating_point())
         for a, b in zip(one, other, strict=True)
     )
 
@@ -64,7 +66,8 @@ def opened(folder, entry, rows=None, **changes):
 
 
 def held(shard):
-    return Rows(*(torch.from_numpy(shard.column(name).copy()) for name in Rows._fields))
+    names = [name for name in Rows._fields if name != "masks"]  # these rows have none
+    return Rows(**{name: torch.from_numpy(shard.column(name).copy()) for name in names})
 
 
 # Rows

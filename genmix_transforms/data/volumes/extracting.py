@@ -165,7 +165,7 @@ def _check_same(parts: Path, options: PatchSettings, names: Pseudonyms) -> None:
     ours = {"settings": names("settings", json.dumps(options.to_json(), sort_keys=True))}
     if not file.exists():
         write_json(file, ours)
-    elif json.loads(file.read_text()) != ours:
+    elif json.loads(file.read_text(encoding="utf-8")) != ours:
         raise InputError(
             f"{parts}: made with another key or other settings; give those to go on, or --restart to throw it away"
         )

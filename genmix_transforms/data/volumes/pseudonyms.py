@@ -58,7 +58,7 @@ def read_key(file: Path | None, environment: Mapping[str, str] = os.environ) -> 
     if file is not None:
         if not file.is_file():
             raise MissingPathError(f"--key-file {file}: no such file")
-        return file.read_text().strip()
+        return file.read_text(encoding="utf-8").strip()
     if key := environment.get(KEY_VARIABLE, "").strip():
         return key
     raise InputError(
