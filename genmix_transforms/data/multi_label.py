@@ -58,7 +58,7 @@ class MultiLabelPatches(PatchDataset):
             raise InputError(f"{self.name}: targets must be 0 or 1, got {int(self.targets.max())}")
 
     def _columns(self) -> dict[str, Tensor]:
-        found = {key: getattr(self, key) for key in ("groups", "official", "source_hashes")}
+        found = {key: getattr(self, key) for key in ("groups", "official", "source_hashes", "dates", "series")}
         return {key: tensor for key, tensor in found.items() if tensor is not None}
 
     def _rows(self) -> dict[str, Tensor]:
@@ -108,6 +108,7 @@ class MultiLabelPatches(PatchDataset):
 
     def without_labels(self) -> PatchDataset:
         """The same patches as a pool to pre-train on: of one class, "unlabelled"."""
+        columns: dict[str, Any] = {**self._columns()}
         return PatchDataset(
             images=self.images,
             labels=torch.zeros(len(self), dtype=torch.int64),
@@ -115,7 +116,8 @@ class MultiLabelPatches(PatchDataset):
             paths=self.paths,
             name=self.name,
             notes=self.notes,
-            **self._columns(),
+            window=self.window,
+            **columns,
         )
 
 

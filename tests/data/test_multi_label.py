@@ -55,6 +55,15 @@ def test_rows_go_along():
     assert torch.equal(part.origins, patches.origins[[5, 3]])
 
 
+def test_dates_and_scans_go_along_and_a_pool_keeps_the_window():
+    days = torch.arange(60) * 7
+    patches = make(dates=days, series=days // 14, window=(-100.0, 155.0))
+    some = patches.subset([5, 2])
+    assert (some.dates.tolist(), some.series.tolist()) == ([35, 14], [2, 1])
+    pool = some.without_labels()
+    assert (pool.dates.tolist(), pool.window) == ([35, 14], (-100.0, 155.0))
+
+
 def test_saved_and_read_again(tmp_path):
     patches = make(groups=torch.arange(60) // 2)
     patches.save_npz(tmp_path / "set.npz")
