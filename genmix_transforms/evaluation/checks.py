@@ -182,18 +182,16 @@ def _check_groups(fold: Fold, number: int, tested: dict[int, int]) -> None:
         tested[group] = number
 
 
-def fitting_bank(bank: SyntheticBank, patches: PatchDataset) -> SyntheticBank:
-    """The bank with the classes of the patches, in their order.
+def check_images_fit(bank: SyntheticBank, patches: PatchDataset) -> None:
+    """Check that a bank's images are such as the patches, whatever their classes.
 
     Raises:
-        InputError: a bank whose fill is not finished, classes that are not the patches', or images of another shape,
-            depth or window.
+        InputError: a bank whose fill is not finished, or images of another shape, depth or window.
     """
     if bank.shards_to_come:
         raise InputError(
             f"the bank is not finished: {bank.shards_to_come} shards of its fill are still to come; run the fill again"
         )
-    bank = bank.with_classes(patches.classes)
     expected = tuple(patches.images.shape[1:])
     if bank.image_shape != expected:
         raise InputError(
@@ -208,7 +206,17 @@ def fitting_bank(bank: SyntheticBank, patches: PatchDataset) -> SyntheticBank:
             "another brightness in each; bring both to 8 or both to 16 bits"
         )
     check_same_window(bank.window, patches.window, who=patches.name)
-    return bank
+
+
+def fitting_bank(bank: SyntheticBank, patches: PatchDataset) -> SyntheticBank:
+    """The bank with the classes of the patches, in their order.
+
+    Raises:
+        InputError: see :func:`check_images_fit`, or classes that are not the patches'.
+    """
+    fitting = bank.with_classes(patches.classes)
+    check_images_fit(fitting, patches)
+    return fitting
 
 
 def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.device) -> SyntheticBank:

@@ -1,6 +1,5 @@
 """Labels for images that were drawn without any: a classifier of the labelled few gives them."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.checks import check_images_fit
 from genmix_transforms.evaluation.confidence import judge_of
 from genmix_transforms.evaluation.leakage import Splits
 from genmix_transforms.evaluation.protocol import Protocol, preset
@@ -48,7 +48,8 @@ def label_bank(
         where images of that set are tested.
 
     Raises:
-        InputError: parts that do not fit together; images of another size; fewer images of a class than asked for.
+        InputError: parts that do not fit together; images of another size, depth or window; fewer
+            images of a class than asked for.
 
     Source: Lee, "Pseudo-Label" (ICML 2013 workshop), of synthetic images; for ``soft``, Hinton et al. (arXiv
     1503.02531).
@@ -65,11 +66,7 @@ def label_bank(
     train = splits[0]
     if per_class is not None:
         whole_number(per_class, name="label_bank: per_class", least=1)
-    if bank.image_shape != tuple(train.images.shape[1:]):
-        raise InputError(
-            f"label_bank: the training set has images of {_shape(train.images.shape[1:])}, the bank of "
-            f"{_shape(bank.image_shape)}; open the data with the bank's size and channels"
-        )
+    check_images_fit(bank, train)
     protocol = preset("few-labels") if protocol is None else protocol
     trained, setting = judge_of(
         splits, replace(protocol, batch_size=min(protocol.batch_size, len(train))), device=device
@@ -83,10 +80,6 @@ def label_bank(
     labels = found.float() if soft else likeliest
     # First taken and then labelled, for a bank is sorted by its labels.
     return bank.take(kept).replace(labels=labels[kept], classes=train.classes, provenance=sources)
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def _surest(found: Tensor, likeliest: Tensor, per_class: int, classes: tuple[str, ...]) -> Tensor:

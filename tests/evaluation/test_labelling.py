@@ -91,6 +91,13 @@ def test_images_of_another_size(splits):
     channels, side, _ = train.images.shape[1:]
     images = torch.zeros(2, channels, side * 2, side * 2, dtype=torch.uint8)
     small = SyntheticBank(images, torch.zeros(2, dtype=torch.int64), classes=["unlabelled"])
-    told = f"images of {channels} x {side} x {side}, the bank of {channels} x {2 * side} x {2 * side}"
+    told = f"the bank's images are {channels} x {2 * side} x {2 * side} .*, the patches {channels} x {side} x {side}"
     with pytest.raises(InputError, match=told):
         label_bank(small, splits, protocol=PROTOCOL)
+
+
+def test_pixels_of_another_depth(splits):
+    images = splits[0].images[:2].to(torch.int32).to(torch.uint16)
+    deep = SyntheticBank(images, torch.zeros(2, dtype=torch.int64), classes=["unlabelled"])
+    with pytest.raises(InputError, match=r"the bank's pixels are torch.uint16, the patches' torch.uint8"):
+        label_bank(deep, splits, protocol=PROTOCOL)
