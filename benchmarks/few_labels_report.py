@@ -113,7 +113,7 @@ def write_report(points: Mapping[str, Point], out: Path, *, test: PatchDataset) 
 
 
 def markdown(points: Mapping[str, Point], *, test: PatchDataset) -> list[str]:
-    """The curves as a table, then a table of differences for each number of labels."""
+    """The curves as a table, the differences by number of labels, then all that is known of each of them."""
     lines = [f"Macro F1, %, on {len(test):,} test images; means over draws.", ""]
     labels = list(points)
     lines += [
@@ -123,6 +123,8 @@ def markdown(points: Mapping[str, Point], *, test: PatchDataset) -> list[str]:
     for arm in dict.fromkeys(arm for point in points.values() for arm in point.scores):
         cells = [f"{100 * points[each].scores[arm].mean:.1f}" if arm in points[each].scores else "" for each in labels]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    for family, title in TITLES.items():
+        lines += _by_labels(points, family, title)
     for each, point in points.items():
         for family, found in point.differences.items():
             lines += [
@@ -133,10 +135,31 @@ def markdown(points: Mapping[str, Point], *, test: PatchDataset) -> list[str]:
                 "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
             ]
             for one in found:
-                interval = f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
                 sure = f"{one.p_single:.3f} | {one.p:.3f} | {100 * one.detectable:.1f} | {one.seeds}"
-                lines.append(f"| {one.arm} | {one.reference} | {interval} | {sure} |")
+                lines.append(f"| {one.arm} | {one.reference} | {_interval(one)} | {sure} |")
     return lines
+
+
+def _by_labels(points: Mapping[str, Point], family: str, title: str) -> list[str]:
+    """The differences of a family, a column a number of labels; bold where p < 0.05 after Holm."""
+    found = {
+        (one.arm, one.reference, labels): f"**{_interval(one)}**" if one.p < 0.05 else _interval(one)
+        for labels, point in points.items()
+        for one in point.differences.get(family, ())
+    }
+    rows = dict.fromkeys((arm, reference) for arm, reference, _ in found)
+    if not rows:
+        return []
+    lines = ["", f"{title}, points (95 % interval; bold: p < 0.05 after Holm):", ""]
+    lines += ["| arm | less | " + " | ".join(points) + " |", "| --- | --- |" + " ---: |" * len(points)]
+    for arm, reference in rows:
+        cells = [found.get((arm, reference, labels), "") for labels in points]
+        lines.append(f"| {arm} | {reference} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _interval(one: Difference) -> str:
+    return f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
 
 
 COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#999999", "#7A5200", "#B2334A")

@@ -228,6 +228,14 @@ def test_a_difference_of_known_size_is_reported(scripts):
     assert point.draws == 3
     assert "controls" not in point.differences  # none of those arms is there
 
+    few = report.compared(*parts[:2], bank="dcgan")  # nothing was chosen with 5 labels
+    lines = report.markdown({"5": few, "25": point}, test=range(600))
+    assert "| arm | less | 5 | 25 |" in lines
+    assert "| mixup | baseline | **+10.0 (" in next(line for line in lines if line.startswith("| mixup | baseline |"))
+    assert next(line for line in lines if line.startswith("| recipe | baseline |")).startswith(
+        "| recipe | baseline |  | +6.7 ("
+    )
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
