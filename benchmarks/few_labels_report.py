@@ -15,8 +15,9 @@ from genmix_transforms.evaluation.statistics import Difference, Estimate, differ
 from genmix_transforms.files.atomic import write_text
 
 BASELINE = "baseline"
-RECIPE = "recipe"
-"""The name of whatever a draw chose for itself."""
+RECIPES = ("recipe", "pool-recipe")
+"""The names of whatever a draw chose for itself: among the arms of all, or among these and the classifier that knows the
+pool."""
 
 PRETRAINED = "pretrained "
 """Before the name of an arm whose classifier was pre-trained on the pool."""
@@ -36,7 +37,8 @@ CONTROLS = (
 filtered or dropped at random."""
 
 TITLES = {
-    RECIPE: "What a draw chose for itself, less the baseline",
+    "recipe": "What a draw chose for itself, less the baseline",
+    "pool-recipe": "What a draw chose for itself where it could also start from the pool's weights, less the baseline",
     "arms": "Each arm less the baseline",
     "controls": "Each arm less its control",
     "pool": "Each arm whose classifier was pre-trained on the pool, less the baseline whose classifier was not",
@@ -69,11 +71,11 @@ def joined(results: Sequence[Results]) -> Results:
     )
 
 
-def under_one_name(tested: Results) -> Results:
-    """The test of what a draw chose, as that of an arm "recipe"; where it chose the baseline, it is that."""
+def under_one_name(tested: Results, recipe: str) -> Results:
+    """The test of what a draw chose, as that of an arm of this name; where it chose the baseline, it is that."""
     chosen = tested.arms[-1]
     run = next(run for run in tested.runs if run.arm == chosen)
-    return replace(tested, runs=(replace(run, arm=RECIPE),), order=(RECIPE,))
+    return replace(tested, runs=(replace(run, arm=recipe),), order=(recipe,))
 
 
 def compared(scratch: Results, pretrained: Results, *more: Results, bank: str) -> Point:
@@ -89,8 +91,8 @@ def compared(scratch: Results, pretrained: Results, *more: Results, bank: str) -
     known = {PRETRAINED + arm: found for arm, found in pretrained.resampled.items()}
     every = {**arms, **known}
     pairs = {
-        RECIPE: [(RECIPE, BASELINE)],
-        "arms": [(arm, BASELINE) for arm in arms if arm not in (BASELINE, RECIPE)],
+        **{recipe: [(recipe, BASELINE)] for recipe in RECIPES},
+        "arms": [(arm, BASELINE) for arm in arms if arm not in (BASELINE, *RECIPES)],
         "controls": [(arm.format(bank=bank), other.format(bank=bank)) for arm, other in CONTROLS],
         "pool": [(arm, BASELINE) for arm in known],
         "pretrained": [(arm, PRETRAINED + BASELINE) for arm in known if arm != PRETRAINED + BASELINE],

@@ -81,6 +81,7 @@ class ArmKind:
         part: the field of the protocol that says for what share of the steps it makes the batches, before real ones as
             they are; None: for all.
         restarts: whether the learning rate's schedule begins again after that part.
+        from_pool: whether the classifier starts from ``pool_weights``; otherwise from the weights of all arms.
         revision: raised where what the arm does, or how it draws, changes its scores: kept runs are then run again.
     """
 
@@ -92,6 +93,7 @@ class ArmKind:
     options: tuple[str, ...] = ()
     part: str | None = None
     restarts: bool = False
+    from_pool: bool = False
     revision: int = 1
 
     def __post_init__(self) -> None:
@@ -290,6 +292,7 @@ KINDS: dict[str, ArmKind] = {
         part="pretrain_part",
         restarts=True,
     ),
+    "pool": ArmKind(build=baseline, knob="weight_decay", grid=_DECAYS, options=("pool_weights",), from_pool=True),
     "blend": ArmKind(
         build=_blend,
         knob="blend_share",

@@ -85,11 +85,13 @@ def test_a_bank_of_another_window(splits, shapes):
         assert f"only {which} record a window" in doubt
 
 
-def test_everything_is_built_beforehand(splits, shapes, bank):
+def test_everything_is_built_beforehand(splits, shapes, bank, pool_weights):
     few = bank.with_classes(bank.classes)
     only_two = shapes.bank(classes=("cyst", "hemangioma"))
     for arms, some_bank, options, message in (
-        (ARMS, None, {}, "the arm 'blend' needs a bank"),
+        (ARMS, None, {"pool_weights": pool_weights}, "the arm 'blend' needs a bank"),
+        (ARMS, bank, {}, "the arm 'pool' needs weights .*--pool-weights FILE"),
+        (("mixup",), None, {"pool_weights": "there-is-no.safetensors"}, "there-is-no.safetensors: no such file"),
         (("genmix",), only_two, {"pairing": "same"}, "draws from metastasis, but the bank has no images of it"),
         (("genmix",), few, {"pairing": "sane"}, "pairing must be one of any"),
         (("genmix",), few, {"pairing": [[1.0]]}, "the pairing matrix must be 3 x 3"),
