@@ -16,7 +16,7 @@ from genmix_transforms.files.atomic import write_text
 
 BASELINE = "baseline"
 RECIPES = ("recipe", "pool-recipe")
-"""The names of whatever a draw chose for itself: among the arms of all, or among these and the classifier that knows the
+"""The names of what a draw chose for itself: among the arms of all, or among these and the classifier that knows the
 pool."""
 
 PRETRAINED = "pretrained "
