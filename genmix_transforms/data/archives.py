@@ -39,7 +39,7 @@ def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = T
 
     Raises:
         InputError: not a readable ``.npz``, objects in it, keys that are not there, arrays of another dtype or shape
-            than expected (float images, volumes, probabilities as labels), or fewer than two classes.
+            than expected (float images, probabilities as labels), or fewer than two classes.
     """
     arrays = read_npz(path)
     if "train_images" in arrays:
@@ -129,7 +129,10 @@ def _labels_of_part(path: Path, part: str, arrays: dict[str, NDArray[Any]], imag
 
 
 def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
-    """Images ``(N, H, W)`` or ``(N, H, W, C)`` as ``(N, C, H, W)``, sharing their memory."""
+    """Images ``(N, H, W)`` or ``(N, H, W, C)`` as ``(N, C, H, W)``, sharing their memory; volumes likewise.
+
+    A last axis of at most :data:`MOST_CHANNELS` is one of channels; no side of a volume is as short.
+    """
     if pixels.dtype.kind == "f":
         raise InputError(
             f"{path}: images are {pixels.dtype}, whose range is not known: save them as uint8 or uint16, for values "
@@ -140,18 +143,21 @@ def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
     if 0 in pixels.shape:
         raise InputError(f"{path}: no images in it (shape {pixels.shape})")
     tensor = torch.from_numpy(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
-    if pixels.ndim == 3:
-        return tensor.unsqueeze(1)
-    if pixels.ndim == 4 and pixels.shape[-1] <= MOST_CHANNELS:
-        return tensor.permute(0, 3, 1, 2)
-    if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
-        hint = "channels come last: images.transpose(0, 2, 3, 1)"
+    has_channels = pixels.ndim > 3 and pixels.shape[-1] <= MOST_CHANNELS
+    sides = pixels.shape[1:-1] if has_channels else pixels.shape[1:]
+    if len(sides) == 2 or (len(sides) == 3 and min(sides) > MOST_CHANNELS):
+        return tensor.movedim(-1, 1) if has_channels else tensor.unsqueeze(1)
+    if pixels.ndim in (4, 5) and pixels.shape[1] <= MOST_CHANNELS and not has_channels:
+        order = "0, 2, 3, 1" if pixels.ndim == 4 else "0, 2, 3, 4, 1"
+        hint = f"channels come last: images.transpose({order})"
     else:
         hint = (
-            "volumes are not read: cut slices with their neighbors as channels (genmix patches --kind 2.5d; up to "
-            f"{MOST_CHANNELS} channels), or save slices as images of their own, grouped by volume"
+            f"images have up to {MOST_CHANNELS} channels, and volumes more than {MOST_CHANNELS} pixels along each axis"
         )
-    raise InputError(f"{path}: images of shape {pixels.shape}; expected (N, H, W) or (N, H, W, C); {hint}")
+    raise InputError(
+        f"{path}: images of shape {pixels.shape}; expected (N, H, W) or (N, H, W, C), of volumes (N, D, H, W) or "
+        f"(N, D, H, W, C); {hint}"
+    )
 
 
 def _one_label_each(path: Path, key: str, raw: NDArray[Any]) -> NDArray[Any]:

@@ -69,7 +69,7 @@ class Recipe:
         if self.weights is not None:
             return maker.adapted_to(self.weights, dataset)
         if self.per_class:
-            shape = shape_of(dataset, painter=maker.__name__)
+            shape = shape_of(dataset, painter=maker.__name__, volumes=maker.draws_volumes)
             return PerClass.of(maker, classes=dataset.classes, **shape, **self.network)
         return maker.for_patches(dataset, **self.network)
 
