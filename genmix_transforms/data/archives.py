@@ -22,11 +22,11 @@ from genmix_transforms.data.labelling import (
     sorted_names,
 )
 from genmix_transforms.data.multi_label import with_labels
-from genmix_transforms.data.patches import MOST_CHANNELS, PatchDataset
+from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.splitting import SPLITS, part_named
 from genmix_transforms.data.windowing import Window
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.arrays import read_npz
+from genmix_transforms.files.arrays import MOST_CHANNELS, channels_first, read_npz
 
 _KNOWN = ("labels", "label_names", "split", "origin", "window")
 
@@ -129,10 +129,7 @@ def _labels_of_part(path: Path, part: str, arrays: dict[str, NDArray[Any]], imag
 
 
 def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
-    """Images ``(N, H, W)`` or ``(N, H, W, C)`` as ``(N, C, H, W)``, sharing their memory; volumes likewise.
-
-    A last axis of at most :data:`MOST_CHANNELS` is one of channels; no side of a volume is as short.
-    """
+    """Images or volumes as :func:`genmix_transforms.files.arrays.channels_first` gives them, as a tensor."""
     if pixels.dtype.kind == "f":
         raise InputError(
             f"{path}: images are {pixels.dtype}, whose range is not known: save them as uint8 or uint16, for values "
@@ -142,12 +139,10 @@ def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
         raise InputError(f"{path}: images are {pixels.dtype}; expected uint8 or uint16: save them as one of these")
     if 0 in pixels.shape:
         raise InputError(f"{path}: no images in it (shape {pixels.shape})")
-    tensor = torch.from_numpy(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
-    has_channels = pixels.ndim > 3 and pixels.shape[-1] <= MOST_CHANNELS
-    sides = pixels.shape[1:-1] if has_channels else pixels.shape[1:]
-    if len(sides) == 2 or (len(sides) == 3 and min(sides) > MOST_CHANNELS):
-        return tensor.movedim(-1, 1) if has_channels else tensor.unsqueeze(1)
-    if pixels.ndim in (4, 5) and pixels.shape[1] <= MOST_CHANNELS and not has_channels:
+    images = channels_first(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
+    if images is not None:
+        return torch.from_numpy(images)
+    if pixels.ndim in (4, 5) and pixels.shape[1] <= MOST_CHANNELS < pixels.shape[-1]:
         order = "0, 2, 3, 1" if pixels.ndim == 4 else "0, 2, 3, 4, 1"
         hint = f"channels come last: images.transpose({order})"
     else:

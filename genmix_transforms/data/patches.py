@@ -32,13 +32,10 @@ from genmix_transforms.data.splitting import (
 from genmix_transforms.data.splitting import SPLITS as SPLITS
 from genmix_transforms.data.windowing import HU_OF_ZERO, Window, check_level_width, stored_to_gray, window_ends
 from genmix_transforms.errors import InputError, OverwriteError
-from genmix_transforms.files.arrays import write_npz
+from genmix_transforms.files.arrays import MOST_CHANNELS, write_npz
 from genmix_transforms.files.checks import check_output_folder
 from genmix_transforms.files.images import HIGHEST_PIXEL, Fit, describe_fit, fit_images, to_channels
 from genmix_transforms.files.memory import check_image_memory
-
-MOST_CHANNELS = 7
-"""A last axis no longer than this is one of channels; no image is as narrow."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
