@@ -44,7 +44,8 @@ Data = Annotated[
 Size = Annotated[
     int | None,
     typer.Option(
-        help="Side of the square patches in pixels; left out, the size of the source.", rich_help_panel=DATA_PANEL
+        help="Side of the square patches (of volumes: cubes) in pixels; left out, the size of the source.",
+        rich_help_panel=DATA_PANEL,
     ),
 ]
 FitOption = Annotated[
