@@ -234,12 +234,12 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     """
     if channels not in (1, 3):
         raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
-    if images.ndim == 5:  # the slices of a volume beneath each other are an image
-        slices = to_channels(images.flatten(2, 3), channels)
-        return slices.view(*slices.shape[:2], *images.shape[2:])
-    present = images.shape[-3]
+    present = images.shape[1 if images.ndim == 5 else -3]
     if present == channels:
         return images
+    if images.ndim == 5:  # the slices of a volume beneath each other are an image
+        slices = to_channels(images.flatten(2, 3), channels)
+        return slices.reshape(*slices.shape[:2], *images.shape[2:])
     if present == 1:
         return images.expand(*images.shape[:-3], 3, *images.shape[-2:]).clone()
     if present != 3:

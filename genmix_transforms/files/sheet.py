@@ -56,7 +56,7 @@ def draw_sheet(
 
     Args:
         rows: each ``(n, C, H, W)`` or ``(n, C, D, H, W)``, uint8 or uint16, all of one shape. Three channels are
-            colors; what is shown of stacks and volumes says :func:`as_pictures`; of other channel counts the first is.
+            colors. Stacks and volumes show what :func:`as_pictures` takes of them, other channel counts their first.
         titles: a name for each row, written to its left.
         headings: texts over the columns, each with the number of columns it spans; nothing is written without them.
         magnify: whole-number enlargement; None enlarges small patches to about 96 pixels.

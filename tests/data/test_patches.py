@@ -692,6 +692,7 @@ def test_volumes_of_another_size_and_other_channels():
     assert bigger.notes == ("8x12x10 pixels resized (trilinear, antialiased) to 16x16x16",)
     assert torch.equal(bigger.origins, data.origins)
     assert cubes(16, 16, 16).resized(16).notes == ()
+    assert data.with_channels(1) is data
     colored = data.with_channels(3)
     assert colored.images.shape == (6, 3, 8, 12, 10)
     assert torch.equal(colored.with_channels(1).images, data.images)
