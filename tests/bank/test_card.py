@@ -401,7 +401,7 @@ def test_probabilities_show_under_the_likeliest_class():
 
 
 def test_volumes_show_their_middle_slices():
-    volumes = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 1, 3, 1, 1).repeat(1, 1, 1, 8, 8)
+    volumes = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 1, 3, 1, 1).repeat(1, 1, 1, SIDE, SIDE)
     bank = SyntheticBank(volumes, torch.tensor([0]), classes=["a"])
     assert int(cells(bank_sheet(bank), rows=1, columns=1)[0][0][0, 0, 0]) == 20
 
