@@ -91,17 +91,15 @@ def bank_sheet(bank: Bank, *, columns: int = 12, seed: int = 0) -> Image.Image:
     """A row of images for each class that has any, drawn at random. Of soft labels the most probable class counts.
 
     Args:
-        bank: of two-dimensional images.
+        bank: of images, or of volumes, which show their middle slices.
         columns: images of each class, at most.
         seed: another seed, other images.
 
     Raises:
-        InputError: a bank of volumes, an empty one, or no columns.
+        InputError: a bank of neither, an empty one, or no columns.
     """
-    if len(bank.image_shape) != 3:
-        raise InputError(
-            f"a sheet shows two-dimensional images, the bank's are {' x '.join(map(str, bank.image_shape))}"
-        )
+    if len(bank.image_shape) not in (3, 4):
+        raise InputError(f"a sheet shows images or volumes, the bank's are {' x '.join(map(str, bank.image_shape))}")
     if not len(bank):
         raise InputError("a sheet of an empty bank shows nothing: fill the bank first")
     if columns < 1:
@@ -119,8 +117,8 @@ def bank_sheet(bank: Bank, *, columns: int = 12, seed: int = 0) -> Image.Image:
 
 
 def has_sheet(bank: Bank) -> bool:
-    """Whether a contact sheet can be drawn of it: it has images, and they are two-dimensional."""
-    return len(bank) > 0 and len(bank.image_shape) == 3
+    """Whether a contact sheet can be drawn of it: it has images or volumes."""
+    return len(bank) > 0 and len(bank.image_shape) in (3, 4)
 
 
 def paths_in(value: Any, where: str = "provenance") -> list[str]:

@@ -32,13 +32,10 @@ from genmix_transforms.data.splitting import (
 from genmix_transforms.data.splitting import SPLITS as SPLITS
 from genmix_transforms.data.windowing import HU_OF_ZERO, Window, check_level_width, stored_to_gray, window_ends
 from genmix_transforms.errors import InputError, OverwriteError
-from genmix_transforms.files.arrays import write_npz
+from genmix_transforms.files.arrays import MOST_CHANNELS, write_npz
 from genmix_transforms.files.checks import check_output_folder
 from genmix_transforms.files.images import HIGHEST_PIXEL, Fit, describe_fit, fit_images, to_channels
 from genmix_transforms.files.memory import check_image_memory
-
-MOST_CHANNELS = 7
-"""A last axis no longer than this is one of channels; no image is as narrow."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +43,7 @@ class PatchDataset:
     """Labelled patches, all in memory.
 
     Args:
-        images: ``(N, C, H, W)``, uint8 (uint16 for 16-bit sources).
+        images: ``(N, C, H, W)``, or volumes ``(N, C, D, H, W)``, uint8 (uint16 for 16-bit sources).
         labels: ``(N,)``, int64, indices into ``classes``.
         classes: the class names, in the order of their indices.
         groups: ``(N,)``, int64; patches of one group (a patient, a set of near-duplicates) never part in a split.
@@ -89,9 +86,9 @@ class PatchDataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
-        if self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.uint16):
+        if self.images.ndim not in (4, 5) or self.images.dtype not in (torch.uint8, torch.uint16):
             raise InputError(
-                f"{self.name}: images must be uint8 or uint16 of shape (N, C, H, W), "
+                f"{self.name}: images must be uint8 or uint16 of shape (N, C, H, W), or (N, C, D, H, W) for volumes, "
                 f"got {self.images.dtype} of shape {tuple(self.images.shape)}"
             )
         count = self.images.shape[0]
@@ -135,8 +132,13 @@ class PatchDataset:
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in self.class_counts.items())
         depth = "" if self.images.dtype == torch.uint8 else ", 16 bit"
-        channels, height, width = self.images.shape[1:]
-        return f"{self.name}: {len(self)} patches, {channels} x {height} x {width}{depth} ({counts})"
+        shape = " x ".join(map(str, self.images.shape[1:]))
+        return f"{self.name}: {len(self)} patches, {shape}{depth} ({counts})"
+
+    @property
+    def dimensions(self) -> int:
+        """Of a patch without its channels: 2, or 3 for volumes."""
+        return self.images.ndim - 2
 
     # What follows from the labels, and is otherwise where a patch has several (multi_label.py)
 
@@ -247,13 +249,15 @@ class PatchDataset:
     def resized(self, size: int, *, fit: Fit = "resize") -> "PatchDataset":
         """The same patches at ``size`` x ``size`` pixels (see :func:`genmix_transforms.files.images.fit_images`).
 
+        Volumes become cubes of that side.
+
         Raises:
             InputError: another ``fit``, or a size at which the patches do not fit into memory.
         """
-        count, channels, *_ = self.images.shape
-        check_image_memory((count, channels, size, size), itemsize=self.images.dtype.itemsize, name=self.name)
+        count, channels, *sides = self.images.shape
+        check_image_memory((count, channels, *[size] * len(sides)), itemsize=self.images.dtype.itemsize, name=self.name)
         images = fit_images(self.images, size, fit=fit)
-        note = describe_fit([(self.images.shape[-2], self.images.shape[-1])], size, fit=fit)
+        note = describe_fit([tuple(sides)], size, fit=fit)
         return replace(self, images=images, source_hashes=self.origins, notes=(*self.notes, note)) if note else self
 
     def with_channels(self, channels: int) -> "PatchDataset":
@@ -299,7 +303,8 @@ class PatchDataset:
     def save_npz(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Save as an ``.npz`` that :func:`genmix_transforms.data.open_dataset` reads, groups and official split too.
 
-        Its arrays are ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, ``labels``, ``label_names``, and where there are
+        Its arrays are ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, of volumes ``(N, D, H, W)`` or
+        ``(N, D, H, W, C)``, ``labels``, ``label_names``, and where there are
         any ``group``, ``split`` (names), ``date_rank``, ``series`` and ``window``, and ``origin`` where the images are
         no longer what the source had; of patches :meth:`without_labels` no labels. Written whole or not at all; the
         same patches make the same bytes.
@@ -311,7 +316,7 @@ class PatchDataset:
         Raises:
             OverwriteError: the file is there already.
             InputError: another suffix than ``.npz``, or patches that would not be read: none at all, of one class only,
-                or of more than seven channels.
+                of more than seven channels, or volumes that are no larger than that along an axis.
 
         Example:
             >>> images = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
@@ -330,6 +335,11 @@ class PatchDataset:
         if self.images.shape[1] > MOST_CHANNELS:
             raise InputError(
                 f"{self.name}: images of {self.images.shape[1]} channels would not be read; at most {MOST_CHANNELS} are"
+            )
+        if self.dimensions == 3 and min(self.images.shape[2:]) <= MOST_CHANNELS:
+            raise InputError(
+                f"{self.name}: volumes of {'x'.join(map(str, self.images.shape[2:]))} would not be read, an axis that "
+                f"short is one of channels: they need more than {MOST_CHANNELS} along each"
             )
         check_output_folder(path.parent)
         if path.is_dir() or (path.exists() and not overwrite):

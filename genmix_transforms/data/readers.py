@@ -43,9 +43,10 @@ def open_dataset(
     - a folder with one folder of image files a class (any format Pillow reads, 8 and 16 bit; grey stays one channel);
       or a folder of such folders named train, val (valid, validation) and test, whose split is then kept;
     - a MedMNIST ``.npz`` (``train_images``, ``train_labels``, ...), whose split is kept;
-    - a plain ``.npz``: ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, uint8 or uint16; ``labels`` ``(N,)`` or
-      ``(N, 1)``, class numbers or class names, or ``(N, K)`` of 0 and 1, several an image; optionally
-      ``label_names``, ``split`` (names or 0, 1, 2) and groups;
+    - a plain ``.npz``: ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, or volumes ``(N, D, H, W)`` or
+      ``(N, D, H, W, C)``, uint8 or uint16, C at most 7; ``labels`` ``(N,)`` or ``(N, 1)``, class numbers or class
+      names, or ``(N, K)`` of 0 and 1, several an image; optionally ``label_names``, ``split`` (names or 0, 1, 2) and
+      groups;
     - a ``.csv`` with a header: columns ``path`` (relative to the CSV's folder) and ``label`` (a class name), or in
       place of ``label`` a column for each class, with 0 or 1, several an image; optionally ``split`` and groups;
     - the word ``phantom``: :class:`genmix_transforms.data.LesionPhantom`, which needs no file.
@@ -56,7 +57,8 @@ def open_dataset(
 
     Args:
         path: the folder, the file, or ``"phantom"``.
-        size: side of the square patches in pixels, from 8 to 4096; None keeps the size of the source.
+        size: side of the square patches (of volumes: cubes) in pixels, from 8 to 4096; None keeps the size of the
+            source.
         fit: how ``size`` is reached, see :func:`genmix_transforms.files.images.fit_images`.
         channels: 1 for grey, 3 for colour; None: as the source is.
         group_key: array of the ``.npz`` or column of the CSV that holds the groups (a patient, a set of
@@ -67,9 +69,9 @@ def open_dataset(
         hu_of_zero: with ``window``, the Hounsfield units of a stored 0; None: as the source says, else -1024.
 
     Returns:
-        The patches: images ``(N, C, H, W)``, uint8 or uint16; of several labels an image a
-        :class:`~genmix_transforms.data.MultiLabelPatches`. Their notes say what was resized, and where groups
-        were found.
+        The patches: images ``(N, C, H, W)`` or volumes ``(N, C, D, H, W)``, uint8 or uint16; of several labels an image
+        a :class:`~genmix_transforms.data.MultiLabelPatches`. Their notes say what was resized, and where groups were
+        found.
 
     Raises:
         MissingPathError: no such path, or a CSV that names images which do not exist.

@@ -23,7 +23,7 @@ from genmix_transforms.evaluation.arms import (
     tuned_option,
 )
 from genmix_transforms.evaluation.auxiliary_norm import check_norms
-from genmix_transforms.evaluation.classifiers import build_classifier, check_classifier
+from genmix_transforms.evaluation.classifiers import build_classifier, check_classifier, refuse_volumes
 from genmix_transforms.evaluation.leakage import (
     Splits,
     bank_text,
@@ -101,6 +101,7 @@ def check_splits(splits: Splits) -> None:
     for name, part in zip(SPLITS, splits, strict=True):
         if not len(part):
             raise InputError(f"the {name} part is empty")
+        refuse_volumes(part)
         for what in ("classes", "shape", "dtype", "window", "labels"):
             expected, found = _trait(train, what), _trait(part, what)
             if found != expected:

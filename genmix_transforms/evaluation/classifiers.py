@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.evaluation.efficientnet_lite import EfficientNetLite0
 from genmix_transforms.evaluation.small_weights import SmallWeights
@@ -120,6 +121,20 @@ def check_classifier(name: str, *, weights: str | None = None) -> None:
         raise InputError(f"the classifier {LITE0!r} is only for fine-tuning: give weights (--weights imagenet)")
     if weights not in (None, IMAGENET) and not Path(str(weights)).is_file():
         raise MissingPathError(f"{weights}: no such file of weights; give one, or the word {IMAGENET}")
+
+
+def refuse_volumes(patches: PatchDataset) -> None:
+    """Refuse volumes: the classifiers here are for two-dimensional images.
+
+    Raises:
+        InputError: they are volumes.
+    """
+    if patches.dimensions != 2:
+        raise InputError(
+            f"{patches.name}: holds volumes of {' x '.join(map(str, patches.images.shape[1:]))}, and the classifiers "
+            "here take two-dimensional images: cut 2.5-D patches from the scans (genmix patches --kind 2.5d), or train "
+            "a classifier of your own with GenMix, which mixes volumes"
+        )
 
 
 def build_classifier(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, OverwriteError
-from genmix_transforms.evaluation.classifiers import SMALL_WIDTHS, SMALLEST_SIZE, SmallClassifier
+from genmix_transforms.evaluation.classifiers import SMALL_WIDTHS, SMALLEST_SIZE, SmallClassifier, refuse_volumes
 from genmix_transforms.evaluation.controls import Classical
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.small_weights import SmallWeights
@@ -98,6 +98,7 @@ def pretrain_classifier(
     """
     chosen = PretrainingSettings.of(settings, name="pretrain_classifier")
     file = check_pretraining(out, seed=seed, overwrite=overwrite)
+    refuse_volumes(pool)
     channels, height, width = pool.images.shape[1:]
     if len(pool) < 2 or min(height, width) < SMALLEST_SIZE:
         raise InputError(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.arrays import read_npz
+from genmix_transforms.files.arrays import MOST_CHANNELS, channels_first, read_npz
 from genmix_transforms.files.images import HIGHEST_PIXEL, Fit, class_folders, fit_images, read_images
 
 _PIXEL_TYPES = {str(dtype).removeprefix("torch.") for dtype in HIGHEST_PIXEL}
@@ -41,8 +41,8 @@ def images_from_folder(folder: Path, *, size: int | None, fit: Fit, channels: in
 def images_from_npz(path: Path, *, size: int | None, fit: Fit) -> dict[str, Any]:
     """What a bank is made of, from an ``.npz`` with ``images``, ``labels`` and ``label_names``.
 
-    The images are ``(N, H, W)`` or ``(N, H, W, C)``. Without ``label_names`` the classes are named by the numbers that
-    occur, or by the columns of probabilities.
+    The images are ``(N, H, W)`` or ``(N, H, W, C)``, volumes ``(N, D, H, W)`` or ``(N, D, H, W, C)``. Without
+    ``label_names`` the classes are named by the numbers that occur, or by the columns of probabilities.
 
     Args:
         path: of the file.
@@ -60,13 +60,15 @@ def images_from_npz(path: Path, *, size: int | None, fit: Fit) -> dict[str, Any]
     if missing:
         raise InputError(f"{path}: expected the arrays images and labels, {', '.join(sorted(missing))} missing")
     pixels = arrays["images"]
-    if pixels.ndim not in (3, 4) or pixels.dtype.name not in _PIXEL_TYPES:
+    known = pixels.dtype.name in _PIXEL_TYPES
+    placed = channels_first(pixels.astype(pixels.dtype.newbyteorder("="), copy=False)) if known else None
+    if placed is None:
         raise InputError(
-            f"{path}: images must be uint8 or uint16 of shape (N, H, W) or (N, H, W, C), "
-            f"got {pixels.dtype} of shape {pixels.shape}"
+            f"{path}: images must be uint8 or uint16 of shape (N, H, W) or (N, H, W, C), got {pixels.dtype} of shape "
+            f"{pixels.shape}; of volumes (N, D, H, W) or (N, D, H, W, C), with C at most {MOST_CHANNELS} and longer "
+            "sides"
         )
-    images = torch.from_numpy(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
-    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    images = torch.from_numpy(placed).contiguous()
     labels, classes = _npz_labels(path, arrays["labels"], arrays.get("label_names"))
     if size is not None:
         images = fit_images(images, size, fit=fit)

@@ -25,7 +25,7 @@ class Trainee(Protocol):
         """One optimiser step.
 
         Args:
-            images: this process's part of the batch, float32 ``(n, C, H, W)`` in [-1, 1], or as ``inputs`` gives it.
+            images: this process's part of the batch, float32 ``(n, C, *spatial)`` in [-1, 1], or what ``inputs`` gives.
             labels: int64 ``(n,)``.
             images_seen: by all processes together, before this step.
 
@@ -53,7 +53,7 @@ class Drawable(Protocol):
     classes: tuple[str, ...]
 
     def sample(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Draw an image ``(C, H, W)`` for each label and seed."""
+        """Draw an image ``(C, *spatial)`` for each label and seed."""
         ...
 
 

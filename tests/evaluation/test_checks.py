@@ -32,10 +32,15 @@ def test_splits_that_do_not_fit_together(splits, shapes):
     empty = val.subset(torch.zeros(0).long())
     renamed = replace(test, classes=("cyst", "metastasis", "hemangioma"))
     deep = replace(val, images=val.images.to(torch.uint16))
+    volumes = tuple(replace(part, images=part.images[:, :, None].expand(-1, -1, 16, -1, -1)) for part in splits)
     for bad, message in (
         ((train, val), "splits must be three PatchDatasets"),
         ((train, val, test.images), "splits must be three PatchDatasets"),
         ((train, empty, test), "the val part is empty"),
+        (
+            volumes,
+            "holds volumes of 1 x 16 x 16 x 16, .* take two-dimensional images: cut 2.5-D patches from the scans",
+        ),
         ((train, val, renamed), r"same classes: train has \('cyst', 'hemangioma', 'metastasis'\), test has"),
         ((train, val, shapes.patches(9, size=20)), r"same shape: train has \(1, 16, 16\), test has \(1, 20, 20\)"),
         ((train, deep, test), "same dtype: train has torch.uint8, val has torch.uint16"),

@@ -484,6 +484,9 @@ def test_unknown_fit(size):
         ([(64, 64)], "pad", "64x64 pixels scaled down to 32x32"),
         ([(64, 48)], "pad", "64x48 pixels scaled down where larger, padded with zeros to 32x32"),
         ([(64, 48)], "crop", "64x48 pixels cropped and resized to 32x32"),
+        ([(32, 32, 32)], "resize", ""),
+        ([(28, 28, 28)], "resize", "28x28x28 pixels resized (trilinear, antialiased) to 32x32x32"),
+        ([(40, 40, 40)], "pad", "40x40x40 pixels scaled down to 32x32x32"),
         (
             [(50, 60), (20, 30), (50, 60)],
             "resize",
@@ -498,6 +501,37 @@ def test_unknown_fit(size):
 )
 def test_what_was_done_in_words(sizes, fit, expected):
     assert describe_fit(sizes, 32, fit=fit) == expected
+
+
+# --- volumes
+
+
+@pytest.mark.parametrize("size", [5, 12])
+def test_a_volume_is_resized_along_each_axis_as_an_image_is(size):
+    """Of equal slices each is resized like an image; and no axis is another than the others."""
+    flat = tensor(2, 1, 8, 9)
+    equal = fit_images(flat[:, :, None].expand(-1, -1, 7, -1, -1), size)
+    assert torch.equal(equal, fit_images(flat, size)[:, :, None].expand(-1, -1, size, -1, -1))
+    volume = tensor(1, 2, 7, 8, 9)
+    turned = fit_images(volume.permute(0, 1, 4, 2, 3), size).permute(0, 1, 3, 4, 2)
+    assert (fit_images(volume, size).int() - turned.int()).abs().max() <= 1
+
+
+def test_volumes_are_padded_and_cropped_in_the_middle():
+    volume = tensor(1, 1, 4, 6, 8)
+    padded = fit_images(volume, 8, fit="pad")
+    assert torch.equal(padded[:, :, 2:6, 1:7], volume)
+    assert int((padded > 0).sum()) == int((volume > 0).sum())
+    assert torch.equal(fit_images(volume, 4, fit="crop"), volume[:, :, :, 1:5, 2:6])
+    assert fit_images(tensor(1, 1, 4, 16, 8), 8, fit="pad").shape == (1, 1, 8, 8, 8)
+
+
+def test_grey_of_volumes_is_that_of_their_slices():
+    volume = tensor(2, 3, 4, 5, 6)
+    gray = to_channels(volume, 1)
+    assert gray.shape == (2, 1, 4, 5, 6)
+    for depth in range(4):
+        assert torch.equal(gray[:, :, depth], to_channels(volume[:, :, depth], 1))
 
 
 # --- class folders

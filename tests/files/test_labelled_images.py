@@ -106,6 +106,14 @@ def test_from_npz_channels_last(npz):
     assert torch.equal(bank.images, images.permute(0, 3, 1, 2)[[1, 3, 0, 2]])
 
 
+def test_from_npz_of_volumes(npz):
+    volumes = torch.randint(0, 256, (4, 8, 9, 10), dtype=torch.uint8)
+    bank = npz(images=volumes.numpy())
+    assert bank.images.shape == (4, 1, 8, 9, 10)
+    assert torch.equal(bank.images, volumes[:, None][[1, 3, 0, 2]])
+    assert npz({"size": 8}, images=volumes.numpy()).images.shape == (4, 1, 8, 8, 8)
+
+
 @pytest.mark.parametrize("dtype", ["<u2", ">u2"])
 def test_from_npz_of_sixteen_bits_in_either_byte_order(npz, dtype):
     bank = npz(images=np.array([1, 256, 40_000, 65_535], dtype).reshape(4, 1, 1))
