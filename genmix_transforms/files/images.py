@@ -76,7 +76,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: the file is no image; the message names it.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         return image.height, image.width
 
 
@@ -91,7 +91,7 @@ def read_image(path: Path) -> Tensor:
         InputError: the file is missing, corrupt or no image, has several images in it (slices, frames), or pixels that
             are transparent; the message names it.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         _refuse_several(image, path)
         image.load()
         _refuse_transparent(image, path)
@@ -133,7 +133,7 @@ def _refuse_transparent(image: Image.Image, path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file; whatever is wrong with it becomes one error that names it."""
     try:
         with Image.open(path, formats=_readers()[1]) as image:
@@ -251,6 +251,21 @@ def fit_images(images: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
     Raises:
         InputError: another ``fit``.
     """
+    return _fitted(images, size, fit=fit, mode="bilinear")
+
+
+def fit_masks(masks: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
+    """Bring masks, uint8 ``(N, H, W)``, to ``(N, size, size)`` as :func:`fit_images` brings their images there.
+
+    Each pixel takes the value of the nearest one, so that values stay class numbers; ``"pad"`` puts class 0 around.
+
+    Raises:
+        InputError: another ``fit``.
+    """
+    return _fitted(masks.unsqueeze(1), size, fit=fit, mode="nearest-exact").squeeze(1)
+
+
+def _fitted(images: Tensor, size: int, *, fit: Fit, mode: str) -> Tensor:
     if fit not in get_args(Fit):
         raise InputError(f"fit must be 'resize', 'pad' or 'crop', got {fit!r}")
     height, width = images.shape[-2:]
@@ -259,14 +274,14 @@ def fit_images(images: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
     if fit == "crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
-        return _resize(images[..., top : top + side, left : left + side], (size, size))
+        return _resize(images[..., top : top + side, left : left + side], (size, size), mode)
     if fit == "pad":
         scale = min(1.0, size / max(height, width))
         height, width = max(1, round(height * scale)), max(1, round(width * scale))
-        images = _resize(images, (height, width))
+        images = _resize(images, (height, width), mode)
         left, top = (size - width) // 2, (size - height) // 2
         return F.pad(images, (left, size - width - left, top, size - height - top))
-    return _resize(images, (size, size))
+    return _resize(images, (size, size), mode)
 
 
 def describe_fit(sizes: Collection[tuple[int, int]], size: int, *, fit: Fit = "resize") -> str:
@@ -282,11 +297,12 @@ def describe_fit(sizes: Collection[tuple[int, int]], size: int, *, fit: Fit = "r
     return f"{several}{height}x{width} pixels {done} to {size}x{size}"
 
 
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(images: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     if tuple(images.shape[-2:]) == size:
         return images
     # In slices, so that a large data set never stands in memory as floats all at once.
-    resized = (F.interpolate(part.float(), size, mode="bilinear", antialias=True) for part in images.split(_SLICE))
+    smooth = mode == "bilinear"
+    resized = (F.interpolate(part.float(), size, mode=mode, antialias=smooth) for part in images.split(_SLICE))
     return torch.cat([part.round().to(images.dtype) for part in resized])
 
 
