@@ -336,7 +336,7 @@ def _refuse_several_labels(path: Path, lines: Sequence[int], cells: Sequence[str
 
 
 def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str], *, what: str = "images") -> list[Path]:
-    """The image files that a manifest names, or the masks: each exists, and none is named twice."""
+    """The image files that a manifest names, or the masks: each exists, and no image is named twice."""
     files = [Path(os.path.normpath(path.parent / cell)) for cell in cells]
     missing = [
         f"{cell} (line {line})" for file, cell, line in zip(files, cells, lines, strict=True) if not file.is_file()
@@ -353,14 +353,10 @@ def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str], *, wha
         )
     first_line: dict[Path, int] = {}
     for file, cell, line in zip(files, cells, lines, strict=True):
-        if file in first_line:
+        if file in first_line and what == "images":  # of two images the mask may be one
             raise InputError(
-                f"{path}, line {line}: {cell} stands in line {first_line[file]} already; "
-                + (
-                    "an image listed twice could be both trained on and tested on"
-                    if what == "images"
-                    else "each image needs a mask of its own"
-                )
+                f"{path}, line {line}: {cell} stands in line {first_line[file]} already; an image listed twice could "
+                f"be both trained on and tested on"
             )
         first_line[file] = line
     return files

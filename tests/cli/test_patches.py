@@ -42,6 +42,20 @@ def test_patches_of_a_folder(scans: Path, tmp_path: Path, genmix: Genmix) -> Non
     assert np.load(out)["images"].shape == (3, 16, 16, 3)
 
 
+def test_patches_with_their_masks(scans: Path, tmp_path: Path, genmix: Genmix) -> None:
+    command = ("patches", scans, "--out", tmp_path / "pngs", "--size", 16, "--window", "40,400", "--keep-masks")
+    outcome = genmix(*command, "--labels", "1=cyst,2=tumor")
+    assert outcome.code == 0, outcome.err
+    patches = open_dataset(tmp_path / "pngs" / "patches.csv", masks=True)
+    assert patches.masks is not None
+    assert patches.mask_classes == ("background", "cyst", "tumor")
+    for label, mask in zip(patches.labels, patches.masks, strict=True):
+        assert mask.unique().tolist() == [0, 1 + int(label)]
+    outcome = genmix(*command, "--overwrite", "--labels", "1=background")
+    assert outcome.code == 2
+    assert "'background' is what masks call pixels without a lesion" in outcome.err
+
+
 def test_a_dry_run(scans: Path, tmp_path: Path, genmix: Genmix) -> None:
     outcome = genmix("patches", scans, "--out", tmp_path / "a.npz", "--window", "40,400", "--dry-run")
     assert outcome.code == 0, outcome.err

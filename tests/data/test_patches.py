@@ -664,3 +664,28 @@ def test_folds_of_real_images_with_near_duplicates(real_data):
         assert (len(train), len(val), len(test)) == (390, 130, 260)
         for name, amount in whole.class_counts.items():
             assert abs(test.class_counts[name] - amount / 3) <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"masks": torch.zeros(2, 8, 9, dtype=torch.uint8)},
+            r"masks must be uint8 of shape \(2, 8, 8\), .*\(2, 8, 9\)",
+        ),
+        (
+            {"masks": torch.zeros(1, 8, 8, dtype=torch.uint8)},
+            r"one for each image, got torch.uint8 of shape \(1, 8, 8\)",
+        ),
+        ({"masks": torch.zeros(2, 8, 8)}, "got torch.float32"),
+        ({"mask_classes": ("a", "b")}, "mask_classes name the pixel values of masks; give masks as well"),
+        (
+            {"masks": torch.full((2, 8, 8), 2, dtype=torch.uint8), "mask_classes": ("a", "b")},
+            r"masks run up to 2, but mask_classes has 2 names \(a, b\)",
+        ),
+    ],
+)
+def test_masks_that_do_not_fit(options, message):
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(InputError, match=f"^patches: {message}"):
+        PatchDataset(images=images, labels=torch.tensor([0, 1]), classes=("a", "b"), **options)

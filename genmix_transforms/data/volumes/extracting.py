@@ -16,11 +16,12 @@ from genmix_transforms.data.volumes.assembling import MANIFEST, assemble, can_be
 from genmix_transforms.data.volumes.one_scan import Done, extract_scan, prepare_process
 from genmix_transforms.data.volumes.pseudonyms import Pseudonyms
 from genmix_transforms.data.volumes.scans import Scan, find_scans
-from genmix_transforms.data.volumes.settings import PatchSettings
+from genmix_transforms.data.volumes.settings import BACKGROUND, PatchSettings
 from genmix_transforms.errors import InputError, MissingExtraError, OverwriteError
 from genmix_transforms.files.atomic import remove_leftovers, write_json
 from genmix_transforms.files.checks import check_output_folder, whole_number
 from genmix_transforms.files.locking import locked
+from genmix_transforms.files.mask_files import IMAGES, INFO, MASKS
 from genmix_transforms.files.progress import progress_bar
 
 
@@ -99,6 +100,8 @@ def extract_patches(
     found = find_scans(
         Path(scans), masks=None if masks is None else Path(masks), table=None if table is None else Path(table)
     )
+    if options.keep_masks:
+        _refuse_background(found)
     parts = out.with_name(f"{out.name}.parts")
     if restart:
         shutil.rmtree(parts, ignore_errors=True)
@@ -155,7 +158,18 @@ def _check_out(out: Path, options: PatchSettings, *, overwrite: bool) -> None:
     if not is_archive and out.is_dir() and not there and not goes_on and any(out.iterdir()):
         raise OverwriteError(f"{out}: a folder with other files in it; give a new one")
     if there and overwrite and not goes_on and not is_archive:
-        shutil.rmtree(out / "images", ignore_errors=True)
+        for folder in (IMAGES, MASKS):
+            shutil.rmtree(out / folder, ignore_errors=True)
+        (out / INFO).unlink(missing_ok=True)
+
+
+def _refuse_background(found: Sequence[Scan]) -> None:
+    for scan in found:
+        if BACKGROUND in scan.classes.values():
+            raise InputError(
+                f"{scan.shown}: the class {BACKGROUND!r} is what masks call pixels without a lesion; give it another "
+                "name in the table, or leave keep_masks out"
+            )
 
 
 def _check_same(parts: Path, options: PatchSettings, names: Pseudonyms) -> None:
