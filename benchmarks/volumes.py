@@ -158,7 +158,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.what == "memory":
-            measure_memory(Path(folder), series=options.series, shape=options.shape, large=options.large, workers=options.workers)
+            sizes = {"series": options.series, "shape": options.shape, "large": options.large}
+            measure_memory(Path(folder), **sizes, workers=options.workers)
         else:
             measure_kills(Path(folder), series=options.series, kills=options.kills)
 

@@ -19,6 +19,7 @@ from genmix_transforms.data.volumes import extract_patches
 from genmix_transforms.data.volumes.pseudonyms import Pseudonyms
 from genmix_transforms.data.volumes.writing import write_nifti, write_segmentation
 from genmix_transforms.errors import InputError, MissingPathError, OverwriteError
+from genmix_transforms.files.locking import locked
 from tests.data.volumes.made_scans import (
     KEY,
     SHAPE,
@@ -198,6 +199,17 @@ def test_refused_before_any_work(scans, tmp_path):
     with pytest.raises(OverwriteError, match="a folder with other files in it"):
         extract(scans, "full")
     assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_restart_takes_nothing_from_another_process(scans, tmp_path):
+    parts = tmp_path / "a.npz.parts"
+    parts.mkdir()
+    (parts / "made.npz").write_text("by another process")
+    with locked(parts / ".lock", busy="busy"), pytest.raises(InputError, match="another process is working on it"):
+        extract(scans, "a.npz", restart=True)
+    assert (parts / "made.npz").exists()
+    assert extract(scans, "a.npz", restart=True).dated == 4
+    assert not parts.exists()
 
 
 def test_none_of_them(scans, tmp_path):
