@@ -51,6 +51,8 @@ WINDOW_COLUMNS = ("window_low", "window_high")
 """The columns of a CSV with the Hounsfield units of the lowest and the highest pixel value."""
 MASK_COLUMN = "mask"
 """The column of a CSV with the files of the masks."""
+_TIMES = ("date", "date_rank", "series")
+"""The columns that say when an image was acquired, and of which scan it is."""
 _BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 """What the cells of a class's column may say, as spreadsheets and pandas write it."""
 
@@ -195,9 +197,9 @@ def read_manifest(
     """Read the images that a CSV file lists, with their labels, split and groups.
 
     Classes are in the order of their names, or of their numbers if all are whole numbers; without ``labelled`` there is
-    one, and a column of labels is left aside. Without a column ``label``, each column but ``path``, ``mask``, ``split``
-    and the groups is a class, with 0 or 1 in every line. With ``masks``, the column ``mask`` lists these files.
-    Arguments as in :func:`genmix_transforms.data.open_dataset`.
+    one, and a column of labels is left aside. Without a column ``label``, each column but ``path``, ``mask``,
+    ``split``, those of dates and scans, and the groups is a class, with 0 or 1 in every line. With ``masks``, the column ``mask``
+    lists these files. Arguments as in :func:`genmix_transforms.data.open_dataset`.
 
     Raises:
         MissingPathError: images or masks that do not exist; the message counts them.
@@ -250,7 +252,7 @@ def read_manifest(
         key: np.array(cells) for key, cells in columns.items() if key not in ("path", "label", "split", MASK_COLUMN)
     }
     if targets is not None:
-        others = {}
+        others = {key: others[key] for key in _TIMES if key in others}
         notes = (f"several labels an image, from the columns {', '.join(classes)}", *notes)
     return _with_findings(
         with_labels(
@@ -302,7 +304,7 @@ def _read_columns_of_classes(
     Raises:
         InputError: a column that is no class beside others that are, or labels that are not several.
     """
-    known = {"path", "split", _group_column(columns, group_key)}
+    known = {"path", "split", *_TIMES, _group_column(columns, group_key)}
     if MASK_COLUMN in columns and not set(columns[MASK_COLUMN]) <= set(_BINARY):  # files, and no class of this name
         known.add(MASK_COLUMN)
     candidates = {name: cells for name, cells in columns.items() if name not in known}
@@ -313,9 +315,9 @@ def _read_columns_of_classes(
         if not are_classes[name]:
             line, cell = next(pair for pair in zip(lines, cells, strict=True) if pair[1] not in _BINARY)
             raise InputError(
-                f"{path}, line {line}: without a column label, each column but path, mask, split and the groups is a "
-                f"class, with 0 or 1 for every image; {name!r} has {cell!r}: leave that column out, or add a column "
-                "label"
+                f"{path}, line {line}: without a column label, each column but path, mask, split, date, date_rank, "
+                f"series and the groups is a class, with 0 or 1 for every image; {name!r} has {cell!r}: leave that "
+                "column out, or add a column label"
             )
     rows = np.array([[_BINARY[cell] for cell in cells] for cells in candidates.values()]).T
     written = header_as_written(path)
