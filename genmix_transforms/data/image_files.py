@@ -198,8 +198,8 @@ def read_manifest(
 
     Classes are in the order of their names, or of their numbers if all are whole numbers; without ``labelled`` there is
     one, and a column of labels is left aside. Without a column ``label``, each column but ``path``, ``mask``,
-    ``split``, those of dates and scans, and the groups is a class, with 0 or 1 in every line. With ``masks``, the column ``mask``
-    lists these files. Arguments as in :func:`genmix_transforms.data.open_dataset`.
+    ``split``, those of dates and scans, and the groups is a class, with 0 or 1 in every line. With ``masks``, the
+    column ``mask`` lists these files. Arguments as in :func:`genmix_transforms.data.open_dataset`.
 
     Raises:
         MissingPathError: images or masks that do not exist; the message counts them.

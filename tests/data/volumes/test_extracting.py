@@ -349,11 +349,11 @@ def test_several_processes_killed_at_any_moment_end_with_the_same_bytes(tmp_path
     for number in range(20):
         write_ct_nifti(tmp_path / "scans", f"s{number:02}", value=1 + number % 2, shift=number)
     options = {"key": KEY, "size": 16, "window": (40, 400), "workers": 2}
-    extract_patches(tmp_path / "scans", out=tmp_path / f"whole-{out}", **options)
+    extract_patches(tmp_path / "scans", out=tmp_path / f"whole-{out}", **{**options, "workers": 1})
     parts, rng = tmp_path / f"{out}.parts", random.Random(0)
     command = [sys.executable, "-c", _RUN, str(tmp_path / "scans"), str(tmp_path / out), json.dumps(options)]
     seen = []
-    for after in (0, 4, 9, 14):
+    for after in (0, 5, 12):
         process = subprocess.Popen(command, start_new_session=True)
         while len(list(parts.glob("*.npz"))) < after or not parts.exists():
             assert process.poll() is None, "it came to its end before it was killed"
@@ -366,7 +366,7 @@ def test_several_processes_killed_at_any_moment_end_with_the_same_bytes(tmp_path
         assert not (tmp_path / out / "patches.csv").exists()
         seen.append(len(list(parts.glob("*.npz"))))
     assert seen == sorted(seen)
-    assert seen[-1] >= 14
+    assert seen[-1] >= 12
     extract_patches(tmp_path / "scans", out=tmp_path / out, **options)
     assert _content(tmp_path / out) == _content(tmp_path / f"whole-{out}")
     assert not parts.exists()
