@@ -88,9 +88,9 @@ def read_class_folders(
         for name, paths in files.items()
         for path in paths
     ]
-    files = [path for path, _, _ in listed]
-    drawn = _masks_beside(whole, files, size=size, fit=fit) if masks else {}
-    images, hashes, notes = _read_files(files, name=_bare_name(whole), size=size, fit=fit, channels=channels)
+    paths = [path for path, _, _ in listed]
+    drawn = _masks_beside(whole, paths, size=size, fit=fit) if masks else {}
+    images, hashes, notes = _read_files(paths, name=_bare_name(whole), size=size, fit=fit, channels=channels)
     return _with_findings(
         PatchDataset(
             images=images,
