@@ -19,6 +19,7 @@ from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.progress import progress_bar
 
 Fit = Literal["resize", "pad", "crop"]
+_Mode = Literal["linear", "nearest"]
 
 HIGHEST_PIXEL = {torch.uint8: 255, torch.uint16: 65535}
 """The pixel types there are, and the highest value of each."""
@@ -77,7 +78,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: the file is no image; the message names it.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         return image.height, image.width
 
 
@@ -92,7 +93,7 @@ def read_image(path: Path) -> Tensor:
         InputError: the file is missing, corrupt or no image, has several images in it (slices, frames), or pixels that
             are transparent; the message names it.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         _refuse_several(image, path)
         image.load()
         _refuse_transparent(image, path)
@@ -134,7 +135,7 @@ def _refuse_transparent(image: Image.Image, path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file; whatever is wrong with it becomes one error that names it."""
     try:
         with Image.open(path, formats=_readers()[1]) as image:
@@ -263,6 +264,22 @@ def fit_images(images: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
     Raises:
         InputError: another ``fit``.
     """
+    return _fitted(images, size, fit=fit, mode="linear")
+
+
+def fit_masks(masks: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
+    """Bring masks to the size of their images, as :func:`fit_images` does.
+
+    Masks are uint8 ``(N, H, W)`` and become ``(N, size, size)``; of volumes ``(N, D, H, W)`` they become cubes.
+    Each pixel takes the value of the nearest one, so that values stay class numbers; ``"pad"`` puts class 0 around.
+
+    Raises:
+        InputError: another ``fit``.
+    """
+    return _fitted(masks.unsqueeze(1), size, fit=fit, mode="nearest").squeeze(1)
+
+
+def _fitted(images: Tensor, size: int, *, fit: Fit, mode: _Mode) -> Tensor:
     if fit not in get_args(Fit):
         raise InputError(f"fit must be 'resize', 'pad' or 'crop', got {fit!r}")
     sides = tuple(images.shape[2:])
@@ -273,14 +290,14 @@ def fit_images(images: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
         side = min(sides)
         for axis, length in enumerate(sides):
             images = images.narrow(2 + axis, (length - side) // 2, side)
-        return _resize(images, whole)
+        return _resize(images, whole, mode)
     if fit == "pad":
         scale = min(1.0, size / max(sides))
         sides = tuple(max(1, round(length * scale)) for length in sides)
-        images = _resize(images, sides)
+        images = _resize(images, sides, mode)
         margins = [((size - length) // 2, size - length - (size - length) // 2) for length in reversed(sides)]
         return F.pad(images, [margin for pair in margins for margin in pair])
-    return _resize(images, whole)
+    return _resize(images, whole, mode)
 
 
 def describe_fit(sizes: Collection[tuple[int, ...]], size: int, *, fit: Fit = "resize") -> str:
@@ -304,11 +321,12 @@ def _by(sides: Sequence[int]) -> str:
     return "x".join(map(str, sides))
 
 
-def _resize(images: Tensor, size: tuple[int, ...]) -> Tensor:
+def _resize(images: Tensor, size: tuple[int, ...], mode: _Mode) -> Tensor:
     if tuple(images.shape[2:]) == size:
         return images
     # In slices, so that a large data set never stands in memory as floats all at once.
-    resized = (_interpolated(part.float(), size) for part in images.split(_SLICE))
+    change = _interpolated if mode == "linear" else _nearest
+    resized = (change(part.float(), size) for part in images.split(_SLICE))
     return torch.cat([part.round().to(images.dtype) for part in resized])
 
 
@@ -320,6 +338,10 @@ def _interpolated(values: Tensor, size: tuple[int, ...]) -> Tensor:
         columns = slices.reshape(*values.shape[:3], height * width)
         return _interpolated(columns, (depth, height * width)).reshape(*values.shape[:2], *size)
     return F.interpolate(values, size, mode="bilinear", antialias=True)
+
+
+def _nearest(values: Tensor, size: tuple[int, ...]) -> Tensor:
+    return F.interpolate(values, size, mode="nearest-exact")
 
 
 def class_folders(folder: Path) -> dict[str, list[Path]]:

@@ -459,6 +459,7 @@ class Generator(ABC):
         """Raise an :class:`InputError` if the data cannot train this generator; warn where a class is very small."""
         if not isinstance(dataset, PatchDataset):
             raise InputError(f"{type(self).__name__}: expected a PatchDataset, got a {type(dataset).__name__}")
+        dataset.labels  # noqa: B018  (patches with several labels each refuse to say which)
         if dataset.classes != self.classes:
             raise InputError(
                 f"{type(self).__name__}: made for the classes {', '.join(self.classes)}, "

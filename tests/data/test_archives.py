@@ -219,6 +219,11 @@ def test_medmnist_has_no_groups(read):
         read(medmnist(), group_key="patient")
 
 
+def test_medmnist_has_no_masks(read):
+    with pytest.raises(InputError, match="MedMNIST files hold no masks; leave masks out, or save images, labels and"):
+        read(medmnist(), masks=True)
+
+
 # --- bad input
 
 

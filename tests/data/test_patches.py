@@ -722,8 +722,42 @@ def test_a_window_shows_volumes_in_eight_bits():
     assert shown.images.shape == pixels.shape
 
 
+def test_masks_of_volumes_go_along():
+    data = cubes(8, 8, 8, count=4)
+    masks = torch.zeros(4, 8, 8, 8, dtype=torch.uint8)
+    masks[:, :4] = 2
+    halved = replace(data, masks=masks).resized(4)
+    assert halved.images.shape == (4, 1, 4, 4, 4)
+    assert torch.equal(halved.masks, masks[:, ::2, ::2, ::2])
+
+
 def test_volumes_are_split_and_chosen_like_images():
     parts = cubes(8, 8, 8, count=20).split()
     assert sum(len(part) for part in parts) == 20
     assert all(part.dimensions == 3 for part in parts)
     assert cubes(8, 8, 8).of_class("cyst").images.shape == (3, 1, 8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"masks": torch.zeros(2, 8, 9, dtype=torch.uint8)},
+            r"masks must be uint8 of shape \(2, 8, 8\), .*\(2, 8, 9\)",
+        ),
+        (
+            {"masks": torch.zeros(1, 8, 8, dtype=torch.uint8)},
+            r"one for each image, got torch.uint8 of shape \(1, 8, 8\)",
+        ),
+        ({"masks": torch.zeros(2, 8, 8)}, "got torch.float32"),
+        ({"mask_classes": ("a", "b")}, "mask_classes name the pixel values of masks; give masks as well"),
+        (
+            {"masks": torch.full((2, 8, 8), 2, dtype=torch.uint8), "mask_classes": ("a", "b")},
+            r"masks run up to 2, but mask_classes has 2 names \(a, b\)",
+        ),
+    ],
+)
+def test_masks_that_do_not_fit(options, message):
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(InputError, match=f"^patches: {message}"):
+        PatchDataset(images=images, labels=torch.tensor([0, 1]), classes=("a", "b"), **options)

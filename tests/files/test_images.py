@@ -17,6 +17,7 @@ from genmix_transforms.files.images import (
     describe_fit,
     encode_png,
     fit_images,
+    fit_masks,
     image_size,
     is_image_file,
     read_image,
@@ -591,3 +592,25 @@ def test_a_png_holds_the_pixels_it_was_made_of(tmp_path, shape, dtype):
     image = torch.randint(0, 256 if dtype == torch.uint8 else 65536, shape, dtype=torch.int32).to(dtype)
     (tmp_path / "a.png").write_bytes(encode_png(to_picture(image)))
     assert torch.equal(read_image(tmp_path / "a.png"), image)
+
+
+# Masks
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop", "pad"])
+@pytest.mark.parametrize("shape", [(9, 9), (12, 7), (40, 25)])
+def test_masks_get_no_new_values_and_lie_where_their_images_do(shape, fit):
+    mask = torch.zeros(1, *shape, dtype=torch.uint8)
+    mask[:, shape[0] // 3 :, : shape[1] // 2] = 3
+    fitted = fit_masks(mask, 16, fit=fit)
+    assert (fitted.shape, fitted.dtype) == ((1, 16, 16), torch.uint8)
+    assert set(fitted.unique().tolist()) == {0, 3}
+    image = fit_images(mask.unsqueeze(1) // 3 * 255, 16, fit=fit)[:, 0]
+    clear = (image < 20) | (image > 235)  # but for the edges
+    assert clear.float().mean() > 0.75
+    assert torch.equal((fitted == 3)[clear], (image > 127)[clear])
+
+
+def test_masks_of_another_fit():
+    with pytest.raises(InputError, match="fit must be 'resize', 'pad' or 'crop', got 'stretch'"):
+        fit_masks(torch.zeros(1, 4, 4, dtype=torch.uint8), 8, fit="stretch")

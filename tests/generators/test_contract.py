@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from genmix_transforms import GenMix
 from genmix_transforms.data.identity import find_recorded
+from genmix_transforms.data.multi_label import MultiLabelPatches
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
 from genmix_transforms.generators import DCGAN, TextualInversion, adm, fill_bank, load_generator
@@ -414,6 +415,20 @@ def test_data_that_does_not_fit(kind: Kind, tiny_patches: Patches, tmp_path: Pat
     ):
         with pytest.raises(InputError, match=message):
             fit(generator, patches, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_labels_an_image_are_refused(kind: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
+    whole = tiny_patches()
+    targets = torch.nn.functional.one_hot(whole.labels, 2).to(torch.uint8)
+    several = MultiLabelPatches(images=whole.images, targets=targets, classes=whole.classes, name="chest.csv")
+    generator = kind.ready()
+    message = r"^chest\.csv: its images have several labels each .*, and this needs one label an image; [^\n]*$"
+    for ask in (generator.check_trainable_on, lambda patches: fit(generator, patches, tmp_path / "run")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # nothing is said of small classes first
+            with pytest.raises(InputError, match=message):
+                ask(several)
     assert not (tmp_path / "run").exists()
 
 
