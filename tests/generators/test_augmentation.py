@@ -1,5 +1,7 @@
 """DiffAugment and mirroring: what is drawn, and what it does to images."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -153,16 +155,13 @@ def test_a_volume_of_the_same_slices_is_augmented_in_color_as_an_image() -> None
 def test_translation_moves_every_voxel_and_brings_in_zeros(shift: tuple[int, int, int]) -> None:
     volumes = torch.rand(2, 2, 4, 5, 6) + 1
     out = diff_augment(volumes, {"shift": torch.tensor([shift, (0, 0, 1)])}, policy=("translation",))
-    expected = torch.zeros(2, 4, 5, 6)
-    inside = [slice(max(0, -step), max(0, side - max(0, step))) for step, side in zip(shift, (4, 5, 6), strict=True)]
-    reached = [
-        slice(part.start + step, part.start + step + len(range(side)[part]))
-        for part, step, side in zip(inside, shift, (4, 5, 6), strict=True)
-    ]
-    expected[(slice(None), *reached)] = volumes[(0, slice(None), *inside)]
-    assert torch.equal(out[0], expected)
-    assert torch.equal(out[1, ..., 1:], volumes[1, ..., :-1])
-    assert not out[1, ..., 0].any()
+    for place in product(range(4), range(5), range(6)):
+        source = [at + step for at, step in zip(place, shift, strict=True)]
+        inside = all(0 <= at < side for at, side in zip(source, (4, 5, 6), strict=True))
+        expected = volumes[(0, slice(None), *source)] if inside else torch.zeros(2)
+        assert torch.equal(out[(0, slice(None), *place)], expected)
+    assert torch.equal(out[1, ..., :-1], volumes[1, ..., 1:])  # each volume has a shift of its own
+    assert not out[1, ..., -1].any()
 
 
 def test_cutout_of_volumes_is_a_cube_of_half_the_side() -> None:
