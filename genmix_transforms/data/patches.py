@@ -1,4 +1,4 @@
-"""A set of labelled patches in memory, its splits and its folds: by group, stratified, seeded."""
+"""A set of labeled patches in memory, its splits and its folds: by group, stratified, seeded."""
 
 import hashlib
 import warnings
@@ -43,7 +43,7 @@ MOST_CHANNELS = 7
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PatchDataset:
-    """Labelled patches, all in memory.
+    """Labeled patches, all in memory.
 
     Args:
         images: ``(N, C, H, W)``, uint8 (uint16 for 16-bit sources).
@@ -257,7 +257,7 @@ class PatchDataset:
         return replace(self, images=images, source_hashes=self.origins, notes=(*self.notes, note)) if note else self
 
     def with_channels(self, channels: int) -> "PatchDataset":
-        """The same patches, grey (1) or in colour (3), see :func:`genmix_transforms.files.images.to_channels`."""
+        """The same patches, gray (1) or in color (3), see :func:`genmix_transforms.files.images.to_channels`."""
         images = to_channels(self.images, channels)
         return self if images is self.images else replace(self, images=images, source_hashes=self.origins)
 

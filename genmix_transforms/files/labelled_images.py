@@ -1,4 +1,4 @@
-"""Labelled images that another program made: a folder of class folders, or an ``.npz``."""
+"""Labeled images that another program made: a folder of class folders, or an ``.npz``."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def images_from_folder(folder: Path, *, size: int | None, fit: Fit, channels: in
         folder: holds one folder a class; its name is the class's.
         size: side of the square patches in pixels; None keeps the files' size, which must be one and the same.
         fit: "resize", "pad" or "crop", see :func:`genmix_transforms.files.images.fit_images`.
-        channels: 1 for grey, 3 for colour; None: as the files are.
+        channels: 1 for gray, 3 for color; None: as the files are.
 
     Returns:
         Images, labels, classes and provenance, by the names that :class:`~genmix_transforms.bank.SyntheticBank` gives

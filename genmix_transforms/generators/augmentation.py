@@ -50,7 +50,7 @@ def draw_augmentation(images: Tensor, *, generator: torch.Generator | None = Non
 
     Returns:
         ``brightness`` in [-0.5, 0.5), ``saturation`` in [0, 2), ``contrast`` in [0.5, 1.5), ``shift`` (N, 2) in whole
-        pixels, ``hole`` (N, 2), the hole's centre in whole pixels.
+        pixels, ``hole`` (N, 2), the hole's center in whole pixels.
     """
     count, _, height, width = images.shape
     uniform = torch.rand(7, count, generator=generator, device=images.device)
@@ -108,7 +108,7 @@ def _translate(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def _holes(images: Tensor, centre: Tensor) -> Tensor:
-    """A mask ``(N, 1, H, W)`` with a square hole of half the side around each centre."""
+    """A mask ``(N, 1, H, W)`` with a square hole of half the side around each center."""
     height, width = images.shape[-2:]
     inside = []
     for axis, size in enumerate((height, width)):

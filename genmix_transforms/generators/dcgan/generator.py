@@ -51,7 +51,7 @@ class DCGAN(AdversarialGenerator):
     Args:
         classes: the class names.
         resolution: side of the images in pixels: 16, 32, 64, 128 or 256.
-        channels: of the images: 1 for grey, 3 for colour, any other number for stacks.
+        channels: of the images: 1 for gray, 3 for color, any other number for stacks.
         bits: 8 or 16 a pixel.
         **network: fields of :class:`DCGANNetworkSettings`: ``base_width`` and ``latent_size``.
 
