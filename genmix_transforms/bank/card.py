@@ -48,7 +48,7 @@ def bank_card(bank: Bank, *, licence: str | None = None, title: str | None = Non
     """The card of a bank: a ``README.md`` for a dataset repository, with its front matter.
 
     Of the provenance it says the generator's kind, the hash of its weights, the training set's fingerprint and class
-    counts, seeds, package version, date and licence, where they are recorded, and nothing else.
+    counts, seeds, package version, date and license, where they are recorded, and nothing else.
 
     Args:
         bank: any.
@@ -57,7 +57,7 @@ def bank_card(bank: Bank, *, licence: str | None = None, title: str | None = Non
         repo_id: where the bank will be (owner/name), for the lines that load it.
 
     Raises:
-        InputError: a title or a licence that is a path, or nothing.
+        InputError: a title or a license that is a path, or nothing.
 
     Example:
         >>> import torch
@@ -288,7 +288,7 @@ def _licence_text(licence: str | None) -> str:
 
 
 def _recorded_licence(sources: Sequence[Mapping[str, Any]]) -> str | None:
-    """The licence that every source records, if it is one and the same."""
+    """The license that every source records, if it is one and the same."""
     found = {_text(source.get("licence", source.get("license")), LICENCE) for source in sources}
     return found.pop() or None if len(found) == 1 else None
 

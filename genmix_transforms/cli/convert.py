@@ -110,7 +110,7 @@ def adm(
 ) -> None:
     """Convert a checkpoint of OpenAI's guided-diffusion (ADM): a network, an upsampler or a noisy classifier.
 
-    The published ones are recognised. The folder holds the network as diffusers does, in unet/; upsamplers and
+    The published ones are recognized. The folder holds the network as diffusers does, in unet/; upsamplers and
     classifiers draw nothing by themselves, and their folder is diffusers' alone.
     """
     from genmix_transforms.generators.adm import ADM

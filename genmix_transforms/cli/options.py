@@ -254,7 +254,7 @@ class DataOptions:
         return pool
 
     def _is_whole(self, patches: "PatchDataset") -> bool:
-        """Whether nobody asked for a split of unlabelled patches, and the source has none."""
+        """Whether nobody asked for a split of unlabeled patches, and the source has none."""
         return self.split is None and self.split_seed is None and not (self.official and patches.official is not None)
 
 

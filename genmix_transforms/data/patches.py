@@ -1,4 +1,4 @@
-"""A set of labelled patches in memory, its splits and its folds: by group, stratified, seeded."""
+"""A set of labeled patches in memory, its splits and its folds: by group, stratified, seeded."""
 
 import hashlib
 import warnings
@@ -41,7 +41,7 @@ from genmix_transforms.files.memory import check_image_memory
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PatchDataset:
-    """Labelled patches, all in memory.
+    """Labeled patches, all in memory.
 
     Args:
         images: ``(N, C, H, W)``, or volumes ``(N, C, D, H, W)``, uint8 (uint16 for 16-bit sources).
@@ -285,7 +285,7 @@ class PatchDataset:
         return replace(self, images=images, masks=masks, source_hashes=self.origins, notes=(*self.notes, note))
 
     def with_channels(self, channels: int) -> "PatchDataset":
-        """The same patches, grey (1) or in colour (3), see :func:`genmix_transforms.files.images.to_channels`."""
+        """The same patches, gray (1) or in color (3), see :func:`genmix_transforms.files.images.to_channels`."""
         images = to_channels(self.images, channels)
         return self if images is self.images else replace(self, images=images, source_hashes=self.origins)
 

@@ -41,7 +41,7 @@ def open_dataset(
 
     What ``path`` may be:
 
-    - a folder with one folder of image files a class (any format Pillow reads, 8 and 16 bit; grey stays one channel);
+    - a folder with one folder of image files a class (any format Pillow reads, 8 and 16 bit; gray stays one channel);
       or a folder of such folders named train, val (valid, validation) and test, whose split is then kept;
     - a MedMNIST ``.npz`` (``train_images``, ``train_labels``, ...), whose split is kept;
     - a plain ``.npz``: ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, or volumes ``(N, D, H, W)`` or
@@ -68,7 +68,7 @@ def open_dataset(
         size: side of the square patches (of volumes: cubes) in pixels, from 8 to 4096; None keeps the size of the
             source.
         fit: how ``size`` is reached, see :func:`genmix_transforms.files.images.fit_images`.
-        channels: 1 for grey, 3 for colour; None: as the source is.
+        channels: 1 for gray, 3 for color; None: as the source is.
         group_key: array of the ``.npz`` or column of the CSV that holds the groups (a patient, a set of
             near-duplicates); None takes the first of :data:`genmix_transforms.data.labelling.GROUP_KEYS` there is.
         labelled: whether the patches have labels that are wanted.

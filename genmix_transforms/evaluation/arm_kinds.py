@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     """What an arm makes of a real batch: what the classifier is trained on in one step.
 
     Args:
-        images: normalised float32 ``(N, C, H, W)``.
+        images: normalized float32 ``(N, C, H, W)``.
         labels: soft, float32 ``(N, K)``.
         synthetic: bool ``(N,)``: which images are synthetic as a whole; None: an image is real, or a mixture of both.
         weights: float32 ``(N,)``: of each image in the loss, a weighted mean; None: all weigh the same.
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
 
 Arm = Callable[[Tensor, Tensor], Batch]
-"""Real images, normalised float32 ``(N, C, H, W)``, and labels, int64 ``(N,)`` or float32 ``(N, K)``, to the batch of
+"""Real images, normalized float32 ``(N, C, H, W)``, and labels, int64 ``(N,)`` or float32 ``(N, K)``, to the batch of
 the training step. Random numbers come from torch's global generators, seeded for each step."""
 
 
@@ -249,7 +249,7 @@ def _mixed(
         mean=setting.normalisation.mean,
         std=setting.normalisation.std,
         class_counts=setting.class_counts,
-        check_range=False,  # the same numbers have normalised the batch
+        check_range=False,  # the same numbers have normalized the batch
     )
 
     def arm(images: Tensor, labels: Tensor) -> Batch:

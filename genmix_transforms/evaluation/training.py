@@ -149,7 +149,7 @@ class _Pixels:
         )
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images, float32, and labels, int64 or float32 rows; the index is on the device."""
+        """Normalized images, float32, and labels, int64 or float32 rows; the index is on the device."""
         return functional.dequantise(take_rows(self.images, index), self.scale, self.shift), self.labels[index]
 
 

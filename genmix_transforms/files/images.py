@@ -1,4 +1,4 @@
-"""Image files: whatever Pillow reads, 8 and 16 bit, grey as one channel, sizes made equal; and PNG out."""
+"""Image files: whatever Pillow reads, 8 and 16 bit, gray as one channel, sizes made equal; and PNG out."""
 
 import functools
 import io
@@ -24,7 +24,7 @@ _Mode = Literal["linear", "nearest"]
 HIGHEST_PIXEL = {torch.uint8: 255, torch.uint16: 65535}
 """The pixel types there are, and the highest value of each."""
 
-# Left out: what Pillow only writes or only recognises, and EPS, for which it starts another program (Ghostscript).
+# Left out: what Pillow only writes or only recognizes, and EPS, for which it starts another program (Ghostscript).
 _LEFT_OUT = frozenset({"PDF", "MPEG", "EPS", "WMF", "BUFR", "GRIB", "HDF5"})
 
 _SLICE = 256
@@ -86,7 +86,7 @@ def read_image(path: Path) -> Tensor:
     """Read one image file.
 
     Returns:
-        ``(C, H, W)``, uint8, or uint16 for 16-bit grey files; C is 1 for grey files and 3 for colour ones
+        ``(C, H, W)``, uint8, or uint16 for 16-bit gray files; C is 1 for gray files and 3 for color ones
         (a palette is resolved).
 
     Raises:
@@ -166,7 +166,7 @@ def read_images(
         paths: the files.
         size: side of the square patches in pixels; None keeps the files' size, which must then be one and the same.
         fit: how a size is reached, see :func:`fit_images`.
-        channels: 1 for grey, 3 for colour; None: grey when every file is grey, else colour.
+        channels: 1 for gray, 3 for color; None: gray when every file is gray, else color.
         when_read: called with each image ``(C, H, W)`` as its file has it, in the order of ``paths``.
 
     Returns:
@@ -224,11 +224,11 @@ def stack_images(
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
-    """Bring integer images to 1 or 3 channels (grey by the luma weights of ITU-R 601).
+    """Bring integer images to 1 or 3 channels (gray by the luma weights of ITU-R 601).
 
     Args:
         images: ``(C, H, W)``, ``(N, C, H, W)``, or volumes ``(N, C, D, H, W)``.
-        channels: 1 for grey, 3 for colour.
+        channels: 1 for gray, 3 for color.
 
     Raises:
         InputError: another number of channels, here or there.
@@ -372,7 +372,7 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
 
 
 def to_picture(image: Tensor) -> Image.Image:
-    """Convert an image ``(C, H, W)`` to Pillow's kind: colour if C is 3, else its first channel as grey."""
+    """Convert an image ``(C, H, W)`` to Pillow's kind: color if C is 3, else its first channel as gray."""
     pixels = image.permute(1, 2, 0).contiguous() if image.shape[0] == 3 else image[0]
     return Image.fromarray(pixels.numpy())
 

@@ -1,4 +1,4 @@
-"""Labelled images that another program made: a folder of class folders, or an ``.npz``."""
+"""Labeled images that another program made: a folder of class folders, or an ``.npz``."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def images_from_folder(
             folders in it, and ``masks``, as :func:`~genmix_transforms.bank.exporting.export_png` writes them.
         size: side of the square patches in pixels; None keeps the files' size, which must be one and the same.
         fit: "resize", "pad" or "crop", see :func:`genmix_transforms.files.images.fit_images`.
-        channels: 1 for grey, 3 for colour; None: as the files are.
+        channels: 1 for gray, 3 for color; None: as the files are.
         masks: read the mask of each image too: the file at the same path in ``masks``, 8-bit gray, its pixels class
             numbers (where all are 0 or 255, 255 is 1). Their names are the ``mask_classes`` of ``dataset_info.json``.
 

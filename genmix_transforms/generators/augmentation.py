@@ -52,7 +52,7 @@ def draw_augmentation(images: Tensor, *, generator: torch.Generator | None = Non
 
     Returns:
         ``brightness`` in [-0.5, 0.5), ``saturation`` in [0, 2), ``contrast`` in [0.5, 1.5), ``shift`` (N, 2) in whole
-        pixels, ``hole`` (N, 2), the hole's centre in whole pixels; of volumes (N, 3) each.
+        pixels, ``hole`` (N, 2), the hole's center in whole pixels; of volumes (N, 3) each.
     """
     count, _, *sides = images.shape
     uniform = torch.rand(3 + 2 * len(sides), count, generator=generator, device=images.device)
@@ -116,7 +116,7 @@ def _translate(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def _holes(images: Tensor, centre: Tensor) -> Tensor:
-    """A mask ``(N, 1, H, W)`` with a square hole of half the side around each centre; of volumes a cube."""
+    """A mask ``(N, 1, H, W)`` with a square hole of half the side around each center; of volumes a cube."""
     sides = images.shape[2:]
     hole = torch.ones((), dtype=torch.bool, device=images.device)
     for axis, size in enumerate(sides):

@@ -18,11 +18,11 @@ class Trainee(Protocol):
     """What is trained: the loop knows no more of a generator than this."""
 
     def state_objects(self) -> Mapping[str, Stateful]:
-        """Everything that must survive a kill, by name: networks, optimisers, averages, controllers."""
+        """Everything that must survive a kill, by name: networks, optimizers, averages, controllers."""
         ...
 
     def training_step(self, images: Tensor, labels: Tensor, images_seen: int) -> Mapping[str, Tensor]:
-        """One optimiser step.
+        """One optimizer step.
 
         Args:
             images: this process's part of the batch, float32 ``(n, C, *spatial)`` in [-1, 1], or what ``inputs`` gives.

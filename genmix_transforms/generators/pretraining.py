@@ -1,4 +1,4 @@
-"""Knowledge from elsewhere: a generator is trained on a pool without labels, and then fine-tuned on labelled patches.
+"""Knowledge from elsewhere: a generator is trained on a pool without labels, and then fine-tuned on labeled patches.
 
 Two runs: the first in ``OUT/pretrain``, the second in ``OUT``, which starts from the first one's weights.
 """

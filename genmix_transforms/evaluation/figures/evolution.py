@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TRAINING = "training"
-# Millimetres
+# Millimeters
 _MARGIN, _GAP, _CLASS_GAP, _HEADING, _LARGEST = 20.0, 0.6, 2.0, 9.0, 22.0
 _LETTERS = 8.0
 """Of the classes' names, in points."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Millimetres
+# Millimeters
 _MARGIN, _GAP, _CLASS_GAP, _GENERATOR_GAP, _HEADING, _NOTE = 24.0, 0.6, 3.0, 2.5, 5.0, 3.2
 _LARGEST = 24.0
 _LETTER = 0.95
@@ -116,7 +116,7 @@ def _notes(mixed: Mixed, labels: Tensor, genmix: GenMix, classes: tuple[str, ...
 
 
 class _Page:
-    """A figure whose coordinates are millimetres from its upper left corner, filled row by row."""
+    """A figure whose coordinates are millimeters from its upper left corner, filled row by row."""
 
     def __init__(self, classes: int, per_class: int, generators: int) -> None:
         columns = classes * per_class

@@ -31,7 +31,7 @@ def mixing_figure(
     Args:
         train: the real patches.
         bank: the synthetic ones; with the same classes, in any order.
-        genmix: the transform, in whatever normalisation it was built for; it is left as it was, and so are torch's
+        genmix: the transform, in whatever normalization it was built for; it is left as it was, and so are torch's
             random numbers.
         per_class: patches of each kind.
         seed: which patches are shown, and the draw of the mix.
@@ -103,7 +103,7 @@ class Mixed:
     """What GenMix made of some patches, on the CPU.
 
     Args:
-        values: float32 ``(N, C, *spatial)`` in [0, 1], whatever normalisation the transform was built for.
+        values: float32 ``(N, C, *spatial)`` in [0, 1], whatever normalization the transform was built for.
         labels: float32 ``(N, K)``.
         lam: float32 ``(N,)``, the weight of the partner.
         index: int64 ``(N,)``, the partner's row in the bank or, where ``from_batch``, among the patches.

@@ -20,7 +20,7 @@ _KEY = re.compile(r"(?P<prefix>(?:.*\.)?)main\.(?P<layer>\d+)\.(?P<name>\w+)")
 def convert_dcgan(files: Sequence[str | Path], *, classes: Sequence[str] | None = None) -> Generator:
     """Read generator weights laid out as in the PyTorch DCGAN example.
 
-    Sizes, widths and channels are recognised from the weights' shapes, and whether it draws images or volumes.
+    Sizes, widths and channels are recognized from the weights' shapes, and whether it draws images or volumes.
 
     Args:
         files: one file of an unconditional network for each class: ``.pth``/``.pt`` (read with ``weights_only=True``)
@@ -97,7 +97,7 @@ def _generator_state(file: Path) -> dict[str, Tensor]:
         match = _KEY.fullmatch(key)
         if match and isinstance(value, Tensor):
             found.setdefault(match["prefix"], {})[f"main.{match['layer']}.{match['name']}"] = value
-    # A generator normalises after its first layer; a discriminator does not.
+    # A generator normalizes after its first layer; a discriminator does not.
     generators = {prefix: state for prefix, state in found.items() if "main.1.running_mean" in state}
     if len(generators) != 1:
         keys = ", ".join(key for key, _ in content[:4])

@@ -56,7 +56,7 @@ class DCGAN(AdversarialGenerator):
     Args:
         classes: the class names.
         resolution: side of the images in pixels: 16, 32, 64, 128 or 256.
-        channels: of the images: 1 for grey, 3 for colour, any other number for stacks.
+        channels: of the images: 1 for gray, 3 for color, any other number for stacks.
         bits: 8 or 16 a pixel.
         dimensions: 2 for images ``(C, H, W)``, 3 for volumes ``(C, D, H, W)``, which are cubes.
         **network: fields of :class:`DCGANNetworkSettings`: ``base_width`` and ``latent_size``.

@@ -55,7 +55,7 @@ class DCGANNetwork(nn.Module):
         _, transposed, norm = LAYERS[dimensions]
         # The class multiplies the latent and is not appended to it: appended, it is a way to a picture that needs no
         # latent, and the network takes it. Measured on 391 ultrasound patches at 32 pixels: after 24,000 images the
-        # pixels' standard deviation within a class is 3 grey levels appended and 33 multiplied; the real patches' is
+        # pixels' standard deviation within a class is 3 gray levels appended and 33 multiplied; the real patches' is
         # 38.
         self.embedding: ClassEmbedding | None = ClassEmbedding(classes, latent_size) if classes > 1 else None
         widths = stage_widths(resolution, base_width)[::-1]
