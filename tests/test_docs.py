@@ -29,7 +29,8 @@ DOCS = ROOT / "docs"
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
 WITH_EXAMPLES = sorted([DOCS / "index.md", *DOCS.glob("how-to/*.md"), *DOCS.glob("concepts/*.md")])
-WITH_COMMANDS = sorted([*WITH_EXAMPLES, DOCS / "get-started.md", DOCS / "reference/cli.md", ROOT / "CONTRIBUTING.md"])
+CLI_PAGES = sorted(DOCS.glob("reference/cli*.md"))
+WITH_COMMANDS = sorted([*WITH_EXAMPLES, DOCS / "get-started.md", *CLI_PAGES, ROOT / "CONTRIBUTING.md"])
 
 FENCE = re.compile(
     r"^(?P<before>[^\n]*)\n(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
@@ -130,6 +131,16 @@ def test_the_site_loads_nothing_from_elsewhere():
     for name in ("extra_css", "extra_javascript"):
         for path in CONFIG.get(name, []):
             assert "http" not in (DOCS / path).read_text(encoding="utf-8")
+
+
+# Results keep the commands that were run, and outputs what was printed.
+OF_ONE_WIDTH = [page for page in sorted(DOCS.rglob("*.md")) if not page.is_relative_to(DOCS / "results")]
+
+
+@pytest.mark.parametrize("page", OF_ONE_WIDTH, ids=page_id)
+def test_code_fits_into_its_column(page):
+    code = [code for language, code, _ in blocks(page) if language not in ("text", "output")]
+    assert [line for block in code for line in block.splitlines() if len(line) > 80] == []
 
 
 ROOMS = (bank, transforms, data, generators, evaluation)
@@ -284,25 +295,56 @@ def sections(page: Path) -> dict[str, str]:
     return {heading.strip("`"): text for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
+def written(parameter: Any) -> str:
+    """How a table names a parameter."""
+    if parameter.param_type_name != "option":
+        return f"`{parameter.name.upper()}`"
+    if parameter.hidden:
+        return f"`--set {parameter.name}=VALUE`"
+    return ", ".join(f"`{word}`" for word in [*parameter.opts, *parameter.secondary_opts])
+
+
+@pytest.fixture(scope="module")
+def options() -> Any:
+    return extension("options")
+
+
 @pytest.mark.parametrize("path", [path for path in COMMANDS if not is_group(COMMANDS[path])], ids=" ".join)
-def test_the_reference_has_the_options_of_every_command(path):
+def test_the_reference_has_the_options_of_every_command(path, options):
     name = " ".join(("genmix", *path))
-    text = sections(DOCS / "reference/cli.md")[name]
+    (text,) = [sections(page)[name] for page in CLI_PAGES if name in sections(page)]
     assert f"<!-- options: {name} -->" in text
-    table = extension("options").on_page_markdown(text)
+    table = options.on_page_markdown(text)
     assert "<!--" not in table
     for parameter in COMMANDS[path].params:
-        if parameter.name in ("help", "config", "assignments"):
+        if parameter.name in ("help", "config", "assignments", "dry_run", "device"):
             continue
-        if parameter.param_type_name != "option":
-            written = f"`{parameter.name.upper()}`"
-        elif parameter.hidden:
-            written = f"`--set {parameter.name}=VALUE`"
-        else:
-            written = ", ".join(f"`{word}`" for word in [*parameter.opts, *parameter.secondary_opts])
-        (row,) = re.findall(rf"^\| {re.escape(written)} \| (.+) \| (.*) \|$", table, flags=re.MULTILINE)
-        assert row[0].strip(), f"{name} {written}: no help"
-        assert (row[1] == "required") == parameter.required
+        rows = re.findall(rf"^\| {re.escape(written(parameter))} \| (.+) \| (.*) \|$", table, flags=re.MULTILINE)
+        if not rows:
+            (shared,) = [
+                options.shared_table(shared)
+                for shared in options.SHARED.values()
+                if re.search(rf"\]\({shared.page}\): .*{re.escape(written(parameter))}", table)
+            ]
+            rows = re.findall(rf"^\| {re.escape(written(parameter))} \| (.+) \| (.*) \|$", shared, flags=re.MULTILINE)
+        ((help, default),) = rows
+        assert help.strip(), f"{name} {written(parameter)}: no help"
+        assert (default == "required") == parameter.required
+
+
+def test_options_that_a_command_has_otherwise_stay_in_its_table(options):
+    table = options.options_table(COMMANDS["train", "textual-inversion"])
+    assert "| `--checkpoint-every` |" in table
+    assert "| `--seed` |" not in table
+
+
+@pytest.mark.parametrize("name", ["data", "training"])
+def test_the_table_of_shared_options_stands_where_commands_say(name, options):
+    shared = options.SHARED[name]
+    page, _, anchor = shared.page.partition("#")
+    heading = anchor.replace("-", " ").capitalize()
+    assert f"<!-- shared options: {name} -->" in sections(DOCS / "reference" / page)[heading]
+    assert len(options.shared_table(shared).splitlines()) == 2 + len(shared.names)
 
 
 def test_a_table_of_settings_stands_where_the_page_asks_for_it():
@@ -313,9 +355,9 @@ def test_a_table_of_settings_stands_where_the_page_asks_for_it():
 
 
 def test_the_reference_lists_the_options_before_every_command():
-    text = sections(DOCS / "reference/cli.md")["genmix"]
+    text = sections(DOCS / "reference/cli.md")["Options of every command"]
     own = {parameter.name: parameter for parameter in COMMANDS["train", "dcgan"].params}
-    for parameter in [*CLI.params, own["config"], own["assignments"], own["dry_run"]]:
+    for parameter in [*CLI.params, *(own[name] for name in ("config", "assignments", "dry_run", "device"))]:
         for option in parameter.opts:
             assert f"`{option}" in text
 
