@@ -12,9 +12,9 @@ from svg import BLUE, FAINT, ORANGE, line, path, rect, save, text
 HEADING = "| less the baseline |"
 CELL = re.compile(r"([+-][\d.]+) \(([+-]?[\d.]+) to ([+-]?[\d.]+)\)")
 COLORS = (ORANGE, BLUE, "#2f9e6e", "#a066c8", "#c94f6d", "#8a8a8a", "#a67c00", "#4aa8b5")
-"""From the arm with the largest gain down. Each line has its name beside it, so that nothing depends on the colors."""
+"""In the order of the table's rows. Each line has its name beside it, so that nothing depends on the colors."""
 
-PANEL, HEIGHT, TOP, LEFT, NAMES, LABEL = 330, 330, 40, 44, 190, 16
+PANEL, HEIGHT, TOP, LEFT, NAMES, LABEL = 330, 330, 40, 44, 226, 16
 
 Row = list[tuple[float, float, float]]
 
@@ -62,15 +62,15 @@ def draw_panel(x: float, title: str, labels: list[str], rows: dict[str, Row], lo
     for place, label in zip(places, labels, strict=True):
         shapes.append(text(place, TOP + HEIGHT + 20, label, anchor="middle"))
     order = sorted(rows, key=lambda arm: -rows[arm][-1][0])
-    by_gain = sorted(rows, key=lambda arm: -sum(value for value, _, _ in rows[arm]))
     names = apart([y(rows[arm][-1][0]) + 4 for arm in order], LABEL)
+    numbers = sum(label.isdecimal() for label in labels)  # other columns are no place on the axis: points beside it
     for arm in reversed(order):
-        color, row = COLORS[by_gain.index(arm) % len(COLORS)], rows[arm]
-        band = [(place, y(top)) for place, (_, _, top) in zip(places, row, strict=True)]
-        band += [(place, y(bottom)) for place, (_, bottom, _) in reversed(list(zip(places, row, strict=True)))]
-        shapes.append(path(band, fill=color, opacity=0.12))
+        color, row = COLORS[list(rows).index(arm) % len(COLORS)], rows[arm]
         middle = [(place, y(value)) for place, (value, _, _) in zip(places, row, strict=True)]
-        shapes.append(path(middle, stroke=color))
+        ends = [(place, y(low), y(high)) for place, (_, low, high) in zip(places, row, strict=True)]
+        tops, bottoms = ([(end[0], end[side]) for end in ends[:numbers]] for side in (2, 1))
+        shapes += [path([*tops, *reversed(bottoms)], fill=color, opacity=0.12), path(middle[:numbers], stroke=color)]
+        shapes += [line(px, bottom, px, top, stroke=color) for px, bottom, top in ends[numbers:]]
         shapes += [rect(px - 3, py - 3, 6, 6, fill=color) for px, py in middle]
         beside = names[order.index(arm)]
         shapes.append(line(places[-1] + 6, middle[-1][1], places[-1] + 18, beside - 4, stroke=color))
@@ -91,7 +91,7 @@ def main() -> None:
     for number, (title, (labels, rows)) in enumerate(tables.items()):
         shapes += draw_panel(LEFT + number * (PANEL + NAMES), title, labels, rows, low, high)
     words = (
-        "Labels a class. Macro F1 less that of the baseline, points; bands are 95 % intervals over draws and patients."
+        "Labels a class. Macro F1 less that of the baseline, points; bands and bars are 95 % intervals."
     )
     shapes.append(text(LEFT, TOP + HEIGHT + 46, words))
     save(given.out, shapes, width=LEFT + len(tables) * (PANEL + NAMES), height=TOP + HEIGHT + 58)
