@@ -18,6 +18,9 @@ from genmix_transforms.files.tensors import file_pieces
 INDEX = "checkpoint.json"
 """Written last: a checkpoint exists when this file names it."""
 
+_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""The layout with channels last, by the number of axes: weights of convolutions of two and of three dimensions."""
+
 
 class Stateful(Protocol):
     """Anything that hands out its state and takes it up again: networks, optimizers, averages, controllers."""
@@ -67,7 +70,7 @@ def unpack(outline: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(outline, dict):
         if "tensor" in outline:
             tensor = tensors[outline["tensor"]]
-            return tensor.contiguous(memory_format=torch.channels_last) if outline["channels_last"] else tensor
+            return tensor.contiguous(memory_format=_LAST[tensor.ndim]) if outline["channels_last"] else tensor
         if "tuple" in outline:
             return tuple(unpack(item, tensors) for item in outline["tuple"])
         return {key: unpack(item, tensors) for key, item in outline["dict"]}
@@ -98,7 +101,8 @@ def all_finite(objects: Mapping[str, Stateful]) -> bool:
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
-    return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+    layout = _LAST.get(tensor.ndim)
+    return layout is not None and tensor.is_contiguous(memory_format=layout) and not tensor.is_contiguous()
 
 
 def write_checkpoint(

@@ -247,7 +247,7 @@ def test_medmnist_has_no_masks(read):
         ),
         (
             {"images": np.zeros((COUNT, 2, 9, 9, 9), np.uint8)},
-            r"channels come last: images.transpose\(0, 2, 3, 4, 1\)",
+            r"images of shape \(6, 2, 9, 9, 9\); .*channels come last: images.transpose\(0, 2, 3, 4, 1\)",
         ),
         (
             {"images": np.zeros((0, 9, 9), np.uint8), "labels": np.zeros(0, int)},

@@ -126,10 +126,15 @@ def test_the_hash_sees_values_names_and_types_but_not_order() -> None:
     assert weights_hash({"s": torch.tensor(3)}) != weights_hash({"s": torch.tensor(4)})
 
 
-def test_the_memory_layout_is_part_of_the_state(tmp_path: Path) -> None:
-    model = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_the_memory_layout_is_part_of_the_state(tmp_path: Path, dimensions: int) -> None:
+    model: torch.nn.Conv2d | torch.nn.Conv3d
+    if dimensions == 2:
+        model = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    else:
+        model = torch.nn.Conv3d(3, 4, 3).to(memory_format=torch.channels_last_3d)
     optimiser = torch.optim.Adam(model.parameters(), fused=True)
-    model(torch.rand(2, 3, 8, 8)).sum().backward()
+    model(torch.rand(2, 3, *[8] * dimensions)).sum().backward()
     optimiser.step()
     strides = [value.stride() for value in optimiser.state[model.weight].values()]
     save_checkpoint(tmp_path, {"optimiser": optimiser}, images_seen=1, record={})
