@@ -59,6 +59,7 @@ def test_a_bank_with_masks_is_brought_to_another_device(splits, shapes):
     found = prepare_bank(masked, splits[0], device=torch.device("cpu", 0))
     assert torch.equal(found.images.cpu(), bank.images)
     assert torch.equal(found.labels.cpu(), bank.labels)
+    assert found.masks is None
     assert masked.masks is not None
 
 
