@@ -223,13 +223,15 @@ def fitting_bank(bank: SyntheticBank, patches: PatchDataset) -> SyntheticBank:
 def prepare_bank(bank: SyntheticBank, train: PatchDataset, *, device: torch.device) -> SyntheticBank:
     """The bank with the training set's classes, on the device; the one given stays where it is.
 
+    Brought to another device, it has no masks: no arm mixes them.
+
     Raises:
         InputError: see :func:`fitting_bank`.
     """
     bank = fitting_bank(bank, train)
     if bank.device == device:
         return bank
-    return bank.replace(images=bank.images.to(device), labels=bank.labels.to(device))
+    return bank.replace(images=bank.images.to(device), labels=bank.labels.to(device), masks=None)
 
 
 def prepare(

@@ -371,10 +371,8 @@ def test_several_labels_an_image(genmix: Genmix, chest: Path, tmp_path: Path) ->
     asked = ["-q", "evaluate", "--data", chest, "--bank", bank, "--out", tmp_path / "results"]
     outcome = genmix(*asked, "--arms", "baseline,blend,genmix", *SHORT)
     assert outcome.code == 0, outcome.err
-    header = next(line for line in outcome.out.splitlines() if line.split()[:1] == ["arm"])
-    for word in ("F1", "AUC", "Effusion", "Nodule"):
-        assert word in header
-    assert "sens/spec/AUC" in outcome.out
+    for word in ("F1", "AUC", "Effusion", "Nodule", "sens/spec/AUC"):
+        assert word in outcome.out
     rows = {line.split()[0]: line for line in outcome.out.splitlines() if line.split()}
     assert {"baseline", "blend", "genmix"} <= rows.keys()
     summary = (tmp_path / "results/summary.csv").read_text()

@@ -58,6 +58,16 @@ def test_the_bank_is_brought_to_the_datas_classes_by_name(splits, shapes):
     assert other.classes == ("metastasis", "hemangioma", "cyst")
 
 
+def test_a_bank_with_masks_is_brought_to_another_device(splits, shapes):
+    bank = shapes.bank()
+    masked = bank.replace(masks=(bank.images[:, 0] > 9).to(torch.uint8))
+    found = prepare_bank(masked, splits[0], device=torch.device("cpu", 0))
+    assert torch.equal(found.images.cpu(), bank.images)
+    assert torch.equal(found.labels.cpu(), bank.labels)
+    assert found.masks is None
+    assert masked.masks is not None
+
+
 def test_a_bank_of_other_classes_or_another_shape(splits, shapes):
     with pytest.raises(InputError, match="polyp is no class of the data"):
         prepare_bank(shapes.bank(classes=("cyst", "hemangioma", "polyp")), splits[0], device=CPU)

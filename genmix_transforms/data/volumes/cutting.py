@@ -16,6 +16,10 @@ _SIGMA = 1 / (2 * np.sqrt(2 * np.log(2)))
 """Standard deviation of a Gaussian a pixel wide at half its height."""
 
 
+_TIE = 1e-4
+"""Of a voxel."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Patch:
     """A patch, and where it comes from.
@@ -141,6 +145,8 @@ def _resampled(
             sigma = _SIGMA * float(np.sqrt(pixel**2 - step**2))
             part = sitk.RecursiveGaussian(part, sigma, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
     first = [middle - (settings.size - 1) / 2 * pixel for middle in center]
+    if nearest:  # halfway between two voxels rounding would choose one here and the other there: always the lower one
+        first = [start - _TIE * step for start, step in zip(first, spacing, strict=True)]
     # ITK takes a point for one within if it is at most half a voxel beyond the centers of the outermost.
     fill, between = (0.0, sitk.sitkNearestNeighbor) if nearest else (settings.gray_range[0], sitk.sitkLinear)
     grid = ([settings.size] * dimensions, sitk.Transform(dimensions, sitk.sitkIdentity), between, first)

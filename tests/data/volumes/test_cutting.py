@@ -140,7 +140,7 @@ def test_a_patch_too_small_for_its_lesion_is_marked():
         assert patch.cut == cut
 
 
-@pytest.mark.parametrize("spacing", [None, 0.4, 0.9, 1.7])
+@pytest.mark.parametrize("spacing", [None, 0.4, 0.8, 1.7])
 @pytest.mark.parametrize("kind", ["2d", "2.5d", "3d"])
 def test_the_mask_of_a_patch_has_the_value_of_the_nearest_voxel(kind, spacing):
     """Of several lesions each has its own; beyond the scan and in larger pixels nothing is made up."""
@@ -156,16 +156,10 @@ def test_the_mask_of_a_patch_has_the_value_of_the_nearest_voxel(kind, spacing):
         middle + (offset / step if axis or kind == "3d" else np.zeros(1))
         for axis, (middle, step) in enumerate(zip(center, SPACING, strict=True))
     ]
-    expected, clear = np.pad(mask, 60), np.ones(1, dtype=bool)
-    for axis, places in enumerate(axes):
-        expected = expected.take(np.floor(places + 0.5).astype(int) + 60, axis=axis)
-        halfway = np.abs(places % 1 - 0.5) < 1e-6  # either neighbor would do
-        clear = clear & ~halfway.reshape([-1 if axis == other else 1 for other in range(3)])
-    expected, clear = (
-        array if kind == "3d" else array[0] for array in (expected, np.broadcast_to(clear, expected.shape))
-    )
-    assert patch.mask.shape == expected.shape
-    assert np.array_equal(patch.mask[clear], expected[clear])
-    assert clear.mean() > 0.2
+    expected = np.pad(mask, 60)
+    for axis, places in enumerate(axes):  # of two voxels that are as near, the lower one
+        expected = expected.take(np.ceil(places - 0.5 - 1e-4).astype(int) + 60, axis=axis)
+    expected = expected if kind == "3d" else expected[0]
+    assert np.array_equal(patch.mask, expected)
     assert set(np.unique(patch.mask)) >= {0, 2}
     assert next(cut_patches(volume, lesion, settings)).mask is None
