@@ -193,7 +193,7 @@ def balance(bank: Takes, n: int | None = None, *, seed: int) -> Takes:
 
 def _remaining(bank: Takes, name: str, wanted: Tensor) -> Takes:
     if not bool(wanted.any()):
-        what = "no image fulfils all of that" if name == "select" else "no image would be left"
+        what = "no image meets all of these conditions" if name == "select" else "no image would be left"
         raise InputError(f"{name}: of the bank's {len(bank)} images, {what}; an empty bank cannot be drawn from")
     return bank.take(wanted.nonzero().flatten())
 

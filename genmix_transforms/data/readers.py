@@ -90,7 +90,7 @@ def open_dataset(
     if fit not in get_args(Fit):
         raise InputError(f"fit must be 'resize', 'pad' or 'crop', got {fit!r}")
     if channels not in (None, 1, 3):
-        raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
+        raise InputError(f"channels must be 1 (gray) or 3 (color), got {channels!r}")
     if window is None and hu_of_zero is not None:
         raise InputError(f"hu_of_zero={hu_of_zero:g} is for a window; give one too, such as window=(40, 400)")
     ends = None if window is None else check_level_width(window)

@@ -224,7 +224,7 @@ def stack_images(
 def to_channels(images: Tensor, channels: int) -> Tensor:
     """Bring integer images ``(..., C, H, W)`` to 1 or 3 channels (gray by the luma weights of ITU-R 601)."""
     if channels not in (1, 3):
-        raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
+        raise InputError(f"channels must be 1 (gray) or 3 (color), got {channels}")
     present = images.shape[-3]
     if present == channels:
         return images
