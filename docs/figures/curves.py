@@ -90,9 +90,7 @@ def main() -> None:
     shapes = []
     for number, (title, (labels, rows)) in enumerate(tables.items()):
         shapes += draw_panel(LEFT + number * (PANEL + NAMES), title, labels, rows, low, high)
-    words = (
-        "Labels a class. Macro F1 less that of the baseline, points; bands and bars are 95 % intervals."
-    )
+    words = "Labels a class. Macro F1 less that of the baseline, points; bands and bars are 95 % intervals."
     shapes.append(text(LEFT, TOP + HEIGHT + 46, words))
     save(given.out, shapes, width=LEFT + len(tables) * (PANEL + NAMES), height=TOP + HEIGHT + 58)
 

@@ -1,8 +1,8 @@
-"""Curation: other banks made of a bank's images. Nothing on disk changes before the new bank is saved.
+"""Curation: make new banks from the images of a bank. Nothing on disk changes until the new bank is saved.
 
-These are functions of a bank, and :class:`~genmix_transforms.bank.SyntheticBank` has each as a method. Each gives a new
-bank, and leaves the old one as it is. Everything that is known of an image (seed, source, distance, flags) goes with
-it, and a bank on disk stays there: none of its images is read.
+These are functions of a bank, and :class:`~genmix_transforms.bank.SyntheticBank` has each as a method. Each returns a
+new bank and does not change the old one. The seed, source, distance and flags of an image stay with it. A bank on disk
+stays on disk, and none of its images is read.
 """
 
 import math
@@ -46,29 +46,30 @@ def select(
     without_flags: int | None = None,
     sources: int | Sequence[int] | None = None,
 ) -> Takes:
-    """The images that fulfill all that is asked.
+    """Return a bank of the images that meet all conditions.
 
-    The list of classes stays as it is: a label means what it meant, and a class that has no image left counts 0.
-    So the new bank fits the data set that the old one fitted.
+    The list of classes does not change: labels keep their meaning, and a class without an image left has a count of 0.
+    The new bank therefore works with the same data set as the old one.
 
     Args:
         bank: to choose from.
         classes: names: images of these classes (by the most probable one, where labels are probabilities).
         mask: bool ``(N,)``: True for an image to keep.
-        min_distance: images at least so far from the nearest real one: against near copies.
-        max_distance: images at most so far from it: against what looks like nothing real.
-        min_confidence: images whose label a classifier of real images is at least so sure of, 0 to 1.
-        confidence: floats ``(N,)``: how sure it is of each image's label, in the bank's order; with min_confidence. It
-            is given, and not kept in the bank: it belongs to one classifier of one split. ``genmix bank select`` reads
-            it from a file, :meth:`genmix_transforms.evaluation.audit.labels.LabelHonesty.save` writes that.
+        min_distance: images with at least this distance to the nearest real one; excludes near copies.
+        max_distance: images with at most this distance to it; excludes unrealistic images.
+        min_confidence: images whose label has at least this confidence in a classifier of real images, 0 to 1.
+        confidence: floats ``(N,)``: the classifier's confidence in each image's label, in the bank's order; for
+            min_confidence. It is not stored in the bank, because it belongs to one classifier of one split. ``genmix
+            bank select`` reads it from a file written by
+            :meth:`genmix_transforms.evaluation.audit.labels.LabelHonesty.save`.
         flags: images that have any of these bits, see :class:`~genmix_transforms.bank.Flag`.
         without_flags: images that have none of these bits.
         sources: a number, or several: images of these of the bank's ``sources``.
 
     Raises:
-        InputError: nothing is asked, or something that the bank does not have; no image fulfills it (nothing can be
-            drawn from an empty bank); or a distance is asked of images that nobody has measured. Leave those out
-            with ``mask=~bank.distance.isnan()``.
+        InputError: no condition, or one that refers to something that the bank does not have; no image meets all
+            conditions (an empty bank cannot be drawn from); or a distance condition while some images have no distance.
+            Leave those out with ``mask=~bank.distance.isnan()``.
 
     Example:
         >>> from genmix_transforms import SyntheticBank
@@ -105,18 +106,19 @@ def drop(
     flags: int | None = None,
     sources: int | Sequence[int] | None = None,
 ) -> Takes:
-    """The images without those that fulfill all that is asked: what :meth:`select` leaves out.
+    """Return a bank without the images that meet all conditions: those that :meth:`select` leaves out.
 
     Args:
         bank: to choose from.
-        index: int64 ``(n,)``: the numbers of images, as in ``bank.rows(index)``.
+        index: int64 ``(n,)``: row numbers, as in ``bank.rows(index)``.
         classes: names: images of these classes. The list of classes stays, see :meth:`select`.
         mask: bool ``(N,)``: True for an image to leave out.
         flags: images that have any of these bits, see :class:`~genmix_transforms.bank.Flag`.
         sources: a number, or several: images of these of the bank's ``sources``.
 
     Raises:
-        InputError: nothing is asked, or something that the bank does not have; or no image would be left.
+        InputError: no condition, or one that refers to something that the bank does not have; or no image would be
+            left.
 
     Example:
         >>> from genmix_transforms import SyntheticBank
@@ -130,19 +132,19 @@ def drop(
 
 
 def subsample(bank: Takes, n: int, *, seed: int, per_class: bool = False) -> Takes:
-    """Some images at random, none of them twice.
+    """Return a bank of some images, drawn at random without repetition.
 
-    Which ones follows from the seed and the bank's order alone, not from its device, nor from whether it is in
-    memory. For one seed a class's images are taken in one order: of 20, the first 10 are those of ``n=10``.
+    The images depend only on the seed and the bank's order, not on its device or on whether it is in memory. For a
+    given seed, the images of a class are taken in a fixed order: the first 10 of ``n=20`` are those of ``n=10``.
 
     Args:
         bank: to choose from.
-        n: how many: in all, shared out among the classes in their proportions by the largest remainder.
-        seed: from 0 to 2**63 - 1; another one, other images.
-        per_class: ``n`` of each class that has any, instead.
+        n: the number of images in total, divided among the classes in their proportions by the largest remainder.
+        seed: from 0 to 2**63 - 1; determines which images are taken.
+        per_class: take ``n`` images of each class that has any, instead.
 
     Raises:
-        InputError: more than there are.
+        InputError: more images than there are.
 
     Example:
         >>> from genmix_transforms import SyntheticBank
@@ -163,18 +165,17 @@ def subsample(bank: Takes, n: int, *, seed: int, per_class: bool = False) -> Tak
 
 
 def balance(bank: Takes, n: int | None = None, *, seed: int) -> Takes:
-    """As many images of each class that has any, taken at random, none of them twice.
+    """Return a bank with the same number of images of each class that has any, drawn at random without repetition.
 
-    To mix classes equally often without giving images away, leave the bank as it is and let
-    ``GenMix(bank, pairing="balanced")`` draw them so.
+    To mix classes equally often without dropping images, keep the bank and use ``GenMix(bank, pairing="balanced")``.
 
     Args:
         bank: to choose from.
-        n: of each class; None: as many as the smallest class has.
-        seed: from 0 to 2**63 - 1; another one, other images.
+        n: the number of images of each class; None: as many as the smallest class has.
+        seed: from 0 to 2**63 - 1; determines which images are taken.
 
     Raises:
-        InputError: more than a class has, or a bank without images.
+        InputError: more images than a class has, or a bank without images.
 
     Example:
         >>> from genmix_transforms import SyntheticBank
@@ -193,7 +194,7 @@ def balance(bank: Takes, n: int | None = None, *, seed: int) -> Takes:
 
 def _remaining(bank: Takes, name: str, wanted: Tensor) -> Takes:
     if not bool(wanted.any()):
-        what = "no image fulfils all of that" if name == "select" else "no image would be left"
+        what = "no image meets all of these conditions" if name == "select" else "no image would be left"
         raise InputError(f"{name}: of the bank's {len(bank)} images, {what}; an empty bank cannot be drawn from")
     return bank.take(wanted.nonzero().flatten())
 
@@ -220,7 +221,7 @@ def _drawn(bank: Takes, counts: Iterable[int], *, seed: int, name: str) -> Takes
 
 
 def _wanted(bank: Bank, name: str, asked: Mapping[str, Any]) -> Tensor:
-    """Mark, bool ``(N,)`` on the CPU, the images that fulfill all that is asked."""
+    """Mark, bool ``(N,)`` on the CPU, the images that meet all conditions."""
     if all(value is None for value in asked.values()):
         raise InputError(f"{name}: say which images: give at least one of {', '.join(asked)}")
     wanted = torch.ones(len(bank), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The bank in memory: what GenMix draws its partners from."""
+"""The synthetic bank, from which GenMix draws its partners."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -42,29 +42,31 @@ def _outside_graphs(method: Method) -> Method:
 class SyntheticBank(nn.Module):
     """Synthetic images with their labels and class names, on one device.
 
-    The images are kept as integers, a quarter of a float batch's memory, sorted by class, so that a draw within a class
-    is ``start[c] + floor(u * count[c])``. A large bank that was loaded stays on disk, memory-mapped, and only images
-    that are drawn are read. Images, labels and offsets are non-persistent buffers: the bank moves with ``.to(device)``,
-    keeps its dtypes when the model it helps to train is converted, and is in none of that model's checkpoints.
+    The images are stored as integers, which take a quarter of the memory of floats, and sorted by class, so that a draw
+    within a class is ``start[c] + floor(u * count[c])``. A large bank that is loaded stays on disk, memory-mapped, and
+    only images that are drawn are read. Images, labels and offsets are non-persistent buffers: the bank moves with
+    ``.to(device)``, keeps its dtypes when a model that contains it is converted, and is not part of that model's
+    checkpoints.
 
-    What it shows (``images``, ``labels``, ``seeds``, ...) and takes (:meth:`rows`, :meth:`take`) is numbered in that
-    order, not in the one of the tensors it was made of: :attr:`order` says which is which.
+    All attributes (``images``, ``labels``, ``seeds``, ...) and row numbers (:meth:`rows`, :meth:`take`) use this order,
+    not the order of the tensors that the bank was made from. :attr:`order` maps one to the other.
 
     Args:
         images: ``(N, C, *spatial)``, uint8 or uint16.
-        labels: ``(N,)``, whole numbers, indices into ``classes``; or ``(N, K)`` of class probabilities, any real dtype,
-            in which case an image counts for its most probable class when partners are drawn by class.
+        labels: ``(N,)``, integers, indices into ``classes``; or class probabilities ``(N, K)`` of any real dtype. In
+            that case an image counts for its most probable class when partners are drawn by class.
         classes: the class names, in the order of their indices.
-        seeds: ``(N,)``, int64: the seed each image came from; None or -1: from none.
-        source: ``(N,)``, int32: which of several provenances an image has; None: the first.
-        distance: ``(N,)``, float32: to the nearest real image, in whatever measure; None or NaN: not measured.
-        flags: ``(N,)``, uint8: what is marked of an image, see :class:`~genmix_transforms.bank.Flag`; None: 0.
+        seeds: ``(N,)``, int64: the seed that each image was drawn with; None or -1: no seed.
+        source: ``(N,)``, int32: the index of each image's provenance, if there are several; None: the first.
+        distance: ``(N,)``, float32: the distance to the nearest real image, in any measure; None or NaN: not measured.
+        flags: ``(N,)``, uint8: marks of each image, see :class:`~genmix_transforms.bank.Flag`; None: 0.
         window: for CT, the Hounsfield units of the lowest and the highest pixel value.
-        provenance: where the images come from, as JSON can hold it; or a list of such, for ``source`` to choose from.
-        masks: uint8 ``(N, *spatial)``, the segmentation of each image: the number of the mask class of each pixel.
+        provenance: where the images come from, a dict that JSON can store; or a list of such dicts, indexed by
+            ``source``.
+        masks: uint8 ``(N, *spatial)``, the segmentation of each image: the index of the mask class of each pixel.
             ``GenMix(bank, masks="soft")`` mixes them. None: the bank has none.
-        mask_classes: their names, from number 0 on, such as ``["background", "lesion"]``: at least two; None: numbers,
-            as many as the masks' highest pixel asks for.
+        mask_classes: the names of the mask classes, from index 0, such as ``["background", "lesion"]``; at least two.
+            None: numbers, up to the highest value in the masks.
 
     Raises:
         InputError: shapes, dtypes, labels or names that do not fit together.
@@ -74,7 +76,7 @@ class SyntheticBank(nn.Module):
         >>> bank = SyntheticBank(images, torch.tensor([1, 0, 1, 0, 1, 1]), classes=["cyst", "metastasis"])
         >>> bank.class_counts
         {'cyst': 2, 'metastasis': 4}
-        >>> bank.order.tolist()  # the images lie class by class
+        >>> bank.order.tolist()  # the images are sorted by class
         [1, 3, 0, 2, 4, 5]
     """
 
@@ -193,12 +195,12 @@ class SyntheticBank(nn.Module):
 
     @property
     def soft_labels(self) -> Tensor | None:
-        """The labels where they are rows of class probabilities, float32 ``(N, K)``; None: they are class indices."""
+        """The labels, if they are class probabilities, float32 ``(N, K)``; None: they are class indices."""
         return self.labels if self.label_kind == "probabilities" else None
 
     @property
     def num_classes(self) -> int:
-        """How many classes the bank knows, those without an image included."""
+        """The number of classes of the bank, including those without an image."""
         return len(self.classes)
 
     @property
@@ -208,7 +210,7 @@ class SyntheticBank(nn.Module):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the images come from; of several sources, what they have in common."""
+        """Where the images come from; for several sources, what they have in common."""
         first, *others = self.sources
         return {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
 
@@ -218,7 +220,7 @@ class SyntheticBank(nn.Module):
 
     @_outside_graphs
     def rows(self, index: Tensor) -> Tensor:
-        """Images by their numbers; of a bank on disk nothing else is read.
+        """Return images by their row numbers. From a bank on disk, only these images are read.
 
         Args:
             index: int64 ``(n,)``, each from 0 to ``len(bank) - 1``.
@@ -227,19 +229,20 @@ class SyntheticBank(nn.Module):
             ``(n, C, *spatial)``, uint8 or uint16, on the bank's device.
 
         Raises:
-            InputError: a number that the bank does not have (on an accelerator, of a bank in its memory: torch's own).
+            InputError: a row that the bank does not have (on an accelerator with the bank in its memory: torch's own
+                error).
         """
         return self.content.rows(index)
 
     @torch.compiler.disable
     def mask_rows(self, index: Tensor) -> Tensor:
-        """Masks by the numbers of their images, as :meth:`rows`.
+        """Return masks by the row numbers of their images, as :meth:`rows`.
 
         Args:
             index: int64 ``(n,)``, each from 0 to ``len(bank) - 1``.
 
         Returns:
-            uint8 ``(n, *spatial)``, numbers of ``mask_classes``, on the bank's device.
+            uint8 ``(n, *spatial)``, indices into ``mask_classes``, on the bank's device.
 
         Raises:
             InputError: the bank has no masks; or as :meth:`rows`.
@@ -260,11 +263,11 @@ class SyntheticBank(nn.Module):
     merge: Final = merge_rules.merge
 
     def take(self, index: Tensor) -> "SyntheticBank":
-        """Some of the images as a bank, with all that is known of each. Of a bank on disk nothing is read yet.
+        """Return some of the images as a new bank, with all their data. From a bank on disk, nothing is read yet.
 
         Args:
-            index: int64 ``(n,)``, numbers of images, in any order; the new bank has them in this one's. A number that
-                is given twice is an image that is in it twice.
+            index: int64 ``(n,)``, row numbers in any order; the new bank keeps the order of this one. An image is in
+                the new bank twice if its number is given twice.
 
         Raises:
             InputError: a number that the bank does not have.
@@ -272,7 +275,7 @@ class SyntheticBank(nn.Module):
         return self._with(self.content.take(index), classes=self.classes, same_images=False)
 
     def replace(self, **changes: Any) -> "SyntheticBank":
-        """A bank in memory with other images or other facts, and everything else as it is here.
+        """Return a bank in memory with some arguments replaced, and everything else as in this bank.
 
         Args:
             **changes: arguments of :class:`SyntheticBank`. Tensors have a row for each image, in this bank's order.
@@ -293,10 +296,11 @@ class SyntheticBank(nn.Module):
         return SyntheticBank(**{"provenance": self.sources, **kept, **changes})
 
     def with_classes(self, classes: Sequence[str]) -> "SyntheticBank":
-        """The same bank with its labels re-mapped, by name, to another list of classes.
+        """Return the same bank with its labels mapped, by name, to a different list of classes.
 
         Args:
-            classes: the data set's names in its order. Names that the bank has no image of get a count of 0.
+            classes: the class names of the data set, in its order. Classes without an image in the bank get a count of
+                0.
 
         Raises:
             InputError: the bank has images of a class that ``classes`` does not name.
@@ -307,7 +311,7 @@ class SyntheticBank(nn.Module):
         return self._with(self.content.with_classes(self.classes, classes), classes=classes, same_images=True)
 
     def in_memory(self) -> Rows:
-        """All rows; of a bank on disk they are read, and it stays there."""
+        """All rows in memory. For a bank on disk, they are read, and the bank stays on disk."""
         return self.content.in_memory()
 
     # From files, and to files
@@ -322,7 +326,7 @@ class SyntheticBank(nn.Module):
         channels: int | None = None,
         masks: bool = False,
     ) -> "SyntheticBank":
-        """A bank from a folder of class folders with images that any tool made.
+        """Make a bank from a folder of class folders, with images made by any tool.
 
         The arguments are those of :func:`~genmix_transforms.files.labelled_images.images_from_folder`.
         """
@@ -332,7 +336,7 @@ class SyntheticBank(nn.Module):
     def from_npz(
         cls, path: str | Path, *, size: int | None = None, fit: Fit = "resize", masks: bool = False
     ) -> "SyntheticBank":
-        """A bank from an ``.npz`` with ``images``, ``labels`` and, if there are some, ``label_names``.
+        """Make a bank from an ``.npz`` with ``images``, ``labels`` and, optionally, ``label_names``.
 
         The arguments are those of :func:`~genmix_transforms.files.labelled_images.images_from_npz`.
         """
@@ -349,7 +353,7 @@ class SyntheticBank(nn.Module):
         local_files_only: bool | None = None,
         **options: Any,
     ) -> "SyntheticBank":
-        """Open a bank that somebody has published as a dataset repository on the Hugging Face hub.
+        """Open a bank that was published as a dataset repository on the Hugging Face Hub.
 
         The arguments are those of :func:`~genmix_transforms.bank.hub.download_bank`; ``options`` those of :meth:`load`.
         """
@@ -376,23 +380,23 @@ class SyntheticBank(nn.Module):
         """Open a saved bank.
 
         Args:
-            folder: that :meth:`save`, :class:`~genmix_transforms.bank.BankWriter` or ``fill_bank`` wrote.
+            folder: a folder written by :meth:`save`, :class:`~genmix_transforms.bank.BankWriter` or ``fill_bank``.
             device: where to put the images.
-            classes: the data set's class names: labels are re-mapped to them by name, see :meth:`with_classes`.
-            limit: at most so many images: the first of each class, which keeps its share.
-            shard: ``(rank, world)``: this process's part: every ``world``-th image of each class.
-            verify: hold every shard to its checksum first (about 0.2 s a gigabyte); None: if the bank is no larger
-                than 256 MiB.
-            resident: True: all images are brought to the device; False: they stay on disk, and a batch's are brought
-                when it is mixed; None: a bank up to 256 MiB is brought to the device, a larger one stays on disk for
-                the CPU, and for another device if it would take more than three quarters of its free memory.
-            exclude: "copies": leave out what is flagged as a near copy of a training image, see
-                :func:`~genmix_transforms.evaluation.audit.find_copies`; None: nothing.
+            classes: the class names of the data set. Labels are mapped to them by name, see :meth:`with_classes`.
+            limit: the maximum number of images: the first ones of each class, in the bank's proportions.
+            shard: ``(rank, world)``: the part of this process: every ``world``-th image of each class.
+            verify: verify the checksum of every shard first (about 0.2 s per gigabyte); None: only if the bank is no
+                larger than 256 MiB.
+            resident: True: load all images to the device; False: keep them on disk, and read those of a batch when it
+                is mixed; None: load a bank of up to 256 MiB. A larger one stays on disk for the CPU, and for other
+                devices if it would take more than three quarters of their free memory.
+            exclude: "copies": leave out images flagged as near copies of training images, see
+                :func:`~genmix_transforms.evaluation.audit.find_copies`; None: leave out nothing.
 
         Raises:
-            InputError: no such bank, or classes that are not the data's; copies are to be left out of a bank in which
-                nobody has looked for them, or of which nothing would be left.
-            CorruptFileError: a shard or the manifest is not what was written; the message names it.
+            InputError: no such bank; classes that do not match the data; or ``exclude`` with a bank that was not
+                searched for copies, or that would be empty without them.
+            CorruptFileError: a shard or the manifest is corrupt; the message names it.
         """
         asked = None if classes is None else check_classes(classes)
         opened = Opened(
@@ -420,11 +424,11 @@ class SyntheticBank(nn.Module):
         self.to(device)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Save as shards and a manifest: whole, or not at all.
+        """Save as shards and a manifest, completely or not at all.
 
         Args:
-            folder: must hold no bank, unless ``overwrite``.
-            overwrite: replace the bank that is there, in the moment when this one is whole.
+            folder: a folder that holds no bank, unless ``overwrite`` is True.
+            overwrite: replace an existing bank once this one is written completely.
 
         Raises:
             OverwriteError: the folder holds a bank, and ``overwrite`` is False; or it holds something else; or it is a
@@ -455,16 +459,17 @@ class SyntheticBank(nn.Module):
         self._opened, self._manifest = Opened(folder, resident=self.content.asked_resident), writer.manifest
 
     def refresh(self) -> int:
-        """Look for images that another process has added to the files since, and take them in.
+        """Include images that another process has added to the files since.
 
-        Between epochs: GenMix draws from all of them from then on. A CUDA graph that was captured knows the old ones.
+        Call it between epochs; from then on GenMix draws from all images. A captured CUDA graph still uses only the old
+        ones.
 
         Returns:
-            How many images more there are.
+            The number of new images.
 
         Raises:
-            InputError: the bank was neither saved nor loaded, or another one has taken its place in the files: of other
-                classes, or of images or labels of another kind.
+            InputError: the bank was neither saved nor loaded, or a bank with different classes, or a different kind of
+                images or labels, has replaced it.
             CorruptFileError: as :meth:`load`.
         """
         opened = self._saved("refresh", "look at")

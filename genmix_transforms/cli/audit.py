@@ -29,10 +29,10 @@ def audit(
     data: Data,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write here report.html for people, audit.json and confidence.json for programs."),
+        typer.Option(help="Folder for report.html (for people), audit.json and confidence.json (for programs)."),
     ] = None,
     marked: Annotated[
-        Path | None, typer.Option(help="Write the bank here with what was found: distances, flags for copies.")
+        Path | None, typer.Option(help="Write the bank here with the findings: distances, flags for copies.")
     ] = None,
     device: Device = None,
     overwrite: Annotated[

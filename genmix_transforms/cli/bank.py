@@ -29,12 +29,10 @@ if TYPE_CHECKING:
 
     from genmix_transforms.bank import SyntheticBank
 
-app: typer.Typer = typer.Typer(
-    help="Look into banks of synthetic images, check, merge and export them.", no_args_is_help=True
-)
+app: typer.Typer = typer.Typer(help="Inspect, check, merge and export banks of synthetic images.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="The bank's folder.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away the bank in this folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the bank in this folder.")]
 
 
 @app.command(cls=Command)
@@ -107,7 +105,7 @@ def sheet(
     bank: Folder,
     out: Annotated[Path, typer.Option(help="The picture to write (.png).")],
     columns: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 12,
-    seed: Annotated[int, typer.Option(help="Which images: another seed, others.")] = 0,
+    seed: Annotated[int, typer.Option(help="Which images: a different seed shows different ones.")] = 0,
 ) -> None:
     """Draw a contact sheet: a row of images for each class."""
     from genmix_transforms.bank import SyntheticBank
@@ -146,10 +144,11 @@ def select(
     out: Out,
     classes: Annotated[str | None, typer.Option(help="Images of these classes: cyst,metastasis.")] = None,
     min_distance: Annotated[
-        float | None, typer.Option(help="Images at least so far from the nearest real one: against near copies.")
+        float | None,
+        typer.Option(help="Images with at least this distance to the nearest real one; excludes near copies."),
     ] = None,
     max_distance: Annotated[
-        float | None, typer.Option(help="Images at most so far from it: against what looks like nothing real.")
+        float | None, typer.Option(help="Images with at most this distance to it; excludes unrealistic images.")
     ] = None,
     flags: Annotated[
         str | None, typer.Option(help="Images marked with any of these: near_copy, duplicate, rejected, outlier.")
@@ -157,7 +156,7 @@ def select(
     without_flags: Annotated[str | None, typer.Option(help="Images marked with none of these.")] = None,
     min_confidence: Annotated[
         float | None,
-        typer.Option(help="Images whose label a classifier of real images is at least so sure of, 0 to 1."),
+        typer.Option(help="Images whose label has at least this confidence in a classifier of real images, 0 to 1."),
     ] = None,
     confidence: Annotated[
         Path | None, typer.Option(help="The file that an audit wrote with the confidence of each image's label.")
@@ -192,14 +191,20 @@ def label(
     options: DataOptions,
     out: Out,
     per_class: Annotated[
-        int | None, typer.Option(help="Keep so many images of each class, those it is surest of; left out, all.", min=1)
+        int | None,
+        typer.Option(
+            help="Keep this many images of each class, those with the highest confidence. Default: all.", min=1
+        ),
     ] = None,
     soft: Annotated[
-        bool, typer.Option("--soft", help="Keep the probabilities of all classes as labels, not the likeliest class.")
+        bool,
+        typer.Option(
+            "--soft", help="Keep the probabilities of all classes as labels, instead of the most likely class."
+        ),
     ] = False,
     weights: Annotated[
         Path | None,
-        typer.Option(help="What the classifier starts from: the file that genmix pretrain-classifier wrote."),
+        typer.Option(help="Initial weights of the classifier: a file written by genmix pretrain-classifier."),
     ] = None,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -245,7 +250,7 @@ def check(
     ] = 0.005,
     any_training_set: Annotated[
         bool,
-        typer.Option("--any-training-set", help="Compare with images that the bank's generator has not seen, too."),
+        typer.Option("--any-training-set", help="Compare even if the bank's generator was trained on other images."),
     ] = False,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -302,7 +307,7 @@ def merge(
     out: Out,
     classes: Annotated[
         str | None,
-        typer.Option(help="The new bank's classes in their order; left out, as they come: cyst,metastasis."),
+        typer.Option(help="Classes of the new bank, in order: cyst,metastasis. Default: as they occur."),
     ] = None,
     share: Share = None,
     overwrite: Overwrite = False,
@@ -341,7 +346,9 @@ class Format(StrEnum):
 def export(
     bank: Folder,
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    format: Annotated[Format, typer.Option(help="A folder of PNG files a class, tar shards, or Parquet.")] = Format.PNG,
+    format: Annotated[
+        Format, typer.Option(help="A folder of PNG files per class, tar shards, or Parquet.")
+    ] = Format.PNG,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
 ) -> None:
     """Write the images for other programs to read."""

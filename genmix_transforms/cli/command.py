@@ -27,10 +27,10 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Check everything, print the settings in the form that --config takes, with estimates, and do nothing.",
+        help="Only check everything, and print estimates and the settings in the form that --config takes.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs to read.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
 
 class Command(TyperCommand):
@@ -225,7 +225,7 @@ def _own_options() -> list[Any]:
                 "--set",
                 metavar="NAME=VALUE",
                 expose_value=False,
-                help="A rare setting, again for more; --set help lists them.",
+                help="A rare setting; repeatable. --set help lists them.",
             ),
         ] = None,
         config: Annotated[
@@ -233,7 +233,7 @@ def _own_options() -> list[Any]:
             typer.Option(
                 metavar="FILE",
                 expose_value=False,
-                help="Settings from a YAML or JSON file, by the options' names; what stands on the command line wins.",
+                help="Settings from a YAML or JSON file, by option name. The command line takes precedence.",
             ),
         ] = None,
     ) -> None:

@@ -16,22 +16,24 @@ if TYPE_CHECKING:
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a generator in this folder.")]
 
 app: typer.Typer = typer.Typer(
-    help="Bring weights trained elsewhere into a folder of ours. Nothing is unpickled.", no_args_is_help=True
+    help="Convert published weights to a generator folder. Nothing is unpickled.", no_args_is_help=True
 )
 
 
 @app.callback()
 def kinds() -> None:
-    """Bring weights trained elsewhere into a folder of ours. Nothing is unpickled."""
+    """Convert published weights to a generator folder. Nothing is unpickled."""
 
 
 @app.command(cls=Command)
 def dcgan(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(help="Generator weights (.pth, .pt, .safetensors), one file a class.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Generator weights (.pth, .pt, .safetensors), one file per class.")
+    ],
     out: Out,
     classes: Annotated[
-        str | None, typer.Option(help="Class names, one for each file: cyst,metastasis. A single file may go without.")
+        str | None, typer.Option(help="Class names, one for each file: cyst,metastasis. Optional for a single file.")
     ] = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -51,15 +53,15 @@ def stylegan(
     out: Out,
     classes: Annotated[
         str | None,
-        typer.Option(help="Class names: cyst,metastasis. Several make a conditional network of one without classes."),
+        typer.Option(help="Class names: cyst,metastasis. Several make an unconditional network conditional."),
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option(help="Adapt it to images of this many pixels a side; left out, as it is.")
+        int | None, typer.Option(help="Adapt it to images with this side in pixels. Default: no change.")
     ] = None,
     channels: Annotated[
-        int | None, typer.Option(help="Adapt it to 1 for grey, 3 for colour; left out, as it is.")
+        int | None, typer.Option(help="Adapt it to 1 for gray, 3 for color. Default: no change.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of what the file has no weights for, if it is adapted.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of new weights, if the network is adapted.")] = 0,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -95,15 +97,15 @@ class _TakesFlags(Command):
 def adm(
     context: typer.Context,
     file: Annotated[
-        str, typer.Argument(help="A checkpoint (.pt, .pth, .safetensors), or its place on the hub, owner/name/file.pt.")
+        str, typer.Argument(help="A checkpoint (.pt, .pth, .safetensors), or its path on the hub, owner/name/file.pt.")
     ],
     out: Out,
     flags: Annotated[
         Path | None,
-        typer.Option(help="JSON of the original's flags, for a network that is not of a published size."),
+        typer.Option(help="JSON of the original's flags, for a network without a published size."),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Class names, in the network's order: cyst,metastasis. Left out, numbers.")
+        str | None, typer.Option(help="Class names, in the network's order: cyst,metastasis. Default: numbers.")
     ] = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -137,7 +139,7 @@ def textual_inversion(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Embeddings, one file a class: diffusers' learned_embeds.safetensors or .bin (or its folder), Gal's "
+            help="Embeddings, one file per class: diffusers' learned_embeds.safetensors or .bin (or its folder), Gal's "
             "embeddings_gs-N.pt, AUTOMATIC1111's .pt."
         ),
     ],
@@ -146,21 +148,21 @@ def textual_inversion(
     base: Annotated[
         str | None,
         typer.Option(
-            help="The base model that they were learned for: a folder as diffusers saves pipelines, or a hub id; left "
-            "out, the paper's (CompVis/ldm-text2im-large-256)."
+            help="The base model that they were learned for: a folder with a diffusers pipeline, or a hub id. Default: "
+            "the paper's (CompVis/ldm-text2im-large-256)."
         ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the base model on the hub.")] = None,
     resolution: Annotated[
         int,
-        typer.Option("--resolution", "--size", help="Side of the images in pixels; the base model's are scaled to it."),
+        typer.Option(
+            "--resolution", "--size", help="Side of the images in pixels; the base model's images are resized to it."
+        ),
     ] = 64,
-    channels: Annotated[int, typer.Option(help="1 for grey, 3 for colour.")] = 1,
+    channels: Annotated[int, typer.Option(help="1 for gray, 3 for color.")] = 1,
     prompt: Annotated[
         str | None,
-        typer.Option(
-            help='What to draw with, such as "a photo of {}", in which {} is the class; left out, a plain one.'
-        ),
+        typer.Option(help='Prompt to draw with, such as "a photo of {}", where {} is the class. Default: a plain one.'),
     ] = None,
     sampler: Annotated[str, typer.Option(help="paper (DDIM, 50 steps) or fast (DPM-Solver++, 20).")] = "paper",
     overwrite: Overwrite = False,

@@ -31,7 +31,7 @@ COMMANDS = (
 def demo(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("genmix-demo"),
-    seed: Annotated[int, typer.Option(help="Of the phantom, the generator and the bank.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the phantom, the generator and the bank.")] = 0,
     dry_run: DryRun = False,
 ) -> None:
     """Do all of it on the lesion phantom: train a generator, fill a bank, mix, compare classifiers.

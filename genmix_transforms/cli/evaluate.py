@@ -47,7 +47,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="The bank, for the arms that use one; or several, each as NAME=FOLDER. With --folds each fold has its "
-            "own: write {fold} for its number.",
+            "own: write {fold} for the number of the fold.",
             rich_help_panel=ARMS_PANEL,
         ),
     ] = None,
@@ -59,7 +59,7 @@ def evaluate(
         ),
     ] = None,
     folds: Annotated[
-        int, typer.Option(help="Cross-validate: every patch is tested once a seed.", rich_help_panel=DATA_PANEL)
+        int, typer.Option(help="Cross-validate: every patch is tested once per seed.", rich_help_panel=DATA_PANEL)
     ] = 1,
     arms: Annotated[
         str,
@@ -76,13 +76,13 @@ def evaluate(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="auto: choose how to use the bank, or whether to, on the validation part alone, and add what is "
-            "chosen to the arms. Or the arms to choose from, with commas between them.",
+            help="auto: choose whether and how to use the bank, on the validation part alone, and add the choice to "
+            "the arms. Or the arms to choose from, separated by commas.",
             rich_help_panel=ARMS_PANEL,
         ),
     ] = None,
     budget: Annotated[
-        int, typer.Option(help="Trainings that --recipe may take, at most.", rich_help_panel=ARMS_PANEL)
+        int, typer.Option(help="Maximum number of trainings for --recipe.", rich_help_panel=ARMS_PANEL)
     ] = BUDGET,
     seeds: Annotated[int, typer.Option(help="Runs of each arm; 5 or more.", rich_help_panel=TRAINING_PANEL)] = 5,
     device: Device = None,

@@ -35,27 +35,27 @@ def fill(
         str | None,
         typer.Option(
             help="As many images of each class as the training part of this data has. "
-            "Left out, as many as the generator was trained on."
+            "Default: as many as the generator was trained on."
         ),
     ] = None,
     counts: Annotated[str | None, typer.Option(help="Images of each class: cyst=433,hemangioma=70.")] = None,
     balance: Annotated[
         bool,
-        typer.Option("--balance", help="Fill every class up to the largest one, real and synthetic together."),
+        typer.Option("--balance", help="Fill every class up to the largest one, counting real and synthetic images."),
     ] = False,
     soft: Annotated[
         float | None,
         typer.Option(
             metavar="ALPHA",
             help="Draw each image from a soft label, kept as its label (GeMix): Dirichlet, with this concentration for "
-            "its class and 1 for the others; at least 1, 2 is the authors'. For a class-conditional generator.",
+            "its class and 1 for the others; at least 1, the authors use 2. For a class-conditional generator.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
+    seed: Annotated[int, typer.Option(help="A different seed gives different images.")] = 0,
     base: Annotated[
         str | None,
         typer.Option(
-            help="The base model of a Textual Inversion, if it is not where the training found it: a folder, or its id "
+            help="The base model of a Textual Inversion, if it has moved since the training: a folder, or its id "
             "on the hub."
         ),
     ] = None,
@@ -65,12 +65,12 @@ def fill(
             "--set",
             "--sampler",
             metavar="NAME=VALUE",
-            help="How an ADM or a Textual Inversion draws, such as steps=50 or eta=1; again for more. Other settings, "
-            "other images. Left out, as the generator has them.",
+            help="How an ADM or a Textual Inversion draws, such as steps=50 or eta=1; repeatable. Other settings give "
+            "different images. Default: the generator's settings.",
         ),
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(help="That the images are under, such as cc-by-4.0: kept in the bank and on its card.")
+        str | None, typer.Option(help="License of the images, such as cc-by-4.0; stored in the bank and on its card.")
     ] = None,
     share: Share = None,
     append: Annotated[bool, typer.Option("--append", help="Add to the bank in this folder.")] = False,

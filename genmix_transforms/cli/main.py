@@ -55,7 +55,7 @@ class _Commands(TyperGroup):
 app: typer.Typer = typer.Typer(
     name="genmix",
     cls=_Commands,
-    help="Train generators on real patches, fill banks of synthetic ones, and measure what mixing them in does.",
+    help="Train generators on real patches, fill banks of synthetic ones, and measure the effect of mixing them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -72,9 +72,11 @@ def _version(value: bool) -> None:
 @app.callback()
 def settings(
     context: typer.Context,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show the traceback of an error.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print more; show the traceback of an error.")
+    ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress bars and notes; results and warnings only.")
+        bool, typer.Option("--quiet", "-q", help="No progress bars and notes, only results and warnings.")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")

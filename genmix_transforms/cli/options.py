@@ -44,26 +44,26 @@ Data = Annotated[
 Size = Annotated[
     int | None,
     typer.Option(
-        help="Side of the square patches (of volumes: cubes) in pixels; left out, the size of the source.",
+        help="Side of the square patches (of volumes: cubes) in pixels. Default: the size of the source.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
 FitOption = Annotated[
     Fit,
     typer.Option(
-        help="How the size is reached: resize (bilinear, antialiased), pad with zeros, or crop the middle and resize.",
+        help="How images are resized: resize (bilinear, antialiased), pad with zeros, or crop the middle and resize.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
 Channels = Annotated[
     int | None,
-    typer.Option(help="1 for grey, 3 for colour; left out, as the source is.", rich_help_panel=DATA_PANEL),
+    typer.Option(help="1 for gray, 3 for color. Default: as in the source.", rich_help_panel=DATA_PANEL),
 ]
 GroupKey = Annotated[
     str | None,
     typer.Option(
-        help="Array or column that says which patches belong together (a patient): they never part in a split. "
-        "Left out, the usual names are looked for.",
+        help="Array or column that says which patches belong together (a patient); a split never divides them. "
+        "Default: search for the usual names.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -72,14 +72,14 @@ WindowText = Annotated[
     typer.Option(
         "--window",
         help="For CT in 16 bits: LEVEL,WIDTH in Hounsfield units of the window that shows it in 8 bits, such as "
-        "40,400. Left out, the values stay as they are.",
+        "40,400. Default: the values do not change.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
 HuOfZero = Annotated[
     float | None,
     typer.Option(
-        help="With --window: Hounsfield units of a stored 0; left out, as the data say, else -1024.",
+        help="With --window: Hounsfield units of a stored 0. Default: as recorded in the data, else -1024.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -87,15 +87,15 @@ SplitFile = Annotated[
     Path | None,
     typer.Option(
         "--split",
-        help="The split into train, validation and test: a CSV that genmix split has written, or one with the columns "
-        "path and split. Give every command the same file.",
+        help="The split into train, validation and test: a CSV written by genmix split, or one with the columns "
+        "path and split. Pass the same file to every command.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
 SplitSeed = Annotated[
     int | None,
     typer.Option(
-        help="Without --split: seed of a split made here, where the source has none of its own; left out, 0.",
+        help="Without --split: seed of a new split, if the source has none. Default: 0.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -103,7 +103,7 @@ Official = Annotated[
     bool,
     typer.Option(
         "--official/--no-official",
-        help="Keep the split that the source came with, where it has one.",
+        help="Keep the source's own split, if it has one.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -111,7 +111,7 @@ AllData = Annotated[
     bool,
     typer.Option(
         "--all-data",
-        help="Train on all patches: only if none of them will ever test anything.",
+        help="Train on all patches; only if none of them will ever be used for testing.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -119,28 +119,28 @@ Unlabelled = Annotated[
     bool,
     typer.Option(
         "--unlabelled",
-        help="Read the images without their labels, as one class: a pool. A folder may hold images alone, an .npz or a "
-        ".csv lack them. All are trained on, unless a split says which.",
+        help="Read the images without their labels, as one class: a pool. A folder may hold only images; an .npz or "
+        ".csv may lack labels. All images are used, unless there is a split.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
 Pretrain = Annotated[
     str | None,
     typer.Option(
-        help="Images without labels (anything that --data takes; labels are left aside) to train on first, in "
-        "OUT/pretrain; the data then fine-tune what has come of it. Of a pool that comes split, the training part.",
+        help="Unlabeled images (anything that --data takes; labels are ignored) to train on first, in "
+        "OUT/pretrain; then fine-tune on the data. If the pool is split, only its training part is used.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
 PretrainSteps = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Optimizer steps on the pool; left out, as the first preset says.", rich_help_panel=DATA_PANEL
+        min=1, help="Optimizer steps on the pool. Default: from the first preset.", rich_help_panel=DATA_PANEL
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the weights, the order of the images and the noise.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Throw away an earlier run in this folder.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; left out, CUDA where there is one.")]
+Seed = Annotated[int, typer.Option(help="Seed of the weights, the order of the images and the noise.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Delete an earlier run in this folder.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: CUDA if available.")]
 Out = Annotated[Path, typer.Option(help="The folder to write.")]
 
 
@@ -294,8 +294,8 @@ def describe_parts(parts: "Parts") -> str:
 Share = Annotated[
     str | None,
     typer.Option(
-        help="RANK/COUNT: do every COUNT-th shard from number RANK on; 0/1: all of them. Left out, as torchrun, "
-        "accelerate launch or Slurm has numbered the processes."
+        help="RANK/COUNT: draw every COUNT-th shard from number RANK on; 0/1: all of them. Default: as torchrun, "
+        "accelerate launch or Slurm number the processes."
     ),
 ]
 

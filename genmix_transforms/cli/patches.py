@@ -19,21 +19,21 @@ _SHOWN = 20
 @with_settings({"settings": "Patches"}, settings=PatchSettings)
 def patches(
     context: typer.Context,
-    scans: Annotated[Path, typer.Argument(help="A folder with DICOM series and NIfTI volumes in it, and their masks.")],
+    scans: Annotated[Path, typer.Argument(help="A folder with DICOM series, NIfTI volumes, and their masks.")],
     out: Annotated[Path, typer.Option(help="An .npz, or a folder for PNGs and patches.csv.")],
     settings: dict[str, Any],
-    masks: Annotated[Path | None, typer.Option(help="The folder of the masks, where they lie apart.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="The folder of the masks, if they are separate.")] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="A CSV with a line for each scan: scan, and where wanted mask, label, value, patient, date."),
+        typer.Option(help="A CSV with a line for each scan: scan, and optionally mask, label, value, patient, date."),
     ] = None,
     key_file: Annotated[
         Path | None,
-        typer.Option(help="A file with the key of the pseudonyms; left out, the environment variable GENMIX_KEY."),
+        typer.Option(help="A file with the key of the pseudonyms. Default: the environment variable GENMIX_KEY."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one scan at a time.")] = 1,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run has left undone.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Delete what an unfinished earlier run has left.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Cut patches around the lesions of CT and MR scans: DICOM series and NIfTI volumes with masks.

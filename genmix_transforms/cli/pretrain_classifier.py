@@ -18,7 +18,7 @@ def pretrain_classifier(
     training: dict[str, Any],
     pool: Annotated[
         str,
-        typer.Argument(help="Images, whose labels nobody looks at: a folder, an .npz, a .csv, or the word phantom."),
+        typer.Argument(help="Images; labels are ignored: a folder, an .npz, a .csv, or the word phantom."),
     ],
     out: Annotated[Path, typer.Option(help="The file to write (.safetensors), for genmix evaluate --weights.")],
     size: Size = None,
@@ -29,11 +29,11 @@ def pretrain_classifier(
         bool,
         typer.Option(
             "--all-data",
-            help="Take the validation and test images of a pool that came split, too: only if they test nothing.",
+            help="Also use the validation and test images of a split pool; only if they are never used for testing.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the weights, the order of the images and the views.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the order of the images and the views.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     device: Device = None,
     dry_run: DryRun = False,
 ) -> None:

@@ -18,7 +18,7 @@ def review(
     options: DataOptions,
     blind: Annotated[
         bool,
-        typer.Option("--blind", help="A visual Turing test: real and synthetic patches mixed, which are which?"),
+        typer.Option("--blind", help="A visual Turing test with real and synthetic patches."),
     ] = False,
     data: Annotated[
         str | None,
@@ -28,11 +28,11 @@ def review(
         ),
     ] = None,
     images: Annotated[int, typer.Option(min=2, help="With --blind: patches to show, half of them real.")] = 100,
-    seed: Annotated[int, typer.Option(help="With --blind: another seed, other patches.")] = 0,
+    seed: Annotated[int, typer.Option(help="With --blind: a different seed shows different patches.")] = 0,
     reviewer: Annotated[
-        str, typer.Option(help="Who decides; it is written down. With --blind each reviewer has a test alone.")
+        str, typer.Option(help="Name to record with decisions. With --blind, each reviewer has a separate test.")
     ] = "",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0: any that is free.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free port.")] = 0,
 ) -> None:
     """Serve a bank's patches on this machine for an expert to accept and reject.
 

@@ -30,9 +30,9 @@ def split(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="The file to write (.csv); with --folds a name with {fold} in it, a file for each.")
+        Path, typer.Option(help="The file to write (.csv); with --folds, a name with {fold}, for one file per fold.")
     ],
-    seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
+    seed: Annotated[int, typer.Option(help="A different seed gives a different split.")] = 0,
     fractions: Annotated[
         str, typer.Option(help="Shares of train, validation and test; they sum to 1.")
     ] = "0.5,0.25,0.25",
@@ -40,19 +40,19 @@ def split(
     official: Official = True,
     by: Annotated[
         SplitWay,
-        typer.Option(help="group: whole groups, stratified; date: who trains came first, who tests last."),
+        typer.Option(help="group: whole groups, stratified; date: the earliest patches train, the latest test."),
     ] = SplitWay.GROUP,
     allow_leaks: Annotated[
         bool,
-        typer.Option("--allow-leaks", help="Write a split of the source's own that parts patients or scans."),
+        typer.Option("--allow-leaks", help="Write the source's own split even if it divides patients or scans."),
     ] = False,
     folds: Annotated[
-        int | None, typer.Option(help="Cross-validate: so many splits, and every patch is tested in one of them.")
+        int | None, typer.Option(help="Cross-validate with this many splits; every patch is tested in one of them.")
     ] = None,
     validation: Annotated[
-        float, typer.Option(help="With --folds: share that validates, of what a fold does not test.")
+        float, typer.Option(help="With --folds: share of the images not tested in a fold that is used for validation.")
     ] = 0.25,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
     """Split the data into train, validation and test, and keep the split in a file for --split of every other command.
 

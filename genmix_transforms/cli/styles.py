@@ -13,12 +13,12 @@ from genmix_transforms.errors import InputError
 if TYPE_CHECKING:
     from genmix_transforms.generators import StyleGAN
 
-app: typer.Typer = typer.Typer(help="Look into the styles of a StyleGAN.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(help="Inspect the styles of a StyleGAN.", no_args_is_help=True)
 
 Source = Annotated[str, typer.Argument(help="A StyleGAN: a folder, or the id of a repository on the hub.")]
 Picture = Annotated[Path, typer.Option(help="The picture to write (.png).")]
-ClassName = Annotated[str | None, typer.Option(help="The class to draw; left out, the first.")]
-Psi = Annotated[float | None, typer.Option(help="Truncation; left out, the StyleGAN's own.")]
+ClassName = Annotated[str | None, typer.Option(help="The class to draw. Default: the first.")]
+Psi = Annotated[float | None, typer.Option(help="Truncation. Default: the StyleGAN's own.")]
 
 
 @app.command(cls=Command)
@@ -29,7 +29,7 @@ def mix(
     coarse_seeds: Annotated[str, typer.Option(help="A row for each: the styles of the coarse layers.")] = "0,1,2,3",
     fine_seeds: Annotated[str, typer.Option(help="A column for each: the fine layers.")] = "4,5,6,7,8,9",
     crossover: Annotated[
-        int | None, typer.Option(help="The first fine layer, two a resolution from 4 pixels on; left out, the middle.")
+        int | None, typer.Option(help="The first fine layer, two per resolution from 4 pixels on. Default: the middle.")
     ] = None,
     psi: Psi = None,
     device: Device = None,
@@ -51,7 +51,9 @@ def interpolate(
     generator: Source,
     out: Picture,
     class_name: ClassName = None,
-    seeds: Annotated[str, typer.Option(help="The images to go between, a row from each to the next.")] = "0,1,2,3",
+    seeds: Annotated[
+        str, typer.Option(help="The images to interpolate between, with a row from each to the next.")
+    ] = "0,1,2,3",
     frames: Annotated[int, typer.Option(help="Images in a row.")] = 8,
     psi: Psi = None,
     device: Device = None,

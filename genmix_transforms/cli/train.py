@@ -83,14 +83,14 @@ class Kinds(typer.core.TyperGroup):
 
 app: typer.Typer = typer.Typer(
     cls=Kinds,
-    help="Train a generator on the training part of real patches. Run again, it goes on where it stopped.",
+    help="Train a generator on the training part of real patches. Run it again to continue where it stopped.",
     no_args_is_help=True,
 )
 
 
 @app.callback()
 def kinds() -> None:
-    """Train a generator on the training part of real patches. Run again, it goes on where it stopped."""
+    """Train a generator on the training part of real patches. Run it again to continue where it stopped."""
 
 
 def train_command(kind: "type[Generator]") -> Any:
@@ -117,14 +117,14 @@ def train_command(kind: "type[Generator]") -> Any:
         init: Annotated[
             str | None,
             typer.Option(
-                help="Fine-tune this generator (a folder, or a hub id), made to fit the data's size and classes."
+                help="Fine-tune this generator (a folder, or a hub id), adapted to the data's size and classes."
             ),
         ] = None,
         per_class: Annotated[
             bool,
             typer.Option(
                 "--per-class",
-                help="A network for each class (the paper's way with GANs), each for all the steps.",
+                help="Train one network per class, each for all steps (as the paper does with GANs).",
             ),
         ] = False,
         seed: Seed = 0,

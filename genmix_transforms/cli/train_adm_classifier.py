@@ -37,12 +37,12 @@ def adm_classifier(
     all_data: AllData = False,
     configuration: Annotated[
         Path | None,
-        typer.Option(help="JSON of the classifier's flags; left out, the widths of the generator."),
+        typer.Option(help="JSON of the classifier's flags. Default: the widths of the generator."),
     ] = None,
     guided: Annotated[
         Path | None, typer.Option(help="Save the generator with this classifier here; genmix fill takes it.")
     ] = None,
-    scale: Annotated[float, typer.Option(help="Of the guidance of --guided; 0.5 to 10 in the paper.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="Scale of the guidance of --guided; 0.5 to 10 in the paper.")] = 1.0,
     seed: Seed = 0,
     restart: Restart = False,
     device: Device = None,

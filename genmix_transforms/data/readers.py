@@ -1,4 +1,4 @@
-"""Patches in, from wherever they are: class folders, ``.npz`` files, CSV manifests, the phantom; with labels or not."""
+"""Read patches from class folders, ``.npz`` files, CSV manifests or the phantom, with or without labels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,54 +39,53 @@ def open_dataset(
 ) -> PatchDataset:
     """Read patches into memory.
 
-    What ``path`` may be:
+    ``path`` may be:
 
-    - a folder with one folder of image files a class (any format Pillow reads, 8 and 16 bit; gray stays one channel);
+    - a folder with one folder of image files per class (any format Pillow reads, 8 and 16 bit; gray stays one channel);
       or a folder of such folders named train, val (valid, validation) and test, whose split is then kept;
     - a MedMNIST ``.npz`` (``train_images``, ``train_labels``, ...), whose split is kept;
     - a plain ``.npz``: ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, or volumes ``(N, D, H, W)`` or
       ``(N, D, H, W, C)``, uint8 or uint16, C at most 7; ``labels`` ``(N,)`` or ``(N, 1)``, class numbers or class
-      names, or ``(N, K)`` of 0 and 1, several an image; optionally ``label_names``, ``split`` (names or 0, 1, 2) and
+      names, or ``(N, K)`` of 0 and 1, several per image; optionally ``label_names``, ``split`` (names or 0, 1, 2) and
       groups;
-    - a ``.csv`` with a header: columns ``path`` (relative to the CSV's folder) and ``label`` (a class name), or in
-      place of ``label`` a column for each class, with 0 or 1, several an image; optionally ``split`` and groups;
+    - a ``.csv`` with a header: columns ``path`` (relative to the CSV's folder) and ``label`` (a class name), or instead
+      of ``label`` a column of 0 and 1 for each class, several per image; optionally ``split`` and groups;
     - the word ``phantom``: :class:`genmix_transforms.data.LesionPhantom`, which needs no file.
 
-    Images without labels, a pool to pre-train a generator on, are read with ``labelled=False``: a folder of images, in
-    folders or not; an ``.npz`` or a ``.csv`` as above, whose labels may be missing and are left aside. They are of one
+    To read images without labels, as a pool to pre-train a generator on, pass ``labelled=False``: a folder of images,
+    nested or not; or an ``.npz`` or ``.csv`` as above, whose labels may be missing and are ignored. All images get one
     class, "unlabelled".
 
-    Segmentation masks beside the images are read with ``masks=True``, and each image must then have one: of an
-    ``.npz`` the array ``masks``, uint8 or bool ``(N, H, W)``, whose ``mask_classes`` may name what its values mean; of
-    a ``.csv`` the column ``mask``; of a folder the file at the same path in ``masks``, where ``images`` and ``masks``
-    lie side by side. Mask files are gray, palette or 1-bit images of the size of their image, not JPEG; a pixel is a
-    class number, and where all pixels are 0 or 255, 255 is class 1. Beside a ``.csv`` and in a folder, a
-    ``dataset_info.json`` may list ``mask_classes``.
+    To read segmentation masks, pass ``masks=True``; each image must then have one. In an ``.npz`` they are the array
+    ``masks``, uint8 or bool ``(N, H, W)``, and ``mask_classes`` may name the values. In a ``.csv`` they are the files of
+    the column ``mask``. In a folder that contains ``images`` and ``masks``, the mask has the same path in ``masks``.
+    Mask files are gray, palette or 1-bit images of the size of their image, not JPEG. A pixel is a class number; if all
+    pixels are 0 or 255, 255 is class 1. For a ``.csv`` or a folder, a ``dataset_info.json`` may list ``mask_classes``.
 
     Args:
         path: the folder, the file, or ``"phantom"``.
         size: side of the square patches (of volumes: cubes) in pixels, from 8 to 4096; None keeps the size of the
             source.
-        fit: how ``size`` is reached, see :func:`genmix_transforms.files.images.fit_images`.
-        channels: 1 for gray, 3 for color; None: as the source is.
+        fit: how images are resized, see :func:`genmix_transforms.files.images.fit_images`.
+        channels: 1 for gray, 3 for color; None: as in the source.
         group_key: array of the ``.npz`` or column of the CSV that holds the groups (a patient, a set of
-            near-duplicates); None takes the first of :data:`genmix_transforms.data.labelling.GROUP_KEYS` there is.
-        labelled: whether the patches have labels that are wanted.
-        window: for CT in 16 bits, level and width in Hounsfield units of the window that shows it in 8 bits, such as
-            (40, 400), see :meth:`PatchDataset.with_window`; None: the values stay as they are.
-        hu_of_zero: with ``window``, the Hounsfield units of a stored 0; None: as the source says, else -1024.
-        masks: whether the masks are wanted; they are brought to ``size`` with their images, without new values.
+            near-duplicates); None: the first of :data:`genmix_transforms.data.labelling.GROUP_KEYS` that exists.
+        labelled: whether to read labels.
+        window: for CT in 16 bits, level and width in Hounsfield units of the window that converts it to 8 bits, such as
+            (40, 400), see :meth:`PatchDataset.with_window`; None: the values do not change.
+        hu_of_zero: with ``window``, the Hounsfield units of a stored 0; None: as recorded in the source, else -1024.
+        masks: whether to read masks; they are resized with their images, without new values.
 
     Returns:
-        The patches: images ``(N, C, H, W)`` or volumes ``(N, C, D, H, W)``, uint8 or uint16; of several labels an image
-        a :class:`~genmix_transforms.data.MultiLabelPatches`. Their notes say what was resized, and where groups were
-        found.
+        The patches: images ``(N, C, H, W)`` or volumes ``(N, C, D, H, W)``, uint8 or uint16; with several labels per
+        image, a :class:`~genmix_transforms.data.MultiLabelPatches`. Their notes say what was resized, and where groups
+        were found.
 
     Raises:
-        MissingPathError: no such path, or a CSV that names images which do not exist.
-        InputError: anything else that cannot be used: a corrupt image, images of different sizes without ``size``,
-            more than fits into memory, fewer than two classes, an ``.npz`` with objects in it, a type of file that is
-            not read, masks that are wanted and missing, or of another size than their image, ...
+        MissingPathError: no such path, or a CSV that lists missing images.
+        InputError: data that cannot be used for any other reason: a corrupt image, images of different sizes without
+            ``size``, more data than fits into memory, fewer than two classes, an ``.npz`` that contains objects, an
+            unknown file type, masks that are missing or of another size than their image, ...
 
     Example:
         >>> images, labels = np.zeros((4, 16, 16), np.uint8), np.array([0, 0, 1, 1])
@@ -101,7 +100,7 @@ def open_dataset(
     if fit not in get_args(Fit):
         raise InputError(f"fit must be 'resize', 'pad' or 'crop', got {fit!r}")
     if channels not in (None, 1, 3):
-        raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
+        raise InputError(f"channels must be 1 (gray) or 3 (color), got {channels!r}")
     if window is None and hu_of_zero is not None:
         raise InputError(f"hu_of_zero={hu_of_zero:g} is for a window; give one too, such as window=(40, 400)")
     ends = None if window is None else check_level_width(window)

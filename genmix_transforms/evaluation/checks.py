@@ -203,7 +203,7 @@ def check_images_fit(bank: SyntheticBank, patches: PatchDataset) -> None:
         )
     if bank.pixel_dtype != patches.images.dtype:
         raise InputError(
-            f"the bank's pixels are {bank.pixel_dtype}, the patches' {patches.images.dtype}: one grey value means "
+            f"the bank's pixels are {bank.pixel_dtype}, the patches' {patches.images.dtype}: one gray value means "
             "another brightness in each; bring both to 8 or both to 16 bits"
         )
     check_same_window(bank.window, patches.window, who=patches.name)

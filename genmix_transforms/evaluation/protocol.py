@@ -42,76 +42,75 @@ class Protocol(Settings):
 
     preset: str = option(
         "scratch",
-        help="Values by name: a small network from random weights; the paper's VGG-16 for 100 epochs; a small "
-        "pre-trained network on a CPU; the paper's, made fast on a GPU; or a small one for 5 to 100 labels a class.",
+        help="Named values: a small network from random weights; the paper's VGG-16 for 100 epochs; a small "
+        "pre-trained network on a CPU; the paper's, made fast on a GPU; or a small one for 5 to 100 labels per class.",
     )
     classifier: str = option(
         "small",
-        help="small, efficientnet_lite0, or a classification model of torchvision by name (resnet18, vgg16, ...).",
+        help="small, efficientnet_lite0, or the name of a torchvision classification model (resnet18, vgg16, ...).",
     )
     weights: str | None = option(
-        None, help="imagenet, or a file of pre-trained weights; none: random ones, new for each seed."
+        None, help="imagenet, or a file of pre-trained weights; none: random weights, new for each seed."
     )
     input_size: int | None = option(
         None,
-        help="Side in pixels to which the classifier enlarges patches, on the device; none: they stay as they are.",
+        help="Side in pixels to which the classifier enlarges patches, on the device; none: no resizing.",
         least=SMALLEST_INPUT,
         most=LARGEST_INPUT,
     )
     steps: int = option(600, help="Optimizer steps, the same number in every arm.", least=1, most=LONGEST)
     epochs: int | None = option(
         None,
-        help="Passes over the real training set instead of steps: as many steps in every arm as the baseline needs for "
-        "them, and a validation after each.",
+        help="Passes over the real training set instead of steps: every arm takes the steps that the baseline needs "
+        "for them, with a validation after each.",
         least=1,
         most=LONGEST,
         rare=True,
     )
     # Batch normalization needs two images.
     batch_size: int = option(32, help="Images in a step.", least=2, most=LARGEST_BATCH)
-    learning_rate: float = option(1e-3, help="The highest, of AdamW.", above=0, most=10)
+    learning_rate: float = option(1e-3, help="Peak learning rate of AdamW.", above=0, most=10)
     head_factor: float = option(
         1.0,
-        help="The last layer's learning rate is so many times the others': it is new, they may be pre-trained.",
+        help="Factor for the learning rate of the last layer, which is new while the others may be pre-trained.",
         above=0,
         rare=True,
     )
     schedule: Literal["cosine", "constant"] = option(
-        "cosine", help="Of the learning rate: it falls to 0, or stays.", rare=True
+        "cosine", help="Schedule of the learning rate: it falls to 0, or stays constant.", rare=True
     )
     warmup: float = option(
-        0.0, help="Share of the steps in which the learning rate rises to its highest.", least=0, most=1, rare=True
+        0.0, help="Share of the steps in which the learning rate rises to its peak.", least=0, most=1, rare=True
     )
-    weight_decay: float = option(0.01, help="Of AdamW.", least=0, rare=True)
+    weight_decay: float = option(0.01, help="Weight decay of AdamW.", least=0, rare=True)
     clip_norm: float | None = option(
         None,
-        help="The gradient of a step is shortened to this length where it is longer; none: never. Networks without "
+        help="The gradient of a step is clipped to this norm; none: never. Networks without "
         "batch normalization need it: one long step ends their training.",
         above=0,
         rare=True,
     )
     precision: Literal["float32", "bf16"] = option(
-        "float32", help="Arithmetic of the network; its weights stay in float32.", rare=True
+        "float32", help="Precision of the network's arithmetic; its weights stay in float32.", rare=True
     )
     fast_math: bool = option(True, help=FAST_MATH_HELP, rare=True)
     validate_every: int = option(
         25,
-        help="Steps between two looks at the validation set. The weights with the best macro F1 there are tested.",
+        help="Steps between two validations. The weights with the best macro F1 on the validation set are tested.",
         least=1,
         rare=True,
     )
     patience: int | None = option(
         None,
-        help="Stop after this many validations in a row without a better one; none: never. Arms then take different "
-        "numbers of steps, and a difference between them may be one of training length.",
+        help="Stop after this many validations in a row without improvement; none: never. Arms then take different "
+        "numbers of steps, and a difference between them may come from the length of the training.",
         least=1,
         rare=True,
     )
-    flips: bool = option(False, help="Mirror half of the training images, in every arm, synthetic ones included.")
+    flips: bool = option(False, help="Mirror half of the training images, in every arm, including synthetic ones.")
     pool_weights: str | None = option(
         None,
-        help="pool: a file of weights that the classifier starts from, such as genmix pretrain-classifier makes "
-        "of a pool of images without labels.",
+        help="pool: the file of weights that the classifier starts from, such as genmix pretrain-classifier writes.",
         panel=_ARMS,
     )
     mixup_alpha: float = option(0.2, help="mixup: lambda ~ Beta(alpha, alpha).", above=0, panel=_ARMS)
@@ -138,7 +137,7 @@ class Protocol(Settings):
     )
     synthetic_weight: float = option(
         1.0,
-        help="blend: weight of a synthetic image's loss, where a real one's is 1.",
+        help="blend: weight of the loss of a synthetic image; a real one has 1.",
         above=0,
         most=100,
         rare=True,
@@ -146,14 +145,14 @@ class Protocol(Settings):
     )
     aux_norm: bool = option(
         False,
-        help="blend: synthetic images have batch normalization of their own in training, which is dropped in the test.",
+        help="blend: use separate batch normalization for synthetic images in training, which is dropped in the test.",
         rare=True,
         panel=_ARMS,
     )
     balance: Literal["off", "equal", "fill"] = option(
         "off",
         help="blend, blend-mixup, pretrain: classes of the bank are drawn as it has them (off), equally often (equal), "
-        "or as the training set lacks them (fill).",
+        "or by what the training set lacks (fill).",
         rare=True,
         panel=_ARMS,
     )
@@ -167,14 +166,14 @@ class Protocol(Settings):
     )
     keep_by: Literal["confidence", "random"] = option(
         "confidence",
-        help="Which images keep keeps: those whose label the baseline, trained on the training part, is surest of; or, "
-        "its control, as many at random.",
+        help="Which images keep keeps: those with the highest confidence of the baseline, trained on the training "
+        "part; or, as a control, the same number at random.",
         rare=True,
         panel=_ARMS,
     )
     pretrain_part: float = option(
         0.5,
-        help="pretrain, pretrain-repeat: share of the steps on synthetic (repeated) images alone, before real ones.",
+        help="pretrain, pretrain-repeat: share of the steps on synthetic (repeated) images only, before real ones.",
         above=0,
         below=1,
         rare=True,
@@ -182,7 +181,7 @@ class Protocol(Settings):
     )
     mixing_part: float = option(
         0.5,
-        help="genmix-first: share of the steps that mix, before real images as they are.",
+        help="genmix-first: share of the steps that mix, before unmixed real images.",
         above=0,
         below=1,
         rare=True,
@@ -190,7 +189,7 @@ class Protocol(Settings):
     )
     alpha: float = option(0.3, help="genmix: lambda ~ Beta(alpha, 1).", above=0, panel=_ARMS)
     pairing: PairingName | Any = option(  # noqa: RUF009
-        "any", help="genmix: which classes partner which; in Python also a matrix.", panel=_ARMS
+        "any", help="genmix: which classes are paired; in Python also a matrix.", panel=_ARMS
     )
     real_partner: float = option(
         0.0, help="genmix: share of samples mixed with another real image.", least=0, most=1, panel=_ARMS
@@ -198,7 +197,7 @@ class Protocol(Settings):
     p: float = option(1.0, help="genmix: probability that a sample is mixed.", least=0, most=1, rare=True, panel=_ARMS)
     tune: int = option(
         0,
-        help="Values of its one option that every arm tries on the validation part, 2 to 5; 0: none.",
+        help="Number of values of its option that every arm tries on the validation part, 2 to 5; 0: no tuning.",
         least=0,
         most=GRID,
         panel=_ARMS,

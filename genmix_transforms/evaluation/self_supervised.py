@@ -40,14 +40,16 @@ class PretrainingSettings(Settings):
 
     steps: int = option(1000, help="Optimizer steps.", least=1, most=LONGEST)
     batch_size: int = option(128, help="Images in a step, each seen in two views.", least=2, most=LARGEST_BATCH)
-    learning_rate: float = option(2e-3, help="The highest, of AdamW; it falls to 0 along a cosine.", above=0, most=10)
-    weight_decay: float = option(1e-4, help="Of AdamW.", least=0, rare=True)
+    learning_rate: float = option(
+        2e-3, help="Peak learning rate of AdamW; it falls to 0 along a cosine.", above=0, most=10
+    )
+    weight_decay: float = option(1e-4, help="Weight decay of AdamW.", least=0, rare=True)
     temperature: float = option(
-        0.2, help="The similarities of two views are divided by it.", above=0, most=10, rare=True
+        0.2, help="Temperature: the similarities of two views are divided by it.", above=0, most=10, rare=True
     )
     least_area: float = option(0.3, help="The smallest crop, as a share of the image.", above=0, most=1, rare=True)
     grey_levels: float = option(
-        0.4, help="How far contrast and brightness of a view are changed, 0 to 1.", least=0, most=1, rare=True
+        0.4, help="How much the contrast and brightness of a view change, 0 to 1.", least=0, most=1, rare=True
     )
 
 

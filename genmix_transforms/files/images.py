@@ -234,7 +234,7 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
         InputError: another number of channels, here or there.
     """
     if channels not in (1, 3):
-        raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
+        raise InputError(f"channels must be 1 (gray) or 3 (color), got {channels}")
     present = images.shape[1 if images.ndim == 5 else -3]
     if present == channels:
         return images

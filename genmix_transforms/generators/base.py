@@ -1,4 +1,4 @@
-"""What every generator is: drawn from by label and seed, saved as a folder, loaded from a folder or the hub."""
+"""The base class of all generators: draw images by label and seed, save to a folder, load from a folder or the Hub."""
 
 import copy
 import warnings
@@ -40,27 +40,30 @@ FEW_IMAGES = 100
 class Generator(ABC):
     """A source of synthetic patches: the image of a (weights, label, seed) is always the same.
 
-    A subclass gives :attr:`kind`, :attr:`settings` or :attr:`config`, :attr:`network`, :meth:`sample`, and for
+    A subclass defines :attr:`kind`, :attr:`settings` or :attr:`config`, :attr:`network`, :meth:`sample`, and for
     :meth:`fit` its settings and :meth:`make_trainee`. It is found by its kind: a module
-    ``genmix_transforms.generators.<kind>`` with the hyphens as underscores, or an entry point of that name in the group
-    ``genmix_transforms.generators``.
+    ``genmix_transforms.generators.<kind>``, with underscores instead of hyphens, or an entry point of that name in the
+    group ``genmix_transforms.generators``.
 
     Attributes:
-        kind: the name it goes by in ``config.json`` and on the command line.
-        network_settings: options of the constructor, beside ``classes``, ``resolution``, ``channels`` and ``bits``.
+        kind: its name in ``config.json`` and on the command line.
+        network_settings: options of the constructor, in addition to ``classes``, ``resolution``, ``channels`` and
+            ``bits``.
         training_settings: options of :meth:`fit`.
-        fine_tuning_preset: the preset of a warm start, where it is not the first.
-        trains_per_class: whether a network for each class is offered (:class:`PerClass`).
-        command_help: what ``genmix train KIND --help`` says of the kind: sizes, and how it trains, without a full stop.
-        shows_evolution: whether a training keeps a figure of how the images of fixed seeds change.
-        refuses_pretraining: why a pool of other images teaches this kind nothing; None: it does.
+        fine_tuning_preset: the preset of a warm start, if it is not the first.
+        trains_per_class: whether training one network per class is supported (:class:`PerClass`).
+        command_help: the description in ``genmix train KIND --help``: sizes, and how it trains, without a period at the
+            end.
+        shows_evolution: whether a training writes a figure of how the images of fixed seeds change.
+        refuses_pretraining: why this kind cannot be pre-trained on a pool; None: it can.
         mixes_classes: whether a batch may hold images of several classes; False: each class has its own network.
-        refuses_soft_labels: why :meth:`sample` takes indices of classes alone; None: it takes rows of weights too.
+        refuses_soft_labels: why :meth:`sample` takes only class indices; None: it also takes rows of weights.
         classes: class names; a label is an index into them.
         draws_volumes: whether it can be made for volumes ``(C, D, H, W)``.
-        image_shape: ``(C, H, W)`` of what it draws, or ``(C, D, H, W)``.
+        image_shape: the shape ``(C, H, W)`` of its images, or ``(C, D, H, W)``.
         pixel_dtype: uint8 or uint16.
-        settings: the network's settings, for a kind whose :attr:`config` is them, the classes, the size and the bits.
+        settings: the network's settings, for a kind whose :attr:`config` consists of these, the classes, the size and
+            the bits.
         provenance: where the weights come from: training set (fingerprint and class counts), options, images seen.
     """
 
@@ -84,12 +87,12 @@ class Generator(ABC):
 
     @property
     def bits(self) -> int:
-        """Of a pixel: 8 or 16."""
+        """The bits of a pixel: 8 or 16."""
         return 8 * self.pixel_dtype.itemsize
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON can hold them."""
+        """The constructor's arguments, in a form that JSON can store."""
         channels, resolution, *_ = self.image_shape
         return {
             "classes": list(self.classes),
@@ -109,18 +112,19 @@ class Generator(ABC):
         """Draw images.
 
         Args:
-            labels: ``(n,)``, indices into ``classes``; or floats ``(n, K)``, soft labels: each row the weights of the
-                classes, not negative, with a sum of 1. A class-conditional network is then told the mixture of what it
-                is told of the classes; a row with all weight on one class gives that class's image.
-            seeds: ``(n,)``, non-negative. An image depends on its own label and seed alone, not on the others'.
+            labels: ``(n,)``, indices into ``classes``; or soft labels, floats ``(n, K)``: each row has the weights of
+                the classes, not negative, with a sum of 1. A class-conditional network then gets the weighted mixture
+                of its class inputs; a row with all weight on one class gives the image of that class.
+            seeds: ``(n,)``, non-negative. An image depends only on its own label and seed, not on those of other
+                images.
 
         Returns:
             ``(n, C, H, W)`` or ``(n, C, D, H, W)``, uint8 (uint16 for networks trained on 16 bits), on the CPU.
 
         Raises:
-            InputError: labels or seeds that cannot be, or soft labels where :attr:`refuses_soft_labels` says why not.
+            InputError: invalid labels or seeds, or soft labels if :attr:`refuses_soft_labels` is not None.
 
-        Source: Carlesso et al., "GeMix" (arXiv 2507.15577), for generators that are given soft labels.
+        Source: Carlesso et al., "GeMix" (arXiv 2507.15577), for soft labels.
         """
 
     @property
@@ -130,14 +134,14 @@ class Generator(ABC):
 
     @classmethod
     def for_patches(cls, patches: PatchDataset, **options: Any) -> Self:
-        """Make a generator for a dataset: of its classes, size, channels and bits.
+        """Make a generator for a dataset, with its classes, size, channels and bits.
 
         Args:
             patches: what it will be trained on.
             **options: of the constructor.
 
         Raises:
-            InputError: patches that are not square, volumes where the kind draws none, or options that make no network.
+            InputError: patches that are not square, volumes if the kind draws none, or invalid options.
 
         Example:
             >>> from genmix_transforms.generators import DCGAN
@@ -159,13 +163,13 @@ class Generator(ABC):
         Args:
             options: of the constructor; those that are left out keep their defaults.
             training: settings of the training that will follow, for what the network must have for them.
-            init: what :meth:`adapted_to` will start from; None: new weights.
+            init: the weights that :meth:`adapted_to` will start from; None: new weights.
 
         Returns:
-            The options to give to :meth:`for_patches` or :meth:`adapted_to`.
+            The options to pass to :meth:`for_patches` or :meth:`adapted_to`.
 
         Raises:
-            InputError: options that cannot be.
+            InputError: invalid options.
         """
         cls.network_settings.of(options, name=cls.__name__)
         return dict(options)
@@ -177,17 +181,17 @@ class Generator(ABC):
         Args:
             source: a folder, or the id of a model repository on the hub.
             patches: what it will be trained on.
-            **options: of the constructor; those that the weights fix must have the values that they fix.
+            **options: of the constructor; options that the weights determine must have the values of the weights.
 
         Raises:
-            InputError: weights that cannot be adapted to the patches, or that fix an option otherwise.
+            InputError: weights that cannot be adapted to the patches, or an option that contradicts the weights.
         """
         return cls.from_pretrained(source).made_for(patches, source=source, **options)
 
     def made_for(self, patches: PatchDataset, *, source: str | Path = "the weights", **options: Any) -> Self:
         """What fine-tuning starts from: these weights, for a dataset's classes and kind of image.
 
-        Classes that the weights do not know draw at first what weights without classes drew, or as the kind says.
+        Classes that the weights do not know start with the images of unconditional weights, or as the kind defines.
 
         Args:
             patches: what it will be trained on.
@@ -195,7 +199,7 @@ class Generator(ABC):
             **options: as for :meth:`adapted_to`.
 
         Returns:
-            A generator; itself, where nothing has to change.
+            A generator; itself if nothing has to change.
 
         Raises:
             InputError: see :meth:`adapted_to`.
@@ -221,26 +225,27 @@ class Generator(ABC):
         progress: bool = True,
         **settings: Any,
     ) -> Self:
-        """Train on real patches. Run it again with the same arguments to go on where it stopped: on the CPU, exactly.
+        """Train on real patches. Run it again with the same arguments to continue where it stopped (on the CPU,
+        exactly).
 
-        The weights are drawn with ``seed``, unless ``warm_start`` says to go on from those it has. Afterward the
-        generator is on the device that it was trained on.
+        The weights are initialized with ``seed``, unless ``warm_start`` is True. Afterward the generator is on the
+        device that it was trained on.
 
         Args:
-            dataset: the training set; its classes, size and channels are this generator's.
-            out: the run's folder; ``load_generator`` takes it, during the training too.
+            dataset: the training set, with the classes, size and channels of this generator.
+            out: the folder of the run. You can pass it to ``load_generator``, also during the training.
             seed: of the weights, the data order and the noise.
-            warm_start: start from the weights that it has: fine-tuning.
-            restart: throw away an earlier run in ``out``.
-            device: where to train; None: CUDA where there is one. Several processes each get their own.
-            progress: show a bar.
+            warm_start: start from the current weights, for fine-tuning.
+            restart: delete an earlier run in ``out``.
+            device: where to train; None: CUDA if available. With several processes, each gets its own device.
+            progress: show a progress bar.
             **settings: fields of :attr:`training_settings`; ``print(DCGAN.training_settings.table())`` lists a kind's.
 
         Returns:
             Itself.
 
         Raises:
-            InputError: data or settings that do not fit, or a setting that does not exist; before any work.
+            InputError: data or settings that do not match, or a setting that does not exist; before any work starts.
             FloatingPointError: the training diverged.
         """
         job = self._job(dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings)
@@ -258,21 +263,21 @@ class Generator(ABC):
         device: str | torch.device | None = None,
         **settings: Any,
     ) -> Estimate:
-        """Say how long a training would take here, and how much memory and disk: a few real steps are timed.
+        """Estimate the time, memory and disk space of a training on this machine, by timing a few real steps.
 
-        All that :meth:`fit` checks is checked, and nothing is written. The steps change the weights: make another
-        generator to train.
+        This makes all checks of :meth:`fit` and writes nothing. The steps change the weights, so make a new generator
+        to train.
 
         Args:
             dataset: as for :meth:`fit`, as are the other arguments.
             out: the run's folder.
             seed: of the weights.
-            warm_start: whether to start from the weights that it has.
+            warm_start: whether to start from the current weights.
             device: where to train.
             **settings: fields of :attr:`training_settings`.
 
         Raises:
-            InputError: what :meth:`fit` would raise.
+            InputError: as :meth:`fit`.
         """
         return rehearse(self._job(dataset, out=out, seed=seed, warm_start=warm_start, device=device, settings=settings))
 
@@ -318,7 +323,7 @@ class Generator(ABC):
         """The settings of a training, from those that were given and the preset.
 
         Raises:
-            InputError: a setting that does not exist, or a value that cannot be.
+            InputError: a setting that does not exist, or an invalid value.
         """
         preset = {"preset": cls.fine_tuning_preset} if warm_start and cls.fine_tuning_preset else {}
         return cls.training_settings.of({**preset, **given}, name=f"{cls.__name__}.fit")
@@ -387,7 +392,7 @@ class Generator(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(self.network.parameters()).device
 
     def to(self, device: str | torch.device) -> Self:
@@ -397,11 +402,11 @@ class Generator(ABC):
 
     @property
     def weights_hash(self) -> str:
-        """sha256 of the weights: with label and seed, the identity of an image."""
+        """sha256 of the weights. With label and seed, it identifies an image."""
         return weights_hash(self.network.state_dict())
 
     def describe(self) -> dict[str, Any]:
-        """What a bank records of the generator that filled it."""
+        """What a bank records about the generator that filled it."""
         return {
             "kind": self.kind,
             "config": self.config,
@@ -413,8 +418,8 @@ class Generator(ABC):
         """Save as ``config.json`` and ``model.safetensors``.
 
         Args:
-            folder: made if need be.
-            overwrite: replace a generator that is there.
+            folder: created if needed.
+            overwrite: replace an existing generator.
 
         Raises:
             OverwriteError: the folder holds a generator, and ``overwrite`` is False.

@@ -1,4 +1,5 @@
-"""Filling a bank: labels and seeds are fixed beforehand, so that work can stop, go on and be shared without a word."""
+"""Filling a bank. Labels and seeds are fixed beforehand, so that work can be resumed, and shared without
+communication."""
 
 import hashlib
 import json
@@ -37,7 +38,7 @@ MAX_BANK_SEED = 2**31 - 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What a bank will hold, before any of it is drawn.
+    """The planned content of a bank, before any image is drawn.
 
     Args:
         counts: images of each class, in the generator's order of classes.
@@ -105,38 +106,38 @@ def fill_bank(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SyntheticBank:
-    """Fill a bank with a generator. Run again with the same arguments, it goes on where it stopped.
+    """Fill a bank with a generator. Run it again with the same arguments to continue where it stopped.
 
-    Under ``torchrun``, ``accelerate launch`` or in a Slurm array each process draws its share of the shards, without
-    communication; the files are the same for any number of processes.
+    With ``torchrun``, ``accelerate launch`` or in a Slurm array, each process draws its share of the shards without
+    communication. The files are the same for any number of processes.
 
     Args:
-        generator: any kind.
-        counts: images of each class, ``{name: n}``; None: as many as the generator's training set had (the
-            paper's choice).
+        generator: a generator of any kind.
+        counts: images of each class, ``{name: n}``; None: as many as in the generator's training set, as in the paper.
         out: the bank's folder.
-        balance: take ``counts`` for those of the real data, and fill every class up to the largest, real and synthetic
-            together.
-        soft: draw each image from a soft label of its own (GeMix), and keep that as its label: weights of the classes
-            from a Dirichlet distribution with this concentration, at least 1, for the image's class and 1 for the
-            others, in which its class has the most weight; ``counts`` count by that class. 2 is the authors'; the
-            larger, the nearer to labels of one class. None: labels of one class.
-        seed: another seed, other images.
-        licence: that the images are under, such as "cc-by-4.0": kept in the bank, and on its card when it is published.
+        balance: treat ``counts`` as those of the real data, and fill every class up to the largest, counting real and
+            synthetic images.
+        soft: draw each image from its own soft label (GeMix), and store it as its label. The weights of the classes
+            come from a Dirichlet distribution with this concentration, at least 1, for the image's class and 1 for the
+            others, on the condition that its class has the largest weight. ``counts`` refer to this class. The authors
+            use 2; larger values give labels closer to a single class. None: labels of one class.
+        seed: determines the images; different seeds give different images.
+        licence: the license of the images, such as "cc-by-4.0"; stored in the bank, and on its card when it is
+            published.
         share: ``(rank, count)``: draw every ``count``-th shard from number ``rank`` on; ``(0, 1)``: all of them. None:
-            as torchrun, Accelerate or Slurm has numbered the processes.
-        append: add to the bank in ``out``, of the same classes and kind of image.
-        overwrite: throw away the bank in ``out``.
+            as torchrun, Accelerate or Slurm number the processes.
+        append: add to the bank in ``out``, which must have the same classes and kind of image.
+        overwrite: delete the bank in ``out``.
         progress: show a bar.
 
     Returns:
         The finished bank, opened from ``out``.
 
     Raises:
-        InputError: counts that name other classes, or nothing to draw; or soft labels of one class, or for a generator
-            that takes none.
+        InputError: counts that name unknown classes, nothing to draw, or soft labels with a single class or a generator
+            that does not support them.
         OverwriteError: ``out`` holds something else.
-        UnfinishedBankError: this process's share is done, and others are still at theirs.
+        UnfinishedBankError: the share of this process is done, but other processes are still working.
 
     Example:
         >>> from genmix_transforms.generators import DCGAN
@@ -235,7 +236,7 @@ def _rows(images: Mapping[Key, Tensor]) -> Rows:
 
 
 def balanced_counts(counts: Mapping[str, int]) -> dict[str, int]:
-    """How many synthetic images fill every class up to the largest, real and synthetic together.
+    """Compute how many synthetic images fill every class up to the largest, counting real and synthetic images.
 
     Example:
         >>> balanced_counts({"cyst": 433, "hemangioma": 70, "metastasis": 178})

@@ -29,12 +29,12 @@ class DiffusionSampler(Settings):
         1.0, help="Classifier-free guidance: how far to go toward the class; 1 is no guidance.", least=0
     )
     precision: Literal["float32", "bfloat16"] = option(
-        "float32", help="Of the networks' arithmetic (autocast). The sampler's own arithmetic stays in float32."
+        "float32", help="Precision of the networks (autocast). The sampler's own arithmetic stays in float32."
     )
     batch_size: int = option(
         8,
-        help="Images in a pass, always as many: another number may round otherwise, and then an image would depend on "
-        "which others are drawn with it.",
+        help="Number of images in every pass. A different number may round differently, and an image would depend on "
+        "the others drawn with it.",
         least=1,
     )
 

@@ -39,17 +39,17 @@ class TrainingSettings(Settings):
 
     FINE_TUNING: ClassVar[tuple[str, ...]] = ("preset", "steps", "learning_rate")
 
-    preset: str = option(help="Values by name, for whatever is left out.")
+    preset: str = option(help="Named values for the options that are not given.")
     steps: int = option(help="Optimizer steps.", least=1, most=LONGEST)
-    batch_size: int = option(help="Images in a step, all processes together.", least=1, most=LARGEST_BATCH)
+    batch_size: int = option(help="Images in a step, over all processes.", least=1, most=LARGEST_BATCH)
     checkpoint_every: int = option(20_000, help="Images between checkpoints and sample sheets.", least=1, runtime=True)
     # float16 is not offered: its narrow range turns GAN and diffusion losses into NaN after some thousand steps.
-    mixed_precision: Literal["no", "bf16"] = option("no", help="bf16 for processors that have it.")
+    mixed_precision: Literal["no", "bf16"] = option("no", help="bf16 for devices that support it.")
     # Runtime, though it rounds otherwise: two trainings on a GPU need not end alike in any case, and a run that began
     # on another device, or before there was this, must be able to go on.
     fast_math: bool = option(True, help=FAST_MATH_HELP, runtime=True, rare=True)
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = option(
-        (), help="Trackers that are told of losses, learning rates, speed and sheets.", runtime=True
+        (), help="Trackers to send losses, learning rates, speed and sheets to.", runtime=True
     )
 
     def identity(self) -> dict[str, Any]:

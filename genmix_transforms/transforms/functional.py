@@ -1,4 +1,4 @@
-"""GenMix without a class and without random numbers: Eq. (1) of the paper, and the law of its lambda."""
+"""GenMix as pure functions: Eq. (1) of the paper, and the distribution of lambda."""
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ def draw_lambda(
     """Draw lambda ~ Beta(alpha, 1), whose inverse distribution function is ``u ** (1 / alpha)``.
 
     Args:
-        count: how many.
-        alpha: 0.3 in the paper; then the mean is 0.231, and the synthetic image is the weaker part.
+        count: the number of draws.
+        alpha: 0.3 in the paper. The mean is then 0.231, so the synthetic image has the smaller weight.
         device: where to draw.
-        generator: of the draws, on that device; None: torch's global one.
+        generator: the random generator, on that device; None: torch's global one.
 
     Returns:
         float32 ``(count,)`` in [0, 1].
@@ -27,12 +27,13 @@ def draw_lambda(
 def genmix(
     images: Tensor, labels: Tensor, partners: Tensor, partner_labels: Tensor, lam: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mix, Eq. (1): ``x_T = lam * x_S + (1 - lam) * x_R``, and the labels likewise. ``lam`` weights the partner.
+    """Mix by Eq. (1), ``x_T = lam * x_S + (1 - lam) * x_R``, and mix the labels in the same way. ``lam`` weights the
+    partner.
 
     Args:
         images: ``(N, C, *spatial)``: floating-point, in any range; or uint8 or uint16.
         labels: ``(N, K)``, any dtype; indices become rows by :func:`soft_labels`.
-        partners: like ``images``: of the same range, and of the same dtype if that is an integer.
+        partners: like ``images``, with the same range, and with the same dtype if it is an integer.
         partner_labels: like ``labels``.
         lam: ``(N,)``, float32, in [0, 1].
 
@@ -40,7 +41,7 @@ def genmix(
         The mixed images, of the images' dtype (rounded if that is an integer); the mixed labels, float32 ``(N, K)``.
 
     Raises:
-        InputError: shapes that do not fit together, or integer images with partners of another dtype.
+        InputError: shapes that do not match, or integer images with partners of a different dtype.
 
     Source: Lee, Lee, Hong (arXiv 2405.20650), Eq. (1).
 
@@ -68,7 +69,8 @@ def genmix(
 
 
 def mix_images(images: Tensor, partners: Tensor, lam: Tensor) -> Tensor:
-    """Compute ``lam * partners + (1 - lam) * images``, a lambda an image, in float32 at least; the dtype is kept.
+    """Compute ``lam * partners + (1 - lam) * images``, with one lambda per image, at least in float32; the dtype is
+    kept.
 
     float16, bfloat16 and integer images are rounded once, at the end, so that they are mixed by the same lambda as
     their labels.
@@ -86,19 +88,19 @@ def mix_labels(labels: Tensor, partner_labels: Tensor, lam: Tensor) -> Tensor:
 
 
 def soft_labels(labels: Tensor, *, num_classes: int) -> Tensor:
-    """Bring labels of any form into float32 ``(N, K)``.
+    """Convert labels of any form to float32 ``(N, K)``.
 
     Args:
-        labels: ``(N,)`` or ``(N, 1)`` of whole numbers (for two classes, of booleans too), or ``(N, K)`` one-hot, soft,
-            multi-hot or boolean.
+        labels: integers ``(N,)`` or ``(N, 1)`` (for two classes, also booleans), or ``(N, K)`` one-hot, soft, multi-hot
+            or boolean.
         num_classes: K.
 
     Returns:
-        float32 ``(N, K)``. Where a look at the labels would make the host wait (CUDA), or cannot be had (under
-        ``torch.compile``), an index out of range becomes a row of NaN, which no loss overlooks.
+        float32 ``(N, K)``. If reading the labels would make the host wait (CUDA) or is not possible (under
+        ``torch.compile``), an index out of range becomes a row of NaN, so that the loss becomes NaN.
 
     Raises:
-        InputError: another shape, floats ``(N,)``, or, on the CPU, an index out of range.
+        InputError: a different shape, floats ``(N,)``, or, on the CPU, an index out of range.
     """
     labels = index_or_rows(labels, num_classes=num_classes)
     if labels.ndim == 2:
@@ -108,7 +110,7 @@ def soft_labels(labels: Tensor, *, num_classes: int) -> Tensor:
 
 
 def mix_masks(masks: Tensor, partner_masks: Tensor, lam: Tensor) -> Tensor:
-    """Compute ``lam * partner_masks + (1 - lam) * masks``, float32 ``(N, M, *spatial)``, a lambda an image."""
+    """Compute ``lam * partner_masks + (1 - lam) * masks``, float32 ``(N, M, *spatial)``, with one lambda per image."""
     return torch.lerp(masks, partner_masks, lam.view(-1, *[1] * (masks.ndim - 1)))
 
 

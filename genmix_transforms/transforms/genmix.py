@@ -1,4 +1,4 @@
-"""GenMix, the transform: real batches in, real batches mixed with synthetic partners out."""
+"""GenMix, the transform that mixes real batches with synthetic partners."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -62,7 +62,7 @@ class MixesSamples(Protocol):
 
 
 class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
-    """Mix every image of a batch with a synthetic partner from a bank, and their labels likewise.
+    """Mix every image of a batch with a synthetic partner from a bank, and mix their labels in the same way.
 
     ``x_T = lam * x_S + (1 - lam) * x_R``, ``y_T = lam * y_S + (1 - lam) * y_R``, ``lam ~ Beta(alpha, 1)``:
     Lee, Lee, Hong (arXiv 2405.20650), Eq. (1).
@@ -70,60 +70,60 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
     .. note::
         Like ``v2.MixUp`` it takes *batches*: use it after the DataLoader, or in a ``collate_fn``.
 
-    The labels go in as ``(N,)`` class indices or ``(N, K)`` probabilities and come out as float32 ``(N, K)``: always,
-    also where nothing is mixed (``p=0``, ``eval()``). In ``eval()`` the images pass unchanged.
+    Pass labels as class indices ``(N,)`` or probabilities ``(N, K)``. They are always returned as float32 ``(N, K)``,
+    even if nothing is mixed (``p=0``, ``eval()``). In ``eval()`` the images pass through unchanged.
 
     Args:
         bank: the partners. It is moved to the batch's device by ``genmix.to(device)``.
-        alpha: of Beta(alpha, 1). ``lam`` weights the *synthetic* image; its mean is ``alpha / (1 + alpha)``: 0.231 at
-            0.3.
-        num_classes: K; None: the bank's. Given, it must be the bank's.
-        pairing: which classes partner which: "any" (as the bank is), "balanced" (all classes equally), "same", "other",
-            "inverse" (the rarer in the real data, the oftener), or a row-stochastic matrix ``(K, K)``, row = class of
-            the real image. A sample with soft labels takes the label-weighted row.
-        absent: what becomes of draws from a class that the bank has no images of: "error" (when built; names them),
-            "redraw" (the row's other classes take its share) or "skip" (these samples stay unmixed).
+        alpha: parameter of Beta(alpha, 1). ``lam`` weights the *synthetic* image; its mean is ``alpha / (1 + alpha)``:
+            0.231 at 0.3.
+        num_classes: K; None: the number of classes in the bank. If given, it must equal that number.
+        pairing: which classes are paired: "any" (in the bank's proportions), "balanced" (all classes equally), "same",
+            "other", "inverse" (classes rare in the real data are drawn more often), or a row-stochastic matrix ``(K,
+            K)``, row = class of the real image. A sample with soft labels takes the label-weighted row.
+        absent: what to do if a class that would be drawn has no images in the bank: "error" (raised by the constructor;
+            names the classes), "redraw" (the row's other classes get its share) or "skip" (these samples stay unmixed).
         real_partner: the share of samples whose partner is another real image of the batch. 0 is Eq. (1); 0.5 is the
             paper's section 2 ("between real image data and the mixed data of real and synthetic images") where the bank
             is as large as the training set. An image that is alone in its batch is then its own partner.
-        p: the probability that a sample (a batch, if not ``per_sample``) is mixed at all.
-        per_sample: a lambda for each sample, or one for the batch.
-        mean: of the ``v2.Normalize`` that the batch went through, one value a channel; None: the batch is in [0, 1].
-            Integer batches (uint8: 0 to 255) are not normalized, and are mixed as the bank's pixels are.
-        std: likewise.
+        p: the probability that a sample (or the batch, if not ``per_sample``) is mixed.
+        per_sample: draw a lambda for each sample, or one for the batch.
+        mean: the mean of the ``v2.Normalize`` applied to the batch, one value per channel; None: the batch is in [0,
+            1]. Integer batches (uint8: 0 to 255) are not normalized, and are mixed directly with the bank's pixels.
+        std: the standard deviation of that ``v2.Normalize``.
         class_counts: images of each class in the real data, ``{name: n}`` or in the order of the bank's classes, for
-            ``pairing="inverse"``; None: what the bank records of its generator's training set.
+            ``pairing="inverse"``; None: the counts that the bank records of its generator's training set.
         check_range: compare the first floating-point batch's values with the bank's, once.
         window: for CT, the Hounsfield units of the lowest and the highest value of the real images, such as
-            ``patches.window``: a bank of another window is refused. None: nothing is compared.
-        generator: of all draws, on the batch's device; None: torch's global one, as for every transform of torchvision.
-            Its state is in ``state_dict()``. In a DataLoader's workers another takes its place, seeded by the worker's
-            seed and this one's.
+            ``patches.window``; a bank with a different window raises an error. None: no check.
+        generator: the random generator of all draws, on the batch's device; None: torch's global one, as in every
+            torchvision transform. Its state is in ``state_dict()``. In DataLoader workers, it is replaced by one that
+            is seeded by the worker's seed and its own.
         labels_getter: a function from the sample to its labels, which must be one of its tensors; "default" finds them
             as ``v2.MixUp`` does.
-        inplace: mix into the batch's own memory.
-        masks: "soft": a sample has a segmentation mask for each image, a ``tv_tensors.Mask``; out come weights of the
-            mask classes, mixed with the mask of the image's partner by the image's lambda. The bank must have masks.
-            None: masks are refused.
+        inplace: write the result to the memory of the batch.
+        masks: "soft": a sample has a segmentation mask for each image, a ``tv_tensors.Mask``, which is mixed with the
+            mask of the image's partner by the image's lambda and returned as weights of the mask classes. The bank must
+            have masks. None: masks raise an error.
 
     Raises:
-        InputError: when built: values out of range, a pairing that draws from a class the bank has no images of, a bank
-            of another window, or masks of a bank that has none.
-            When called: a batch that does not fit the bank.
+        InputError: in the constructor: values out of range, a pairing that draws from a class without images in the
+            bank, a bank with a different window, or ``masks`` with a bank that has none. When called: a batch that does
+            not fit the bank.
 
     Shape:
         Images ``(N, C, *spatial)``, float16, bfloat16, float32, float64, uint8 or uint16 (rounded), any N; the output
-        has their shape, dtype and memory format. A sample's image is its first plain tensor of so many dimensions, as
-        for ``v2.MixUp``; several images are ``tv_tensors.Image`` or ``Video``, and are mixed by one draw. All other
-        tensors pass through.
+        has their shape, dtype and memory format. The image of a sample is its first plain tensor with that many
+        dimensions, as for ``v2.MixUp``; wrap several images as ``tv_tensors.Image`` or ``Video`` to mix them with one
+        draw. All other tensors pass through.
 
-        Masks, of M mask classes: whole numbers ``(N, *spatial)`` or ``(N, 1, *spatial)``, or weights
-        ``(N, M, *spatial)``. They come out as a ``tv_tensors.Mask``, float32 ``(N, M, *spatial)``: always, also where
-        nothing is mixed. ``torch.nn.functional.cross_entropy`` takes them as its target.
+        Masks, of M mask classes: integers ``(N, *spatial)`` or ``(N, 1, *spatial)``, or weights ``(N, M, *spatial)``.
+        They are always returned as a ``tv_tensors.Mask``, float32 ``(N, M, *spatial)``, even if nothing is mixed.
+        ``torch.nn.functional.cross_entropy`` takes them as its target.
 
     Attributes:
-        params: what the last call drew, see :meth:`make_params`; given back as ``genmix(..., params=params)`` it is
-            applied again, to the same bits. None before the first call; not kept under ``torch.compile``.
+        params: what the last call drew, see :meth:`make_params`. Pass it as ``genmix(..., params=params)`` to apply the
+            same draw again, bit for bit. None before the first call; not kept under ``torch.compile``.
 
     Example:
         >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)

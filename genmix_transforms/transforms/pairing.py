@@ -1,4 +1,4 @@
-"""Who may partner whom: one row-stochastic matrix, row = class of the real image, column = class of its partner."""
+"""Pairing of classes: one row-stochastic matrix, row = class of the real image, column = class of its partner."""
 
 from collections.abc import Mapping, Sequence
 from typing import get_args
@@ -34,19 +34,19 @@ def pairing_matrix(
             ``"same"``: the real image's own class; ``"other"``: any class but its own, as often as the bank has them;
             ``"inverse"``: classes in inverse proportion to how often the *real* data has them; or a matrix ``(K, K)``,
             row = class of the real image, rows summing to 1.
-        bank: what the partners are drawn from.
-        class_counts: images of each class in the real data, for ``"inverse"``; None: those that the bank's provenance
-            records of its generator's training set.
-        absent: what becomes of draws from a class that the bank has no images of: ``"error"``: there must be none;
-            ``"redraw"``: they go to the row's other classes, in proportion (to the whole bank, if there are none);
+        bank: the bank that partners are drawn from.
+        class_counts: images of each class in the real data, for ``"inverse"``; None: the counts of the generator's
+            training set in the bank's provenance.
+        absent: what to do if a class that would be drawn has no images in the bank: ``"error"``: raise an error;
+            ``"redraw"``: draw from the row's other classes, in proportion (from the whole bank, if there are none);
             ``"skip"``: these samples stay unmixed.
 
     Returns:
-        float32 ``(K, K)``, rows summing to 1; with ``"skip"`` to less, by what is left out.
+        float32 ``(K, K)``, with rows that sum to 1, or to less with ``"skip"``.
 
     Raises:
-        InputError: no such pairing, a matrix that is none, or a class that would be drawn from but has no images in the
-            bank: the message names it.
+        InputError: no such pairing, an invalid matrix, or a class that would be drawn but has no images in the bank
+            (the message names it).
 
     Example:
         >>> images, labels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 0, 1])

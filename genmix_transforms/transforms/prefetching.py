@@ -1,4 +1,4 @@
-"""Batches ahead of time: while one is trained on, the next one's partners are read and brought to the device."""
+"""Prefetching: while you train on one batch, the partners of the next are read and copied to the device."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,22 +42,23 @@ class _Ahead:
 
 
 class Prefetched:
-    """A loader's batches, mixed by a GenMix, each prepared while the one before is trained on.
+    """The batches of a loader, mixed by a GenMix, each prepared while you train on the previous one.
 
-    For a bank that is not in the device's memory: a thread gathers the next batch's partners, on CUDA into pinned
-    memory, and a stream of its own carries batch, draw and partners to the device. What a batch draws is what it would
-    draw without; but the draw comes one batch earlier, so a GenMix that shares torch's global generator with a dropout
-    layer gives other (equally random) numbers than without: for the same ones, give it a generator of its own.
+    Use it for a bank that is not in the device's memory. A thread gathers the partners of the next batch, on CUDA into
+    pinned memory, and a separate stream copies batch, draw and partners to the device. Prefetching does not change what
+    a batch draws, but draws it one batch earlier. A GenMix that shares torch's global generator with, for example, a
+    dropout layer therefore draws different (equally random) numbers. To draw the same ones, give it its own generator.
     A loader that records its position is one batch ahead of the training.
 
-    With a bank in memory there is nothing to read; the batches are mixed as they come.
+    With a bank in memory, there is nothing to read, and batches are mixed when they are requested.
 
     Args:
-        genmix: the GenMix that mixes. In ``eval()`` it leaves the images as they are, as ever.
-        loader: gives samples as GenMix takes them. With ``pin_memory=True`` they go to the device unwaited for.
+        genmix: the GenMix that mixes. In ``eval()``, images pass through unchanged, as usual.
+        loader: yields samples in a form that GenMix takes. With ``pin_memory=True``, they are copied to the device
+            without waiting.
 
     Raises:
-        InputError: something that cannot be iterated over.
+        InputError: ``loader`` is not iterable.
 
     Example:
         >>> from genmix_transforms import GenMix, SyntheticBank

@@ -78,9 +78,9 @@ def check_images(bank: SyntheticBank, name: str) -> None:
             "keep them as a bank, or make a bank of their slices"
         )
     if shape[0] not in (1, 3):
-        raise InputError(f"{name}: PNG files hold 1 (grey) or 3 (colour) channels, the bank has {shape[0]}")
+        raise InputError(f"{name}: PNG files hold 1 (gray) or 3 (color) channels, the bank has {shape[0]}")
     if shape[0] == 3 and bank.pixel_dtype == torch.uint16:
         raise InputError(
-            f"{name}: colour images of 16 bits would lose half of them in most readers; "
-            "bring them to uint8 first, or make them grey"
+            f"{name}: color images of 16 bits would lose half of them in most readers; "
+            "bring them to uint8 first, or make them gray"
         )

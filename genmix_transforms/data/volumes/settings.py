@@ -29,31 +29,31 @@ class PatchSettings(Settings):
         (-160.0, 240.0)
     """
 
-    size: int = option(64, help="Side of a patch, pixels.", least=8, most=4096)
+    size: int = option(64, help="Side of a patch in pixels.", least=8, most=4096)
     spacing: float | None = option(
         None,
-        help="Millimeters a pixel, the same for all patches; none: each lesion's box and margin fill the patch.",
+        help="Millimeters per pixel, the same for all patches; none: each lesion's box and margin fill the patch.",
         above=0,
     )
-    margin: float = option(6.0, help="Around the lesion's bounding box, mm.", least=0)
+    margin: float = option(6.0, help="Margin around the lesion's bounding box, mm.", least=0)
     kind: Literal["2d", "2.5d", "3d"] = option(
-        "2d", help="2d: one slice; 2.5d: a slice and its neighbors, as channels; 3d: a cube (.npz alone)."
+        "2d", help="2d: one slice; 2.5d: a slice and its neighbors, as channels; 3d: a cube (.npz only)."
     )
     neighbors: int = option(1, help="For 2.5d: slices on either side of the middle one.", least=1, most=3)
     every: int | None = option(
         None,
-        help="Every so many slices through the lesion; none: the slice of its largest cross-section.",
+        help="Take every Nth slice through the lesion; none: the slice of its largest cross-section.",
         least=1,
     )
     window: tuple[float, float] | None = option(
         None,
-        help="LEVEL,WIDTH in Hounsfield units (in a scan's own values where it is no CT), to 8 bits; none: -1024 to "
+        help="LEVEL,WIDTH in Hounsfield units (in a scan's own values if it is not CT), to 8 bits; none: -1024 to "
         "3071 HU in 16 bits.",
     )
     labels: Mapping[str, str] | None = option(
         None,
-        help="Classes by mask value, VALUE=NAME with commas between several; other values are no lesions. none: all "
-        "values are, each the class of its own number.",
+        help="Classes by mask value, VALUE=NAME, separated by commas; other values are not lesions. none: all "
+        "values are lesions, with their numbers as classes.",
     )
     smallest: float = option(0.0, help="Lesions below this diameter are left out, mm.", least=0)
 

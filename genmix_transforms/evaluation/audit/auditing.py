@@ -44,23 +44,25 @@ class AuditSettings(QualitySettings):
 
     features: str = option(
         "efficientnet_lite0",
-        help="What images are compared by: efficientnet_lite0 (the extra classifiers has its weights), pixels, or a "
-        "network of torchvision and a file with its weights, resnet18:FILE.",
+        help="Features to compare images by: efficientnet_lite0 (the extra classifiers has its weights), pixels, or a "
+        "torchvision network and a file with its weights, resnet18:FILE.",
     )
     copies: bool = option(True, help="Look for copies of training images.")
     share: float = option(
         SHARE, help="Share of images of new patients that may be called copies; sets the threshold.", least=0, below=1
     )
     any_training_set: bool = option(
-        False, help="Look for copies of images that the bank's generator has not seen, too."
+        False, help="Also look for copies of images that the bank's generator has not seen."
     )
     calibration: int = option(
-        1000, help="Training images that set the threshold, at most.", least=10, most=100_000, rare=True
+        1000, help="Maximum number of training images that set the threshold.", least=10, most=100_000, rare=True
     )
-    pairs: int = option(24, help="Pairs of a copy and its training image in the report, at most.", least=0, most=200)
-    tsne: bool = option(True, help="Draw a map of the images (t-SNE) in the report; takes the extra figures.")
+    pairs: int = option(
+        24, help="Maximum number of pairs of a copy and its training image in the report.", least=0, most=200
+    )
+    tsne: bool = option(True, help="Draw a map of the images (t-SNE) in the report; needs the extra figures.")
     group_names: bool = option(
-        False, help="Name the groups (patients) of training images in the report: only if nobody else reads it."
+        False, help="Name the groups (patients) of training images in the report; do not share such a report."
     )
 
 

@@ -43,18 +43,20 @@ class QualitySettings(Settings):
     against: Literal["unseen", "train"] = option(
         "unseen",
         help="Real images that the bank is compared with: the validation and test part, which its generator has not "
-        "seen, or the training part, where copies pass for good images.",
+        "seen, or the training part, where copies count as good images.",
     )
-    draws: int = option(50, help="Halvings of the real images that intervals come from.", least=2, most=10_000)
+    draws: int = option(
+        50, help="Random halvings of the real images, from which intervals are computed.", least=2, most=10_000
+    )
     images: int = option(
-        1500, help="Real and synthetic images that features are taken of, at most, each.", least=20, most=20_000
+        1500, help="Maximum number of real, and of synthetic, images to compute features of.", least=20, most=20_000
     )
-    half: int = option(500, help="Images of each side of a draw, at most.", least=10, most=10_000, rare=True)
+    half: int = option(500, help="Maximum number of images on each side of a draw.", least=10, most=10_000, rare=True)
     nearest: int = option(
-        NEAREST, help="Neighbors of precision, recall, density and coverage.", least=1, most=100, rare=True
+        NEAREST, help="Number of neighbors for precision, recall, density and coverage.", least=1, most=100, rare=True
     )
     train: bool = option(True, help="Train classifiers: for the labels, and on synthetic images for real ones.")
-    seed: int = option(0, help="Of every draw.", least=0, most=2**63 - 1, rare=True)
+    seed: int = option(0, help="Seed of every draw.", least=0, most=2**63 - 1, rare=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

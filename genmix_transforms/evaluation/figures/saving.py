@@ -36,7 +36,7 @@ _SHOWN = {
     "scores": "Macro F1 of every arm. Small marks: the seeds; large ones: their mean, with its 95 % interval over seeds"
     " and test cases. Dashed: the baseline's mean.",
     "forest": "Differences in macro F1 with their 95 % intervals (paired, over seeds and test cases) and p after Holm's"
-    " correction. Filled: p below 0.05. Grey: true differences that this comparison would miss more often than in one"
+    " correction. Filled: p below 0.05. Gray: true differences that this comparison would miss more often than in one"
     " case of five.",
     "confusion": "Confusion matrices. Rows are the true classes and add up to 100 %; the mean over the seeds, the folds"
     " of each pooled.",

@@ -17,12 +17,12 @@ class ADMNetworkSettings(Settings):
     configuration: Any = option(  # noqa: RUF009 (a name, flags or an ADMConfiguration, which is frozen)
         None,
         help="The network: small-32, small-64, one of the published (64, 128, 256, 256-uncond, 512), or the original's "
-        "flags (a JSON file, on the command line). Left out, the small one nearest to the size.",
+        "flags (a JSON file, on the command line). Default: the small one closest to the size.",
     )
     null_class: bool | None = option(
         None,
-        help='Whether the network has a row for "no class", which classifier-free guidance needs. Left out, as the '
-        "configuration says.",
+        help='Whether the network has a row for "no class", which classifier-free guidance needs. Default: as in the '
+        "configuration.",
         rare=True,
     )
 
@@ -49,43 +49,40 @@ class ADMSettings(TrainingSettings):
     weight_decay: float = option(0.0, help="Of AdamW.", least=0, most=10)
     ema_decay: float = option(
         0.9999,
-        help="What the averaged weights keep of themselves at a step. Early on they keep less: the half-life of the "
-        "average, in full 6,931 steps for 0.9999, is never more than a twentieth of the run so far.",
+        help="Decay of the averaged weights at a step. It is smaller at the start: the half-life of the "
+        "average, at most 6,931 steps for 0.9999, is never more than a twentieth of the run so far.",
         above=0,
         below=1,
     )
     ema_device: str = option(
         "auto",
-        help="Where the average is kept: auto (beside the network, or on the CPU when the GPU's memory is short), or a "
-        "device.",
+        help="Where the average is stored: auto (with the network, or on the CPU if GPU memory is short), or a device.",
         rare=True,
         runtime=True,
     )
     label_dropout: float | None = option(
         None,
-        help="Share of the images shown without their class, which classifier-free guidance needs. Left out, 0.1 for a "
+        help="Share of the images shown without their class, which classifier-free guidance needs. Default: 0.1 for a "
         'network with a row for "no class", else 0.',
         least=0,
         below=1,
     )
-    mirror: bool = option(
-        False, help="Show images mirrored left to right, half of the time. Not where the sides matter."
-    )
+    mirror: bool = option(False, help="Mirror images left to right, half of the time. Do not use it if sides matter.")
     timesteps: Literal["uniform", "loss-second-moment"] = option(
-        "uniform", help="Noise levels all alike, or more often those where the loss is large."
+        "uniform", help="Draw noise levels uniformly, or more often where the loss is large."
     )
     tune: Literal["all", "attention", "lora", "classes"] = option(
         "all",
-        help="What of the network is trained: all; attention or lora, with both its ends, which take less memory; or "
-        "classes, a vector for each class and nothing else.",
+        help="Which part of the network to train: all; attention or lora (with both ends), which take less memory; or "
+        "classes, only one vector for each class.",
     )
-    lora_rank: int = option(8, help="Of the adapters that tune lora trains.", least=1, most=4096)
+    lora_rank: int = option(8, help="Rank of the adapters with tune lora.", least=1, most=4096)
     gradient_checkpointing: bool = option(
-        False, help="Compute activations twice instead of keeping them: less memory, more time.", runtime=True
+        False, help="Recompute activations instead of storing them: less memory, more time.", runtime=True
     )
     accumulate: int = option(
         1,
-        help="Parts that each process divides its share of a batch into, one after the other: less memory.",
+        help="Number of parts that each process divides its share of a batch into, to save memory.",
         least=1,
         runtime=True,
     )
@@ -116,12 +113,10 @@ class ClassifierSettings(TrainingSettings):
     weight_decay: float = option(help="Of AdamW.", least=0, most=10)
     augment: tuple[Augmentation, ...] = option(
         ("translation",),
-        help="What the images go through before the noise (DiffAugment), or none: the original crops at random against "
-        "overfitting.",
+        help="Augmentation of the images before the noise (DiffAugment), or none. The original uses random crops to "
+        "reduce overfitting.",
     )
-    mirror: bool = option(
-        False, help="Show images mirrored left to right, half of the time. Not where the sides matter."
-    )
+    mirror: bool = option(False, help="Mirror images left to right, half of the time. Do not use it if sides matter.")
 
 
 def resolve(settings: ADMSettings, *, null_class: bool, warm_start: bool, processes: int) -> ADMSettings:

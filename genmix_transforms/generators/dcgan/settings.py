@@ -35,7 +35,7 @@ class DCGANSettings(TrainingSettings):
     betas: tuple[float, float] = option((0.5, 0.999), help="Of Adam.", least=0, below=1, rare=True)
     augment: tuple[Augmentation, ...] = option(
         POLICIES,
-        help="What the discriminator's images go through (DiffAugment), or none, which small sets do not survive.",
+        help="Augmentation of the discriminator's images (DiffAugment), or none, which fails on small data sets.",
     )
     ema_half_life: float = option(
         10_000, help="Half-life, in images, of the averaged weights that are sampled from.", above=0

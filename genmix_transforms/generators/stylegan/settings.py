@@ -77,34 +77,37 @@ class StyleGANSettings(TrainingSettings):
         help="Weight of R1, 10 as published; none: from resolution and batch.", least=0, most=1_000_000
     )
     r1_interval: int = option(
-        1, help="Steps between R1 penalties: 1 as published, 16 is faster and learns alike.", least=1
+        1, help="Steps between R1 penalties: 1 as published; 16 is faster and learns as well.", least=1
     )
     style_mixing: float = option(
         0.9, help="Probability that an image has the styles of two latents of its class.", least=0, most=1, rare=True
     )
     start_resolution: int | None = option(
         None,
-        help="Side in pixels at which the growing starts; left out, 8 as published, or for fine-tuning where the "
-        "weights stand.",
+        help="Side in pixels at which the growing starts. Default: 8 as published, or for fine-tuning the resolution "
+        "of the weights.",
         least=8,
         most=RESOLUTIONS[-1],
     )
     growing_share: float | None = option(
-        None, help="Part of the run after which all has grown; left out, all phases are equally long.", above=0, below=1
+        None,
+        help="Part of the run after which the growing is complete. Default: all phases are equally long.",
+        above=0,
+        below=1,
     )
     minibatch_group: int = option(
         4,
-        help="Images over which the discriminator takes the minibatch deviation; the batch is a multiple.",
+        help="Images over which the discriminator computes the minibatch deviation; the batch is a multiple.",
         least=1,
         rare=True,
     )
     augment: tuple[Augmentation, ...] = option(
-        help="What the discriminator's images go through (DiffAugment), or none, which small sets do not survive.",
+        help="Augmentation of the discriminator's images (DiffAugment), or none, which fails on small data sets.",
     )
     augment_target: float | None = option(
         None,
-        help="Augment as often as holds the mean sign of the real images' logits here (0.6 in the literature); left "
-        "out, always.",
+        help="Adapt the augmentation to keep the mean sign of the real images' logits at this value (0.6 in the "
+        "literature). Default: always augment.",
         above=-1,
         below=1,
         rare=True,
@@ -113,13 +116,16 @@ class StyleGANSettings(TrainingSettings):
         100_000, help="With augment_target: images from never to always augmenting.", above=0, rare=True
     )
     mirror: bool = option(
-        False, help="Show half of the real images mirrored: only where left and right mean nothing.", rare=True
+        False, help="Mirror half of the real images; only if left and right have no meaning.", rare=True
     )
     ema_half_life: float = option(
         10_000, help="Half-life, in images, of the averaged weights that are sampled from.", above=0, rare=True
     )
     compiled: bool = option(
-        False, help="Use torch.compile: some minutes before the first steps of a phase.", runtime=True, rare=True
+        False,
+        help="Use torch.compile, which takes some minutes before the first steps of a phase.",
+        runtime=True,
+        rare=True,
     )
 
     def check(self) -> None:

@@ -47,19 +47,19 @@ class SamplerSettings(DiffusionSampler):
     }
 
     method: Literal["ddim", "dpmsolver++", "unipc"] = option(
-        "ddim", help="The solver: ddim (deterministic with eta 0), or one of second order, for 10 to 50 steps."
+        "ddim", help="The solver: ddim (deterministic with eta 0), or a second-order one, for 10 to 50 steps."
     )
     steps: int = option(50, help="Passes through the U-Net, from pure noise to the image.", least=1)
     guidance_scale: float = option(
         10.0,
         help="Classifier-free guidance: how far to go from the negative prompt toward the class's; 1 is no guidance, "
-        "and half the work.",
+        "and takes half the time.",
         least=0,
     )
-    negative_prompt: str = option("", help="What to go away from; the empty prompt, as published, if it is empty.")
+    negative_prompt: str = option("", help="Prompt to move away from; the empty prompt, as published, by default.")
     strength: float = option(
         1.0,
-        help="With start images (SDEdit): the share of the steps that is taken, from the noised image on.",
+        help="With start images (SDEdit): share of the steps that are taken, starting from the noised image.",
         above=0,
         most=1,
     )
@@ -90,28 +90,28 @@ class TextualInversionNetworkSettings(Settings):
 
     base: Any = option(  # noqa: RUF009
         PAPER_MODEL,
-        help="The latent diffusion model: a folder as diffusers' pipelines save it, or an id on the hub.",
+        help="The latent diffusion model: a folder saved by a diffusers pipeline, or an id on the hub.",
     )
     revision: str | None = option(None, help="Branch, tag or commit of the base model on the hub.")
     vectors: int | Mapping[str, int] = option(
         8,
-        help="Learned for each class: a number, or CLASS=NUMBER for every class. One is what Gal et al. learn; what is "
-        "far from the base model's own images needs more.",
+        help="Vectors learned for each class: a number, or CLASS=NUMBER for every class. Gal et al. learn one; images "
+        "that differ much from those of the base model need more.",
         least=1,
         most=MOST_VECTORS,
     )
     initial_words: Mapping[str, str] | None = option(
         None,
-        help="What classes begin as: 'cyst=dark round cyst,metastasis=spot'. Left out, the classes' names.",
+        help="Initial words of the classes: 'cyst=dark round cyst,metastasis=spot'. Default: the class names.",
     )
     templates: tuple[str, ...] | None = option(
-        None, help="Prompts to learn with, each with one {} for the class. Left out, ten plain ones."
+        None, help="Prompts to learn with, each with one {} for the class. Default: ten plain ones."
     )
     modality: str | None = option(
-        None, help="A word for the prompts that are used without templates: ultrasound, CT, X-ray."
+        None, help="A word for the default prompts, used without templates: ultrasound, CT, X-ray."
     )
     prompt: str | None = option(
-        None, help="The prompt that images are drawn with, with one {}. Left out, the first template."
+        None, help="The prompt that images are drawn with, with one {}. Default: the first template."
     )
     sampler: Any = option(  # noqa: RUF009
         "paper", help="How images are drawn: paper (50 steps of DDIM, scale 10) or fast (20 of DPM-Solver++)."
@@ -140,34 +140,34 @@ class TextualInversionSettings(TrainingSettings):
 
     learning_rate: float | None = option(
         None,
-        help="Of AdamW for the vectors. Left out, 0.02 for the paper's base model, 0.002 for Stable Diffusion.",
+        help="Of AdamW for the vectors. Default: 0.02 for the paper's base model, 0.002 for Stable Diffusion.",
         above=0,
         most=10,
     )
     # Above 0 it pulls vectors to the origin, and a word vector's length means something. (In diffusers' first example
     # it ate whole vocabularies: issues 507, 1009 and 1176 there.)
     weight_decay: float = option(0.0, help="Of AdamW for the vectors.", least=0, rare=True)
-    mirror: bool = option(False, help="Show images mirrored left to right, half of the time. Not where sides matter.")
+    mirror: bool = option(False, help="Mirror images left to right, half of the time. Do not use it if sides matter.")
     cache_latents: bool = option(
-        True, help="Encode every image once, at the start, and not at every step.", runtime=True
+        True, help="Encode every image once, at the start, instead of at every step.", runtime=True
     )
     one_template_a_step: bool = option(
         True,
-        help="Draw one prompt for each class in a step. Otherwise one for each image, which takes more time.",
+        help="Draw one prompt per class in a step, instead of one per image, which takes more time.",
         rare=True,
     )
     tune: Literal["embeddings", "lora"] = option(
-        "embeddings", help="The embeddings alone, as in the paper, or small changes to the U-Net besides (lora)."
+        "embeddings", help="Train only the embeddings, as in the paper, or also small changes to the U-Net (lora)."
     )
-    lora_rank: int = option(4, help="Of the adapters.", least=1, most=1024)
+    lora_rank: int = option(4, help="Rank of the adapters.", least=1, most=1024)
     lora_learning_rate: float = option(1e-4, help="Of AdamW for the adapters.", above=0, most=10)
-    lora_after: int = option(0, help="Steps of the embeddings alone before the adapters learn too.", least=0)
+    lora_after: int = option(0, help="Steps that train only the embeddings, before the adapters.", least=0)
     gradient_checkpointing: bool = option(
-        False, help="Compute the U-Net's activations twice instead of keeping them: less memory.", runtime=True
+        False, help="Recompute the activations of the U-Net instead of storing them, to save memory.", runtime=True
     )
     accumulate: int = option(
         1,
-        help="Parts that each process shares its batch into, one after the other: less memory.",
+        help="Number of parts that each process divides its batch into, to save memory.",
         least=1,
         runtime=True,
     )

@@ -167,7 +167,7 @@ def _own_weights(content: Any, file: Path) -> dict[str, Tensor]:
     """The one network's tensors in a file, their prefix removed."""
     if isinstance(content, Mapping) and {"state", "param_groups"} <= content.keys():
         raise InputError(
-            f"{file}: the state of an optimiser (opt*.pt); the weights are in model*.pt, averaged in ema_*.pt"
+            f"{file}: the state of an optimizer (opt*.pt); the weights are in model*.pt, averaged in ema_*.pt"
         )
     found: dict[str, dict[str, Tensor]] = {}
     other = []

@@ -218,7 +218,7 @@ def test_a_file_that_was_cut_short(share: float, reference: Make, file: Path) ->
         (lambda w: {"conv1.weight": torch.zeros(4, 3, 3, 3)}, "expected a network of OpenAI's.*found conv1.weight"),
         (lambda w: {}, "found nothing"),
         (lambda w: [1, 2], "found nothing"),
-        (lambda w: {"state": {}, "param_groups": [{"lr": 1}]}, r"the state of an optimiser \(opt"),
+        (lambda w: {"state": {}, "param_groups": [{"lr": 1}]}, r"the state of an optimizer \(opt"),
         (lambda w: {"model": w, "ema": dict(w)}, r"several networks.*'model\.', 'ema\.'.*averaged one \(EMA\)"),
         (
             lambda w: {("module." + k if number % 2 else k): v for number, (k, v) in enumerate(w.items())},
