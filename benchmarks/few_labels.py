@@ -41,9 +41,10 @@ LABELS = (5, 10, 25, 50, 100)
 BANK = 100
 """Synthetic images of each class."""
 
-RECIPE = "recipe"
-STAGES = ("pool", "banks", "runs", RECIPE, "report")
-TESTED = f"{RECIPE}/tested"
+RECIPE, POOL_RECIPE = "recipe", "pool-recipe"
+"""What a draw chooses for itself; and what it chooses if it may also start from the pool's weights."""
+
+STAGES = ("pool", "banks", "runs", RECIPE, POOL_RECIPE, "report")
 SCRATCH, PRETRAINED, MORE_ARMS = "scratch", "pretrained", "more"
 """Comparisons of a draw: from random weights, from weights that know the pool, and of more arms and other banks."""
 
@@ -74,6 +75,11 @@ PROTOCOL = preset("few-labels")
 
 WITH_PRETRAINED = ("baseline", "blend@0.25", "genmix", "pretrain")
 """Arms whose classifier was pre-trained on the pool."""
+
+
+def tested(recipe: str) -> str:
+    """The comparison of a draw that tests what it chose: the name of its folder."""
+    return f"{recipe}/tested"
 
 
 def with_bank(arm: str, bank: str) -> str:
@@ -246,19 +252,26 @@ class Experiment:
 
     def choose_recipes(self) -> None:
         """Let each draw choose its recipe on its own validation images, and test that beside the baseline."""
-        for draw in self._taken([draw for draw in self.every_draw() if draw.labels in self.full], RECIPE):
+        self._choose(RECIPE, self.protocol)
+
+    def choose_with_pool(self) -> None:
+        """The same with one candidate more: the classifier that knows the pool."""
+        self._choose(POOL_RECIPE, replace(self.protocol, pool_weights=str(self.weights)))
+
+    def _choose(self, name: str, protocol: Protocol) -> None:
+        for draw in self._taken([draw for draw in self.every_draw() if draw.labels in self.full], name):
             train, validation = draw.of(self.source)
             banks = {self.bank: self.make_bank(draw, self.bank)}
             chosen = choose_recipe(
                 (train, validation, self.source.test),
                 banks=banks,
-                protocol=self._fitting(self.protocol, train),
+                protocol=self._fitting(protocol, train),
                 seed=draw.number,
-                out=draw.folder(self.out) / RECIPE,
+                out=draw.folder(self.out) / name,
                 progress=self.progress,
             )
             arms = tuple(dict.fromkeys([BASELINE, chosen.arm]))
-            self._evaluate(draw, arms, banks=banks, protocol=self.protocol, out=draw.folder(self.out) / TESTED)
+            self._evaluate(draw, arms, banks=banks, protocol=protocol, out=draw.folder(self.out) / tested(name))
 
     # report
 
@@ -269,7 +282,7 @@ class Experiment:
             draws = [Draw(labels=labels, number=number) for number in range(self.draws_of(labels))]
             families = [SCRATCH, PRETRAINED]
             if labels in self.full:
-                families += [TESTED, MORE_ARMS]
+                families += [tested(RECIPE), tested(POOL_RECIPE), MORE_ARMS]
             kept = {name: self._finished(draws, name) for name in families}
             if kept[SCRATCH] and kept[PRETRAINED]:
                 scratch, pretrained, *more = (joined(results) for results in kept.values() if results)
@@ -282,7 +295,8 @@ class Experiment:
     def _finished(self, draws: Sequence[Draw], name: str) -> list[Results]:
         folders = [draw.folder(self.out) / name for draw in draws]
         found = [Results.load(folder) for folder in folders if (folder / "results.json").exists()]
-        return [under_one_name(results) for results in found] if name == TESTED else found
+        recipe = next((recipe for recipe in (RECIPE, POOL_RECIPE) if name == tested(recipe)), None)
+        return found if recipe is None else [under_one_name(results, recipe) for results in found]
 
     def _taken(self, items: Sequence[Any], kind: str) -> Iterator[Any]:
         locks = self.out / "locks"
@@ -360,6 +374,7 @@ def main() -> None:
         "banks": experiment.fill_banks,
         "runs": experiment.train_classifiers,
         RECIPE: experiment.choose_recipes,
+        POOL_RECIPE: experiment.choose_with_pool,
         "report": experiment.report,
     }
     for stage in STAGES:

@@ -15,8 +15,9 @@ from genmix_transforms.evaluation.statistics import Difference, Estimate, differ
 from genmix_transforms.files.atomic import write_text
 
 BASELINE = "baseline"
-RECIPE = "recipe"
-"""The name of whatever a draw chose for itself."""
+RECIPES = ("recipe", "pool-recipe")
+"""The names of what a draw chose for itself: among the arms of all, or among these and the classifier that knows the
+pool."""
 
 PRETRAINED = "pretrained "
 """Before the name of an arm whose classifier was pre-trained on the pool."""
@@ -36,7 +37,8 @@ CONTROLS = (
 filtered or dropped at random."""
 
 TITLES = {
-    RECIPE: "What a draw chose for itself, less the baseline",
+    "recipe": "What a draw chose for itself, less the baseline",
+    "pool-recipe": "What a draw chose for itself where it could also start from the pool's weights, less the baseline",
     "arms": "Each arm less the baseline",
     "controls": "Each arm less its control",
     "pool": "Each arm whose classifier was pre-trained on the pool, less the baseline whose classifier was not",
@@ -69,11 +71,11 @@ def joined(results: Sequence[Results]) -> Results:
     )
 
 
-def under_one_name(tested: Results) -> Results:
-    """The test of what a draw chose, as that of an arm "recipe"; where it chose the baseline, it is that."""
+def under_one_name(tested: Results, recipe: str) -> Results:
+    """The test of what a draw chose, as that of an arm of this name; where it chose the baseline, it is that."""
     chosen = tested.arms[-1]
     run = next(run for run in tested.runs if run.arm == chosen)
-    return replace(tested, runs=(replace(run, arm=RECIPE),), order=(RECIPE,))
+    return replace(tested, runs=(replace(run, arm=recipe),), order=(recipe,))
 
 
 def compared(scratch: Results, pretrained: Results, *more: Results, bank: str) -> Point:
@@ -89,8 +91,8 @@ def compared(scratch: Results, pretrained: Results, *more: Results, bank: str) -
     known = {PRETRAINED + arm: found for arm, found in pretrained.resampled.items()}
     every = {**arms, **known}
     pairs = {
-        RECIPE: [(RECIPE, BASELINE)],
-        "arms": [(arm, BASELINE) for arm in arms if arm not in (BASELINE, RECIPE)],
+        **{recipe: [(recipe, BASELINE)] for recipe in RECIPES},
+        "arms": [(arm, BASELINE) for arm in arms if arm not in (BASELINE, *RECIPES)],
         "controls": [(arm.format(bank=bank), other.format(bank=bank)) for arm, other in CONTROLS],
         "pool": [(arm, BASELINE) for arm in known],
         "pretrained": [(arm, PRETRAINED + BASELINE) for arm in known if arm != PRETRAINED + BASELINE],
@@ -113,7 +115,7 @@ def write_report(points: Mapping[str, Point], out: Path, *, test: PatchDataset) 
 
 
 def markdown(points: Mapping[str, Point], *, test: PatchDataset) -> list[str]:
-    """The curves as a table, then a table of differences for each number of labels."""
+    """The curves as a table, the differences by number of labels, then all that is known of each of them."""
     lines = [f"Macro F1, %, on {len(test):,} test images; means over draws.", ""]
     labels = list(points)
     lines += [
@@ -123,6 +125,8 @@ def markdown(points: Mapping[str, Point], *, test: PatchDataset) -> list[str]:
     for arm in dict.fromkeys(arm for point in points.values() for arm in point.scores):
         cells = [f"{100 * points[each].scores[arm].mean:.1f}" if arm in points[each].scores else "" for each in labels]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    for family, title in TITLES.items():
+        lines += _by_labels(points, family, title)
     for each, point in points.items():
         for family, found in point.differences.items():
             lines += [
@@ -133,10 +137,31 @@ def markdown(points: Mapping[str, Point], *, test: PatchDataset) -> list[str]:
                 "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
             ]
             for one in found:
-                interval = f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
                 sure = f"{one.p_single:.3f} | {one.p:.3f} | {100 * one.detectable:.1f} | {one.seeds}"
-                lines.append(f"| {one.arm} | {one.reference} | {interval} | {sure} |")
+                lines.append(f"| {one.arm} | {one.reference} | {_interval(one)} | {sure} |")
     return lines
+
+
+def _by_labels(points: Mapping[str, Point], family: str, title: str) -> list[str]:
+    """The differences of a family, a column a number of labels; bold where p < 0.05 after Holm."""
+    found = {
+        (one.arm, one.reference, labels): f"**{_interval(one)}**" if one.p < 0.05 else _interval(one)
+        for labels, point in points.items()
+        for one in point.differences.get(family, ())
+    }
+    rows = dict.fromkeys((arm, reference) for arm, reference, _ in found)
+    if not rows:
+        return []
+    lines = ["", f"{title}, points (95 % interval; bold: p < 0.05 after Holm):", ""]
+    lines += ["| arm | less | " + " | ".join(points) + " |", "| --- | --- |" + " ---: |" * len(points)]
+    for arm, reference in rows:
+        cells = [found.get((arm, reference, labels), "") for labels in points]
+        lines.append(f"| {arm} | {reference} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _interval(one: Difference) -> str:
+    return f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
 
 
 COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#999999", "#7A5200", "#B2334A")

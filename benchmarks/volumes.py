@@ -35,6 +35,12 @@ SPACING = (3.0, 0.8, 0.8)
 OPTIONS = {"size": 32, "labels": {"1": "cyst", "2": "metastasis"}}
 
 
+def shape(text: str) -> tuple[int, int, int]:
+    """Of a volume, ``40,256,256``."""
+    slices, rows, columns = map(int, text.split(","))
+    return slices, rows, columns
+
+
 def write_scan(folder: Path, number: int, shape: tuple[int, int, int]) -> None:
     """A series of noise with a ball of other values in the middle, and its mask."""
     rng = np.random.default_rng(number)
@@ -70,10 +76,10 @@ def copy_scan(scan: Path, copy: Path) -> None:
         (copy / file.name).write_bytes(content)
 
 
-def measure_memory(work: Path, *, series: int, large: int, workers: int) -> None:
+def measure_memory(work: Path, *, series: int, shape: tuple[int, int, int], large: int, workers: int) -> None:
     # In a process of its own: to the system, the peak of a process counts for those that it starts.
     writer = multiprocessing.get_context("fork").Process(
-        target=write_scans, args=(work / "scans",), kwargs={"series": series, "shape": SMALL, "large": large}
+        target=write_scans, args=(work / "scans",), kwargs={"series": series, "shape": shape, "large": large}
     )
     writer.start()
     writer.join()
@@ -91,7 +97,7 @@ def measure_memory(work: Path, *, series: int, large: int, workers: int) -> None
     unit = 1 if sys.platform == "darwin" else 1024
     with np.load(out) as content:
         patches = len(content["labels"])
-    print(f"{series} series ({large} of them {'x'.join(map(str, LARGE))}, the others {'x'.join(map(str, SMALL))})")
+    print(f"{series} series ({large} of them {'x'.join(map(str, LARGE))}, the others {'x'.join(map(str, shape))})")
     print(f"{patches} patches in {seconds:.0f} s, {usage.ru_utime + usage.ru_stime:.0f} s of a core, {workers} workers")
     print(f"peak memory of the main process: {usage.ru_maxrss * unit / 1e6:.0f} MB")
 
@@ -145,13 +151,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["memory", "kills"])
     parser.add_argument("--series", type=int, default=200)
+    parser.add_argument("--shape", type=shape, default=SMALL, help="of the others: SLICES,ROWS,COLUMNS (memory)")
     parser.add_argument("--large", type=int, default=0, help="of them as large as an abdominal CT")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--kills", type=int, default=20)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.what == "memory":
-            measure_memory(Path(folder), series=options.series, large=options.large, workers=options.workers)
+            sizes = {"series": options.series, "shape": options.shape, "large": options.large}
+            measure_memory(Path(folder), **sizes, workers=options.workers)
         else:
             measure_kills(Path(folder), series=options.series, kills=options.kills)
 

@@ -424,7 +424,7 @@ def test_no_docstring_keeps_a_sphinx_directive():
 
 def hidden(name: str) -> bool:
     """Whether the reference leaves out a member of this name."""
-    (handlers,) = [plugin["mkdocstrings"] for plugin in CONFIG["plugins"] if isinstance(plugin, dict)]
+    (handlers,) = [plugin["mkdocstrings"] for plugin in CONFIG["plugins"] if "mkdocstrings" in plugin]
     filters = handlers["handlers"]["python"]["options"]["filters"]
     return name != "__init__" and any(re.search(pattern.removeprefix("!"), name) for pattern in filters)
 

@@ -104,14 +104,15 @@ def test_from_data_to_the_curves(scripts, monkeypatch, capsys, data, tmp_path):
     known = {
         f"pretrained {script.with_bank(arm, 'dcgan') if arm != 'baseline' else arm}" for arm in script.WITH_PRETRAINED
     }
-    more = {script.with_bank(arm, "dcgan") for arm in script.MORE} | {*script.MORE_PLAIN, "recipe"}
+    more = {script.with_bank(arm, "dcgan") for arm in script.MORE} | {*script.MORE_PLAIN, "recipe", "pool-recipe"}
     others = {script.with_bank(arm, "adm-guided") for arm in script.OF_MORE_BANKS}
     assert set(curves["4"]["scores"]) == few | known
     assert set(curves["6"]["scores"]) == few | known | more | others
     assert [point["draws"] for point in curves.values()] == [1, 2]
     seeds = {one["arm"]: one["seeds"] for one in curves["6"]["differences"]["arms"]}
     assert {seeds[arm] for arm in few - {"baseline"}} == {2}
-    assert {seeds[arm] for arm in (more | others) - {"recipe"}} == {1}  # as many as the other numbers of labels have
+    # As many as the other numbers of labels have.
+    assert {seeds[arm] for arm in (more | others) - {"recipe", "pool-recipe"}} == {1}
     assert len(curves["4"]["differences"]["arms"]) == len(few) - 1
     small, large = (Results.load(out / f"labels-{labels}" / "draw-0" / "scratch") for labels in (4, 6))
     assert small.data["counts"]["train"] == {"dark": 4, "bright": 4}
@@ -216,8 +217,8 @@ def test_a_difference_of_known_size_is_reported(scripts):
     report = scripts["few_labels_report"]
     scratch = [results(seed, {"baseline": wrong, "mixup": labels}) for seed in range(3)]
     pretrained = [results(seed, {"baseline": wrong}) for seed in range(3)]
-    chose = [report.under_one_name(results(seed, {"baseline": wrong, "mixup": labels})) for seed in range(2)]
-    chose.append(report.under_one_name(results(2, {"baseline": wrong})))  # this one chose the baseline
+    chose = [report.under_one_name(results(seed, {"baseline": wrong, "mixup": labels}), "recipe") for seed in range(2)]
+    chose.append(report.under_one_name(results(2, {"baseline": wrong}), "recipe"))  # this one chose the baseline
     parts = [report.joined(each) for each in (scratch, pretrained, chose)]
     point = report.compared(*parts, bank="dcgan")
     (found,) = point.differences["arms"]
@@ -228,12 +229,20 @@ def test_a_difference_of_known_size_is_reported(scripts):
     assert point.draws == 3
     assert "controls" not in point.differences  # none of those arms is there
 
+    few = report.compared(*parts[:2], bank="dcgan")  # nothing was chosen with 5 labels
+    lines = report.markdown({"5": few, "25": point}, test=range(600))
+    assert "| arm | less | 5 | 25 |" in lines
+    assert "| mixup | baseline | **+10.0 (" in next(line for line in lines if line.startswith("| mixup | baseline |"))
+    assert next(line for line in lines if line.startswith("| recipe | baseline |")).startswith(
+        "| recipe | baseline |  | +6.7 ("
+    )
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--labels", "five"], "expected numbers of labels a class or 'paper', got 'five'"),
-        (["--only", "pools"], "no stage 'pools'; there are pool, banks, runs, recipe, report"),
+        (["--only", "pools"], "no stage 'pools'; there are pool, banks, runs, recipe, pool-recipe, report"),
         (["--bank", "gan"], "no bank 'gan'; there are dcgan, dcgan-soft, dcgan-labelled, adm"),
         (["--labels", "400", "--only", "runs"], "400 labels of 'dark' are asked for, but only"),
     ],

@@ -30,6 +30,14 @@ def line(x1: float, y1: float, x2: float, y2: float, *, stroke: str = "currentCo
     return f'<line x1="{x1:.4g}" y1="{y1:.4g}" x2="{x2:.4g}" y2="{y2:.4g}" stroke="{stroke}" stroke-width="{width:g}"/>'
 
 
+def path(points: list[tuple[float, float]], *, stroke: str = "none", fill: str = "none", opacity: float = 1) -> str:
+    """Straight lines from point to point; with a color to fill, the area between them."""
+    joined = " ".join(f"{x:.4g},{y:.4g}" for x, y in points)
+    shade = f' fill-opacity="{opacity:.3g}"' if opacity < 1 else ""
+    kind = "polyline" if fill == "none" else "polygon"
+    return f'<{kind} points="{joined}" stroke="{stroke}" stroke-width="2" fill="{fill}"{shade}/>'
+
+
 def save(path: Path, shapes: list[str], *, width: float, height: float) -> None:
     """Write a picture."""
     head = (

@@ -48,7 +48,7 @@ def bank_card(bank: Bank, *, licence: str | None = None, title: str | None = Non
     """The card of a bank: a ``README.md`` for a dataset repository, with its front matter.
 
     Of the provenance it says the generator's kind, the hash of its weights, the training set's fingerprint and class
-    counts, seeds, package version, date and licence, where they are recorded, and nothing else.
+    counts, seeds, package version, date and license, where they are recorded, and nothing else.
 
     Args:
         bank: any.
@@ -57,7 +57,7 @@ def bank_card(bank: Bank, *, licence: str | None = None, title: str | None = Non
         repo_id: where the bank will be (owner/name), for the lines that load it.
 
     Raises:
-        InputError: a title or a licence that is a path, or nothing.
+        InputError: a title or a license that is a path, or nothing.
 
     Example:
         >>> import torch
@@ -91,17 +91,15 @@ def bank_sheet(bank: Bank, *, columns: int = 12, seed: int = 0) -> Image.Image:
     """A row of images for each class that has any, drawn at random. Of soft labels the most probable class counts.
 
     Args:
-        bank: of two-dimensional images.
+        bank: of images, or of volumes, which show their middle slices.
         columns: images of each class, at most.
         seed: another seed, other images.
 
     Raises:
-        InputError: a bank of volumes, an empty one, or no columns.
+        InputError: a bank of neither, an empty one, or no columns.
     """
-    if len(bank.image_shape) != 3:
-        raise InputError(
-            f"a sheet shows two-dimensional images, the bank's are {' x '.join(map(str, bank.image_shape))}"
-        )
+    if len(bank.image_shape) not in (3, 4):
+        raise InputError(f"a sheet shows images or volumes, the bank's are {' x '.join(map(str, bank.image_shape))}")
     if not len(bank):
         raise InputError("a sheet of an empty bank shows nothing: fill the bank first")
     if columns < 1:
@@ -119,8 +117,8 @@ def bank_sheet(bank: Bank, *, columns: int = 12, seed: int = 0) -> Image.Image:
 
 
 def has_sheet(bank: Bank) -> bool:
-    """Whether a contact sheet can be drawn of it: it has images, and they are two-dimensional."""
-    return len(bank) > 0 and len(bank.image_shape) == 3
+    """Whether a contact sheet can be drawn of it: it has images or volumes."""
+    return len(bank) > 0 and len(bank.image_shape) in (3, 4)
 
 
 def paths_in(value: Any, where: str = "provenance") -> list[str]:
@@ -290,7 +288,7 @@ def _licence_text(licence: str | None) -> str:
 
 
 def _recorded_licence(sources: Sequence[Mapping[str, Any]]) -> str | None:
-    """The licence that every source records, if it is one and the same."""
+    """The license that every source records, if it is one and the same."""
     found = {_text(source.get("licence", source.get("license")), LICENCE) for source in sources}
     return found.pop() or None if len(found) == 1 else None
 

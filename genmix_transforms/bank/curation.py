@@ -46,7 +46,7 @@ def select(
     without_flags: int | None = None,
     sources: int | Sequence[int] | None = None,
 ) -> Takes:
-    """The images that fulfil all that is asked.
+    """The images that fulfill all that is asked.
 
     The list of classes stays as it is: a label means what it meant, and a class that has no image left counts 0.
     So the new bank fits the data set that the old one fitted.
@@ -66,7 +66,7 @@ def select(
         sources: a number, or several: images of these of the bank's ``sources``.
 
     Raises:
-        InputError: nothing is asked, or something that the bank does not have; no image fulfils it (nothing can be
+        InputError: nothing is asked, or something that the bank does not have; no image fulfills it (nothing can be
             drawn from an empty bank); or a distance is asked of images that nobody has measured. Leave those out
             with ``mask=~bank.distance.isnan()``.
 
@@ -105,7 +105,7 @@ def drop(
     flags: int | None = None,
     sources: int | Sequence[int] | None = None,
 ) -> Takes:
-    """The images without those that fulfil all that is asked: what :meth:`select` leaves out.
+    """The images without those that fulfill all that is asked: what :meth:`select` leaves out.
 
     Args:
         bank: to choose from.
@@ -220,7 +220,7 @@ def _drawn(bank: Takes, counts: Iterable[int], *, seed: int, name: str) -> Takes
 
 
 def _wanted(bank: Bank, name: str, asked: Mapping[str, Any]) -> Tensor:
-    """Mark, bool ``(N,)`` on the CPU, the images that fulfil all that is asked."""
+    """Mark, bool ``(N,)`` on the CPU, the images that fulfill all that is asked."""
     if all(value is None for value in asked.values()):
         raise InputError(f"{name}: say which images: give at least one of {', '.join(asked)}")
     wanted = torch.ones(len(bank), dtype=torch.bool)

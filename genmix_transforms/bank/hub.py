@@ -288,7 +288,7 @@ def _plain_errors(repo_id: str, *, revision: str | None = None) -> Iterator[None
         raise MissingPathError(f"{repo_id}: no revision {revision or 'main'!r} (branch, tag or commit)") from error
     except errors.HfHubHTTPError as error:
         raise InputError(f"{repo_id}: {_refusal(error)}") from error
-    except ValueError as error:  # what the hub's client finds wrong: a licence that the hub does not know, for one
+    except ValueError as error:  # what the hub's client finds wrong: a license that the hub does not know, for one
         raise InputError(f"{repo_id}: {error}") from error
     except Exception as error:
         # Which HTTP library the hub's client uses, and so the class of this error, depends on its version.

@@ -39,7 +39,7 @@ def from_datasets(
             classes are then those of the only ClassLabel, if they are as many, else numbers).
         size: side of the square patches in pixels; None keeps the images' size, which must be one and the same.
         fit: "resize", "pad" or "crop", see :func:`genmix_transforms.files.images.fit_images`.
-        channels: 1 for grey, 3 for colour; None: grey when every image is grey, else colour.
+        channels: 1 for gray, 3 for color; None: gray when every image is gray, else color.
 
     Returns:
         The bank; its classes are the ClassLabel's names in their order, those that no image has included.

@@ -436,7 +436,7 @@ def places_by_name(bank: Sequence[str], data: Sequence[str], *, counts: Sequence
 def normalised_unit(
     bank: Bank, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """How a pixel becomes a value of the user's normalised batches: ``value = pixel * scale + shift``.
+    """How a pixel becomes a value of the user's normalized batches: ``value = pixel * scale + shift``.
 
     Args:
         bank: of the pixels.

@@ -314,21 +314,29 @@ class SyntheticBank(nn.Module):
 
     @classmethod
     def from_folder(
-        cls, folder: str | Path, *, size: int | None = None, fit: Fit = "resize", channels: int | None = None
+        cls,
+        folder: str | Path,
+        *,
+        size: int | None = None,
+        fit: Fit = "resize",
+        channels: int | None = None,
+        masks: bool = False,
     ) -> "SyntheticBank":
         """A bank from a folder of class folders with images that any tool made.
 
         The arguments are those of :func:`~genmix_transforms.files.labelled_images.images_from_folder`.
         """
-        return cls(**images_from_folder(Path(folder), size=size, fit=fit, channels=channels))
+        return cls(**images_from_folder(Path(folder), size=size, fit=fit, channels=channels, masks=masks))
 
     @classmethod
-    def from_npz(cls, path: str | Path, *, size: int | None = None, fit: Fit = "resize") -> "SyntheticBank":
+    def from_npz(
+        cls, path: str | Path, *, size: int | None = None, fit: Fit = "resize", masks: bool = False
+    ) -> "SyntheticBank":
         """A bank from an ``.npz`` with ``images``, ``labels`` and, if there are some, ``label_names``.
 
         The arguments are those of :func:`~genmix_transforms.files.labelled_images.images_from_npz`.
         """
-        return cls(**images_from_npz(Path(path), size=size, fit=fit))
+        return cls(**images_from_npz(Path(path), size=size, fit=fit, masks=masks))
 
     @classmethod
     def from_hub(

@@ -164,7 +164,7 @@ def select(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a new bank of the images that fulfil all that is asked."""
+    """Write a new bank of the images that fulfill all that is asked."""
     from genmix_transforms.bank import SyntheticBank
 
     if (min_confidence is None) != (confidence is None):

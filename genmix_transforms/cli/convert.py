@@ -110,7 +110,7 @@ def adm(
 ) -> None:
     """Convert a checkpoint of OpenAI's guided-diffusion (ADM): a network, an upsampler or a noisy classifier.
 
-    The published ones are recognised. The folder holds the network as diffusers does, in unet/; upsamplers and
+    The published ones are recognized. The folder holds the network as diffusers does, in unet/; upsamplers and
     classifiers draw nothing by themselves, and their folder is diffusers' alone.
     """
     from genmix_transforms.generators.adm import ADM
@@ -195,11 +195,11 @@ def _finish(context: typer.Context, generator: "Generator", out: Path, *, overwr
     """Save what was made unless nothing is to be done, and say what it is and what to do with it."""
     if not dry_run:
         generator.save_pretrained(out, overwrite=overwrite)
-    channels, height, width = generator.image_shape
+    shape = " x ".join(map(str, generator.image_shape))
     names = generator.classes
     counts = ",".join(f"{name}=100" for name in names[:3])
     listed = ", ".join(names) if len(names) < 8 else f"{len(names)} classes"
     command = shlex.join(["genmix", "fill", str(out), "--counts", counts, "--out", f"banks/{out.name}"])
-    typer.echo(f"{out}: draws {channels} x {height} x {width} images of {listed}; fill a bank with it:\n  {command}")
+    typer.echo(f"{out}: draws {shape} images of {listed}; fill a bank with it:\n  {command}")
     if dry_run:
         print_config(context)

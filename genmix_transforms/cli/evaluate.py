@@ -65,10 +65,11 @@ def evaluate(
         str,
         typer.Option(
             help="baseline (real images), mixup, augmix, classical (flips, rotations, crops), repeat (real images "
-            "again), blend (real and synthetic in one training set), pretrain (synthetic first, then real), genmix, "
-            "genmix-union (real partners too), genmix-real (only those), and balanced-mixup, blend-mixup, "
-            "genmix-first, pretrain-repeat. With banks by name: blend:NAME, ...; blend alone is one for each. With "
-            "options of their own: blend@0.25, genmix@pairing=same, genmix@pairing=all.",
+            "again), pool (real images, from the weights of --pool-weights), blend (real and synthetic in one training "
+            "set), pretrain (synthetic first, then real), genmix, genmix-union (real partners too), genmix-real (only "
+            "those), and balanced-mixup, blend-mixup, genmix-first, pretrain-repeat. With banks by name: blend:NAME, "
+            "...; blend alone is one for each. With options of their own: "
+            "blend@0.25, genmix@pairing=same, genmix@pairing=all.",
             rich_help_panel=ARMS_PANEL,
         ),
     ] = "baseline,mixup,blend,genmix",
@@ -89,8 +90,8 @@ def evaluate(
 ) -> None:
     """Train classifiers with and without synthetic images, and compare them: tables, CSV, JSON and LaTeX.
 
-    All arms take the same optimizer steps, from the same weights for each seed. Run again, it goes on where it stopped;
-    the same command in a second terminal shares the work.
+    All arms take the same optimizer steps. For each seed all but the arm "pool" start from the same weights. Run again,
+    it goes on where it stopped; the same command in a second terminal shares the work.
     """
     from genmix_transforms.bank import SyntheticBank
     from genmix_transforms.evaluation import Fold, evaluate_folds
@@ -107,7 +108,8 @@ def evaluate(
     check_seeds(seeds)
     whole_number(folds, name="--folds", least=1, most=MOST_FOLDS)
     chosen = Protocol.of(protocol, name="evaluate")
-    check_classifier(chosen.classifier, weights=chosen.weights)
+    for weights in (chosen.weights, *filter(None, [chosen.pool_weights])):
+        check_classifier(chosen.classifier, weights=weights)
     if recipe is not None and folds > 1:
         raise InputError(
             f"--recipe with --folds {folds}: a recipe is chosen for one split, on its validation part; leave one of "

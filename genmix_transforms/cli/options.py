@@ -44,7 +44,8 @@ Data = Annotated[
 Size = Annotated[
     int | None,
     typer.Option(
-        help="Side of the square patches in pixels; left out, the size of the source.", rich_help_panel=DATA_PANEL
+        help="Side of the square patches (of volumes: cubes) in pixels; left out, the size of the source.",
+        rich_help_panel=DATA_PANEL,
     ),
 ]
 FitOption = Annotated[
@@ -225,9 +226,12 @@ class DataOptions:
         return self.open_parts(data, all_data=all_data, painter=painter)[0]
 
     def open_parts(
-        self, data: str, *, all_data: bool, painter: str, labelled: bool = True
+        self, data: str, *, all_data: bool, painter: str, labelled: bool = True, volumes: bool = False
     ) -> "tuple[PatchDataset, dict[str, PatchDataset]]":
-        """What a generator is trained on, as :meth:`open_training_set`, and by name the parts that it must not see."""
+        """What a generator is trained on, as :meth:`open_training_set`, and by name the parts that it must not see.
+
+        ``volumes`` says whether it draws volumes.
+        """
         if all_data and self.split is not None:
             raise InputError("--all-data trains on every patch; leave --split out")
         from genmix_transforms.generators.arguments import shape_of
@@ -237,7 +241,7 @@ class DataOptions:
         if not (all_data or (not labelled and self._is_whole(train))):
             train, val, test = self.split_patches(train)
             held_out = {"val": val, "test": test}
-        shape_of(train, painter=painter)  # refuses what is not square
+        shape_of(train, painter=painter, volumes=volumes)  # refuses what is not square
         return train, held_out
 
     def open_pool(self, data: str) -> "PatchDataset":
@@ -250,7 +254,7 @@ class DataOptions:
         return pool
 
     def _is_whole(self, patches: "PatchDataset") -> bool:
-        """Whether nobody asked for a split of unlabelled patches, and the source has none."""
+        """Whether nobody asked for a split of unlabeled patches, and the source has none."""
         return self.split is None and self.split_seed is None and not (self.official and patches.official is not None)
 
 

@@ -2,13 +2,16 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genmix_transforms.cli.command import DryRun, print_config
 from genmix_transforms.cli.parameters import with_settings
 from genmix_transforms.data.volumes.settings import PatchSettings
+
+if TYPE_CHECKING:
+    from genmix_transforms.data.volumes import Extraction
 
 _SHOWN = 20
 
@@ -75,6 +78,21 @@ def patches(
     typer.echo(
         f"{out}: {total} patches ({describe_counts(done.class_counts)}) of {done.scans} scans, {done.patients} patients"
     )
-    data = out if out.suffix.lower() == ".npz" else out / "patches.csv"
-    command = shlex.join(["genmix", "split", str(data), "--by", "date", "--out", "split.csv"])
-    typer.echo(f"split them, by date or by patient:\n  {command}")
+    _propose_next(done, options)
+
+
+def _propose_next(done: "Extraction", options: PatchSettings) -> None:
+    """Say what can be done with the patches."""
+    if options.kind == "3d":
+        typer.echo("cubes are for your own code: the other commands read patches of 2 dimensions")
+        return
+    if len(done.class_counts) < 2:
+        typer.echo(
+            "of one class: tell lesions apart with --labels or --table; or train a generator on all of them with "
+            "genmix train dcgan --unlabelled"
+        )
+        return
+    data = done.out if done.out.suffix.lower() == ".npz" else done.out / "patches.csv"
+    by_date = ["--by", "date"] if done.dated == done.scans else []
+    command = shlex.join(["genmix", "split", str(data), *by_date, "--out", "split.csv"])
+    typer.echo(f"split them, {'by date' if by_date else 'by patient'}:\n  {command}")

@@ -61,7 +61,7 @@ def split(
     file is a table with a line for each patch; it may be edited in a spreadsheet. It holds the names of your files: do
     not publish it.
     """
-    from genmix_transforms.data import open_dataset
+    from genmix_transforms.data import MultiLabelPatches, open_dataset
     from genmix_transforms.data.leaks import find_leaks
     from genmix_transforms.data.patches import describe_counts
     from genmix_transforms.data.split_file import check_split_path, fold_path
@@ -108,6 +108,8 @@ def split(
         typer.echo("  as the source is split; --no-official splits anew")
     first = out if folds is None else fold_path(out, 0)
     command = shlex.join(["genmix", "train", "dcgan", "--data", data, "--split", str(first), "--out", "runs/dcgan"])
+    if isinstance(patches, MultiLabelPatches):  # generators need one label an image
+        command += " --unlabelled"
     typer.echo(f"give it to every command that reads the data, such as:\n  {command}")
 
 

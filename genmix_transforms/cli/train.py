@@ -142,7 +142,13 @@ def train_command(kind: "type[Generator]") -> Any:
         settings = kind.choose_settings(training, warm_start=warm_start)
         check_trackers(settings.report_to)
         prepared = kind.prepare_options(network, training=training, init=init)
-        patches, held_out = options.open_parts(data, all_data=all_data, painter=kind.__name__, labelled=not unlabelled)
+        patches, held_out = options.open_parts(
+            data,
+            all_data=all_data,
+            painter=kind.__name__,
+            labelled=not unlabelled,
+            volumes=kind.draws_volumes,
+        )
         first: Pretraining | None = None
         generator: Generator
         if pretrain is not None:
@@ -156,7 +162,7 @@ def train_command(kind: "type[Generator]") -> Any:
             generator = kind.adapted_to(init, patches, **prepared)
             check_unseen(generator, patches, held_out=held_out, name=init)
         elif per_class:
-            shape = shape_of(patches, painter=kind.__name__)
+            shape = shape_of(patches, painter=kind.__name__, volumes=kind.draws_volumes)
             generator = PerClass.of(kind, classes=patches.classes, **shape, **prepared)
         else:
             generator = kind.for_patches(patches, **prepared)

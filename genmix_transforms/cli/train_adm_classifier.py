@@ -50,7 +50,7 @@ def adm_classifier(
 ) -> None:
     """Train the classifier of noisy images that guides an ADM's sampling.
 
-    A generator that was trained without labels then draws the classes of the labelled images that the classifier knows.
+    A generator that was trained without labels then draws the classes of the labeled images that the classifier knows.
 
     Leaves it in the folder (NoisyClassifier.from_pretrained opens it), and losses and accuracies in training/, the
     latter for each quarter of the timesteps.

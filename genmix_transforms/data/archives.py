@@ -22,27 +22,33 @@ from genmix_transforms.data.labelling import (
     sorted_names,
 )
 from genmix_transforms.data.multi_label import with_labels
-from genmix_transforms.data.patches import MOST_CHANNELS, PatchDataset
+from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.data.splitting import SPLITS, part_named
 from genmix_transforms.data.windowing import Window
 from genmix_transforms.errors import InputError
-from genmix_transforms.files.arrays import read_npz
+from genmix_transforms.files.arrays import MOST_CHANNELS, channels_first, read_npz
+from genmix_transforms.files.mask_files import mask_class_names, names_of_array, read_mask_array
 
-_KNOWN = ("labels", "label_names", "split", "origin", "window")
+_KNOWN = ("labels", "label_names", "split", "origin", "window", "masks", "mask_classes")
 
 
-def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = True) -> PatchDataset:
+def read_archive(
+    path: Path, group_key: str | None = None, *, labelled: bool = True, masks: bool = False
+) -> PatchDataset:
     """Read a MedMNIST ``.npz`` or a plain one; the keys are listed at :func:`genmix_transforms.data.open_dataset`.
 
     Without ``label_names`` the classes are named by their numbers, or are the label strings in order. Without
-    ``labelled`` any labels are left aside, and there is one class.
+    ``labelled`` any labels are left aside, and there is one class. With ``masks`` these are read as well.
 
     Raises:
         InputError: not a readable ``.npz``, objects in it, keys that are not there, arrays of another dtype or shape
-            than expected (float images, volumes, probabilities as labels), or fewer than two classes.
+            than expected (float images, probabilities as labels), fewer than two classes, or masks that are missing or
+            do not fit the images.
     """
     arrays = read_npz(path)
     if "train_images" in arrays:
+        if masks:
+            raise InputError(f"{path}: MedMNIST files hold no masks; leave masks out, or save images, labels and masks")
         if group_key is not None:
             raise InputError(f"{path}: MedMNIST files hold no groups; leave group_key out (got {group_key!r})")
         _join_parts(path, arrays, labelled=labelled)
@@ -83,6 +89,7 @@ def read_archive(path: Path, group_key: str | None = None, *, labelled: bool = T
         window=_read_window(arrays.get("window")),
         dates=read_dates(arrays, len(images)),
         series=read_series(arrays, len(images)),
+        **(_read_masks(path, arrays, images) if masks else {}),
     )
     others = {key: array for key, array in arrays.items() if key not in _KNOWN}
     found = describe_findings(patches, maybe_groups=maybe_groups(others, len(patches)))
@@ -129,7 +136,7 @@ def _labels_of_part(path: Path, part: str, arrays: dict[str, NDArray[Any]], imag
 
 
 def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
-    """Images ``(N, H, W)`` or ``(N, H, W, C)`` as ``(N, C, H, W)``, sharing their memory."""
+    """Images or volumes as :func:`genmix_transforms.files.arrays.channels_first` gives them, as a tensor."""
     if pixels.dtype.kind == "f":
         raise InputError(
             f"{path}: images are {pixels.dtype}, whose range is not known: save them as uint8 or uint16, for values "
@@ -139,19 +146,20 @@ def _channels_first(path: Path, pixels: NDArray[Any]) -> Tensor:
         raise InputError(f"{path}: images are {pixels.dtype}; expected uint8 or uint16: save them as one of these")
     if 0 in pixels.shape:
         raise InputError(f"{path}: no images in it (shape {pixels.shape})")
-    tensor = torch.from_numpy(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
-    if pixels.ndim == 3:
-        return tensor.unsqueeze(1)
-    if pixels.ndim == 4 and pixels.shape[-1] <= MOST_CHANNELS:
-        return tensor.permute(0, 3, 1, 2)
-    if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
-        hint = "channels come last: images.transpose(0, 2, 3, 1)"
+    images = channels_first(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
+    if images is not None:
+        return torch.from_numpy(images)
+    if pixels.ndim in (4, 5) and pixels.shape[1] <= MOST_CHANNELS < pixels.shape[-1]:
+        order = "0, 2, 3, 1" if pixels.ndim == 4 else "0, 2, 3, 4, 1"
+        hint = f"channels come last: images.transpose({order})"
     else:
         hint = (
-            "volumes are not read: cut slices with their neighbors as channels (genmix patches --kind 2.5d; up to "
-            f"{MOST_CHANNELS} channels), or save slices as images of their own, grouped by volume"
+            f"images have up to {MOST_CHANNELS} channels, and volumes more than {MOST_CHANNELS} pixels along each axis"
         )
-    raise InputError(f"{path}: images of shape {pixels.shape}; expected (N, H, W) or (N, H, W, C); {hint}")
+    raise InputError(
+        f"{path}: images of shape {pixels.shape}; expected (N, H, W) or (N, H, W, C), of volumes (N, D, H, W) or "
+        f"(N, D, H, W, C); {hint}"
+    )
 
 
 def _one_label_each(path: Path, key: str, raw: NDArray[Any]) -> NDArray[Any]:
@@ -225,6 +233,13 @@ def _read_official(path: Path, raw: NDArray[Any], count: int) -> Tensor:
             for position, text in enumerate(texts)
         ]
     )
+
+
+def _read_masks(path: Path, arrays: dict[str, NDArray[Any]], images: Tensor) -> dict[str, Any]:
+    """The masks of images ``(N, C, H, W)``, and the names of their classes, by the names of their fields."""
+    masks = read_mask_array(path, arrays.get("masks"), shape=(len(images), *images.shape[2:]))
+    names = names_of_array(arrays.get("mask_classes"))
+    return {"masks": masks, "mask_classes": mask_class_names(str(path), masks, names)}
 
 
 def _read_window(raw: NDArray[Any] | None) -> Window | None:

@@ -27,7 +27,7 @@ def pixel_hashes(images: Tensor) -> Tensor:
     """The identity of each image: 63 bits of the sha256 of its shape, dtype and pixels.
 
     Args:
-        images: ``(N, C, H, W)``, uint8 or uint16.
+        images: ``(N, C, *spatial)``, uint8 or uint16.
 
     Returns:
         ``(N,)``, int64, 0 or more: the same on every machine, and for equal images alone.

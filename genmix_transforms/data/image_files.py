@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,23 +38,38 @@ from genmix_transforms.files.images import (
     is_image_file,
     read_images,
 )
+from genmix_transforms.files.mask_files import (
+    folder_of_images,
+    mask_class_names,
+    masks_beside,
+    read_mask_files,
+    read_mask_names,
+)
 from genmix_transforms.files.memory import check_image_memory
 
 WINDOW_COLUMNS = ("window_low", "window_high")
 """The columns of a CSV with the Hounsfield units of the lowest and the highest pixel value."""
+MASK_COLUMN = "mask"
+"""The column of a CSV with the files of the masks."""
+_TIMES = ("date", "date_rank", "series")
+"""The columns that say when an image was acquired, and of which scan it is."""
 _BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 """What the cells of a class's column may say, as spreadsheets and pandas write it."""
 
 
-def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: int | None) -> PatchDataset:
+def read_class_folders(
+    folder: Path, *, size: int | None, fit: Fit, channels: int | None, masks: bool = False
+) -> PatchDataset:
     """Read a folder of class folders, or of train, val and test with class folders in each.
 
-    Classes are in the order of their names. Arguments as in :func:`genmix_transforms.data.open_dataset`.
+    Classes are in the order of their names. All that may lie in a folder ``images``, with the masks beside it in
+    ``masks``. Arguments as in :func:`genmix_transforms.data.open_dataset`.
 
     Raises:
         InputError: no class folders, fewer than two classes, a class that only val or test has, class folders mixed
-            with parts of a split, or images that cannot be read as one set.
+            with parts of a split, images that cannot be read as one set, or masks that do not fit them.
     """
+    whole, folder = folder, folder_of_images(folder)
     split_folders = _split_folders(folder)
     if not any(entry.is_dir() for entry in folder.iterdir()) and _image_files(folder):
         raise InputError(f"{folder}: expected one folder of images a class, found images alone; {WITHOUT_LABELS}")
@@ -72,9 +88,9 @@ def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: in
         for name, paths in files.items()
         for path in paths
     ]
-    images, hashes, notes = _read_files(
-        [path for path, _, _ in listed], name=_bare_name(folder), size=size, fit=fit, channels=channels
-    )
+    paths = [path for path, _, _ in listed]
+    drawn = _masks_beside(whole, paths, size=size, fit=fit) if masks else {}
+    images, hashes, notes = _read_files(paths, name=_bare_name(whole), size=size, fit=fit, channels=channels)
     return _with_findings(
         PatchDataset(
             images=images,
@@ -83,28 +99,33 @@ def read_class_folders(folder: Path, *, size: int | None, fit: Fit, channels: in
             labels=torch.tensor([label for _, label, _ in listed]),
             classes=classes,
             official=torch.tensor([number for _, _, number in listed]) if split_folders else None,
-            name=_bare_name(folder),
+            name=_bare_name(whole),
             notes=notes,
+            **drawn,
         )
     )
 
 
-def read_unlabelled_folder(folder: Path, *, size: int | None, fit: Fit, channels: int | None) -> PatchDataset:
+def read_unlabelled_folder(
+    folder: Path, *, size: int | None, fit: Fit, channels: int | None, masks: bool = False
+) -> PatchDataset:
     """Read all images of a folder and of the folders in it, in the order of their paths, as one class.
 
-    If it holds nothing but folders named train, val and test, their split is kept. Arguments as in
-    :func:`genmix_transforms.data.open_dataset`.
+    If it holds nothing but folders named train, val and test, their split is kept. If it holds ``images`` and
+    ``masks``, the images are those in ``images``. Arguments as in :func:`genmix_transforms.data.open_dataset`.
 
     Raises:
-        InputError: no images, or such that cannot be read as one set.
+        InputError: no images, such that cannot be read as one set, or masks that do not fit them.
     """
+    whole, folder = folder, folder_of_images(folder)
     files = _image_files(folder)
     if not files:
         raise InputError(f"{folder}: no image files in it, nor in the folders in it")
     inside = [file.relative_to(folder).parts for file in files]
     parts = [SPLIT_NAMES.get(names[0].lower(), -1) if len(names) > 1 else -1 for names in inside]
     comes_split = -1 not in parts and 0 in parts
-    images, hashes, notes = _read_files(files, name=_bare_name(folder), size=size, fit=fit, channels=channels)
+    drawn = _masks_beside(whole, files, size=size, fit=fit) if masks else {}
+    images, hashes, notes = _read_files(files, name=_bare_name(whole), size=size, fit=fit, channels=channels)
     return _with_findings(
         PatchDataset(
             images=images,
@@ -113,10 +134,23 @@ def read_unlabelled_folder(folder: Path, *, size: int | None, fit: Fit, channels
             labels=torch.zeros(len(files), dtype=torch.int64),
             classes=(UNLABELLED,),
             official=torch.tensor(parts) if comes_split else None,
-            name=_bare_name(folder),
+            name=_bare_name(whole),
             notes=notes,
+            **drawn,
         )
     )
+
+
+def _masks_beside(folder: Path, images: Sequence[Path], *, size: int | None, fit: Fit) -> dict[str, Any]:
+    """The masks of images in ``folder/images``, and what they mean, by the names of their fields."""
+    return _read_masks(folder, masks_beside(folder, images), images, size=size, fit=fit)
+
+
+def _read_masks(
+    folder: Path, masks: Sequence[Path], images: Sequence[Path], *, size: int | None, fit: Fit
+) -> dict[str, Any]:
+    found = read_mask_files(masks, images, size=size, fit=fit)
+    return {"masks": found, "mask_classes": mask_class_names(str(folder), found, read_mask_names(folder))}
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -151,18 +185,26 @@ def _split_folders(folder: Path) -> dict[int, Path] | None:
 
 
 def read_manifest(
-    path: Path, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None, labelled: bool = True
+    path: Path,
+    *,
+    size: int | None,
+    fit: Fit,
+    channels: int | None,
+    group_key: str | None,
+    labelled: bool = True,
+    masks: bool = False,
 ) -> PatchDataset:
     """Read the images that a CSV file lists, with their labels, split and groups.
 
     Classes are in the order of their names, or of their numbers if all are whole numbers; without ``labelled`` there is
-    one, and a column of labels is left aside. Without a column ``label``, each column but ``path``, ``split`` and the
-    groups is a class, with 0 or 1 in every line. Arguments as in :func:`genmix_transforms.data.open_dataset`.
+    one, and a column of labels is left aside. Without a column ``label``, each column but ``path``, ``mask``,
+    ``split``, those of dates and scans, and the groups is a class, with 0 or 1 in every line. With ``masks``, the
+    column ``mask`` lists these files. Arguments as in :func:`genmix_transforms.data.open_dataset`.
 
     Raises:
-        MissingPathError: images that do not exist; the message counts them.
+        MissingPathError: images or masks that do not exist; the message counts them.
         InputError: a missing column, an empty cell, an unknown name of a split, an image listed twice (the message
-            has the line), fewer than two classes, or images that cannot be read as one set.
+            has the line), fewer than two classes, images that cannot be read as one set, or masks that do not fit them.
     """
     header = "path,label" if labelled else "path"
     lines, columns = read_csv(path, expected=f"a header ({header}) and a line for each image")
@@ -172,6 +214,7 @@ def read_manifest(
     for needed in (
         "path",
         *(["label"] if labelled and targets is None else []),
+        *([MASK_COLUMN] if masks else []),
         *([group_key.lower()] if group_key else []),
     ):
         if needed not in columns:
@@ -180,7 +223,8 @@ def read_manifest(
     if not labelled or targets is not None:
         columns["label"] = [UNLABELLED] * len(lines)
     group_column = _group_column(columns, group_key)
-    for column in ("path", "label", *(key for key in ("split", group_column) if key in columns)):
+    given = ("split", group_column, *([MASK_COLUMN] if masks else []))
+    for column in ("path", "label", *(key for key in given if key in columns)):
         for line, cell in zip(lines, columns[column], strict=True):
             if not cell:
                 raise InputError(f"{path}, line {line}: the {column} is empty; every image needs one")
@@ -198,11 +242,17 @@ def read_manifest(
     group_notes: tuple[str, ...] = ()
     if group_column is not None:
         groups, group_notes = read_groups(path, group_column, np.array(columns[group_column]), len(files), official)
+    drawn: dict[str, Any] = {}
+    if masks:
+        mask_files = _listed_files(path, lines, columns[MASK_COLUMN], what="masks")
+        drawn = _read_masks(path.parent, mask_files, files, size=size, fit=fit)
     images, hashes, notes = _read_files(files, name=path.name, size=size, fit=fit, channels=channels)
     index = {name: number for number, name in enumerate(classes)}
-    others = {key: np.array(cells) for key, cells in columns.items() if key not in ("path", "label", "split")}
+    others = {
+        key: np.array(cells) for key, cells in columns.items() if key not in ("path", "label", "split", MASK_COLUMN)
+    }
     if targets is not None:
-        others = {}
+        others = {key: others[key] for key in _TIMES if key in others}
         notes = (f"several labels an image, from the columns {', '.join(classes)}", *notes)
     return _with_findings(
         with_labels(
@@ -221,6 +271,7 @@ def read_manifest(
             window=_listed_window(columns),
             dates=read_dates(others, len(files)),
             series=read_series(others, len(files)),
+            **drawn,
         ),
         maybe_groups=maybe_groups(others, len(files)),
     )
@@ -253,7 +304,9 @@ def _read_columns_of_classes(
     Raises:
         InputError: a column that is no class beside others that are, or labels that are not several.
     """
-    known = {"path", "split", _group_column(columns, group_key)}
+    known = {"path", "split", *_TIMES, _group_column(columns, group_key)}
+    if MASK_COLUMN in columns and not set(columns[MASK_COLUMN]) <= set(_BINARY):  # files, and no class of this name
+        known.add(MASK_COLUMN)
     candidates = {name: cells for name, cells in columns.items() if name not in known}
     are_classes = {name: set(cells) <= set(_BINARY) for name, cells in candidates.items()}
     if sum(are_classes.values()) < 2:
@@ -262,8 +315,9 @@ def _read_columns_of_classes(
         if not are_classes[name]:
             line, cell = next(pair for pair in zip(lines, cells, strict=True) if pair[1] not in _BINARY)
             raise InputError(
-                f"{path}, line {line}: without a column label, each column but path, split and the groups is a class, "
-                f"with 0 or 1 for every image; {name!r} has {cell!r}: leave that column out, or add a column label"
+                f"{path}, line {line}: without a column label, each column but path, mask, split, date, date_rank, "
+                f"series and the groups is a class, with 0 or 1 for every image; {name!r} has {cell!r}: leave that "
+                "column out, or add a column label"
             )
     rows = np.array([[_BINARY[cell] for cell in cells] for cells in candidates.values()]).T
     written = header_as_written(path)
@@ -283,25 +337,25 @@ def _refuse_several_labels(path: Path, lines: Sequence[int], cells: Sequence[str
             )
 
 
-def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str]) -> list[Path]:
-    """The image files that a manifest names: each exists, and none is named twice."""
+def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str], *, what: str = "images") -> list[Path]:
+    """The image files that a manifest names, or the masks: each exists, and no image is named twice."""
     files = [Path(os.path.normpath(path.parent / cell)) for cell in cells]
     missing = [
         f"{cell} (line {line})" for file, cell, line in zip(files, cells, lines, strict=True) if not file.is_file()
     ]
     if missing:
         raise MissingPathError(
-            f"{path}: {len(missing)} of its {len(files)} images do not exist: {', '.join(missing[:3])}"
+            f"{path}: {len(missing)} of its {len(files)} {what} do not exist: {', '.join(missing[:3])}"
             f"{', ...' if len(missing) > 3 else ''}; "
             + (
                 "they are written with backslashes, as on Windows: write / for them"
                 if any("\\" in cell for cell in cells)
-                else "image paths are relative to the folder of the CSV file"
+                else "paths are relative to the folder of the CSV file"
             )
         )
     first_line: dict[Path, int] = {}
     for file, cell, line in zip(files, cells, lines, strict=True):
-        if file in first_line:
+        if file in first_line and what == "images":  # of two images the mask may be one
             raise InputError(
                 f"{path}, line {line}: {cell} stands in line {first_line[file]} already; an image listed twice could "
                 f"be both trained on and tested on"

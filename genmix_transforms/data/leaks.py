@@ -31,8 +31,8 @@ class Leaks:
         groups: groups (patients).
         series: scans.
         copies: images that are there more than once, to the pixel.
-        near: patches of the validation and test parts that a part before theirs has a near-duplicate of; None: not
-            looked for.
+        near: patches of the validation and test parts that a part before theirs has a near-duplicate of (volumes are
+            compared by their middle slices); None: not looked for.
         example: the numbers of such a pair.
     """
 
@@ -119,6 +119,8 @@ def _fine_structure(images: Tensor) -> Tensor:
     """``(N, 1024)``, of norm 1; 0 for patches that have none."""
     rows = []
     for part in images.split(_AT_ONCE):
+        if part.ndim == 5:  # a near-duplicate of a volume has a near-duplicate of its middle slice
+            part = part[:, :, part.shape[2] // 2]
         small = F.interpolate(part.float().mean(1, keepdim=True), (_SIDE, _SIDE), mode="bilinear", antialias=True)
         fine = (small - F.avg_pool2d(small, 5, 1, 2, count_include_pad=False)).flatten(1)
         norm = fine.norm(dim=1, keepdim=True)

@@ -53,7 +53,7 @@ def render_footprint(
 
     Args:
         label: its class.
-        outline: its surface; the centre is that of pixel ``(size // 2, size // 2)``, give or take ``outline.centre``.
+        outline: its surface; the center is that of pixel ``(size // 2, size // 2)``, give or take ``outline.centre``.
         rng: of what is inside.
         thickness: of the slice, mm.
         level: of the parenchyma about it, HU. The phantom's Hounsfield scale is stretched between water and

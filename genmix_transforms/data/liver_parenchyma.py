@@ -92,7 +92,7 @@ def find_sites(parenchyma: Parenchyma, *, radius: float, size: int, shape: tuple
     """Find where a lesion of ``radius`` pixels, its margin included, fits in a slice of that ``shape``.
 
     Returns:
-        ``(n, 2)``, int64: rows and columns (of the slice) of the centres at which parenchyma reaches ``radius`` far on
+        ``(n, 2)``, int64: rows and columns (of the slice) of the centers at which parenchyma reaches ``radius`` far on
         all sides, the window lies within the slice, and nothing in it looks like a lesion already.
     """
     corner = (parenchyma.top, parenchyma.left)

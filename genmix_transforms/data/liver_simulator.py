@@ -1,4 +1,4 @@
-"""Modelled lesions of known truth in real liver parenchyma: a benchmark with a real scanner's noise."""
+"""Modeled lesions of known truth in real liver parenchyma: a benchmark with a real scanner's noise."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -38,8 +38,8 @@ class SimulatedLesion:
         coverage: ``(size, size)``, float32 in [0, 1], the lesion's share of each pixel; where it is 0, ``image`` is
             ``background``.
         label: the class.
-        diameter: the longest, of the modelled lesion, mm; by partial volume less may be seen.
-        place: slice, row and column of the lesion's centre in the source; pixel ``(size // 2, size // 2)`` here.
+        diameter: the longest, of the modeled lesion, mm; by partial volume less may be seen.
+        place: slice, row and column of the lesion's center in the source; pixel ``(size // 2, size // 2)`` here.
     """
 
     image: Array
@@ -88,9 +88,9 @@ class LiverLesionSimulator(DrawnLesions):
         val: the same for the validation split: 115, 30, 157.
         test: the same for the test split: 128, 30, 149.
         largest: longest diameter of a lesion, mm, from 6 to 40. None: 40, or what fits the window if that is less.
-        level: centre of the window that grey values are stored through, HU.
-        width: of that window, HU: ``level - width / 2`` becomes grey 0 and ``level + width / 2`` grey 255 (by default
-            0 and 255 HU: a grey value is a Hounsfield unit), what lies beyond is clipped.
+        level: center of the window that gray values are stored through, HU.
+        width: of that window, HU: ``level - width / 2`` becomes gray 0 and ``level + width / 2`` gray 255 (by default
+            0 and 255 HU: a gray value is a Hounsfield unit), what lies beyond is clipped.
 
     Raises:
         MissingPathError: no such file.
@@ -301,7 +301,7 @@ def share_out(count: int, weights: Sequence[int]) -> NDArray[np.int64]:
 
 
 def disc(size: int, radius: float) -> NDArray[np.bool_]:
-    """The pixels of a window within ``radius`` pixels of its centre, ``(size, size)``, at least that one."""
+    """The pixels of a window within ``radius`` pixels of its center, ``(size, size)``, at least that one."""
     axis = np.arange(size) - size // 2
     inside: NDArray[np.bool_] = np.hypot(axis[:, None], axis[None, :]) <= radius
     return inside

@@ -62,10 +62,10 @@ class MultiLabelPatches(PatchDataset):
         return {key: tensor for key, tensor in found.items() if tensor is not None}
 
     def _rows(self) -> dict[str, Tensor]:
-        return {**self._columns(), "targets": self.targets}
+        return {**super()._rows(), "targets": self.targets}
 
     def __repr__(self) -> str:
-        return f"{super().__repr__().removesuffix(')')}; several labels an image)"
+        return f"{super().__repr__()}; several labels an image"
 
     @property
     def label_rows(self) -> Tensor:
@@ -117,6 +117,8 @@ class MultiLabelPatches(PatchDataset):
             name=self.name,
             notes=self.notes,
             window=self.window,
+            masks=self.masks,
+            mask_classes=self.mask_classes,
             **columns,
         )
 

@@ -1,4 +1,4 @@
-"""A set of labelled patches in memory, its splits and its folds: by group, stratified, seeded."""
+"""A set of labeled patches in memory, its splits and its folds: by group, stratified, seeded."""
 
 import hashlib
 import warnings
@@ -32,21 +32,19 @@ from genmix_transforms.data.splitting import (
 from genmix_transforms.data.splitting import SPLITS as SPLITS
 from genmix_transforms.data.windowing import HU_OF_ZERO, Window, check_level_width, stored_to_gray, window_ends
 from genmix_transforms.errors import InputError, OverwriteError
-from genmix_transforms.files.arrays import write_npz
+from genmix_transforms.files.arrays import MOST_CHANNELS, write_npz
 from genmix_transforms.files.checks import check_output_folder
-from genmix_transforms.files.images import HIGHEST_PIXEL, Fit, describe_fit, fit_images, to_channels
+from genmix_transforms.files.images import HIGHEST_PIXEL, Fit, describe_fit, fit_images, fit_masks, to_channels
+from genmix_transforms.files.mask_files import mask_class_names
 from genmix_transforms.files.memory import check_image_memory
-
-MOST_CHANNELS = 7
-"""A last axis no longer than this is one of channels; no image is as narrow."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PatchDataset:
-    """Labelled patches, all in memory.
+    """Labeled patches, all in memory.
 
     Args:
-        images: ``(N, C, H, W)``, uint8 (uint16 for 16-bit sources).
+        images: ``(N, C, H, W)``, or volumes ``(N, C, D, H, W)``, uint8 (uint16 for 16-bit sources).
         labels: ``(N,)``, int64, indices into ``classes``.
         classes: the class names, in the order of their indices.
         groups: ``(N,)``, int64; patches of one group (a patient, a set of near-duplicates) never part in a split.
@@ -62,6 +60,9 @@ class PatchDataset:
         series: ``(N,)``, int64: the scan that each is of, where several patches are of one.
         window: for CT, the Hounsfield units of the lowest and the highest pixel value there can be (0 and 255, or 0 and
             65535); None where pixels have no unit. It goes on to the generator, and to the bank that it fills.
+        masks: ``(N, H, W)``, uint8: the segmentation of each patch, class numbers from 0 on; None: there are none.
+            Nothing trains on them but a loop of your own, with ``GenMix(bank, masks="soft")``.
+        mask_classes: what the pixel values of masks mean, from 0 on; None: they are called by their numbers.
 
     Raises:
         InputError: shapes, dtypes or labels do not fit together.
@@ -86,12 +87,14 @@ class PatchDataset:
     dates: Tensor | None = None
     series: Tensor | None = None
     window: Window | None = None
+    masks: Tensor | None = None
+    mask_classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
-        if self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.uint16):
+        if self.images.ndim not in (4, 5) or self.images.dtype not in (torch.uint8, torch.uint16):
             raise InputError(
-                f"{self.name}: images must be uint8 or uint16 of shape (N, C, H, W), "
+                f"{self.name}: images must be uint8 or uint16 of shape (N, C, H, W), or (N, C, D, H, W) for volumes, "
                 f"got {self.images.dtype} of shape {tuple(self.images.shape)}"
             )
         count = self.images.shape[0]
@@ -110,6 +113,20 @@ class PatchDataset:
         if len(set(self.classes)) != len(self.classes):
             raise InputError(f"{self.name}: class names must differ, got {', '.join(self.classes)}")
         self._check_labels()
+        object.__setattr__(self, "mask_classes", self._checked_mask_classes())
+
+    def _checked_mask_classes(self) -> tuple[str, ...] | None:
+        if self.masks is None:
+            if self.mask_classes is not None:
+                raise InputError(f"{self.name}: mask_classes name the pixel values of masks; give masks as well")
+            return None
+        expected = (len(self), *self.images.shape[2:])
+        if tuple(self.masks.shape) != expected or self.masks.dtype != torch.uint8:
+            raise InputError(
+                f"{self.name}: masks must be uint8 of shape {expected}, one for each image, "
+                f"got {self.masks.dtype} of shape {tuple(self.masks.shape)}"
+            )
+        return mask_class_names(self.name, self.masks, self.mask_classes)
 
     def _check_labels(self) -> None:
         if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
@@ -127,7 +144,7 @@ class PatchDataset:
 
     def _rows(self) -> dict[str, Tensor]:
         """Likewise, with what has a row a patch."""
-        return self._columns()
+        return self._columns() | ({} if self.masks is None else {"masks": self.masks})
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -135,8 +152,14 @@ class PatchDataset:
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in self.class_counts.items())
         depth = "" if self.images.dtype == torch.uint8 else ", 16 bit"
-        channels, height, width = self.images.shape[1:]
-        return f"{self.name}: {len(self)} patches, {channels} x {height} x {width}{depth} ({counts})"
+        shape = " x ".join(map(str, self.images.shape[1:]))
+        masks = "" if self.mask_classes is None else f"; masks ({', '.join(self.mask_classes)})"
+        return f"{self.name}: {len(self)} patches, {shape}{depth} ({counts}){masks}"
+
+    @property
+    def dimensions(self) -> int:
+        """Of a patch without its channels: 2, or 3 for volumes."""
+        return self.images.ndim - 2
 
     # What follows from the labels, and is otherwise where a patch has several (multi_label.py)
 
@@ -247,17 +270,22 @@ class PatchDataset:
     def resized(self, size: int, *, fit: Fit = "resize") -> "PatchDataset":
         """The same patches at ``size`` x ``size`` pixels (see :func:`genmix_transforms.files.images.fit_images`).
 
+        Volumes become cubes of that side. Masks go along (:func:`~genmix_transforms.files.images.fit_masks`).
+
         Raises:
             InputError: another ``fit``, or a size at which the patches do not fit into memory.
         """
-        count, channels, *_ = self.images.shape
-        check_image_memory((count, channels, size, size), itemsize=self.images.dtype.itemsize, name=self.name)
+        count, channels, *sides = self.images.shape
+        check_image_memory((count, channels, *[size] * len(sides)), itemsize=self.images.dtype.itemsize, name=self.name)
         images = fit_images(self.images, size, fit=fit)
-        note = describe_fit([(self.images.shape[-2], self.images.shape[-1])], size, fit=fit)
-        return replace(self, images=images, source_hashes=self.origins, notes=(*self.notes, note)) if note else self
+        note = describe_fit([tuple(sides)], size, fit=fit)
+        if not note:
+            return self
+        masks = None if self.masks is None else fit_masks(self.masks, size, fit=fit)
+        return replace(self, images=images, masks=masks, source_hashes=self.origins, notes=(*self.notes, note))
 
     def with_channels(self, channels: int) -> "PatchDataset":
-        """The same patches, grey (1) or in colour (3), see :func:`genmix_transforms.files.images.to_channels`."""
+        """The same patches, gray (1) or in color (3), see :func:`genmix_transforms.files.images.to_channels`."""
         images = to_channels(self.images, channels)
         return self if images is self.images else replace(self, images=images, source_hashes=self.origins)
 
@@ -299,10 +327,11 @@ class PatchDataset:
     def save_npz(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Save as an ``.npz`` that :func:`genmix_transforms.data.open_dataset` reads, groups and official split too.
 
-        Its arrays are ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, ``labels``, ``label_names``, and where there are
-        any ``group``, ``split`` (names), ``date_rank``, ``series`` and ``window``, and ``origin`` where the images are
-        no longer what the source had; of patches :meth:`without_labels` no labels. Written whole or not at all; the
-        same patches make the same bytes.
+        Its arrays are ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, of volumes ``(N, D, H, W)`` or
+        ``(N, D, H, W, C)``, ``labels``, ``label_names``, and where there are any ``group``, ``split`` (names),
+        ``date_rank``, ``series``, ``window``, ``masks`` and ``mask_classes``, and ``origin`` where the images are no
+        longer what the source had; of patches :meth:`without_labels` no labels. Written whole or not at all; the same
+        patches make the same bytes.
 
         Args:
             path: the file; its folder is made if need be.
@@ -311,7 +340,7 @@ class PatchDataset:
         Raises:
             OverwriteError: the file is there already.
             InputError: another suffix than ``.npz``, or patches that would not be read: none at all, of one class only,
-                or of more than seven channels.
+                of more than seven channels, or volumes that are no larger than that along an axis.
 
         Example:
             >>> images = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
@@ -330,6 +359,11 @@ class PatchDataset:
         if self.images.shape[1] > MOST_CHANNELS:
             raise InputError(
                 f"{self.name}: images of {self.images.shape[1]} channels would not be read; at most {MOST_CHANNELS} are"
+            )
+        if self.dimensions == 3 and min(self.images.shape[2:]) <= MOST_CHANNELS:
+            raise InputError(
+                f"{self.name}: volumes of {'x'.join(map(str, self.images.shape[2:]))} would not be read, an axis that "
+                f"short is one of channels: they need more than {MOST_CHANNELS} along each"
             )
         check_output_folder(path.parent)
         if path.is_dir() or (path.exists() and not overwrite):
@@ -350,6 +384,8 @@ class PatchDataset:
             arrays["series"] = self.series.numpy()
         if self.window is not None:
             arrays["window"] = np.array(self.window)
+        if self.masks is not None:
+            arrays |= {"masks": self.masks.numpy(), "mask_classes": np.array(self.mask_classes)}
         if self.source_hashes is not None and not torch.equal(self.source_hashes, self._pixels):
             arrays["origin"] = self.source_hashes.numpy()
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,12 +40,12 @@ class LesionPhantom(DrawnLesions):
     this package can be tried without a download. It is *no* substitute for clinical data: accuracies on it say
     whether a method works as built, not how well it would do in a hospital.
 
-    What is modelled, in millimetres and Hounsfield units (HU), one axial slice through the middle of each lesion:
+    What is modeled, in millimeters and Hounsfield units (HU), one axial slice through the middle of each lesion:
 
     - *Liver*: parenchyma of 100 HU (10 HU standard deviation between patients), faintly uneven; branching veins 30 to
       60 HU brighter, along the slice and across it.
     - *Cyst*: 0 to 20 HU without texture, round, sharp border; one in five dense (20 to 55 HU) and often less sharp.
-    - *Hemangioma*: bright (140 to 200 HU) discontinuous nodules along the wall around a hypodense centre, lobulated,
+    - *Hemangioma*: bright (140 to 200 HU) discontinuous nodules along the wall around a hypodense center, lobulated,
       often with a feeding vessel; one in four barely nodular, some small ones evenly filled.
     - *Metastasis*: 40 to 75 HU behind an indistinct, ragged border; uneven, half of them necrotic, two in
       five with a rim; one in four homogeneous.
@@ -54,13 +54,13 @@ class LesionPhantom(DrawnLesions):
       lesions look alike.
     - *Scanner*: pixels of 0.5 to 0.8 mm as in the paper, a point spread, and noise with the spectrum of filtered
       back-projection. In parenchyma at 1.5 mm a pixel its standard deviation is 13 HU (5 to 95 % of patients: 9 to 19)
-      and neighbours correlate by 0.44 along rows and 0.38 along columns; in real scans, mostly of thinner slices, the
+      and neighbors correlate by 0.44 along rows and 0.38 along columns; in real scans, mostly of thinner slices, the
       same figures are 17 HU (9 to 25), 0.50 and 0.38 (each after its slow trend is taken out).
 
     The patch is the lesion's bounding box with a margin, as the paper's patches are cropped around lesions: its side is
     1.2 diameters + 12 mm (19 to 60 mm), so a small lesion stays the smaller one in its patch. The scene is rendered
-    on the CT matrix and then resampled, so every ``size`` shows the same content, noise included. Not modelled: other
-    phases than the portal-venous, the liver's surface and neighbours, several lesions in one patch, motion, metal.
+    on the CT matrix and then resampled, so every ``size`` shows the same content, noise included. Not modeled: other
+    phases than the portal-venous, the liver's surface and neighbors, several lesions in one patch, motion, metal.
 
     An image depends on ``seed``, split, label and number alone: asking for more images, or for another size, changes
     none of them.
@@ -71,9 +71,9 @@ class LesionPhantom(DrawnLesions):
         train: how many cysts, hemangiomas and metastases the training split has; the paper's 433, 70, 178 by default.
         val: the same for the validation split: 115, 30, 157.
         test: the same for the test split: 128, 30, 149.
-        level: centre of the window that grey values are stored through, HU.
-        width: of that window, HU: ``level - width / 2`` becomes grey 0 and ``level + width / 2`` grey 255 (by default
-            -40 and 220 HU, 1.02 HU a grey value), what lies beyond is clipped.
+        level: center of the window that gray values are stored through, HU.
+        width: of that window, HU: ``level - width / 2`` becomes gray 0 and ``level + width / 2`` gray 255 (by default
+            -40 and 220 HU, 1.02 HU a gray value), what lies beyond is clipped.
         noise: factor of the noise's standard deviation, from 0 (none) up; 1: as in real scans.
         enlarge: factor of the lesions' diameters, above 0; 1: as in patients. With ``noise=0.3, enlarge=1.6`` anyone
             tells the classes apart by eye.

@@ -1,4 +1,4 @@
-"""The phantom's anatomy: liver, vessels, and the three kinds of focal lesion, in Hounsfield units and millimetres.
+"""The phantom's anatomy: liver, vessels, and the three kinds of focal lesion, in Hounsfield units and millimeters.
 
 Everything is painted into ``planes`` ``(levels, n, n)``, the object at the points of a
 :class:`~genmix_transforms.data.phantom_scanner.Grid`, before the scanner blurs it and adds its noise.
@@ -199,7 +199,7 @@ def paint_cyst(planes: Array, grid: Grid, outline: Outline, liver: Liver, rng: n
 
 
 def paint_hemangioma(planes: Array, grid: Grid, outline: Outline, liver: Liver, rng: np.random.Generator) -> None:
-    """Pools of contrast medium as discontinuous nodules along the wall, about as bright as vessels; a hypodense centre.
+    """Pools of contrast medium as discontinuous nodules along the wall, about as bright as vessels; a hypodense center.
 
     One in four is barely nodular; some of the small ones fill evenly ("flash-filling"). Most have a feeding vessel.
     """

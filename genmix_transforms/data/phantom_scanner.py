@@ -16,7 +16,7 @@ _BORDER = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The sampling points of one slice around a lesion, in millimetres from the patch's centre.
+    """The sampling points of one slice around a lesion, in millimeters from the patch's center.
 
     Args:
         side: of the square patch, mm; the grid reaches a few pixels beyond it.
@@ -113,8 +113,8 @@ class Scan:
         """What the scanner makes of the object: its mean over the slice, blurred, with correlated noise.
 
         The noise power spectrum is that of filtered back-projection: a ramp, rolled off by the reconstruction kernel,
-        ``(f + f0) exp(-(f / cutoff)^2)``. It is band-pass, so that neighbouring pixels go together and those a few
-        millimetres apart do not. ``f0`` fills in what the ramp alone would lack at low frequencies.
+        ``(f + f0) exp(-(f / cutoff)^2)``. It is band-pass, so that neighboring pixels go together and those a few
+        millimeters apart do not. ``f0`` fills in what the ramp alone would lack at low frequencies.
 
         Args:
             planes: ``(SLICE_LEVELS, n, n)``, HU.
@@ -154,7 +154,7 @@ class DrawnScan:
 
 
 def crop(image: Array, grid: Grid, size: int) -> Array:
-    """The patch: ``grid.side`` mm around the grid's centre, resampled to ``(size, size)`` pixels.
+    """The patch: ``grid.side`` mm around the grid's center, resampled to ``(size, size)`` pixels.
 
     Separable cubic interpolation, widened where pixels are merged (antialiased), as image libraries do it. The content
     is that of the CT matrix whatever the size: small lesions come out smooth, large ones at 32 pixels lose fine grain.

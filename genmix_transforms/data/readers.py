@@ -35,17 +35,19 @@ def open_dataset(
     labelled: bool = True,
     window: tuple[float, float] | None = None,
     hu_of_zero: float | None = None,
+    masks: bool = False,
 ) -> PatchDataset:
     """Read patches into memory.
 
     What ``path`` may be:
 
-    - a folder with one folder of image files a class (any format Pillow reads, 8 and 16 bit; grey stays one channel);
+    - a folder with one folder of image files a class (any format Pillow reads, 8 and 16 bit; gray stays one channel);
       or a folder of such folders named train, val (valid, validation) and test, whose split is then kept;
     - a MedMNIST ``.npz`` (``train_images``, ``train_labels``, ...), whose split is kept;
-    - a plain ``.npz``: ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, uint8 or uint16; ``labels`` ``(N,)`` or
-      ``(N, 1)``, class numbers or class names, or ``(N, K)`` of 0 and 1, several an image; optionally
-      ``label_names``, ``split`` (names or 0, 1, 2) and groups;
+    - a plain ``.npz``: ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, or volumes ``(N, D, H, W)`` or
+      ``(N, D, H, W, C)``, uint8 or uint16, C at most 7; ``labels`` ``(N,)`` or ``(N, 1)``, class numbers or class
+      names, or ``(N, K)`` of 0 and 1, several an image; optionally ``label_names``, ``split`` (names or 0, 1, 2) and
+      groups;
     - a ``.csv`` with a header: columns ``path`` (relative to the CSV's folder) and ``label`` (a class name), or in
       place of ``label`` a column for each class, with 0 or 1, several an image; optionally ``split`` and groups;
     - the word ``phantom``: :class:`genmix_transforms.data.LesionPhantom`, which needs no file.
@@ -54,28 +56,37 @@ def open_dataset(
     folders or not; an ``.npz`` or a ``.csv`` as above, whose labels may be missing and are left aside. They are of one
     class, "unlabelled".
 
+    Segmentation masks beside the images are read with ``masks=True``, and each image must then have one: of an
+    ``.npz`` the array ``masks``, uint8 or bool ``(N, H, W)``, whose ``mask_classes`` may name what its values mean; of
+    a ``.csv`` the column ``mask``; of a folder the file at the same path in ``masks``, where ``images`` and ``masks``
+    lie side by side. Mask files are gray, palette or 1-bit images of the size of their image, not JPEG; a pixel is a
+    class number, and where all pixels are 0 or 255, 255 is class 1. Beside a ``.csv`` and in a folder, a
+    ``dataset_info.json`` may list ``mask_classes``.
+
     Args:
         path: the folder, the file, or ``"phantom"``.
-        size: side of the square patches in pixels, from 8 to 4096; None keeps the size of the source.
+        size: side of the square patches (of volumes: cubes) in pixels, from 8 to 4096; None keeps the size of the
+            source.
         fit: how ``size`` is reached, see :func:`genmix_transforms.files.images.fit_images`.
-        channels: 1 for grey, 3 for colour; None: as the source is.
+        channels: 1 for gray, 3 for color; None: as the source is.
         group_key: array of the ``.npz`` or column of the CSV that holds the groups (a patient, a set of
             near-duplicates); None takes the first of :data:`genmix_transforms.data.labelling.GROUP_KEYS` there is.
         labelled: whether the patches have labels that are wanted.
         window: for CT in 16 bits, level and width in Hounsfield units of the window that shows it in 8 bits, such as
             (40, 400), see :meth:`PatchDataset.with_window`; None: the values stay as they are.
         hu_of_zero: with ``window``, the Hounsfield units of a stored 0; None: as the source says, else -1024.
+        masks: whether the masks are wanted; they are brought to ``size`` with their images, without new values.
 
     Returns:
-        The patches: images ``(N, C, H, W)``, uint8 or uint16; of several labels an image a
-        :class:`~genmix_transforms.data.MultiLabelPatches`. Their notes say what was resized, and where groups
-        were found.
+        The patches: images ``(N, C, H, W)`` or volumes ``(N, C, D, H, W)``, uint8 or uint16; of several labels an image
+        a :class:`~genmix_transforms.data.MultiLabelPatches`. Their notes say what was resized, and where groups were
+        found.
 
     Raises:
         MissingPathError: no such path, or a CSV that names images which do not exist.
         InputError: anything else that cannot be used: a corrupt image, images of different sizes without ``size``,
             more than fits into memory, fewer than two classes, an ``.npz`` with objects in it, a type of file that is
-            not read, ...
+            not read, masks that are wanted and missing, or of another size than their image, ...
 
     Example:
         >>> images, labels = np.zeros((4, 16, 16), np.uint8), np.array([0, 0, 1, 1])
@@ -94,14 +105,21 @@ def open_dataset(
     if window is None and hu_of_zero is not None:
         raise InputError(f"hu_of_zero={hu_of_zero:g} is for a window; give one too, such as window=(40, 400)")
     ends = None if window is None else check_level_width(window)
-    patches = _read(path, size=size, fit=fit, channels=channels, group_key=group_key, labelled=labelled)
+    patches = _read(path, size=size, fit=fit, channels=channels, group_key=group_key, labelled=labelled, masks=masks)
     if ends is not None:
         return patches.with_window(*ends, hu_of_zero=hu_of_zero)
     return replace(patches, notes=(*patches.notes, *describe_range(patches)))
 
 
 def _read(
-    path: str | Path, *, size: int | None, fit: Fit, channels: int | None, group_key: str | None, labelled: bool
+    path: str | Path,
+    *,
+    size: int | None,
+    fit: Fit,
+    channels: int | None,
+    group_key: str | None,
+    labelled: bool,
+    masks: bool,
 ) -> PatchDataset:
     """What :func:`open_dataset` reads, with the values that the source has."""
     word, path = str(path), Path(path)
@@ -110,6 +128,8 @@ def _read(
             raise MissingPathError(f"{word!r}: no such file or folder; {_READABLE}")
         if group_key is not None:
             raise InputError(f"the phantom brings its own groups; leave group_key out (got {group_key!r})")
+        if masks:
+            raise InputError("the phantom's patches have no masks; its scans do (LesionPhantom().write_scans)")
         from genmix_transforms.data.phantom import LesionPhantom
 
         drawn = LesionPhantom(size=size or 64).dataset()
@@ -120,14 +140,17 @@ def _read(
                 f"{path}: class folders hold no groups (group_key={group_key!r}): list the files in a .csv"
             )
         read_folder = read_class_folders if labelled else read_unlabelled_folder
-        return read_folder(path, size=size, fit=fit, channels=channels)
+        return read_folder(path, size=size, fit=fit, channels=channels, masks=masks)
     if is_scan(path):
         raise InputError(f"{path}: {describe_scans([path])}; {_READABLE}")
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        return read_manifest(path, size=size, fit=fit, channels=channels, group_key=group_key, labelled=labelled)
+        return read_manifest(
+            path, size=size, fit=fit, channels=channels, group_key=group_key, labelled=labelled, masks=masks
+        )
     if suffix == ".npz":
-        return _brought_to(read_archive(path, group_key, labelled=labelled), size=size, fit=fit, channels=channels)
+        archive = read_archive(path, group_key, labelled=labelled, masks=masks)
+        return _brought_to(archive, size=size, fit=fit, channels=channels)
     raise InputError(f"{path}: files of type {suffix or '(none)'!r} are not read; {_READABLE}")
 
 

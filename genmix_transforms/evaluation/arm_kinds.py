@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     """What an arm makes of a real batch: what the classifier is trained on in one step.
 
     Args:
-        images: normalised float32 ``(N, C, H, W)``.
+        images: normalized float32 ``(N, C, H, W)``.
         labels: soft, float32 ``(N, K)``.
         synthetic: bool ``(N,)``: which images are synthetic as a whole; None: an image is real, or a mixture of both.
         weights: float32 ``(N,)``: of each image in the loss, a weighted mean; None: all weigh the same.
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
 
 Arm = Callable[[Tensor, Tensor], Batch]
-"""Real images, normalised float32 ``(N, C, H, W)``, and labels, int64 ``(N,)`` or float32 ``(N, K)``, to the batch of
+"""Real images, normalized float32 ``(N, C, H, W)``, and labels, int64 ``(N,)`` or float32 ``(N, K)``, to the batch of
 the training step. Random numbers come from torch's global generators, seeded for each step."""
 
 
@@ -81,6 +81,7 @@ class ArmKind:
         part: the field of the protocol that says for what share of the steps it makes the batches, before real ones as
             they are; None: for all.
         restarts: whether the learning rate's schedule begins again after that part.
+        from_pool: whether the classifier starts from ``pool_weights``; otherwise from the weights of all arms.
         revision: raised where what the arm does, or how it draws, changes its scores: kept runs are then run again.
     """
 
@@ -92,6 +93,7 @@ class ArmKind:
     options: tuple[str, ...] = ()
     part: str | None = None
     restarts: bool = False
+    from_pool: bool = False
     revision: int = 1
 
     def __post_init__(self) -> None:
@@ -247,7 +249,7 @@ def _mixed(
         mean=setting.normalisation.mean,
         std=setting.normalisation.std,
         class_counts=setting.class_counts,
-        check_range=False,  # the same numbers have normalised the batch
+        check_range=False,  # the same numbers have normalized the batch
     )
 
     def arm(images: Tensor, labels: Tensor) -> Batch:
@@ -290,6 +292,7 @@ KINDS: dict[str, ArmKind] = {
         part="pretrain_part",
         restarts=True,
     ),
+    "pool": ArmKind(build=baseline, knob="weight_decay", grid=_DECAYS, options=("pool_weights",), from_pool=True),
     "blend": ArmKind(
         build=_blend,
         knob="blend_share",

@@ -106,9 +106,19 @@ def own_protocol(name: str, protocol: Protocol) -> Protocol:
         own = replace(protocol, **{**defaults, **given})
     except InputError as error:
         raise InputError(f"the arm {name!r}: {error}") from error
+    if kind.from_pool and own.pool_weights is not None:
+        own = replace(own, weights=own.pool_weights, pool_weights=None)
     if "keep_by" in given and own.keep == 1:
         raise InputError(f"the arm {name!r}: keep_by says what keep drops; give keep too, below 1, such as @keep=0.5")
     return own
+
+
+def own_setting(name: str, setting: Setting) -> Setting:
+    """The setting of one arm: its own protocol, and values as the weights want them that its classifier starts from."""
+    own = own_protocol(name, setting.protocol)
+    if own.weights is None:
+        return replace(setting, protocol=own)
+    return replace(setting, protocol=own, normalisation=Normalisation.none(len(setting.normalisation.mean)))
 
 
 def phases_of(name: str, protocol: Protocol) -> Phases:
@@ -187,7 +197,12 @@ def check_arms(arms: Sequence[str], protocol: Protocol | None = None) -> tuple[s
     if not arms:
         raise InputError("no arms to compare")
     for arm in arms:
-        given_options(arm)
+        given = given_options(arm)
+        if arm_kind(arm).from_pool and given.get("pool_weights", (protocol or Protocol()).pool_weights) is None:
+            raise InputError(
+                f"the arm {arm!r} needs weights that its classifier starts from: --pool-weights FILE "
+                "(pool_weights=), which genmix pretrain-classifier makes of a pool of images without labels"
+            )
     if len(set(arms)) != len(arms):
         raise InputError(f"every arm once, got {', '.join(arms)}")
     same: dict[tuple[Any, ...], str] = {}
@@ -292,7 +307,7 @@ def build_arm(name: str, setting: Setting) -> Arm:
         [[1.0, 0.0], [0.0, 1.0]]
     """
     kind = arm_kind(name)
-    setting = replace(setting, protocol=own_protocol(name, setting.protocol))
+    setting = own_setting(name, setting)
     if kind.needs_real:
         if setting.real is None:
             raise InputError(f"the arm {name!r} draws from the training set: the setting has none")

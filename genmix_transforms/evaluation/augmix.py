@@ -82,7 +82,7 @@ class AugMix:
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised images ``(N, C, H, W)`` to as many."""
+        """Normalized images ``(N, C, H, W)`` to as many."""
         device = images.device
         # Of a few numbers each, sent without waiting for the device.
         mean, std = (values.to(device, non_blocking=True) for values in (self._mean, self._std))
@@ -224,7 +224,7 @@ def _resample(images: Tensor, names: Names, operation: Tensor, magnitude: Tensor
 
 
 def _blend(images: Tensor, names: Names, operation: Tensor, magnitude: Tensor) -> Tensor:
-    """Away from a plainer image, or towards it."""
+    """Away from a plainer image, or toward it."""
     first, *others = names
     plain = _PLAIN[first](images)
     for name in others:

@@ -69,7 +69,7 @@ class Recipe:
         if self.weights is not None:
             return maker.adapted_to(self.weights, dataset)
         if self.per_class:
-            shape = shape_of(dataset, painter=maker.__name__)
+            shape = shape_of(dataset, painter=maker.__name__, volumes=maker.draws_volumes)
             return PerClass.of(maker, classes=dataset.classes, **shape, **self.network)
         return maker.for_patches(dataset, **self.network)
 
@@ -156,20 +156,23 @@ def make_bank(
         >>> made.class_counts, made.image_shape  # doctest: +SKIP
         ({'cyst': 4, 'hemangioma': 2, 'metastasis': 3}, (1, 32, 32))
     """
-    height, width = train.images.shape[-2:]
-    if height != width:
-        raise InputError(f"{train.name}: the patches are {height}x{width}, and generators draw squares: resize them")
+    side, *others = train.images.shape[2:]
+    if any(other != side for other in others):
+        shape = "x".join(map(str, (side, *others)))
+        raise InputError(f"{train.name}: the patches are {shape}, and generators draw squares or cubes: resize them")
     at_size = train if recipe.size is None else train.resized(recipe.size)
     generator = recipe.untrained(at_size)
     warm = {} if recipe.weights is None else {"warm_start": True}
     # A finished training is only checked and loaded.
     generator.fit(at_size, out=run, seed=seed, device=device, progress=progress, **warm, **recipe.training)
     filled = fill_bank(generator, counts=train.class_counts, out=bank, seed=seed, soft=recipe.soft, progress=progress)
-    return resized_bank(filled, height)
+    return resized_bank(filled, side)
 
 
 def resized_bank(bank: SyntheticBank, size: int) -> SyntheticBank:
     """The bank with its images at ``size`` x ``size`` pixels, in memory; its provenance says from which side.
+
+    Volumes become cubes of that side.
 
     Example:
         >>> import torch
@@ -178,10 +181,10 @@ def resized_bank(bank: SyntheticBank, size: int) -> SyntheticBank:
         >>> resized_bank(small, 32).image_shape
         (1, 32, 32)
     """
-    _, height, width = bank.image_shape
-    if (height, width) == (size, size):
+    sides = bank.image_shape[1:]
+    if all(side == size for side in sides):
         return bank
     return bank.replace(
         images=fit_images(bank.images, size),
-        provenance=[{RESIZED_FROM: max(height, width), **source} for source in bank.sources],
+        provenance=[{RESIZED_FROM: max(sides), **source} for source in bank.sources],
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -23,7 +23,7 @@ from genmix_transforms.evaluation.arms import (
     tuned_option,
 )
 from genmix_transforms.evaluation.auxiliary_norm import check_norms
-from genmix_transforms.evaluation.classifiers import build_classifier
+from genmix_transforms.evaluation.classifiers import build_classifier, check_classifier, refuse_volumes
 from genmix_transforms.evaluation.leakage import (
     Splits,
     bank_text,
@@ -101,6 +101,7 @@ def check_splits(splits: Splits) -> None:
     for name, part in zip(SPLITS, splits, strict=True):
         if not len(part):
             raise InputError(f"the {name} part is empty")
+        refuse_volumes(part)
         for what in ("classes", "shape", "dtype", "window", "labels"):
             expected, found = _trait(train, what), _trait(part, what)
             if found != expected:
@@ -245,6 +246,8 @@ def prepare(
         InputError: anything that would fail later.
     """
     arms = check_arms(arms, protocol)
+    if protocol.pool_weights is not None:
+        check_classifier(protocol.classifier, weights=protocol.pool_weights)
     check_splits(splits)
     train = splits[0]
     several = isinstance(train, MultiLabelPatches)
@@ -255,10 +258,7 @@ def prepare(
     setting = Setting(
         protocol=protocol,
         class_counts=train.class_counts,
-        # A pre-trained network knows which values it wants, and makes them of those in [0, 1].
-        normalisation=Normalisation.of(train.images)
-        if protocol.weights is None
-        else Normalisation(mean=(0.0,) * channels, std=(1.0,) * channels),
+        normalisation=Normalisation.of(train.images) if protocol.weights is None else Normalisation.none(channels),
         banks={name: prepare_bank(bank, train, device=device) for name, bank in banks.items() if name in used},
         real=SyntheticBank(train.images.to(device), train.label_rows.to(device), classes=train.classes)
         if any(arm_kind(arm).needs_real for arm in arms)
@@ -267,17 +267,19 @@ def prepare(
     )
     for arm in arms:
         build_arm(arm, as_if_equally_sure(setting))
-    network = build_classifier(
-        protocol.classifier,
-        channels=channels,
-        classes=len(train.classes),
-        size=(height, width),
-        seed=0,
-        weights=protocol.weights,
-        input_size=protocol.input_size,
-    )
-    check_weights_unseen(protocol, splits)
-    if any(own_protocol(arm, protocol).aux_norm for arm in arms):
+    owns = [own_protocol(arm, protocol) for arm in arms]
+    for weights in {protocol.weights: None, **{own.weights: None for own in owns}}:
+        network = build_classifier(
+            protocol.classifier,
+            channels=channels,
+            classes=len(train.classes),
+            size=(height, width),
+            seed=0,
+            weights=weights,
+            input_size=protocol.input_size,
+        )
+        check_weights_unseen(replace(protocol, weights=weights), splits)
+    if any(own.aux_norm for own in owns):
         check_norms(network)
     return setting
 
@@ -341,7 +343,8 @@ def doubts(
             f"a batch of {protocol.batch_size} is larger than the training set of {len(train)} images: each step shows "
             f"images more than once; give a batch size of at most {len(train)}"
         )
-    found += doubts_of_weights(protocol, splits)
+    for weights in dict.fromkeys(own_protocol(arm, protocol).weights for arm in arms):
+        found += doubts_of_weights(replace(protocol, weights=weights), splits)
     for name, bank in banks.items():
         which = bank_text(name)
         if (bank.window is None) != (train.window is None):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.evaluation.efficientnet_lite import EfficientNetLite0
 from genmix_transforms.evaluation.small_weights import SmallWeights
@@ -34,7 +35,7 @@ _LITE_VALUES = ((127 / 255,) * 3, (128 / 255,) * 3)
 
 
 class SmallClassifier(nn.Sequential):
-    """Four stages of convolution, batch normalisation and ReLU, then the mean over the image: 0.22 million parameters.
+    """Four stages of convolution, batch normalization and ReLU, then the mean over the image: 0.22 million parameters.
 
     For patches of 28 to 128 pixels. The first convolution has 5x5 weights and a stride of 2: at full resolution that
     stage alone would take most of the time on a CPU.
@@ -64,7 +65,7 @@ class SmallClassifier(nn.Sequential):
 
 
 class GreyAsColour(nn.Module):
-    """A network for colour images, given grey ones: the channel is repeated."""
+    """A network for color images, given gray ones: the channel is repeated."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -122,6 +123,20 @@ def check_classifier(name: str, *, weights: str | None = None) -> None:
         raise MissingPathError(f"{weights}: no such file of weights; give one, or the word {IMAGENET}")
 
 
+def refuse_volumes(patches: PatchDataset) -> None:
+    """Refuse volumes: the classifiers here are for two-dimensional images.
+
+    Raises:
+        InputError: they are volumes.
+    """
+    if patches.dimensions != 2:
+        raise InputError(
+            f"{patches.name}: holds volumes of {' x '.join(map(str, patches.images.shape[1:]))}, and the classifiers "
+            "here take two-dimensional images: cut 2.5-D patches from the scans (genmix patches --kind 2.5d), or train "
+            "a classifier of your own with GenMix, which mixes volumes"
+        )
+
+
 def build_classifier(
     name: str,
     *,
@@ -141,7 +156,7 @@ def build_classifier(
         size: height and width of the images in pixels.
         seed: of the weights that are drawn; torch's global generator stays as it was.
         weights: None: random; "imagenet", or a file, see :func:`pretrained_network`; of "small" one that
-            :func:`genmix_transforms.evaluation.pretrain_classifier` wrote. Its batch normalisation learns on.
+            :func:`genmix_transforms.evaluation.pretrain_classifier` wrote. Its batch normalization learns on.
         input_size: side in pixels to which images are enlarged before the network; None: they stay as they are.
 
     Returns:
@@ -246,14 +261,14 @@ class Standardised(nn.Module):
 
 
 class Pretrained(Standardised):
-    """A network from elsewhere: its batch normalisation, where it has any, keeps the statistics of the pre-training.
+    """A network from elsewhere: its batch normalization, where it has any, keeps the statistics of the pre-training.
 
     In training mode too: small batches, part of them synthetic, have none of their own worth having. The arguments are
     those of :class:`Standardised`.
     """
 
     def train(self, mode: bool = True) -> "Pretrained":
-        """Training mode for all but the batch normalisation."""
+        """Training mode for all but the batch normalization."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):

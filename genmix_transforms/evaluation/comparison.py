@@ -87,7 +87,7 @@ def evaluate(
 ) -> Results:
     """Compare classifiers trained with and without synthetic images.
 
-    Every arm takes the same number of optimiser steps at the same batch size and, for each seed, from the same weights
+    Every arm takes the same number of optimizer steps at the same batch size and, for each seed, from the same weights
     and with the real images in the same order. Only the final score looks at the test set.
 
     Args:

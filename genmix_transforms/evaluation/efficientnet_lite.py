@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its batch normalisation folded into the convolutions."""
+"""EfficientNet-Lite0 with its batch normalization folded into the convolutions."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ _DROPOUT = 0.2
 class EfficientNetLite0(nn.Module):
     """The classifier of 3.4 million weights that has no squeeze-and-excitation and ReLU6 instead of swish.
 
-    There is no batch normalisation in it: :meth:`load` multiplies the statistics of the pre-training into the
+    There is no batch normalization in it: :meth:`load` multiplies the statistics of the pre-training into the
     convolutions. Statistics of batches of 8 or 16, part of them synthetic, are noise, and their running means would
     not settle within some hundred steps; a network without them trains in two thirds of the time on a CPU.
 

@@ -1,4 +1,4 @@
-"""Labels for images that were drawn without any: a classifier of the labelled few gives them."""
+"""Labels for images that were drawn without any: a classifier of the labeled few gives them."""
 
 from dataclasses import replace
 
@@ -26,9 +26,9 @@ def label_bank(
     protocol: Protocol | None = None,
     device: torch.device = CPU,
 ) -> SyntheticBank:
-    """Give a bank the classes of a labelled training set, by a classifier that is trained on that set.
+    """Give a bank the classes of a labeled training set, by a classifier that is trained on that set.
 
-    For a generator that was trained on a large pool without labels. Fine-tuned on a few labelled images, a GAN hardly
+    For a generator that was trained on a large pool without labels. Fine-tuned on a few labeled images, a GAN hardly
     learns what their classes are; a classifier of the same images does. Each image gets its likeliest class or, with
     ``soft``, the probabilities of all, which is distillation. ``per_class`` keeps the images that the classifier is
     surest of.
@@ -78,7 +78,7 @@ def label_bank(
     told = {"classifier": protocol.to_json(), "per_class": per_class, "soft": soft}
     sources = [*bank.sources, {"labelled_by": told, "training_set": train.training_set()}]
     labels = found.float() if soft else likeliest
-    # First taken and then labelled, for a bank is sorted by its labels.
+    # First taken and then labeled, for a bank is sorted by its labels.
     return bank.take(kept).replace(labels=labels[kept], classes=train.classes, provenance=sources)
 
 

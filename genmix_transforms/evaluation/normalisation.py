@@ -51,6 +51,11 @@ class Normalisation:
             mean=tuple((mean / highest).tolist()), std=tuple(torch.where(std > 0, std, torch.ones_like(std)).tolist())
         )
 
+    @classmethod
+    def none(cls, channels: int) -> "Normalisation":
+        """Values stay in [0, 1]: a pre-trained network knows which values it wants, and makes them of these."""
+        return cls(mean=(0.0,) * channels, std=(1.0,) * channels)
+
     def unit(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """``scale`` and ``shift``, float32 ``(C, 1, 1)`` on these pixels' device: ``value = pixel * scale + shift``.
 

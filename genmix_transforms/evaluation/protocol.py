@@ -108,6 +108,12 @@ class Protocol(Settings):
         rare=True,
     )
     flips: bool = option(False, help="Mirror half of the training images, in every arm, synthetic ones included.")
+    pool_weights: str | None = option(
+        None,
+        help="pool: a file of weights that the classifier starts from, such as genmix pretrain-classifier makes "
+        "of a pool of images without labels.",
+        panel=_ARMS,
+    )
     mixup_alpha: float = option(0.2, help="mixup: lambda ~ Beta(alpha, alpha).", above=0, panel=_ARMS)
     augmix_severity: int = option(
         3, help="augmix: severity of the operations.", least=1, most=10, rare=True, panel=_ARMS

@@ -23,12 +23,16 @@ _PART = re.compile(r" \((fold \d+, )?train\)$")
 
 
 def describe_protocol(protocol: Protocol) -> dict[str, Any]:
-    """Its fields; a file of weights by the hash of what is in it."""
-    weights = protocol.weights
-    if weights not in (None, IMAGENET):
-        file = Path(str(weights)).stat()
-        weights = _file_hash(str(weights), file.st_size, file.st_mtime_ns)
-    return {**protocol.to_dict(), "weights": weights}
+    """Its fields; files of weights by the hashes of what is in them."""
+    known = {name: _by_hash(getattr(protocol, name)) for name in ("weights", "pool_weights")}
+    return {**protocol.to_dict(), **known}
+
+
+def _by_hash(weights: str | None) -> str | None:
+    if weights is None or weights == IMAGENET:
+        return weights
+    file = Path(weights).stat()
+    return _file_hash(weights, file.st_size, file.st_mtime_ns)
 
 
 def describe_training(

@@ -43,6 +43,9 @@ from genmix_transforms.generators.processes import own_device
 REAL_CANDIDATES = ("classical", "mixup", "balanced-mixup", "repeat")
 """Arms that need no bank."""
 
+POOL_CANDIDATES = ("pool",)
+"""Arms that need the weights of a classifier that knows a pool of images without labels."""
+
 BANK_CANDIDATES = (
     "blend@0.1",
     "blend@0.25",
@@ -91,7 +94,8 @@ def choose_recipe(
             but to refuse a bank whose generator was trained on it.
         bank: of synthetic images.
         banks: several, by name.
-        candidates: names of arms; None: ``REAL_CANDIDATES``, and ``BANK_CANDIDATES`` of each bank.
+        candidates: names of arms; None: ``REAL_CANDIDATES``, ``BANK_CANDIDATES`` of each bank, and, where the protocol
+            has ``pool_weights``, ``POOL_CANDIDATES``.
         protocol: how to train; nothing is tuned. None: the defaults of :class:`Protocol`.
         budget: trainings, at most.
         chance: the rule: a candidate is chosen where the gain is positive and its one-sided p value below this.
@@ -253,7 +257,7 @@ class RecipePlan:
         own = own_protocol(found.arm, self.setting.protocol)
         chosen = ChosenRecipe(
             arm=found.arm,
-            options={name: getattr(own, name) for name in arm_kind(found.arm).options},
+            options={name: value for name in arm_kind(found.arm).options if (value := getattr(own, name)) is not None},
             halves=found.halves,
             gain=gain.difference if gain else 0.0,
             low=gain.low if gain else 0.0,
@@ -373,7 +377,8 @@ def recipe_candidates(
     """
     if isinstance(candidates, str):
         raise InputError(f"candidates must be a list of arms, got the text {candidates!r}; give ({candidates!r},)")
-    asked = [*REAL_CANDIDATES, *(BANK_CANDIDATES if banks else ())] if candidates is None else candidates
+    known = () if protocol.pool_weights is None else POOL_CANDIDATES
+    asked = [*known, *REAL_CANDIDATES, *(BANK_CANDIDATES if banks else ())] if candidates is None else candidates
     baseline = arm_identity(BASELINE, protocol)
     found: dict[str, Any] = {}
     for arm in expand_arms(asked, banks, protocol):

@@ -133,4 +133,6 @@ def _points(fraction: float) -> str:
 def _text(arm: str) -> str:
     """An arm as a sentence names it: its bank behind it."""
     name = ArmName.parse(arm)
+    if arm_kind(arm).from_pool:
+        return f"{arm} (real images alone, from the classifier that was pre-trained on the pool)"
     return arm if name.bank == ONLY_BANK else f"{name.of_bank(ONLY_BANK)} on bank {name.bank!r}"

@@ -37,7 +37,7 @@ class Run:
         arm: its name.
         fold: the number of its split, from 0.
         seed: of everything random in it.
-        steps: optimiser steps that were taken.
+        steps: optimizer steps that were taken.
         best_step: the step whose weights were tested.
         validation_macro_f1: of those weights.
         scores: on this fold's test set.

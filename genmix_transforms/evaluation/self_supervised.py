@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError, OverwriteError
-from genmix_transforms.evaluation.classifiers import SMALL_WIDTHS, SMALLEST_SIZE, SmallClassifier
+from genmix_transforms.evaluation.classifiers import SMALL_WIDTHS, SMALLEST_SIZE, SmallClassifier, refuse_volumes
 from genmix_transforms.evaluation.controls import Classical
 from genmix_transforms.evaluation.normalisation import Normalisation
 from genmix_transforms.evaluation.small_weights import SmallWeights
@@ -63,7 +63,7 @@ def pretrain_classifier(
 ) -> SmallWeights:
     """Train the small classifier on images whose labels nobody looks at, and save all but its last layer.
 
-    Two views of each image (cropped, turned, mirrored, their grey levels changed) shall be more alike than those of
+    Two views of each image (cropped, turned, mirrored, their gray levels changed) shall be more alike than those of
     any two images of the batch.
 
     It takes minutes on two cores and keeps nothing before its end: stopped, it leaves no file, and begins anew.
@@ -98,6 +98,7 @@ def pretrain_classifier(
     """
     chosen = PretrainingSettings.of(settings, name="pretrain_classifier")
     file = check_pretraining(out, seed=seed, overwrite=overwrite)
+    refuse_volumes(pool)
     channels, height, width = pool.images.shape[1:]
     if len(pool) < 2 or min(height, width) < SMALLEST_SIZE:
         raise InputError(
@@ -203,7 +204,7 @@ def contrastive_loss(projected: Tensor, *, temperature: float) -> Tensor:
 
 
 def view(images: Tensor, settings: PretrainingSettings) -> Tensor:
-    """Another look at normalised images ``(N, C, H, W)``: each cropped, turned, mirrored, its grey levels changed."""
+    """Another look at normalized images ``(N, C, H, W)``: each cropped, turned, mirrored, its gray levels changed."""
     crop = Classical(strength=1.0, least_area=settings.least_area)
     count, most = len(images), settings.grey_levels
     contrast, brightness = (2 * torch.rand(2, count, 1, 1, 1, device=images.device) - 1) * most

@@ -220,7 +220,7 @@ def differences(
 ) -> tuple[Difference, ...]:
     """Differences between arms, which together are one family: their p values are corrected for their number.
 
-    The p value is ``(1 + n) / (1 + B)``: n of the B errors that the bootstrap draws, centred on 0, are as large as the
+    The p value is ``(1 + n) / (1 + B)``: n of the B errors that the bootstrap draws, centered on 0, are as large as the
     difference or larger, whatever their sign. The interval is the difference plus and minus the margin that 95 % of the
     errors keep: it leaves 0 out where ``p_single`` is below 0.05. ``detectable`` is that margin plus the one-sided
     80 % quantile of the errors: 1.96 + 0.84 = 2.8 standard errors where they are normal, more with few seeds.
@@ -309,7 +309,7 @@ def _errors(observed: Array, draws: Array, resampled: Resampled) -> tuple[float,
         resampled: where they are from.
 
     Returns:
-        The mean over the seeds; draws of its error, centred on 0; its standard error. No draws, and NaN, where all
+        The mean over the seeds; draws of its error, centered on 0; its standard error. No draws, and NaN, where all
         cases are of one group, or most resamples lack what the score needs.
     """
     seeds, mean = len(observed), float(observed.mean())

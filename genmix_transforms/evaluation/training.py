@@ -14,7 +14,7 @@ from genmix_transforms.bank.rows import take_rows
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.arm_kinds import Batch, Setting, baseline
-from genmix_transforms.evaluation.arms import build_arm, own_protocol, phases_of
+from genmix_transforms.evaluation.arms import build_arm, own_setting, phases_of
 from genmix_transforms.evaluation.auxiliary_norm import AuxiliaryNorms
 from genmix_transforms.evaluation.classifiers import build_classifier, last_layer
 from genmix_transforms.evaluation.leakage import Splits
@@ -46,8 +46,9 @@ def train_and_test(
 ) -> Run:
     """Train one classifier and test it.
 
-    All arms of one seed start from the same weights and see the same real images in the same order; the random numbers
-    of a step follow from the seed and the step alone. On the CPU a seed gives the same scores whatever ran before.
+    All arms of one seed see the same real images in the same order, and all but "pool" start from the same weights; the
+    random numbers of a step follow from the seed and the step alone. On the CPU a seed gives the same scores whatever
+    ran before.
 
     Args:
         arm: its name, one of ``ARMS``.
@@ -64,6 +65,7 @@ def train_and_test(
     """
     started = time.perf_counter()
     trained = train_network(arm, splits, setting, seed, device=device)
+    setting = own_setting(arm, setting)
     test = _Pixels.of(splits[2], setting.normalisation, device)
     with fast_math(device, setting.protocol.fast_math):
         logits = _logits(trained.network, test, precision=setting.protocol.precision)
@@ -125,7 +127,7 @@ def train_network(arm: str, splits: Splits, setting: Setting, seed: int, *, devi
     # torch's global generators, the caller's, are as before when this is over.
     forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     with forked, fast_math(device, setting.protocol.fast_math):
-        return _train(arm, train, validation, setting, seed, device=device)
+        return _train(arm, train, validation, own_setting(arm, setting), seed, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,14 +149,14 @@ class _Pixels:
         )
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images, float32, and labels, int64 or float32 rows; the index is on the device."""
+        """Normalized images, float32, and labels, int64 or float32 rows; the index is on the device."""
         return functional.dequantise(take_rows(self.images, index), self.scale, self.shift), self.labels[index]
 
 
 def _train(
     arm_name: str, train: PatchDataset, validation: PatchDataset, setting: Setting, seed: int, *, device: torch.device
 ) -> Trained:
-    protocol = own_protocol(arm_name, setting.protocol).for_training_set(len(train))
+    protocol = setting.protocol.for_training_set(len(train))
     phases = phases_of(arm_name, protocol)
     channels, height, width = train.images.shape[1:]
     network = build_classifier(

@@ -16,6 +16,30 @@ from genmix_transforms.files.memory import check_memory
 MAX_UNPACKED_BYTES = 64 * 2**30
 """An ``.npz`` that unpacks to more than this is refused: 200 kB of zip can unpack to gigabytes."""
 
+MOST_CHANNELS = 7
+"""A last axis no longer than this is one of channels; no side of an image or a volume is as short."""
+
+
+def channels_first(pixels: NDArray[Any]) -> NDArray[Any] | None:
+    """Images of an archive with their channels before their sides, sharing their memory.
+
+    Args:
+        pixels: ``(N, H, W)`` or ``(N, H, W, C)``, or volumes ``(N, D, H, W)`` or ``(N, D, H, W, C)``. C is at most 7,
+            and the sides of volumes are longer.
+
+    Returns:
+        ``(N, C, H, W)`` or ``(N, C, D, H, W)``; None for any other shape.
+
+    Example:
+        >>> [channels_first(np.zeros((2, 9, 9, last))).shape for last in (3, 9)]
+        [(2, 3, 9, 9), (2, 1, 9, 9, 9)]
+    """
+    has_channels = pixels.ndim > 3 and pixels.shape[-1] <= MOST_CHANNELS
+    sides = pixels.shape[1:-1] if has_channels else pixels.shape[1:]
+    if len(sides) != 2 and not (len(sides) == 3 and min(sides) > MOST_CHANNELS):
+        return None
+    return np.moveaxis(pixels, -1, 1) if has_channels else pixels[:, None]
+
 
 def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     """Read every array of an ``.npz`` file.

@@ -1,7 +1,8 @@
-"""Image files: whatever Pillow reads, 8 and 16 bit, grey as one channel, sizes made equal; and PNG out."""
+"""Image files: whatever Pillow reads, 8 and 16 bit, gray as one channel, sizes made equal; and PNG out."""
 
 import functools
 import io
+import math
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,11 +19,12 @@ from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files.progress import progress_bar
 
 Fit = Literal["resize", "pad", "crop"]
+_Mode = Literal["linear", "nearest"]
 
 HIGHEST_PIXEL = {torch.uint8: 255, torch.uint16: 65535}
 """The pixel types there are, and the highest value of each."""
 
-# Left out: what Pillow only writes or only recognises, and EPS, for which it starts another program (Ghostscript).
+# Left out: what Pillow only writes or only recognizes, and EPS, for which it starts another program (Ghostscript).
 _LEFT_OUT = frozenset({"PDF", "MPEG", "EPS", "WMF", "BUFR", "GRIB", "HDF5"})
 
 _SLICE = 256
@@ -76,7 +78,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: the file is no image; the message names it.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         return image.height, image.width
 
 
@@ -84,14 +86,14 @@ def read_image(path: Path) -> Tensor:
     """Read one image file.
 
     Returns:
-        ``(C, H, W)``, uint8, or uint16 for 16-bit grey files; C is 1 for grey files and 3 for colour ones
+        ``(C, H, W)``, uint8, or uint16 for 16-bit gray files; C is 1 for gray files and 3 for color ones
         (a palette is resolved).
 
     Raises:
         InputError: the file is missing, corrupt or no image, has several images in it (slices, frames), or pixels that
             are transparent; the message names it.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         _refuse_several(image, path)
         image.load()
         _refuse_transparent(image, path)
@@ -133,7 +135,7 @@ def _refuse_transparent(image: Image.Image, path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file; whatever is wrong with it becomes one error that names it."""
     try:
         with Image.open(path, formats=_readers()[1]) as image:
@@ -164,7 +166,7 @@ def read_images(
         paths: the files.
         size: side of the square patches in pixels; None keeps the files' size, which must then be one and the same.
         fit: how a size is reached, see :func:`fit_images`.
-        channels: 1 for grey, 3 for colour; None: grey when every file is grey, else colour.
+        channels: 1 for gray, 3 for color; None: gray when every file is gray, else color.
         when_read: called with each image ``(C, H, W)`` as its file has it, in the order of ``paths``.
 
     Returns:
@@ -222,12 +224,23 @@ def stack_images(
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
-    """Bring integer images ``(..., C, H, W)`` to 1 or 3 channels (grey by the luma weights of ITU-R 601)."""
+    """Bring integer images to 1 or 3 channels (gray by the luma weights of ITU-R 601).
+
+    Args:
+        images: ``(C, H, W)``, ``(N, C, H, W)``, or volumes ``(N, C, D, H, W)``.
+        channels: 1 for gray, 3 for color.
+
+    Raises:
+        InputError: another number of channels, here or there.
+    """
     if channels not in (1, 3):
         raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
-    present = images.shape[-3]
+    present = images.shape[1 if images.ndim == 5 else -3]
     if present == channels:
         return images
+    if images.ndim == 5:  # the slices of a volume beneath each other are an image
+        slices = to_channels(images.flatten(2, 3), channels)
+        return slices.reshape(*slices.shape[:2], *images.shape[2:])
     if present == 1:
         return images.expand(*images.shape[:-3], 3, *images.shape[-2:]).clone()
     if present != 3:
@@ -239,55 +252,96 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
 
 
 def fit_images(images: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
-    """Bring integer images ``(N, C, H, W)`` to ``(N, C, size, size)``, dtype kept.
+    """Bring integer images ``(N, C, H, W)`` to ``(N, C, size, size)``, dtype kept; volumes to cubes.
 
     Args:
-        images: uint8 or uint16.
+        images: uint8 or uint16, ``(N, C, H, W)`` or ``(N, C, D, H, W)``.
         size: side of the result in pixels.
-        fit: ``"resize"``: bilinear with antialiasing, the aspect changes if the images are not square;
-            ``"crop"``: the largest central square, then resized; ``"pad"``: scaled down so that the longer side fits,
-            if it does not, then zeros around (small images are never enlarged).
+        fit: ``"resize"``: bilinear (of volumes trilinear) with antialiasing, the aspect changes if the images are not
+            square; ``"crop"``: the largest central square, then resized; ``"pad"``: scaled down so that the longer side
+            fits, if it does not, then zeros around (small images are never enlarged).
 
     Raises:
         InputError: another ``fit``.
     """
+    return _fitted(images, size, fit=fit, mode="linear")
+
+
+def fit_masks(masks: Tensor, size: int, *, fit: Fit = "resize") -> Tensor:
+    """Bring masks to the size of their images, as :func:`fit_images` does.
+
+    Masks are uint8 ``(N, H, W)`` and become ``(N, size, size)``; of volumes ``(N, D, H, W)`` they become cubes.
+    Each pixel takes the value of the nearest one, so that values stay class numbers; ``"pad"`` puts class 0 around.
+
+    Raises:
+        InputError: another ``fit``.
+    """
+    return _fitted(masks.unsqueeze(1), size, fit=fit, mode="nearest").squeeze(1)
+
+
+def _fitted(images: Tensor, size: int, *, fit: Fit, mode: _Mode) -> Tensor:
     if fit not in get_args(Fit):
         raise InputError(f"fit must be 'resize', 'pad' or 'crop', got {fit!r}")
-    height, width = images.shape[-2:]
-    if (height, width) == (size, size):
+    sides = tuple(images.shape[2:])
+    whole = (size,) * len(sides)
+    if sides == whole:
         return images
     if fit == "crop":
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        return _resize(images[..., top : top + side, left : left + side], (size, size))
+        side = min(sides)
+        for axis, length in enumerate(sides):
+            images = images.narrow(2 + axis, (length - side) // 2, side)
+        return _resize(images, whole, mode)
     if fit == "pad":
-        scale = min(1.0, size / max(height, width))
-        height, width = max(1, round(height * scale)), max(1, round(width * scale))
-        images = _resize(images, (height, width))
-        left, top = (size - width) // 2, (size - height) // 2
-        return F.pad(images, (left, size - width - left, top, size - height - top))
-    return _resize(images, (size, size))
+        scale = min(1.0, size / max(sides))
+        sides = tuple(max(1, round(length * scale)) for length in sides)
+        images = _resize(images, sides, mode)
+        margins = [((size - length) // 2, size - length - (size - length) // 2) for length in reversed(sides)]
+        return F.pad(images, [margin for pair in margins for margin in pair])
+    return _resize(images, whole, mode)
 
 
-def describe_fit(sizes: Collection[tuple[int, int]], size: int, *, fit: Fit = "resize") -> str:
-    """What :func:`fit_images` does to images of these ``(height, width)``, in words for a note; "" for nothing."""
-    found = sorted(set(sizes), key=lambda shape: (shape[0] * shape[1], shape))
-    if all(shape == (size, size) for shape in found):
+def describe_fit(sizes: Collection[tuple[int, ...]], size: int, *, fit: Fit = "resize") -> str:
+    """What :func:`fit_images` does to images of these ``(height, width)``, in words for a note; "" for nothing.
+
+    Of volumes the sizes are ``(depth, height, width)``.
+    """
+    found = sorted(set(sizes), key=lambda shape: (math.prod(shape), shape))
+    if all(length == size for shape in found for length in shape):
         return ""
-    done = {"resize": "resized (bilinear, antialiased)", "crop": "cropped and resized"}.get(fit, "padded with zeros")
+    linear = "bilinear" if len(found[0]) == 2 else "trilinear"
+    done = {"resize": f"resized ({linear}, antialiased)", "crop": "cropped and resized"}.get(fit, "padded with zeros")
     if fit == "pad" and any(max(shape) > size for shape in found):
-        done = "scaled down" if all(h == w >= size for h, w in found) else "scaled down where larger, padded with zeros"
-    (low_height, low_width), (height, width) = found[0], found[-1]
-    several = f"{len(found)} sizes from {low_height}x{low_width} to " if len(found) > 1 else ""
-    return f"{several}{height}x{width} pixels {done} to {size}x{size}"
+        alike = all(len(set(shape)) == 1 and shape[0] >= size for shape in found)
+        done = "scaled down" if alike else "scaled down where larger, padded with zeros"
+    several = f"{len(found)} sizes from {_by(found[0])} to " if len(found) > 1 else ""
+    return f"{several}{_by(found[-1])} pixels {done} to {_by((size,) * len(found[-1]))}"
 
 
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(images.shape[-2:]) == size:
+def _by(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))
+
+
+def _resize(images: Tensor, size: tuple[int, ...], mode: _Mode) -> Tensor:
+    if tuple(images.shape[2:]) == size:
         return images
     # In slices, so that a large data set never stands in memory as floats all at once.
-    resized = (F.interpolate(part.float(), size, mode="bilinear", antialias=True) for part in images.split(_SLICE))
+    change = _interpolated if mode == "linear" else _nearest
+    resized = (change(part.float(), size) for part in images.split(_SLICE))
     return torch.cat([part.round().to(images.dtype) for part in resized])
+
+
+def _interpolated(values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Linear along each axis, antialiased; what PyTorch has for two axes serves the third in a second pass."""
+    if len(size) == 3:
+        depth, height, width = size
+        slices = _interpolated(values.flatten(1, 2), (height, width))
+        columns = slices.reshape(*values.shape[:3], height * width)
+        return _interpolated(columns, (depth, height * width)).reshape(*values.shape[:2], *size)
+    return F.interpolate(values, size, mode="bilinear", antialias=True)
+
+
+def _nearest(values: Tensor, size: tuple[int, ...]) -> Tensor:
+    return F.interpolate(values, size, mode="nearest-exact")
 
 
 def class_folders(folder: Path) -> dict[str, list[Path]]:
@@ -318,7 +372,7 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
 
 
 def to_picture(image: Tensor) -> Image.Image:
-    """Convert an image ``(C, H, W)`` to Pillow's kind: colour if C is 3, else its first channel as grey."""
+    """Convert an image ``(C, H, W)`` to Pillow's kind: color if C is 3, else its first channel as gray."""
     pixels = image.permute(1, 2, 0).contiguous() if image.shape[0] == 3 else image[0]
     return Image.fromarray(pixels.numpy())
 

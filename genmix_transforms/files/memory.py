@@ -40,12 +40,12 @@ def check_memory(needed: int, *, what: str, way_out: str) -> None:
         )
 
 
-def check_image_memory(shape: tuple[int, int, int, int], *, itemsize: int, name: str) -> None:
-    """Refuse images ``(N, C, H, W)`` that do not fit into memory twice: while they are read, they are copied once."""
-    count, channels, height, width = shape
+def check_image_memory(shape: tuple[int, ...], *, itemsize: int, name: str) -> None:
+    """Refuse images ``(N, C, *spatial)`` that do not fit into memory twice: while read, they are copied once."""
+    count, *image = shape
     check_memory(
         2 * math.prod(shape) * itemsize,
-        what=f"{name}: {count:,} patches of {channels} x {height} x {width} pixels",
+        what=f"{name}: {count:,} patches of {' x '.join(map(str, image))} pixels",
         way_out="give a smaller size, or fewer patches",
     )
 

@@ -26,6 +26,25 @@ def to_eight_bits(images: Tensor) -> Tensor:
     return ((values - low).float() * (255 / max(1, high - low))).round().to(torch.uint8)
 
 
+def as_pictures(images: Tensor) -> Tensor:
+    """What a picture can show of images: of a volume its middle slice, of a stack of slices the middle one.
+
+    Args:
+        images: ``(N, C, H, W)`` or ``(N, C, D, H, W)``. Five channels or more are a stack; three are colors.
+
+    Returns:
+        ``(N, C, H, W)``, C below five.
+
+    Example:
+        >>> as_pictures(torch.arange(5).view(1, 1, 5, 1, 1)).flatten()
+        tensor([2])
+    """
+    if images.ndim == 5:
+        images = images[:, :, images.shape[2] // 2]
+    middle = images.shape[1] // 2
+    return images if images.shape[1] < 5 else images[:, middle : middle + 1]
+
+
 def draw_sheet(
     rows: Sequence[Tensor],
     titles: Sequence[str],
@@ -36,7 +55,8 @@ def draw_sheet(
     """Draw rows of images.
 
     Args:
-        rows: each ``(n, C, H, W)``, uint8 or uint16, C 1 or 3 (other channel counts show their first); all of one H, W.
+        rows: each ``(n, C, H, W)`` or ``(n, C, D, H, W)``, uint8 or uint16, all of one shape. Three channels are
+            colors. Stacks and volumes show what :func:`as_pictures` takes of them, other channel counts their first.
         titles: a name for each row, written to its left.
         headings: texts over the columns, each with the number of columns it spans; nothing is written without them.
         magnify: whole-number enlargement; None enlarges small patches to about 96 pixels.
@@ -58,7 +78,7 @@ def draw_sheet(
     for number, (row, title) in enumerate(zip(rows, titles, strict=True)):
         y = top + number * cell_height
         pen.text((4, y + cell_height // 2), title, font=font, fill=(_INK,) * 3, anchor="lm")
-        for column, image in enumerate(to_eight_bits(row.detach().cpu())):
+        for column, image in enumerate(to_eight_bits(as_pictures(row.detach()).cpu())):
             patch = to_picture(image).resize((width * magnify, height * magnify), Image.Resampling.NEAREST)
             sheet.paste(patch, (margin + column * cell_width, y))
     return sheet

@@ -27,7 +27,7 @@ class AdversarialTraining:
         self.discriminator = discriminator
         for each in (network, discriminator):
             each.train().requires_grad_(True)
-            each.to(memory_format=torch.channels_last)
+            each.to(memory_format=_layout(each))
         # After the change of layout: an average of the same strides takes the fast path of a step.
         self.average: MovingAverage = MovingAverage(network, half_life=ema_half_life)
 
@@ -51,6 +51,12 @@ class AdversarialTraining:
     def result(self) -> nn.Module:
         """The averaged network, which is what images are drawn from."""
         return self.average.average
+
+
+def _layout(network: nn.Module) -> torch.memory_format:
+    """Channels last, as kernels of convolutions of two or of three dimensions have it."""
+    volumes = any(parameter.ndim == 5 for parameter in network.parameters())
+    return torch.channels_last_3d if volumes else torch.channels_last
 
 
 def discriminator_loss(real: Tensor, synthetic: Tensor) -> Tensor:

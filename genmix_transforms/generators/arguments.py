@@ -60,18 +60,42 @@ def check_bits(bits: int, *, name: str) -> torch.dtype:
     return torch.uint8 if bits == 8 else torch.uint16
 
 
-def shape_of(patches: PatchDataset, *, painter: str) -> dict[str, int]:
-    """The resolution, channels and bits of a dataset, as constructors take them.
+def shape_of(patches: PatchDataset, *, painter: str, volumes: bool = False) -> dict[str, int]:
+    """The resolution, channels and bits of a dataset, as constructors take them; of volumes also the dimensions, 3.
+
+    Args:
+        patches: the dataset.
+        painter: the kind of generator, for messages.
+        volumes: whether that kind draws volumes.
 
     Raises:
-        InputError: patches that are not square.
+        InputError: patches that are not square, volumes that are no cubes, or volumes for a kind that draws none.
     """
-    _, channels, height, width = patches.images.shape
-    if height != width:
+    if not volumes:
+        refuse_volumes(patches, painter=painter)
+    _, channels, *sides = patches.images.shape
+    if len(set(sides)) > 1:
+        drawn = "squares" if len(sides) == 2 else "cubes"
         raise InputError(
-            f"the patches are {height}x{width}, and a {painter} draws squares: give --size (with --fit crop or pad)"
+            f"the patches are {'x'.join(map(str, sides))}, and a {painter} draws {drawn}: give --size (with --fit crop "
+            "or pad)"
         )
-    return {"resolution": height, "channels": channels, "bits": 8 * patches.images.dtype.itemsize}
+    shape = {"resolution": sides[0], "channels": channels, "bits": 8 * patches.images.dtype.itemsize}
+    return shape if len(sides) == 2 else {**shape, "dimensions": len(sides)}
+
+
+def refuse_volumes(patches: PatchDataset, *, painter: str) -> None:
+    """Refuse volumes ``(N, C, D, H, W)`` for a kind of generator that draws two-dimensional images alone.
+
+    Raises:
+        InputError: they are volumes.
+    """
+    if patches.dimensions != 2:
+        raise InputError(
+            f"{painter}: draws two-dimensional images, and {patches.name} holds volumes of "
+            f"{' x '.join(map(str, patches.images.shape[1:]))}: train a DCGAN, which draws volumes too, or cut 2.5-D "
+            "patches from the scans (genmix patches --kind 2.5d)"
+        )
 
 
 def refuse_fixed(source: str | Path, asked: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genmix_transforms.data.patches import PatchDataset, describe_counts
 from genmix_transforms.errors import InputError
 from genmix_transforms.files.checks import check_seed
-from genmix_transforms.generators.arguments import Labels, refuse_fixed, shape_of
+from genmix_transforms.generators.arguments import Labels, refuse_fixed, refuse_volumes, shape_of
 from genmix_transforms.generators.estimate import Estimate
 from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.folder import (
@@ -57,7 +57,8 @@ class Generator(ABC):
         mixes_classes: whether a batch may hold images of several classes; False: each class has its own network.
         refuses_soft_labels: why :meth:`sample` takes indices of classes alone; None: it takes rows of weights too.
         classes: class names; a label is an index into them.
-        image_shape: ``(C, H, W)`` of what it draws.
+        draws_volumes: whether it can be made for volumes ``(C, D, H, W)``.
+        image_shape: ``(C, H, W)`` of what it draws, or ``(C, D, H, W)``.
         pixel_dtype: uint8 or uint16.
         settings: the network's settings, for a kind whose :attr:`config` is them, the classes, the size and the bits.
         provenance: where the weights come from: training set (fingerprint and class counts), options, images seen.
@@ -74,7 +75,8 @@ class Generator(ABC):
     mixes_classes: ClassVar[bool] = True
     refuses_soft_labels: ClassVar[str | None] = "this kind takes indices of classes alone"
     classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    draws_volumes: bool = False
+    image_shape: tuple[int, ...]
     pixel_dtype: torch.dtype = torch.uint8
     settings: Settings
     provenance: dict[str, Any]
@@ -88,7 +90,7 @@ class Generator(ABC):
     @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""
-        channels, resolution, _ = self.image_shape
+        channels, resolution, *_ = self.image_shape
         return {
             "classes": list(self.classes),
             "resolution": resolution,
@@ -113,7 +115,7 @@ class Generator(ABC):
             seeds: ``(n,)``, non-negative. An image depends on its own label and seed alone, not on the others'.
 
         Returns:
-            ``(n, C, H, W)``, uint8 (uint16 for networks trained on 16 bits), on the CPU.
+            ``(n, C, H, W)`` or ``(n, C, D, H, W)``, uint8 (uint16 for networks trained on 16 bits), on the CPU.
 
         Raises:
             InputError: labels or seeds that cannot be, or soft labels where :attr:`refuses_soft_labels` says why not.
@@ -135,7 +137,7 @@ class Generator(ABC):
             **options: of the constructor.
 
         Raises:
-            InputError: patches that are not square, or options that make no network.
+            InputError: patches that are not square, volumes where the kind draws none, or options that make no network.
 
         Example:
             >>> from genmix_transforms.generators import DCGAN
@@ -145,7 +147,8 @@ class Generator(ABC):
             >>> DCGAN.for_patches(patches, base_width=4).image_shape
             (1, 16, 16)
         """
-        return cls(classes=patches.classes, **shape_of(patches, painter=cls.__name__), **options)  # type: ignore[call-arg]
+        shape = shape_of(patches, painter=cls.__name__, volumes=cls.draws_volumes)
+        return cls(classes=patches.classes, **shape, **options)  # type: ignore[call-arg]
 
     @classmethod
     def prepare_options(
@@ -456,10 +459,20 @@ class Generator(ABC):
         """Raise an :class:`InputError` if the data cannot train this generator; warn where a class is very small."""
         if not isinstance(dataset, PatchDataset):
             raise InputError(f"{type(self).__name__}: expected a PatchDataset, got a {type(dataset).__name__}")
+        dataset.labels  # noqa: B018  (patches with several labels each refuse to say which)
         if dataset.classes != self.classes:
             raise InputError(
                 f"{type(self).__name__}: made for the classes {', '.join(self.classes)}, "
                 f"the data has {', '.join(dataset.classes)}"
+            )
+        if not self.draws_volumes:
+            refuse_volumes(dataset, painter=type(self).__name__)
+        if dataset.dimensions != len(self.image_shape) - 1:
+            here, there = ("images", "volumes") if dataset.dimensions == 3 else ("volumes", "images")
+            raise InputError(
+                f"{type(self).__name__}: the network draws {here} of {_shape_text(self.image_shape)}, the data has "
+                f"{there} of {_shape_text(tuple(dataset.images.shape[1:]))}, and weights of one do not fit the other; "
+                "train a network for the data from scratch"
             )
         if tuple(dataset.images.shape[1:]) != self.image_shape or dataset.images.dtype != self.pixel_dtype:
             raise InputError(

@@ -40,14 +40,14 @@ class Evolution:
         self.batch_size = batch_size
         self.seeds: int = max(1, ROWS // len(self.classes))
         self.images_seen: list[int] = []
-        self._images: list[list[Tensor]] = []  # of each time: of each class (seeds, C, H, W)
+        self._images: list[list[Tensor]] = []  # of each time: of each class (seeds, C, *spatial)
 
     def add(self, images_seen: int, images: Sequence[Tensor]) -> None:
         """Add a column.
 
         Args:
             images_seen: when; later than the columns before.
-            images: for each class ``(n, C, H, W)``, of the same seeds each time.
+            images: for each class ``(n, C, *spatial)``, of the same seeds each time.
 
         Raises:
             InputError: no later than the column before.
@@ -63,7 +63,7 @@ class Evolution:
             del self.images_seen[least], self._images[least]
 
     def rows(self) -> list[tuple[str, list[Tensor]]]:
-        """The figure's rows: a class name and an image ``(C, H, W)`` for each column."""
+        """The figure's rows: a class name and an image ``(C, *spatial)`` for each column."""
         return [
             (name, [column[label][seed] for column in self._images])
             for label, name in enumerate(self.classes)
@@ -71,7 +71,7 @@ class Evolution:
         ]
 
     def picture(self) -> Image.Image:
-        """Draw the figure."""
+        """Draw the figure; volumes show their middle slices."""
         headings = [(f"{seen // self.batch_size:,} steps" if seen else "before", 1) for seen in self.images_seen]
         rows = self.rows()
         return draw_sheet([torch.stack(images) for _, images in rows], [name for name, _ in rows], headings=headings)

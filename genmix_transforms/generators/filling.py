@@ -193,7 +193,7 @@ def check_options(
     """Check what can be checked of :func:`fill_bank`'s options without a generator or data.
 
     Raises:
-        InputError: a seed out of range, a licence that is no identifier, both ``append`` and ``overwrite``, or a
+        InputError: a seed out of range, a license that is no identifier, both ``append`` and ``overwrite``, or a
             concentration that is none.
     """
     if soft is not None:

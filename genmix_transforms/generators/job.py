@@ -18,14 +18,14 @@ class Trainee(Protocol):
     """What is trained: the loop knows no more of a generator than this."""
 
     def state_objects(self) -> Mapping[str, Stateful]:
-        """Everything that must survive a kill, by name: networks, optimisers, averages, controllers."""
+        """Everything that must survive a kill, by name: networks, optimizers, averages, controllers."""
         ...
 
     def training_step(self, images: Tensor, labels: Tensor, images_seen: int) -> Mapping[str, Tensor]:
-        """One optimiser step.
+        """One optimizer step.
 
         Args:
-            images: this process's part of the batch, float32 ``(n, C, H, W)`` in [-1, 1], or as ``inputs`` gives it.
+            images: this process's part of the batch, float32 ``(n, C, *spatial)`` in [-1, 1], or what ``inputs`` gives.
             labels: int64 ``(n,)``.
             images_seen: by all processes together, before this step.
 
@@ -53,7 +53,7 @@ class Drawable(Protocol):
     classes: tuple[str, ...]
 
     def sample(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Draw an image ``(C, H, W)`` for each label and seed."""
+        """Draw an image ``(C, *spatial)`` for each label and seed."""
         ...
 
 

@@ -61,7 +61,8 @@ class PerClass(Generator):
         looks = {(member.image_shape, member.pixel_dtype) for member in members}
         if len(looks) > 1:
             raise InputError(f"PerClass: members must draw images of one shape and type, got {sorted(map(str, looks))}")
-        self.image_shape: tuple[int, int, int] = members[0].image_shape
+        self.image_shape: tuple[int, ...] = members[0].image_shape
+        self.draws_volumes: bool = all(member.draws_volumes for member in members)
         self.pixel_dtype: torch.dtype = members[0].pixel_dtype
 
     @classmethod

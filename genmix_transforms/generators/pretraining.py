@@ -1,4 +1,4 @@
-"""Knowledge from elsewhere: a generator is trained on a pool without labels, and then fine-tuned on labelled patches.
+"""Knowledge from elsewhere: a generator is trained on a pool without labels, and then fine-tuned on labeled patches.
 
 Two runs: the first in ``OUT/pretrain``, the second in ``OUT``, which starts from the first one's weights.
 """
@@ -151,7 +151,8 @@ def check_pool(pool: PatchDataset, patches: PatchDataset, *, held_out: HeldOut |
         held_out: the parts of the split that it must not see, by name.
 
     Raises:
-        InputError: another size, another number of channels or bits, or images of a part that is held out.
+        InputError: images for volumes, another size, another number of channels or bits, or images of a part that is
+            held out.
 
     Example:
         >>> from genmix_transforms.data import LesionPhantom
@@ -162,6 +163,11 @@ def check_pool(pool: PatchDataset, patches: PatchDataset, *, held_out: HeldOut |
         genmix_transforms.errors.InputError: lesion phantom (test): 3 of its 3 images are in the test part ...
     """
     here, there = (tuple(data.images.shape[1:]) for data in (patches, pool))
+    if len(here) != len(there):
+        raise InputError(
+            f"{pool.name}: the pool has {_kind(pool)} of {_text(there)}, {patches.name} {_kind(patches)} of "
+            f"{_text(here)}, and a network is for one or the other: give a pool of {_kind(patches)}"
+        )
     if here != there:
         raise InputError(
             f"{pool.name}: the pool has images of {_text(there)} (C x H x W), {patches.name} of {_text(here)}; bring "
@@ -207,6 +213,10 @@ def check_unseen(generator: Generator, patches: PatchDataset, *, held_out: HeldO
                 "the split, and scores would be too high; start from others, or train them on the split's training "
                 "part (--split)"
             )
+
+
+def _kind(patches: PatchDataset) -> str:
+    return "images" if patches.dimensions == 2 else "volumes"
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -20,7 +20,7 @@ INDEX = "checkpoint.json"
 
 
 class Stateful(Protocol):
-    """Anything that hands out its state and takes it up again: networks, optimisers, averages, controllers."""
+    """Anything that hands out its state and takes it up again: networks, optimizers, averages, controllers."""
 
     def state_dict(self) -> dict[str, Any]:
         """Nested dicts, lists and tuples of tensors, numbers and strings."""
@@ -35,9 +35,9 @@ def pack(state: Any, *, prefix: str = "") -> tuple[Any, dict[str, Tensor]]:
     """Take a nested state apart into a JSON outline and named tensors.
 
     Returns:
-        The outline, in which dicts are ``{"dict": [[key, value], ...]}`` (optimisers have whole-number keys, which JSON
+        The outline, in which dicts are ``{"dict": [[key, value], ...]}`` (optimizers have whole-number keys, which JSON
         objects cannot hold), tuples ``{"tuple": [...]}`` and tensors ``{"tensor": name, "channels_last": bool}``; and
-        the tensors by name. The memory layout is part of the state: a fused optimiser steps through a weight and its
+        the tensors by name. The memory layout is part of the state: a fused optimizer steps through a weight and its
         moments side by side, and with another layout in one of them it adds up in another order, if not the wrong
         elements.
     """
@@ -77,7 +77,7 @@ def unpack(outline: Any, tensors: Mapping[str, Tensor]) -> Any:
 def state_bytes(objects: Mapping[str, Stateful]) -> int:
     """How large a checkpoint of these objects is, in bytes.
 
-    An optimiser that has not taken a step is counted with the two moments of Adam, which it will have.
+    An optimizer that has not taken a step is counted with the two moments of Adam, which it will have.
     """
     size = 0
     for item in objects.values():

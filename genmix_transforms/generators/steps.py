@@ -18,7 +18,7 @@ from genmix_transforms.generators.state import Stateful
 class Steps:
     """Takes the steps of a training. A step follows from the number of images seen before it.
 
-    All optimisers average their gradients over the processes, and all moving averages count the batch of all processes.
+    All optimizers average their gradients over the processes, and all moving averages count the batch of all processes.
 
     Args:
         job: the training.

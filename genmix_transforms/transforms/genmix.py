@@ -89,7 +89,7 @@ class GenMix(KeepsDtypes, OwnGenerator, v2.Transform):
         p: the probability that a sample (a batch, if not ``per_sample``) is mixed at all.
         per_sample: a lambda for each sample, or one for the batch.
         mean: of the ``v2.Normalize`` that the batch went through, one value a channel; None: the batch is in [0, 1].
-            Integer batches (uint8: 0 to 255) are not normalised, and are mixed as the bank's pixels are.
+            Integer batches (uint8: 0 to 255) are not normalized, and are mixed as the bank's pixels are.
         std: likewise.
         class_counts: images of each class in the real data, ``{name: n}`` or in the order of the bank's classes, for
             ``pairing="inverse"``; None: what the bank records of its generator's training set.

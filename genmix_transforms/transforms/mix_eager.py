@@ -34,7 +34,7 @@ def mix_plainly(images: Tensor, pixels: Tensor, draw: Draw, scale: Tensor, shift
 def mix_in_pieces(images: Tensor, pixels: Tensor, draw: Draw, scale: Tensor, shift: Tensor, *, out: Tensor) -> Tensor:
     """Mix on the CPU with partners of the bank, a few images at a time; ``out`` may be ``images``.
 
-    A piece is gathered, dequantised and mixed while it is in the cache. Whole-batch passes go through memory five to
+    A piece is gathered, dequantized and mixed while it is in the cache. Whole-batch passes go through memory five to
     nine times. Here the batch is read once, the bank's bytes once, and the output is written once; everything between
     lives in a buffer of about a megabyte. See :func:`genmix_transforms.transforms.mix.mix`.
     """

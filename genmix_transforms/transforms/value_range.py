@@ -26,7 +26,7 @@ _DEEP = torch.uint16
 class RangeCheck:
     """Compares the value range of the first floating-point batch with the bank's.
 
-    The commonest mistake in mixing two sources is that one is normalised and the other is not. Nothing fails then: the
+    The commonest mistake in mixing two sources is that one is normalized and the other is not. Nothing fails then: the
     classifier learns to tell the two apart by their brightness.
     """
 

@@ -270,3 +270,14 @@ def test_parquet_files(tmp_path):
 
 def test_the_card_names_the_mask_classes():
     assert "- Masks: one an image, of the classes background, liver, lesion" in bank_card(masked_bank())
+
+
+@pytest.mark.parametrize("spatial", [(4, 4), (5, 3)])
+def test_an_export_of_png_files_is_read_again(tmp_path, spatial):
+    bank = masked_bank(spatial=spatial)
+    export_png(bank, tmp_path / "png")
+    again = SyntheticBank.from_folder(tmp_path / "png", masks=True)
+    check_belong(again)
+    assert torch.equal(again.images, bank.images)
+    assert (again.classes, again.mask_classes) == (bank.classes, NAMES)
+    assert SyntheticBank.from_folder(tmp_path / "png").replace(masks=bank.masks, mask_classes=NAMES).classes == CLASSES

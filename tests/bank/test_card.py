@@ -168,10 +168,11 @@ def test_how_to_load_it(make_bank):
 
 
 def test_the_sheet_is_shown_where_there_is_one(make_bank):
-    flat, volumes = make_bank(), make_bank(shape=(1, 2, 4, 4))
+    flat, volumes, signals = make_bank(), make_bank(shape=(1, 2, 4, 4)), make_bank(shape=(1, 16))
     empty = SyntheticBank(torch.zeros(0, 1, 4, 4, dtype=torch.uint8), torch.zeros(0).long(), classes=["a"])
-    assert [has_sheet(bank) for bank in (flat, volumes, empty)] == [True, False, False]
-    assert ["(sheet.png)" in bank_card(bank) for bank in (flat, volumes, empty)] == [True, False, False]
+    for bank, has in ((flat, True), (volumes, True), (signals, False), (empty, False)):
+        assert has_sheet(bank) == has
+        assert ("(sheet.png)" in bank_card(bank)) == has
 
 
 @pytest.mark.parametrize(
@@ -399,10 +400,16 @@ def test_probabilities_show_under_the_likeliest_class():
     assert [[int(cell[0, 0, 0]) for cell in row] for row in found] == [[10, 255], [0, 20]]
 
 
+def test_volumes_show_their_middle_slices():
+    volumes = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 1, 3, 1, 1).repeat(1, 1, 1, SIDE, SIDE)
+    bank = SyntheticBank(volumes, torch.tensor([0]), classes=["a"])
+    assert int(cells(bank_sheet(bank), rows=1, columns=1)[0][0][0, 0, 0]) == 20
+
+
 @pytest.mark.parametrize(
     ("shape", "columns", "text"),
     [
-        ((1, 1, 4, 4, 4), 12, "shows two-dimensional images, the bank's are 1 x 4 x 4 x 4"),
+        ((1, 1, 16), 12, "a sheet shows images or volumes, the bank's are 1 x 16"),
         ((0, 1, 4, 4), 12, "a sheet of an empty bank shows nothing: fill the bank first"),
         ((1, 1, 4, 4), 0, "at least one column, got columns=0"),
     ],

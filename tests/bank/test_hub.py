@@ -151,12 +151,12 @@ def test_an_older_banks_shards_go_in_the_same_commit_and_other_files_stay(hub, o
     online(push_to_hub, in_shards, "me/replaced")
     repository = hub.repositories["me/replaced"]
     repository.commit("main", {**hub.files("me/replaced"), "paper.pdf": b"somebody's"}, "a paper")
-    volumes = saved("volumes", shape=(1, 2, 4, 4))  # of which no sheet can be drawn
-    online(push_to_hub, volumes, "me/replaced", commit_message="volumes now")
-    assert hub.commits("me/replaced")[2:] == ["a paper", "volumes now"]
+    signals = saved("signals", shape=(1, 16))  # of which no sheet can be drawn
+    online(push_to_hub, signals, "me/replaced", commit_message="signals now")
+    assert hub.commits("me/replaced")[2:] == ["a paper", "signals now"]
     published = hub.files("me/replaced")
-    assert published.keys() == {*bank_files(volumes), "README.md", ".gitattributes", "paper.pdf"}
-    assert only(published, *bank_files(volumes)) == bank_files(volumes)
+    assert published.keys() == {*bank_files(signals), "README.md", ".gitattributes", "paper.pdf"}
+    assert only(published, *bank_files(signals)) == bank_files(signals)
 
 
 def test_a_bank_that_was_never_saved(hub, online, make_bank, same):

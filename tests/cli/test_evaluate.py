@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from genmix_transforms import SyntheticBank
 from genmix_transforms.cli.main import main
@@ -345,3 +346,49 @@ def test_the_split_comes_from_a_file(genmix: Genmix, tmp_path: Path) -> None:
         assert outcome.code == 0, outcome.err
     one, other = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("file", "seed"))
     assert one["data"]["fingerprints"] == other["data"]["fingerprints"]
+
+
+@pytest.fixture
+def chest(tmp_path: Path) -> Path:
+    """PNGs and a CSV with a column a class; an image may have both, or none."""
+    rng = np.random.default_rng(0)
+    rows = ["path,split,patient,Effusion,Nodule"]
+    (tmp_path / "chest").mkdir()
+    for number in range(48):
+        effusion, nodule = number % 2, number // 2 % 2
+        pixels = rng.integers(0, 60, (20, 20)) + 90 * effusion
+        pixels[8:12, 8:12] += 90 * nodule
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "chest" / f"{number}.png")
+        rows.append(
+            f"{number}.png,{('train', 'train', 'val', 'test')[number // 12]},p{number // 4},{effusion},{nodule}"
+        )
+    (tmp_path / "chest" / "chest.csv").write_text("\n".join(rows))
+    return tmp_path / "chest" / "chest.csv"
+
+
+def test_several_labels_an_image(genmix: Genmix, chest: Path, tmp_path: Path) -> None:
+    bank = save_bank(tmp_path / "bank", classes=("Nodule", "Effusion"))  # by name, in whatever order
+    asked = ["-q", "evaluate", "--data", chest, "--bank", bank, "--out", tmp_path / "results"]
+    outcome = genmix(*asked, "--arms", "baseline,blend,genmix", *SHORT)
+    assert outcome.code == 0, outcome.err
+    header = next(line for line in outcome.out.splitlines() if line.split()[:1] == ["arm"])
+    for word in ("F1", "AUC", "Effusion", "Nodule"):
+        assert word in header
+    assert "sens/spec/AUC" in outcome.out
+    rows = {line.split()[0]: line for line in outcome.out.splitlines() if line.split()}
+    assert {"baseline", "blend", "genmix"} <= rows.keys()
+    summary = (tmp_path / "results/summary.csv").read_text()
+    results = json.loads((tmp_path / "results/results.json").read_text())
+    assert len(results["runs"]) == 6
+    for name in ("macro_f1", "auc_Effusion", "auc_Nodule"):
+        (line,) = [line for line in summary.splitlines() if line.startswith(f"genmix,{name},")]
+        assert 0 <= float(line.split(",")[2]) <= 1
+
+
+def test_an_arm_that_goes_by_the_one_class_of_an_image(genmix: Genmix, chest: Path, tmp_path: Path) -> None:
+    bank = save_bank(tmp_path / "bank", classes=("Effusion", "Nodule"))
+    asked = ["-q", "evaluate", "--data", chest, "--bank", bank, "--out", tmp_path / "results", *SHORT]
+    outcome = genmix(*asked, "--arms", "baseline,genmix@pairing=same")
+    assert outcome.code == 2
+    assert "here an image has several labels" in outcome.err
+    assert not (tmp_path / "results").exists()

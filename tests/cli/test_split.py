@@ -129,3 +129,21 @@ def test_wrong_options_are_told_before_the_data_is_read(
     assert outcome.code == 2
     assert message in outcome.err
     assert not list(tmp_path.iterdir())
+
+
+def test_several_labels_an_image(genmix: Genmix, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((40, 3)) < 0.4).astype(np.uint8)
+    images = rng.integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "set.npz", images=images, labels=targets, label_names=["Effusion", "Mass", "Nodule"])
+    outcome = genmix("split", tmp_path / "set.npz", "--out", tmp_path / "split.csv")
+    assert outcome.code == 0, outcome.err
+    proposed = outcome.out.splitlines()[-1].split()
+    assert proposed[:3] == ["genmix", "train", "dcgan"]
+    assert proposed[-1] == "--unlabelled"  # without it, a generator refuses such data
+    options = [part if part != "split.csv" else str(tmp_path / "split.csv") for part in proposed[1:]]
+    outcome = genmix(*options, "--dry-run", "--size", 16, "--steps", 1, "--batch-size", 4, "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    refused = genmix(*options[:-1], "--dry-run", "--size", 16, "--steps", 1, "--batch-size", 4, "--device", "cpu")
+    assert refused.code == 2
+    assert "this needs one label an image" in refused.err

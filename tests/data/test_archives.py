@@ -197,13 +197,31 @@ def test_labels_that_are_missing_or_bad_do_not_matter_to_a_pool(read):
 
 
 def test_medmnist_volumes(read):
-    with pytest.raises(InputError, match=r"images of shape \(14, 28, 28, 28\); .*volumes are not read"):
-        read(medmnist(shape=(28, 28, 28)))
+    arrays = medmnist(shape=(28, 28, 28))
+    data = read(arrays)
+    assert data.images.shape == (14, 1, 28, 28, 28)
+    assert np.array_equal(data.images[:7, 0].numpy(), arrays["train_images"])
+    assert repr(data).startswith("set.npz: 14 patches, 1 x 28 x 28 x 28 (")
+
+
+@pytest.mark.parametrize("channels", [None, 2])
+def test_volumes_come_through_channels_first(read, channels):
+    shape = (COUNT, 8, 9, 10) if channels is None else (COUNT, 8, 9, 10, channels)
+    images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    data = read(plain(images=images))
+    assert data.images.is_contiguous()
+    expected = images[..., None] if channels is None else images
+    assert np.array_equal(data.images.numpy(), expected.transpose(0, 4, 1, 2, 3))
 
 
 def test_medmnist_has_no_groups(read):
     with pytest.raises(InputError, match=r"MedMNIST files hold no groups; leave group_key out \(got 'patient'\)"):
         read(medmnist(), group_key="patient")
+
+
+def test_medmnist_has_no_masks(read):
+    with pytest.raises(InputError, match="MedMNIST files hold no masks; leave masks out, or save images, labels and"):
+        read(medmnist(), masks=True)
 
 
 # --- bad input
@@ -223,10 +241,13 @@ def test_medmnist_has_no_groups(read):
             {"images": np.zeros((COUNT, 3, 9, 10), np.uint8)},
             r"images of shape \(6, 3, 9, 10\); .*channels come last: images.transpose",
         ),
-        ({"images": np.zeros((COUNT, 9, 9, 9), np.uint8)}, r"images of shape \(6, 9, 9, 9\); .*volumes are not read"),
         (
             {"images": np.zeros((COUNT, 1, 9, 9, 3), np.uint8)},
-            r"images of shape \(6, 1, 9, 9, 3\); .*volumes are not read",
+            r"images of shape \(6, 1, 9, 9, 3\); .*volumes more than 7 pixels along each axis",
+        ),
+        (
+            {"images": np.zeros((COUNT, 2, 9, 9, 9), np.uint8)},
+            r"channels come last: images.transpose\(0, 2, 3, 4, 1\)",
         ),
         (
             {"images": np.zeros((0, 9, 9), np.uint8), "labels": np.zeros(0, int)},

@@ -414,6 +414,18 @@ def test_a_column_a_class(folder):
     assert "several labels an image, from the columns Effusion, Nodule" in patches.notes
 
 
+def test_dates_and_scans_are_no_classes(folder):
+    """A split by date is for several labels an image as well."""
+    rows = "path,date,series,Effusion,Nodule\n" + "".join(
+        f"images/{number}.png,2024-03-0{5 - number},{number % 2},{effusion},{nodule}\n"
+        for number, effusion, nodule in ((1, 1, 1), (2, 0, 0), (3, 1, 0))
+    )
+    patches = read_csv(folder / "set.csv", rows)
+    assert patches.classes == ("Effusion", "Nodule")
+    assert patches.dates.argsort().tolist() == [2, 1, 0]
+    assert patches.series.tolist() == [1, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "text"),
     [

@@ -53,6 +53,14 @@ def test_copies_are_told_from_near_duplicates():
     assert find_leaks(replace(data, images=colored)).near == 1
 
 
+def test_volumes_are_compared_by_their_middle_slices():
+    data = split_patches()
+    images = data.images[:, :, None].repeat(1, 1, 5, 1, 1)
+    images[7, :, 2] = images[5, :, 2] // 2
+    images[:, :, [0, 1, 3, 4]] = 0
+    assert find_leaks(replace(data, images=images)).example == (5, 7)
+
+
 def test_near_duplicates_within_a_part_are_none():
     data = split_patches()
     images = data.images.clone()

@@ -165,7 +165,7 @@ def test_training_set_knows_its_patches_at_any_size():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"images": torch.zeros(6, 4, 4, dtype=torch.uint8)}, r"\(N, C, H, W\), got torch.uint8 of shape \(6, 4, 4\)"),
+        ({"images": torch.zeros(6, 4, 4, dtype=torch.uint8)}, r"\(N, C, H, W\), or .* got torch.uint8 of shape \(6, 4"),
         ({"images": torch.zeros(6, 1, 4, 4)}, "images must be uint8 or uint16 .* got torch.float32"),
         ({"labels": torch.zeros(5, dtype=torch.int64)}, r"labels must be int64 of shape \(6,\).* got .*\(5,\)"),
         ({"labels": torch.zeros(6, dtype=torch.int32)}, "labels must be int64 .* got torch.int32"),
@@ -664,3 +664,96 @@ def test_folds_of_real_images_with_near_duplicates(real_data):
         assert (len(train), len(val), len(test)) == (390, 130, 260)
         for name, amount in whole.class_counts.items():
             assert abs(test.class_counts[name] - amount / 3) <= 1
+
+
+# --- volumes
+
+
+def cubes(*sides, channels=1, count=6):
+    """Volumes whose voxels all differ, as far as eight bits let them."""
+    shape = (count, channels, *sides)
+    pixels = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return PatchDataset(images=pixels, labels=torch.arange(count) % 2, classes=("cyst", "metastasis"))
+
+
+def test_volumes_in_words():
+    assert (patches().dimensions, cubes(8, 9, 10).dimensions) == (2, 3)
+    assert repr(cubes(8, 9, 10, channels=2)) == "patches: 6 patches, 2 x 8 x 9 x 10 (cyst 3, metastasis 3)"
+
+
+def test_volumes_of_another_size_and_other_channels():
+    data = cubes(8, 12, 10)
+    bigger = data.resized(16)
+    assert bigger.images.shape == (6, 1, 16, 16, 16)
+    assert bigger.notes == ("8x12x10 pixels resized (trilinear, antialiased) to 16x16x16",)
+    assert torch.equal(bigger.origins, data.origins)
+    assert cubes(16, 16, 16).resized(16).notes == ()
+    assert data.with_channels(1) is data
+    colored = data.with_channels(3)
+    assert colored.images.shape == (6, 3, 8, 12, 10)
+    assert torch.equal(colored.with_channels(1).images, data.images)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_saved_volumes_are_read_again(tmp_path, channels):
+    data = cubes(8, 9, 10, channels=channels)
+    data.save_npz(tmp_path / "set.npz")
+    again = open_dataset(tmp_path / "set.npz")
+    assert torch.equal(again.images, data.images)
+    assert torch.equal(again.origins, data.origins)
+    assert again.fingerprint == data.fingerprint
+
+
+def test_volumes_as_thin_as_channels_are_not_saved(tmp_path):
+    with pytest.raises(InputError, match="volumes of 7x9x9 would not be read, .* more than 7 along each"):
+        cubes(7, 9, 9).save_npz(tmp_path / "set.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_window_shows_volumes_in_eight_bits():
+    pixels = torch.full((2, 1, 8, 8, 8), 1064).to(torch.uint16)
+    data = PatchDataset(images=pixels, labels=torch.tensor([0, 1]), classes=("a", "b"))
+    shown = data.with_window(40, 400)
+    assert shown.images.unique().tolist() == [128]
+    assert shown.images.shape == pixels.shape
+
+
+def test_masks_of_volumes_go_along():
+    data = cubes(8, 8, 8, count=4)
+    masks = torch.zeros(4, 8, 8, 8, dtype=torch.uint8)
+    masks[:, :4] = 2
+    halved = replace(data, masks=masks).resized(4)
+    assert halved.images.shape == (4, 1, 4, 4, 4)
+    assert torch.equal(halved.masks, masks[:, ::2, ::2, ::2])
+
+
+def test_volumes_are_split_and_chosen_like_images():
+    parts = cubes(8, 8, 8, count=20).split()
+    assert sum(len(part) for part in parts) == 20
+    assert all(part.dimensions == 3 for part in parts)
+    assert cubes(8, 8, 8).of_class("cyst").images.shape == (3, 1, 8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"masks": torch.zeros(2, 8, 9, dtype=torch.uint8)},
+            r"masks must be uint8 of shape \(2, 8, 8\), .*\(2, 8, 9\)",
+        ),
+        (
+            {"masks": torch.zeros(1, 8, 8, dtype=torch.uint8)},
+            r"one for each image, got torch.uint8 of shape \(1, 8, 8\)",
+        ),
+        ({"masks": torch.zeros(2, 8, 8)}, "got torch.float32"),
+        ({"mask_classes": ("a", "b")}, "mask_classes name the pixel values of masks; give masks as well"),
+        (
+            {"masks": torch.full((2, 8, 8), 2, dtype=torch.uint8), "mask_classes": ("a", "b")},
+            r"masks run up to 2, but mask_classes has 2 names \(a, b\)",
+        ),
+    ],
+)
+def test_masks_that_do_not_fit(options, message):
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(InputError, match=f"^patches: {message}"):
+        PatchDataset(images=images, labels=torch.tensor([0, 1]), classes=("a", "b"), **options)

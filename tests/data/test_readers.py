@@ -1,6 +1,7 @@
 """open_dataset: what a path leads to, the same patches from every kind of source, and the real files."""
 
 import doctest
+import json
 import sys
 from dataclasses import dataclass
 from types import ModuleType
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 
+from genmix_transforms import GenMix, SyntheticBank
 from genmix_transforms.data import image_files, readers
 from genmix_transforms.data.identity import pixel_hashes
 from genmix_transforms.data.patches import PatchDataset
@@ -22,6 +25,127 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (8, 12, 12, 3), dtype=np.uint
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 NAMES = ("cyst", "metastasis")
 OFFICIAL = [0, 0, 1, 2, 0, 0, 1, 2]
+
+
+MASKS = (np.arange(144).reshape(12, 12)[None] % (2 + np.arange(8)[:, None, None])).astype(np.uint8)
+"""Each of other values."""
+
+
+@pytest.fixture(params=["folder", "split", "npz", "csv"])
+def masked(request, tmp_path):
+    """The same eight patches with masks, as each kind of source that may have some."""
+    if request.param == "npz":
+        names = {"label_names": NAMES, "mask_classes": np.array([f"m{number}" for number in range(9)])}
+        np.savez(tmp_path / "set.npz", images=IMAGES, labels=LABELS, masks=MASKS, **names)
+        return tmp_path / "set.npz"
+    rows = ["path,label,mask,patient"]
+    for number, (image, mask, label) in enumerate(zip(IMAGES, MASKS, LABELS, strict=True)):
+        part = f"{('train', 'val', 'test')[OFFICIAL[number]]}/" if request.param == "split" else ""
+        name = f"{part}{NAMES[label]}/{number}"
+        for pixels, file in ((image, f"images/{name}.png"), (mask, f"masks/{name}.bmp")):
+            (tmp_path / "set" / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "set" / file)
+        rows.append(f"images/{name}.png,{NAMES[label]},masks/{name}.bmp,p{number}")
+    (tmp_path / "set" / "dataset_info.json").write_text(
+        json.dumps({"mask_classes": [f"m{number}" for number in range(9)]})
+    )
+    if request.param == "csv":
+        (tmp_path / "set" / "list.csv").write_text("\n".join(rows))
+        return tmp_path / "set" / "list.csv"
+    return tmp_path / "set"
+
+
+def check_masks(patches, expected=MASKS):
+    """Each image has its own mask."""
+    found = {image.numpy().tobytes(): mask for image, mask in zip(patches.images, patches.masks, strict=True)}
+    assert len(found) == len(patches)
+    for image, mask in zip(IMAGES, expected, strict=True):
+        key = image.transpose(2, 0, 1).tobytes()
+        if key in found:
+            assert np.array_equal(found[key].numpy(), mask)
+
+
+def test_masks_come_with_their_images(masked, tmp_path):
+    patches = open_dataset(masked, masks=True)
+    assert (patches.masks.dtype, patches.masks.shape) == (torch.uint8, (8, 12, 12))
+    assert patches.mask_classes == tuple(f"m{number}" for number in range(9))
+    assert "; masks (m0, m1, " in repr(patches)
+    check_masks(patches)
+    for part in patches.split():
+        check_masks(part)
+    check_masks(patches.without_labels())
+    check_masks(patches.of_class("cyst"))
+    patches.save_npz(tmp_path / "again.npz")
+    again = open_dataset(tmp_path / "again.npz", masks=True)
+    check_masks(again)
+    assert again.mask_classes == patches.mask_classes
+    check_masks(open_dataset(masked, masks=True, labelled=False))
+
+
+def test_masks_go_to_the_size_of_their_images(masked):
+    patches = open_dataset(masked, masks=True, size=24)
+    assert patches.masks.shape == (8, 24, 24)
+    assert torch.equal(patches.masks[:, ::2, ::2], open_dataset(masked, masks=True).masks)
+
+
+def test_masks_are_left_alone_unless_they_are_asked_for(masked):
+    patches = open_dataset(masked)
+    assert (len(patches), patches.classes, patches.masks, patches.mask_classes) == (8, NAMES, None, None)
+    assert len(open_dataset(masked, labelled=False)) == 8
+
+
+def test_masks_that_are_not_there(source):
+    with pytest.raises(InputError, match=r"no array masks in it|no column 'mask'|no masks in it|hold no masks"):
+        open_dataset(source, masks=True)
+    with pytest.raises(InputError, match="the phantom's patches have no masks"):
+        open_dataset("phantom", masks=True)
+
+
+def test_masks_of_a_csv_that_cannot_be(tmp_path):
+    for name, pixels in (("a", IMAGES[0]), ("b", IMAGES[1]), ("m", MASKS[0]), ("small", MASKS[0][:8])):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    for rows, error, message in (
+        (["a.png,cyst,m.png", "b.png,metastasis,"], InputError, "line 3: the mask is empty; every image needs one"),
+        (["a.png,cyst,m.png", "b.png,metastasis,no.png"], MissingPathError, r"1 of its 2 masks do not exist: no\.png"),
+        (["a.png,cyst,m.png", "b.png,metastasis,small.png"], InputError, r"small\.png: a mask of 8x12 pixels, but its"),
+    ):
+        (tmp_path / "list.csv").write_text("\n".join(["path,label,mask", *rows]))
+        with pytest.raises(error, match=message):
+            open_dataset(tmp_path / "list.csv", masks=True)
+        assert len(open_dataset(tmp_path / "list.csv")) == 2
+    (tmp_path / "list.csv").write_text("path,label,mask\na.png,cyst,m.png\nb.png,metastasis,m.png")  # one for both
+    assert torch.equal(*open_dataset(tmp_path / "list.csv", masks=True).masks)
+
+
+def test_masks_beside_several_labels(tmp_path):
+    """The column of their files is no class; a class that is called mask is one."""
+    for number in range(4):
+        Image.fromarray(IMAGES[number]).save(tmp_path / f"{number}.png")
+        Image.fromarray(MASKS[number]).save(tmp_path / f"m{number}.png")
+    rows = [f"{number}.png,m{number}.png,{number % 2},{number // 2}" for number in range(4)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,mask,Effusion,Nodule", *rows]))
+    patches = open_dataset(tmp_path / "list.csv", masks=True)
+    assert patches.classes == ("Effusion", "Nodule")
+    check_masks(patches)
+    check_masks(patches.subset([2, 0]))
+    check_masks(patches.without_labels())
+    patches.save_npz(tmp_path / "again.npz")
+    check_masks(open_dataset(tmp_path / "again.npz", masks=True))
+    rows = [f"{number}.png,{number % 2},{number // 2}" for number in range(4)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,mask,Nodule", *rows]))
+    assert open_dataset(tmp_path / "list.csv").classes == ("mask", "Nodule")
+
+
+def test_a_bank_of_patches_mixes_their_masks(masked):
+    patches = open_dataset(masked, masks=True)
+    bank = SyntheticBank(
+        patches.images, patches.labels, classes=patches.classes, masks=patches.masks, mask_classes=patches.mask_classes
+    )
+    batch = (patches.images / 255, patches.labels, tv_tensors.Mask(patches.masks))
+    images, _, masks = GenMix(bank, masks="soft")(*batch)
+    assert images.shape == (8, 3, 12, 12)
+    assert masks.shape == (8, 9, 12, 12)
+    assert torch.allclose(masks.sum(1), torch.ones(8, 12, 12))
 
 
 @pytest.fixture(params=["folder", "split", "npz", "medmnist", "csv"])

@@ -5,7 +5,7 @@ import torch
 
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import PatchDataset
-from genmix_transforms.evaluation import Protocol
+from genmix_transforms.evaluation import Protocol, pretrain_classifier
 
 CLASSES = ("cyst", "hemangioma", "metastasis")
 
@@ -44,6 +44,15 @@ def bank():
 def quick():
     """A protocol of a fraction of a second."""
     return Protocol(steps=8, batch_size=8, validate_every=4)
+
+
+@pytest.fixture(scope="session")
+def pool_weights(tmp_path_factory):
+    """A file of weights of a classifier that has hardly seen a pool."""
+    file = tmp_path_factory.mktemp("pool") / "small.safetensors"
+    pool = make_patches(20, seed=300).without_labels()
+    pretrain_classifier(pool, out=file, steps=1, batch_size=8, progress=False)
+    return str(file)
 
 
 @pytest.fixture

@@ -155,6 +155,7 @@ def test_options_by_name_are_the_protocols(data):
         "mixup_alpha": 0.35, "augmix_severity": 4, "classical_strength": 0.5, "repeat_share": 0.15, "alpha": 0.7,
         "blend_share": 0.25, "synthetic_weight": 0.8, "aux_norm": True, "balance": "equal", "keep": 0.5, "p": 0.5,
         "keep_by": "random", "pretrain_part": 0.3, "mixing_part": 0.3, "pairing": "same", "real_partner": 0.4,
+        "pool_weights": "small.safetensors",
     }  # fmt: skip
     if "keep_by" in chosen and "keep" not in chosen:
         chosen.append("keep")
@@ -164,7 +165,9 @@ def test_options_by_name_are_the_protocols(data):
     arm = name + "".join(parts)
     assert given_options(arm) == {option: values[option] for option in written}
     own = own_protocol(arm, Protocol(steps=7, weight_decay=0.5))
-    assert own == dataclasses.replace(Protocol(steps=7, weight_decay=0.5), **given_options(arm))
+    # A classifier that starts from a pool's weights has them for its own.
+    expected = {"weights" if name == "pool_weights" else name: value for name, value in given_options(arm).items()}
+    assert own == dataclasses.replace(Protocol(steps=7, weight_decay=0.5), **expected)
     assert check_arms([arm]) == (arm,)
 
 

@@ -54,6 +54,15 @@ def test_another_size_is_brought_to_the_patches_and_still_of_this_training_set(t
     assert torch.equal(bank.labels, kept.labels)
 
 
+def test_a_bank_of_volumes(train, tmp_path):
+    slices = train.resized(24).images
+    volumes = dataclasses.replace(train, images=slices[:, :, None].expand(-1, -1, 24, -1, -1).contiguous())
+    bank = make(volumes, Recipe(**{**vars(TINY), "size": 16}), tmp_path)
+    assert bank.class_counts == volumes.class_counts
+    assert bank.image_shape == (1, 24, 24, 24)
+    assert SyntheticBank.load(tmp_path / "bank").image_shape == (1, 16, 16, 16)
+
+
 def test_a_bank_of_soft_labels(train, tmp_path):
     bank = make(train, dataclasses.replace(TINY, soft=2.0), tmp_path)
     assert bank.class_counts == train.class_counts

@@ -32,10 +32,15 @@ def test_splits_that_do_not_fit_together(splits, shapes):
     empty = val.subset(torch.zeros(0).long())
     renamed = replace(test, classes=("cyst", "metastasis", "hemangioma"))
     deep = replace(val, images=val.images.to(torch.uint16))
+    volumes = tuple(replace(part, images=part.images[:, :, None].expand(-1, -1, 16, -1, -1)) for part in splits)
     for bad, message in (
         ((train, val), "splits must be three PatchDatasets"),
         ((train, val, test.images), "splits must be three PatchDatasets"),
         ((train, empty, test), "the val part is empty"),
+        (
+            volumes,
+            "holds volumes of 1 x 16 x 16 x 16, .* take two-dimensional images: cut 2.5-D patches from the scans",
+        ),
         ((train, val, renamed), r"same classes: train has \('cyst', 'hemangioma', 'metastasis'\), test has"),
         ((train, val, shapes.patches(9, size=20)), r"same shape: train has \(1, 16, 16\), test has \(1, 20, 20\)"),
         ((train, deep, test), "same dtype: train has torch.uint8, val has torch.uint16"),
@@ -85,11 +90,13 @@ def test_a_bank_of_another_window(splits, shapes):
         assert f"only {which} record a window" in doubt
 
 
-def test_everything_is_built_beforehand(splits, shapes, bank):
+def test_everything_is_built_beforehand(splits, shapes, bank, pool_weights):
     few = bank.with_classes(bank.classes)
     only_two = shapes.bank(classes=("cyst", "hemangioma"))
     for arms, some_bank, options, message in (
-        (ARMS, None, {}, "the arm 'blend' needs a bank"),
+        (ARMS, None, {"pool_weights": pool_weights}, "the arm 'blend' needs a bank"),
+        (ARMS, bank, {}, "the arm 'pool' needs weights .*--pool-weights FILE"),
+        (("mixup",), None, {"pool_weights": "there-is-no.safetensors"}, "there-is-no.safetensors: no such file"),
         (("genmix",), only_two, {"pairing": "same"}, "draws from metastasis, but the bank has no images of it"),
         (("genmix",), few, {"pairing": "sane"}, "pairing must be one of any"),
         (("genmix",), few, {"pairing": [[1.0]]}, "the pairing matrix must be 3 x 3"),

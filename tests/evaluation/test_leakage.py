@@ -1,5 +1,8 @@
 """Weights that have seen test images, labels or not. (What a bank's generator has seen: test_checks.py.)"""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -43,3 +46,17 @@ def test_a_sound_pool(splits, shapes, tmp_path):
     # No path in what is published.
     assert results.protocol["weights"].startswith("sha256:")
     assert doubts_of_weights(Protocol(), splits) == ()
+
+
+def test_of_the_arm_that_starts_from_a_pool_likewise(splits, tmp_path):
+    train, _, test = splits
+    sound = replace(pretrained(tmp_path, *splits[:2]), weights=None)
+    protocol = replace(sound, pool_weights=str(tmp_path / "small.safetensors"))
+    with pytest.warns(UserWarning, match="pre-trained on 45 of the validation images"):
+        results = evaluate(splits, arms=("baseline", "pool"), protocol=protocol, seeds=1, device="cpu", progress=False)
+    # No path in what is published.
+    assert str(tmp_path) not in json.dumps(results.to_dict())
+    (tmp_path / "small.safetensors").unlink()
+    pretrained(tmp_path, train, test.subset(torch.arange(7)))
+    with pytest.raises(InputError, match=r"pre-trained on 7 of the 60 test images"):
+        evaluate(splits, arms=("baseline", "pool"), protocol=protocol, device="cpu")

@@ -151,6 +151,11 @@ def test_every_bank_has_its_arms(quick):
     assert {"pretrain:a@0.5", "pretrain:b@0.5"} < set(found)
 
 
+def test_weights_of_a_pool_are_a_candidate(quick):
+    found = recipe_candidates(None, {}, replace(quick, pool_weights="small.safetensors"))
+    assert found == ("pool", *REAL_CANDIDATES)
+
+
 def test_arms_that_are_the_same_under_the_protocol_are_one(quick):
     found = recipe_candidates(None, {"": None}, replace(quick, pairing="balanced"))
     assert "genmix@alpha=0.3" in found
@@ -210,6 +215,7 @@ def test_the_comparison_has_the_choice_as_a_row_and_says_so(splits, bank, quick,
         ({"candidates": []}, "nothing to choose from"),
         ({"candidates": "mixup"}, "candidates must be a list of arms, got the text 'mixup'"),
         ({"candidates": ["augmex"]}, "no arm 'augmex'"),
+        ({"candidates": ["pool"]}, "the arm 'pool' needs weights .*--pool-weights FILE"),
         ({"candidates": ["mixup", "mixup@0.2"]}, "are the same arm"),
         ({"candidates": ["blend:adm"]}, "no bank 'adm'"),
         ({"budget": 8}, r"a budget of 8 trainings is too small to choose among 2 .*--budget 9"),

@@ -1,6 +1,7 @@
 """Pre-training without labels: the loss written out, what a seed decides, and that something is learned."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,6 +112,10 @@ def test_pools_that_cannot_be(shapes, tmp_path):
         pretrain_classifier(shapes.patches(1), out=tmp_path / "a.safetensors", **QUICK)
     with pytest.raises(InputError, match="got 20 of 12x12"):
         pretrain_classifier(shapes.patches(20, size=12), out=tmp_path / "a.safetensors", **QUICK)
+    pool = shapes.patches(20)
+    volumes = replace(pool, images=pool.images[:, :, None].expand(-1, -1, 16, -1, -1))
+    with pytest.raises(InputError, match="holds volumes of 1 x 16 x 16 x 16, and the classifiers here take"):
+        pretrain_classifier(volumes, out=tmp_path / "a.safetensors", **QUICK)
     (tmp_path / "a.safetensors").write_text("mine")
     with pytest.raises(OverwriteError, match="is there already"):
         pretrain_classifier(shapes.patches(20), out=tmp_path / "a.safetensors", **QUICK)

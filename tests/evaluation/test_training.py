@@ -33,6 +33,12 @@ def train(arm, splits, bank, protocol, seed=0):
 
 
 @pytest.fixture
+def quick(quick, pool_weights):
+    """With what every arm needs."""
+    return replace(quick, pool_weights=pool_weights)
+
+
+@pytest.fixture
 def optimiser_steps():
     """Of each training: the parameters before its first step, the first of them after its last, the number of steps."""
     trainings = []
@@ -57,11 +63,26 @@ def test_all_arms_start_from_the_same_weights_and_take_the_same_steps(splits, ba
         run = train(arm, splits, bank, quick)
         assert run.steps == quick.steps
     assert [entry["steps"] for entry in optimiser_steps] == [quick.steps] * len(ARMS)
-    first, *others = (entry["parameters"] for entry in optimiser_steps)
-    for parameters in others:
-        assert all(torch.equal(a, b) for a, b in zip(first, parameters, strict=True))
+    first = optimiser_steps[0]["parameters"]
+    for arm, entry in zip(ARMS, optimiser_steps, strict=True):
+        same = [torch.equal(a, b) for a, b in zip(first, entry["parameters"], strict=True)]
+        assert not same[0] if arm == "pool" else all(same), arm
     train("baseline", splits, bank, quick, seed=1)
     assert not torch.equal(first[0], optimiser_steps[-1]["parameters"][0])
+
+
+def test_the_arm_pool_is_the_baseline_from_those_weights(splits, quick, pool_weights, optimiser_steps):
+    pool = train("pool", splits, None, quick, seed=3)
+    same = train("baseline", splits, None, replace(quick, weights=pool_weights), seed=3)
+    assert outcome(pool) == {**outcome(same), "arm": "pool"}
+    assert torch.equal(*(entry["after"] for entry in optimiser_steps))
+    # Also beside others, and where those have weights of their own.
+    cpu = torch.device("cpu")
+    setting = prepare(("baseline", "pool"), splits, {}, quick, device=cpu)
+    assert outcome(train_and_test("pool", splits, setting, 3, device=cpu)) == outcome(pool)
+    alone = train("baseline", splits, None, quick, seed=3)
+    assert outcome(train_and_test("baseline", splits, setting, 3, device=cpu)) == outcome(alone)
+    assert outcome(train("pool", splits, None, replace(quick, weights=pool_weights), seed=3)) == outcome(pool)
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -85,9 +106,9 @@ def test_seeds_and_arms_differ(splits, bank, quick, optimiser_steps):
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_between_validations_nobody_waits_for_a_gpu(splits, bank, arm):
+def test_between_validations_nobody_waits_for_a_gpu(splits, bank, pool_weights, arm):
     """One validation: the host waits as often for it after one step as after four. The scores are the CPU's."""
-    options = {"batch_size": 8, "flips": True, "clip_norm": 1.0, "precision": "bf16"}
+    options = {"batch_size": 8, "flips": True, "clip_norm": 1.0, "precision": "bf16", "pool_weights": pool_weights}
     expected = train(arm, splits, bank, Protocol(steps=1, validate_every=1, **options))
     waits = []
     with PretendCuda() as device:
@@ -159,9 +180,12 @@ def test_the_data_order_is_the_same_in_all_arms(splits, bank, quick, monkeypatch
     for name in ARMS:
         train(name, splits, bank, quick)
     assert set(seen) == set(ARMS)
+    # That one's weights want values in [0, 1]; the others have them standardized.
+    mean, std = splits[0].images.double().mean() / 255, splits[0].images.double().std(correction=0) / 255
+    seen["pool"] = [(((images - mean) / std).float(), labels) for images, labels in seen["pool"]]
     for name in ARMS:
         for (images, labels), (expected, expected_labels) in zip(seen[name], seen["baseline"], strict=True):
-            assert torch.equal(images, expected)
+            torch.testing.assert_close(images, expected, rtol=0, atol=1e-5 if name == "pool" else 0)
             assert torch.equal(labels, expected_labels)
     # 8 steps of 8 images: no image twice before all 90 have been seen.
     everything = torch.cat([images for images, _ in seen["baseline"]])
@@ -201,8 +225,8 @@ def test_the_weights_are_those_of_adamw_written_out(splits, quick):
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_a_learnable_problem_is_learned(splits, bank, arm):
-    run = train(arm, splits, bank, Protocol(steps=60, batch_size=16, validate_every=20, learning_rate=3e-3))
+def test_a_learnable_problem_is_learned(splits, bank, quick, arm):
+    run = train(arm, splits, bank, replace(quick, steps=60, batch_size=16, validate_every=20, learning_rate=3e-3))
     # Chance is 0.33; noise is a third of the contrast.
     assert run.scores.accuracy > 0.9
     assert run.scores.macro_f1 > 0.9

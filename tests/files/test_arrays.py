@@ -10,7 +10,7 @@ import pytest
 
 from genmix_transforms.errors import InputError, MissingPathError
 from genmix_transforms.files import arrays
-from genmix_transforms.files.arrays import read_npz, write_npz
+from genmix_transforms.files.arrays import channels_first, read_npz, write_npz
 
 CONTENT = {
     "images": np.arange(120, dtype=np.uint8).reshape(2, 6, 10),
@@ -211,3 +211,28 @@ def test_objects_are_not_written_and_what_was_there_stays(tmp_path):
         write_npz(tmp_path / "set.npz", {"one": np.arange(3), "two": np.array([{}])})
     assert same(read_npz(tmp_path / "set.npz"), CONTENT)
     assert [path.name for path in tmp_path.iterdir()] == ["set.npz"]
+
+
+# --- channels
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((4, 2, 3), (4, 1, 2, 3)),
+        ((4, 9, 9, 7), (4, 7, 9, 9)),
+        ((4, 8, 9, 10), (4, 1, 8, 9, 10)),
+        ((4, 8, 9, 10, 2), (4, 2, 8, 9, 10)),
+        ((4, 3, 9, 9), None),
+        ((4, 9), None),
+        ((4, 7, 9, 9, 1), None),
+        ((4, 9, 9, 9, 9), None),
+    ],
+)
+def test_channels_stand_first_where_there_are_some(shape, expected):
+    pixels = np.arange(np.prod(shape)).reshape(shape)
+    found = channels_first(pixels)
+    assert (None if found is None else found.shape) == expected
+    if found is not None:
+        assert np.shares_memory(found, pixels)
+        assert np.array_equal(np.moveaxis(found, 1, -1).reshape(shape), pixels)

@@ -17,6 +17,7 @@ from genmix_transforms.files.images import (
     describe_fit,
     encode_png,
     fit_images,
+    fit_masks,
     image_size,
     is_image_file,
     read_image,
@@ -484,6 +485,9 @@ def test_unknown_fit(size):
         ([(64, 64)], "pad", "64x64 pixels scaled down to 32x32"),
         ([(64, 48)], "pad", "64x48 pixels scaled down where larger, padded with zeros to 32x32"),
         ([(64, 48)], "crop", "64x48 pixels cropped and resized to 32x32"),
+        ([(32, 32, 32)], "resize", ""),
+        ([(28, 28, 28)], "resize", "28x28x28 pixels resized (trilinear, antialiased) to 32x32x32"),
+        ([(40, 40, 40)], "pad", "40x40x40 pixels scaled down to 32x32x32"),
         (
             [(50, 60), (20, 30), (50, 60)],
             "resize",
@@ -498,6 +502,37 @@ def test_unknown_fit(size):
 )
 def test_what_was_done_in_words(sizes, fit, expected):
     assert describe_fit(sizes, 32, fit=fit) == expected
+
+
+# --- volumes
+
+
+@pytest.mark.parametrize("size", [5, 12])
+def test_a_volume_is_resized_along_each_axis_as_an_image_is(size):
+    """Of equal slices each is resized like an image; and no axis is another than the others."""
+    flat = tensor(2, 1, 8, 9)
+    equal = fit_images(flat[:, :, None].expand(-1, -1, 7, -1, -1), size)
+    assert torch.equal(equal, fit_images(flat, size)[:, :, None].expand(-1, -1, size, -1, -1))
+    volume = tensor(1, 2, 7, 8, 9)
+    turned = fit_images(volume.permute(0, 1, 4, 2, 3), size).permute(0, 1, 3, 4, 2)
+    assert (fit_images(volume, size).int() - turned.int()).abs().max() <= 1
+
+
+def test_volumes_are_padded_and_cropped_in_the_middle():
+    volume = tensor(1, 1, 4, 6, 8)
+    padded = fit_images(volume, 8, fit="pad")
+    assert torch.equal(padded[:, :, 2:6, 1:7], volume)
+    assert int((padded > 0).sum()) == int((volume > 0).sum())
+    assert torch.equal(fit_images(volume, 4, fit="crop"), volume[:, :, :, 1:5, 2:6])
+    assert fit_images(tensor(1, 1, 4, 16, 8), 8, fit="pad").shape == (1, 1, 8, 8, 8)
+
+
+def test_grey_of_volumes_is_that_of_their_slices():
+    volume = tensor(2, 3, 4, 5, 6)
+    gray = to_channels(volume, 1)
+    assert gray.shape == (2, 1, 4, 5, 6)
+    for depth in range(4):
+        assert torch.equal(gray[:, :, depth], to_channels(volume[:, :, depth], 1))
 
 
 # --- class folders
@@ -557,3 +592,25 @@ def test_a_png_holds_the_pixels_it_was_made_of(tmp_path, shape, dtype):
     image = torch.randint(0, 256 if dtype == torch.uint8 else 65536, shape, dtype=torch.int32).to(dtype)
     (tmp_path / "a.png").write_bytes(encode_png(to_picture(image)))
     assert torch.equal(read_image(tmp_path / "a.png"), image)
+
+
+# Masks
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop", "pad"])
+@pytest.mark.parametrize("shape", [(9, 9), (12, 7), (40, 25)])
+def test_masks_get_no_new_values_and_lie_where_their_images_do(shape, fit):
+    mask = torch.zeros(1, *shape, dtype=torch.uint8)
+    mask[:, shape[0] // 3 :, : shape[1] // 2] = 3
+    fitted = fit_masks(mask, 16, fit=fit)
+    assert (fitted.shape, fitted.dtype) == ((1, 16, 16), torch.uint8)
+    assert set(fitted.unique().tolist()) == {0, 3}
+    image = fit_images(mask.unsqueeze(1) // 3 * 255, 16, fit=fit)[:, 0]
+    clear = (image < 20) | (image > 235)  # but for the edges
+    assert clear.float().mean() > 0.75
+    assert torch.equal((fitted == 3)[clear], (image > 127)[clear])
+
+
+def test_masks_of_another_fit():
+    with pytest.raises(InputError, match="fit must be 'resize', 'pad' or 'crop', got 'stretch'"):
+        fit_masks(torch.zeros(1, 4, 4, dtype=torch.uint8), 8, fit="stretch")

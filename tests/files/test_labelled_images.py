@@ -106,6 +106,14 @@ def test_from_npz_channels_last(npz):
     assert torch.equal(bank.images, images.permute(0, 3, 1, 2)[[1, 3, 0, 2]])
 
 
+def test_from_npz_of_volumes(npz):
+    volumes = torch.randint(0, 256, (4, 8, 9, 10), dtype=torch.uint8)
+    bank = npz(images=volumes.numpy())
+    assert bank.images.shape == (4, 1, 8, 9, 10)
+    assert torch.equal(bank.images, volumes[:, None][[1, 3, 0, 2]])
+    assert npz({"size": 8}, images=volumes.numpy()).images.shape == (4, 1, 8, 8, 8)
+
+
 @pytest.mark.parametrize("dtype", ["<u2", ">u2"])
 def test_from_npz_of_sixteen_bits_in_either_byte_order(npz, dtype):
     bank = npz(images=np.array([1, 256, 40_000, 65_535], dtype).reshape(4, 1, 1))
@@ -212,3 +220,75 @@ def test_any_npz_is_read_as_it_is(tmp_path, count, size, channels, dtype, data):
     assert np.array_equal(read["images"][:, 0].numpy(), first)
     assert [int(read["classes"][label]) for label in read["labels"]] == labels.tolist()
     assert len(read["classes"]) == len(set(labels.tolist()))
+
+
+# Masks
+
+
+def save_masked_folder(folder):
+    """Four numbered images of two classes, with masks whose number of lit pixels is the image's."""
+    for number, name in enumerate(["metastasis", "cyst", "cyst", "metastasis"]):
+        mask = (np.arange(30).reshape(6, 5) < number + 1).astype(np.uint8)
+        save_image(folder / "images" / name, f"{number}.png", grey(number + 1))
+        save_image(folder / "masks" / name, f"{number}.png", mask * 255)
+
+
+def lit(bank):
+    return bank.masks.flatten(1).sum(1).tolist()
+
+
+def test_masks_of_a_folder(tmp_path):
+    save_masked_folder(tmp_path)
+    bank = SyntheticBank.from_folder(tmp_path, masks=True)
+    assert (bank.classes, bank.mask_classes) == (("cyst", "metastasis"), ("0", "1"))
+    assert lit(bank) == numbers(bank) == [2, 3, 1, 4]
+    (tmp_path / "dataset_info.json").write_text('{"mask_classes": ["none", "lesion"]}')
+    assert SyntheticBank.from_folder(tmp_path, masks=True).mask_classes == ("none", "lesion")
+    sized = SyntheticBank.from_folder(tmp_path, masks=True, size=12, fit="pad")
+    assert lit(sized) == numbers_in_the_middle(sized) == [2, 3, 1, 4]
+
+
+def numbers_in_the_middle(bank):
+    return bank.images[:, 0, 6, 6].tolist()
+
+
+def test_images_beside_masks_are_no_class(tmp_path):
+    """Read as class folders, the images would be one class and their masks the other."""
+    save_masked_folder(tmp_path)
+    bank = SyntheticBank.from_folder(tmp_path)
+    assert (bank.classes, bank.masks, len(bank)) == (("cyst", "metastasis"), None, 4)
+
+
+def test_masks_of_a_folder_that_are_not_there(tmp_path):
+    save_image(tmp_path / "cyst", "1.png", grey(1))
+    with pytest.raises(InputError, match="no masks in it; expected the folders images and masks"):
+        SyntheticBank.from_folder(tmp_path, masks=True)
+
+
+def test_masks_of_an_npz(npz):
+    levels = np.array([10, 20, 30, 40], np.uint8).reshape(4, 1, 1)
+    masks = np.broadcast_to(levels // 10 - 1, (4, 6, 5))
+    bank = npz({"masks": True}, masks=masks, mask_classes=np.array(["none", "a", "b", "c"]))
+    assert bank.mask_classes == ("none", "a", "b", "c")
+    assert bank.masks[:, 0, 0].tolist() == [number // 10 - 1 for number in numbers(bank)]
+    assert npz(masks=masks).masks is None
+    sized = npz({"masks": True, "size": 12}, masks=masks)
+    assert sized.masks.shape == (4, 12, 12)
+    assert (sized.masks[:, 0, 0] == sized.images[:, 0, 0, 0] // 10 - 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, r"bank\.npz: no array masks in it"),
+        ({"masks": np.zeros((3, 6, 5), np.uint8)}, r"bank\.npz: masks are uint8 of shape \(3, 6, 5\)"),
+        ({"masks": np.zeros((4, 6, 5), np.float32)}, r"bank\.npz: masks are float32"),
+        (
+            {"masks": np.full((4, 6, 5), 2, np.uint8), "mask_classes": np.array(["a", "b"])},
+            r"bank\.npz: masks run up to 2, but mask_classes has 2 names",
+        ),
+    ],
+)
+def test_masks_of_an_npz_that_do_not_fit(npz, arrays, message):
+    with pytest.raises(InputError, match=message):
+        npz({"masks": True}, **arrays)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from genmix_transforms.files import sheet
-from genmix_transforms.files.sheet import draw_sheet, save_picture, to_eight_bits
+from genmix_transforms.files.sheet import as_pictures, draw_sheet, save_picture, to_eight_bits
 
 
 def cell(picture, *, row, column, columns, height, width, magnify, top):
@@ -47,6 +47,21 @@ def test_other_channel_counts_show_the_first(channels):
     row = random_patches(1, channels, 6, 6)
     found = cell(draw_sheet([row], ["a"], magnify=1), row=0, column=0, columns=1, height=6, width=6, magnify=1, top=2)
     assert np.array_equal(found, np.stack([row[0, 0].numpy()] * 3, -1))
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(5, 2), (7, 3)])
+def test_stacks_show_their_middle_slice(channels, shown):
+    stack = random_patches(2, channels, 6, 6)
+    assert torch.equal(as_pictures(stack), stack[:, shown : shown + 1])
+    assert torch.equal(as_pictures(stack[:, :3]), stack[:, :3])
+
+
+def test_volumes_show_their_middle_slices():
+    rows = [random_patches(2, 1, 5, 6, 7, seed=seed) for seed in (0, 1)]
+    picture = draw_sheet(rows, ["cyst", "metastasis"], magnify=1)
+    for row in range(2):
+        found = cell(picture, row=row, column=1, columns=2, height=6, width=7, magnify=1, top=2)
+        assert np.array_equal(found, np.stack([rows[row][1, 0, 2].numpy()] * 3, -1))
 
 
 def test_rows_may_differ_in_length():

@@ -18,9 +18,12 @@ CLASSES = ("cyst", "metastasis")
 
 
 def make_patches(
-    count: int = 24, *, size: int = 16, channels: int = 1, classes: tuple[str, ...] = CLASSES
+    count: int = 24, *, size: int = 16, channels: int = 1, classes: tuple[str, ...] = CLASSES, dimensions: int = 2
 ) -> PatchDataset:
-    """Bright discs on dark ground (class 0), dark on bright (class 1): something that a small GAN can learn."""
+    """Bright discs on dark ground (class 0), dark on bright (class 1): something that a small GAN can learn.
+
+    Of three dimensions a disc fades toward the first and the last slice.
+    """
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % len(classes)
     grid = torch.arange(size, dtype=torch.float32)
@@ -29,7 +32,11 @@ def make_patches(
     disc = (distance < (size / 5) ** 2).float()
     value = torch.where(labels.view(-1, 1, 1) == 0, disc, 1 - disc)
     noise = torch.rand(count, size, size, generator=random) * 40
-    images = (value * 180 + noise).to(torch.uint8)[:, None].expand(-1, channels, -1, -1).contiguous()
+    if dimensions == 3:
+        fading = 1 - (grid - size / 2).abs() / size
+        value, noise = value[:, None] * fading[:, None, None], noise[:, None]
+    images = (value * 180 + noise).to(torch.uint8)[:, None]
+    images = images.expand(-1, channels, *[-1] * dimensions).contiguous()
     return PatchDataset(images=images, labels=labels, classes=classes, name="discs")
 
 

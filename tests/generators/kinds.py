@@ -24,6 +24,8 @@ class Kind:
     """A package that tests of it need."""
     pretrains: bool = True
     """Whether a pool without labels teaches one network of it something."""
+    volumes: bool = False
+    """Whether it draws volumes."""
 
     def options(self) -> dict[str, Any]:
         """Of the constructor: what makes a network as tiny for any patches."""
@@ -77,8 +79,8 @@ def make_textual_inversion(**options: Any) -> TextualInversion:
 
 
 KINDS = {
-    "dcgan": Kind(make_dcgan, DCGAN),
-    "per-class": Kind(make_per_class, PerClass, pretrains=False),
+    "dcgan": Kind(make_dcgan, DCGAN, volumes=True),
+    "per-class": Kind(make_per_class, PerClass, pretrains=False, volumes=True),
     "stylegan": Kind(make_stylegan, StyleGAN),
     "adm": Kind(make_adm, ADM),
     "textual-inversion": Kind(make_textual_inversion, TextualInversion, needs="transformers", pretrains=False),

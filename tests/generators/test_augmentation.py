@@ -1,5 +1,7 @@
 """DiffAugment and mirroring: what is drawn, and what it does to images."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -136,3 +138,55 @@ def test_half_of_the_images_are_mirrored_by_one_number_each_of_the_global_genera
     assert torch.equal(after, torch.rand(1))
     assert 150 < turned.sum() < 250
     assert mirrored(images[:0]).shape == (0, 1, 1, 2)
+
+
+# Volumes
+
+
+def test_a_volume_of_the_same_slices_is_augmented_in_color_as_an_image() -> None:
+    images = torch.rand(3, 2, 6, 6, dtype=torch.float64)
+    volumes = images[:, :, None].expand(-1, -1, 5, -1, -1)
+    draw = draw_augmentation(images, generator=torch.Generator().manual_seed(0))
+    expected = diff_augment(images, draw, policy=("color",))
+    assert torch.allclose(diff_augment(volumes, draw, policy=("color",)), expected[:, :, None].expand_as(volumes))
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (1, -2, 3), (-4, 0, 1), (9, 0, 0)])
+def test_translation_moves_every_voxel_and_brings_in_zeros(shift: tuple[int, int, int]) -> None:
+    volumes = torch.rand(2, 2, 4, 5, 6) + 1
+    out = diff_augment(volumes, {"shift": torch.tensor([shift, (0, 0, 1)])}, policy=("translation",))
+    for place in product(range(4), range(5), range(6)):
+        source = [at + step for at, step in zip(place, shift, strict=True)]
+        inside = all(0 <= at < side for at, side in zip(source, (4, 5, 6), strict=True))
+        expected = volumes[(0, slice(None), *source)] if inside else torch.zeros(2)
+        assert torch.equal(out[(0, slice(None), *place)], expected)
+    assert torch.equal(out[1, ..., :-1], volumes[1, ..., 1:])  # each volume has a shift of its own
+    assert not out[1, ..., -1].any()
+
+
+def test_cutout_of_volumes_is_a_cube_of_half_the_side() -> None:
+    out = diff_augment(torch.ones(1, 2, 8, 8, 8), {"hole": torch.tensor([[4, 2, 8]])}, policy=("cutout",))
+    expected = torch.ones(8, 8, 8)
+    expected[2:6, 0:4, 6:] = 0
+    assert torch.equal(out[0], expected.expand(2, -1, -1, -1))
+
+
+def test_draws_for_volumes_reach_along_three_axes() -> None:
+    draw = draw_augmentation(torch.empty(2000, 1, 8, 16, 32), generator=torch.Generator().manual_seed(0))
+    assert draw["shift"].amin(0).tolist() == [-1, -2, -4]
+    assert draw["shift"].amax(0).tolist() == [1, 2, 4]
+    assert draw["hole"].amin(0).tolist() == [0, 0, 0]
+    assert draw["hole"].amax(0).tolist() == [8, 16, 32]
+
+
+def test_volumes_differentiate() -> None:
+    volumes = torch.rand(1, 2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    draw = draw_augmentation(volumes, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda x: diff_augment(x, draw), volumes)
+
+
+def test_volumes_are_mirrored_along_their_rows() -> None:
+    volumes = torch.arange(16.0).view(2, 1, 2, 2, 2)
+    out = mirrored(volumes, which=torch.tensor([True, False]))
+    assert torch.equal(out[0], volumes[0].flip(-1))
+    assert torch.equal(out[1], volumes[1])

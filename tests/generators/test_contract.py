@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from genmix_transforms import GenMix
 from genmix_transforms.data.identity import find_recorded
+from genmix_transforms.data.multi_label import MultiLabelPatches
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import CorruptFileError, InputError, OverwriteError
 from genmix_transforms.generators import DCGAN, TextualInversion, adm, fill_bank, load_generator
@@ -416,6 +418,20 @@ def test_data_that_does_not_fit(kind: Kind, tiny_patches: Patches, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
+def test_several_labels_an_image_are_refused(kind: Kind, tiny_patches: Patches, tmp_path: Path) -> None:
+    whole = tiny_patches()
+    targets = torch.nn.functional.one_hot(whole.labels, 2).to(torch.uint8)
+    several = MultiLabelPatches(images=whole.images, targets=targets, classes=whole.classes, name="chest.csv")
+    generator = kind.ready()
+    message = r"^chest\.csv: its images have several labels each .*, and this needs one label an image; [^\n]*$"
+    for ask in (generator.check_trainable_on, lambda patches: fit(generator, patches, tmp_path / "run")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # nothing is said of small classes first
+            with pytest.raises(InputError, match=message):
+                ask(several)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -556,6 +572,100 @@ def test_a_step_on_a_gpu_is_that_of_the_cpu_and_never_waits_for_it(one_network: 
         found = losses_of_two_steps(one_network, tiny_patches(8), DEVICE)
     assert device.operations > 100
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+# Volumes
+
+
+class Volumes(NamedTuple):
+    """A tiny generator of volumes, how to make it again, what it was trained on, and the folder of its training."""
+
+    generator: Generator
+    make: Callable[[], Generator]
+    patches: PatchDataset
+    folder: Path
+
+
+@pytest.fixture(scope="module", params=[name for name in KINDS if KINDS[name].volumes])
+def volumes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_patches: Patches) -> Volumes:
+    kind, patches = find(request.param), tiny_patches(dimensions=3)
+    out = tmp_path_factory.mktemp("volumes") / "run"
+
+    def make() -> Generator:
+        return kind.make(dimensions=3)
+
+    return Volumes(fit(make(), patches, out), make, patches, out)
+
+
+def test_a_volume_depends_on_its_own_label_and_seed_alone(volumes: Volumes) -> None:
+    generator = volumes.generator
+    labels, seeds = [0, 1, 1, 0, 1], [5, 6, 2**40, 5, 7]
+    together = generator.sample(labels, seeds)
+    assert together.shape == (5, *generator.image_shape) == (5, 1, 16, 16, 16)
+    assert together.dtype == generator.pixel_dtype
+    assert torch.equal(generator.sample(labels[::-1], seeds[::-1]), together.flip(0))
+    assert torch.equal(generator.sample([1], [6])[0], together[1])
+    assert torch.equal(together[0], together[3])
+    assert not torch.equal(together[1], together[4])
+    assert generator.sample([], []).shape == (0, 1, 16, 16, 16)
+
+
+def test_a_generator_of_volumes_is_loaded_as_it_was(volumes: Volumes, tmp_path: Path) -> None:
+    volumes.generator.save_pretrained(tmp_path / "saved")
+    expected = volumes.generator.sample([0, 1], [3, 3])
+    for folder in (volumes.folder, tmp_path / "saved"):
+        loaded = load_generator(folder)
+        assert (loaded.config, loaded.image_shape) == (volumes.generator.config, (1, 16, 16, 16))
+        assert loaded.provenance == volumes.generator.provenance
+        assert torch.equal(loaded.sample([0, 1], [3, 3]), expected)
+
+
+def test_a_training_on_volumes_goes_on_bit_for_bit(volumes: Volumes, tmp_path: Path) -> None:
+    fit(volumes.make(), volumes.patches, tmp_path / "run", steps=2)
+    again = fit(volumes.make(), volumes.patches, tmp_path / "run")
+    assert again.weights_hash == volumes.generator.weights_hash
+
+
+def test_volumes_fill_a_bank_that_is_mixed_into_a_batch(volumes: Volumes, tmp_path: Path) -> None:
+    counts = {"cyst": 3, "metastasis": 9}
+    bank = fill_bank(volumes.generator, counts=counts, out=tmp_path / "bank", progress=False)
+    assert bank.image_shape == (1, 16, 16, 16)
+    for label, seed, image in zip(bank.labels, bank.seeds, bank.images, strict=True):
+        assert torch.equal(volumes.generator.sample([int(label)], [int(seed)])[0], image)
+    mixed, labels = GenMix(bank)(volumes.patches.images[:4] / 255, volumes.patches.labels[:4])
+    assert mixed.shape == (4, 1, 16, 16, 16)
+    assert labels.shape == (4, 2)
+
+
+def test_a_generator_of_volumes_refuses_other_patches(volumes: Volumes, tiny_patches: Patches, tmp_path: Path) -> None:
+    for patches, message in (
+        (tiny_patches(dimensions=3, size=32), "made for 1 x 16 x 16 x 16 torch.uint8 images, the data has 1 x 32 x"),
+        (tiny_patches(), "draws volumes of 1 x 16 x 16 x 16, the data has images of 1 x 16 x 16, and weights of one"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(volumes.make(), patches, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if not KINDS[name].volumes])
+def test_a_kind_that_draws_no_volumes_names_the_way_out(name: str, tiny_patches: Patches, tmp_path: Path) -> None:
+    kind, patches = find(name), tiny_patches(dimensions=3)
+    way_out = "volumes of 1 x 16 x 16 x 16: train a DCGAN, which draws volumes too, or cut 2.5-D patches from the scans"
+    message = f"{kind.cls.__name__}: draws two-dimensional images, and discs holds {way_out}"
+    kind.ready().save_pretrained(tmp_path / "images")
+    for refused in (
+        lambda: kind.cls.for_patches(patches, **kind.options()),
+        lambda: kind.cls.adapted_to(tmp_path / "images", patches),
+        lambda: fit(kind.ready(), patches, tmp_path / "run"),
+        lambda: kind.ready().estimate(patches, out=tmp_path / "run"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            refused()
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_kinds_say_whether_they_draw_volumes(kind: Kind) -> None:
+    assert kind.ready().draws_volumes == kind.volumes
 
 
 # Weights that knew no classes

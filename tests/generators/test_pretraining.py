@@ -182,6 +182,13 @@ def test_a_pool_of_another_kind_of_image(
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
+def test_a_pool_of_images_for_volumes(pool: PatchDataset, tiny_patches: Callable[..., PatchDataset]) -> None:
+    volumes = tiny_patches(dimensions=3)
+    with pytest.raises(InputError, match="has images of 1 x 16 x 16, discs volumes of .*: give a pool of volumes"):
+        check_pool(pool, volumes)
+    check_pool(volumes.without_labels(), volumes)
+
+
 def test_a_pool_with_images_that_are_held_out(pool: PatchDataset, patches: PatchDataset, part: str) -> None:
     leaked = pool.subset(torch.arange(5))
     with pytest.raises(

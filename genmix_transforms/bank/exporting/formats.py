@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
-from genmix_transforms.bank.exporting.new_folder import IMAGES, INFO, MASKS, METADATA, flush_file, new_export
+from genmix_transforms.bank.exporting.new_folder import METADATA, flush_file, new_export
 from genmix_transforms.bank.exporting.samples import COLUMNS, check_images, encoded_samples, row_order
 from genmix_transforms.bank.synthetic_bank import SyntheticBank
 from genmix_transforms.errors import InputError, MissingExtraError
 from genmix_transforms.files.checks import whole_number
+from genmix_transforms.files.mask_files import IMAGES, INFO, MASKS
 
 _ROW_GROUP = 100
 """Images of a Parquet row group, the least that a reader fetches: what Hugging Face advises for images."""

@@ -14,16 +14,11 @@ from genmix_transforms.errors import OverwriteError
 from genmix_transforms.files.atomic import write_json
 from genmix_transforms.files.checks import check_output_folder
 from genmix_transforms.files.locking import locked
+from genmix_transforms.files.mask_files import IMAGES, INFO, MASKS
 from genmix_transforms.files.progress import progress_bar
-
-INFO = "dataset_info.json"
-"""What the rows cannot say: classes, window, sources. Loaders of the datasets library pass over a file of this name."""
 
 FORMAT = "genmix-export"
 METADATA = "metadata.csv"
-IMAGES, MASKS = "images", "masks"
-"""The folders of class folders in a PNG export of a bank with masks."""
-
 _FILES = {
     "png": re.compile(rf"{re.escape(METADATA)}|(?:(?:{IMAGES}|{MASKS})/)?[^/]+/\d{{8,}}\.png"),
     "webdataset": re.compile(r"\d{6,}\.tar"),

@@ -27,6 +27,7 @@ class Patch:
         spacing: mm a pixel.
         outside: share of it that lies beyond the scan, filled with the lowest value.
         cut: whether the lesion and its margin are larger than the patch.
+        mask: ``(H, W)``, for 3-D ``(D, H, W)``: the scan's mask at each pixel, uint16; None: not asked for.
     """
 
     pixels: NDArray[Any]
@@ -35,16 +36,24 @@ class Patch:
     spacing: float
     outside: float
     cut: bool
+    mask: NDArray[Any] | None = None
 
 
-def cut_patches(volume: Volume, lesion: Lesion, settings: PatchSettings) -> Iterator[Patch]:
+def cut_patches(volume: Volume, lesion: Lesion, settings: PatchSettings, *, mask: Any = None) -> Iterator[Patch]:
     """Cut the patches of a lesion.
 
     2-D patches lie in a slice as it was acquired: nothing is interpolated from slice to slice. Where pixels become
     larger than the scan's, these are smoothed first (a Gaussian), so that nothing is skipped.
+
+    Args:
+        volume: the scan.
+        lesion: in it.
+        settings: what is cut.
+        mask: a ``SimpleITK.Image`` of the scan's voxels, whose nearest values the patches have as :attr:`Patch.mask`,
+            for 2.5-D those of the middle slice; None: the patches have no masks.
     """
     if settings.kind == "3d":
-        yield _cube(volume, lesion, settings)
+        yield _cube(volume, lesion, settings, mask)
         return
     middle = lesion.middle_slice
     places = [middle]
@@ -70,15 +79,17 @@ def cut_patches(volume: Volume, lesion: Lesion, settings: PatchSettings) -> Iter
             spacing=pixel,
             outside=planes[0][1],
             cut=box > pixel * settings.size * (1 + 1e-9),
+            mask=None if mask is None else _mask_there(mask, center, settings, pixel, place=place),
         )
 
 
-def _cube(volume: Volume, lesion: Lesion, settings: PatchSettings) -> Patch:
+def _cube(volume: Volume, lesion: Lesion, settings: PatchSettings, mask: Any) -> Patch:
     spacing = np.array(volume.spacing)
     low, high = np.array(lesion.low), np.array(lesion.high)
     box = float(((high - low + 1) * spacing).max()) + 2 * settings.margin
     pixel = box / settings.size if settings.spacing is None else settings.spacing
-    values, outside = _resampled(volume.image, tuple((low + high) / 2 * spacing), settings, pixel)
+    center = tuple((low + high) / 2 * spacing)
+    values, outside = _resampled(volume.image, center, settings, pixel)
     return Patch(
         pixels=_gray(values, settings),
         lesion=lesion,
@@ -86,15 +97,29 @@ def _cube(volume: Volume, lesion: Lesion, settings: PatchSettings) -> Patch:
         spacing=pixel,
         outside=outside,
         cut=box > pixel * settings.size * (1 + 1e-9),
+        mask=None if mask is None else _mask_there(mask, center, settings, pixel),
     )
 
 
+def _mask_there(
+    mask: Any, center: tuple[float, ...], settings: PatchSettings, pixel: float, *, place: int | None = None
+) -> NDArray[Any]:
+    return _resampled(mask, center, settings, pixel, place=place, nearest=True)[0].astype(np.uint16)
+
+
 def _resampled(
-    image: Any, center: tuple[float, ...], settings: PatchSettings, pixel: float, *, place: int | None = None
+    image: Any,
+    center: tuple[float, ...],
+    settings: PatchSettings,
+    pixel: float,
+    *,
+    place: int | None = None,
+    nearest: bool = False,
 ) -> tuple[NDArray[Any], float]:
     """A square around a point of a slice, or a cube of the volume, and how much of it lies beyond the scan.
 
-    ``center`` is in mm from the first voxel's center, along columns, rows (and slices).
+    ``center`` is in mm from the first voxel's center, along columns, rows (and slices). With ``nearest`` values are
+    taken as they are, and are 0 beyond the scan.
     """
     import SimpleITK as sitk
 
@@ -112,13 +137,13 @@ def _resampled(
     part.SetDirection(np.eye(dimensions).flatten().tolist())
     part.SetOrigin([start * step for start, step in zip(starts, spacing, strict=True)])
     for axis, step in enumerate(spacing):
-        if pixel > step * 1.01 and part.GetSize()[axis] >= 4:
+        if not nearest and pixel > step * 1.01 and part.GetSize()[axis] >= 4:
             sigma = _SIGMA * float(np.sqrt(pixel**2 - step**2))
             part = sitk.RecursiveGaussian(part, sigma, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
     first = [middle - (settings.size - 1) / 2 * pixel for middle in center]
     # ITK takes a point for one within if it is at most half a voxel beyond the centers of the outermost.
-    fill = settings.gray_range[0]
-    grid = ([settings.size] * dimensions, sitk.Transform(dimensions, sitk.sitkIdentity), sitk.sitkLinear, first)
+    fill, between = (0.0, sitk.sitkNearestNeighbor) if nearest else (settings.gray_range[0], sitk.sitkLinear)
+    grid = ([settings.size] * dimensions, sitk.Transform(dimensions, sitk.sitkIdentity), between, first)
     values = sitk.Resample(part, *grid, [pixel] * dimensions, np.eye(dimensions).flatten().tolist(), fill)
     outside = 1.0
     for middle, step, whole in zip(center, spacing, size, strict=True):

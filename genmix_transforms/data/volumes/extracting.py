@@ -16,12 +16,16 @@ from genmix_transforms.data.volumes.assembling import MANIFEST, assemble, can_be
 from genmix_transforms.data.volumes.one_scan import Done, extract_scan, prepare_process
 from genmix_transforms.data.volumes.pseudonyms import Pseudonyms
 from genmix_transforms.data.volumes.scans import Scan, find_scans
-from genmix_transforms.data.volumes.settings import PatchSettings
+from genmix_transforms.data.volumes.settings import BACKGROUND, PatchSettings
 from genmix_transforms.errors import InputError, MissingExtraError, OverwriteError
 from genmix_transforms.files.atomic import remove_leftovers, write_json
 from genmix_transforms.files.checks import check_output_folder, whole_number
 from genmix_transforms.files.locking import locked
+from genmix_transforms.files.mask_files import IMAGES, INFO, MASKS
 from genmix_transforms.files.progress import progress_bar
+
+_OTHER_FILES = {".csv", ".png", ".npy", ".zip", ".h5", ".hdf5", ".nii", ".gz", ".parquet"}
+"""Names of files that are not written, and of no folder that anyone means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ class Extraction:
         patients: how many patients these are of.
         faults: the scans that gave none, with the reason.
         notes: what a user should know of the others.
+        dated: how many of the scans that gave patches say when they were acquired.
     """
 
     out: Path
@@ -43,6 +48,7 @@ class Extraction:
     patients: int
     faults: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+    dated: int = 0
 
 
 def extract_patches(
@@ -99,12 +105,15 @@ def extract_patches(
     found = find_scans(
         Path(scans), masks=None if masks is None else Path(masks), table=None if table is None else Path(table)
     )
+    if options.keep_masks:
+        _refuse_background(found)
     parts = out.with_name(f"{out.name}.parts")
-    if restart:
-        shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True, exist_ok=True)
     with locked(parts / ".lock", busy=f"{parts}: another process is working on it; wait for it, or stop it"):
         remove_leftovers(parts)
+        if restart:  # nothing of another process's that is at it
+            for file in (*parts.glob("*.npz"), *parts.glob("settings.json")):
+                file.unlink()
         _check_same(parts, options, names)
         done = _extract_all(found, parts, options, names, workers=workers)
         useful = [scan for scan in found if done[scan.identity].patches]
@@ -123,6 +132,7 @@ def extract_patches(
         patients=len({scan.patient or scan.identity for scan in useful}),
         faults=faults,
         notes=_notes(useful, done),
+        dated=sum(bool(scan.date) for scan in useful),
     )
 
 
@@ -142,6 +152,11 @@ def _need_libraries() -> None:
 def _check_out(out: Path, options: PatchSettings, *, overwrite: bool) -> None:
     check_output_folder(out.parent)
     is_archive = out.suffix.lower() == ".npz"
+    if out.suffix.lower() in _OTHER_FILES and not out.exists():
+        raise InputError(
+            f"{out}: patches are written as an .npz, or as a folder of PNGs with a patches.csv in it; give a "
+            "name with .npz, or one of a folder"
+        )
     if not is_archive and not can_be_png(options):
         raise InputError(
             f"{out}: {options.kind} patches of {options.channels} channels are no PNGs; give a name with .npz"
@@ -155,7 +170,18 @@ def _check_out(out: Path, options: PatchSettings, *, overwrite: bool) -> None:
     if not is_archive and out.is_dir() and not there and not goes_on and any(out.iterdir()):
         raise OverwriteError(f"{out}: a folder with other files in it; give a new one")
     if there and overwrite and not goes_on and not is_archive:
-        shutil.rmtree(out / "images", ignore_errors=True)
+        for folder in (IMAGES, MASKS):
+            shutil.rmtree(out / folder, ignore_errors=True)
+        (out / INFO).unlink(missing_ok=True)
+
+
+def _refuse_background(found: Sequence[Scan]) -> None:
+    for scan in found:
+        if BACKGROUND in scan.classes.values():
+            raise InputError(
+                f"{scan.shown}: the class {BACKGROUND!r} is what masks call pixels without a lesion; give it another "
+                "name in the table, or leave keep_masks out"
+            )
 
 
 def _check_same(parts: Path, options: PatchSettings, names: Pseudonyms) -> None:

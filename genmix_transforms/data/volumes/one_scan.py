@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genmix_transforms.data.volumes.cutting import cut_patches
+from genmix_transforms.data.volumes.cutting import Patch, cut_patches
 from genmix_transforms.data.volumes.dicom_series import read_series
 from genmix_transforms.data.volumes.lesions import Lesion, find_lesions
 from genmix_transforms.data.volumes.masks import read_mask
@@ -42,7 +42,8 @@ def extract_scan(scan: Scan, out: Path, settings: PatchSettings) -> Done:
             raise InputError("no CT, so that its values are no Hounsfield units; give the window that shows it")
         mask = read_mask(scan.mask, volume)
         lesions = _wanted(find_lesions(mask, values=_values(scan, settings)), settings)
-        patches = [patch for lesion in lesions for patch in cut_patches(volume, lesion, settings)]
+        kept = mask if settings.keep_masks else None
+        patches = [patch for lesion in lesions for patch in cut_patches(volume, lesion, settings, mask=kept)]
     except InputError as error:
         return Done(fault=str(error))
     except MemoryError:
@@ -56,7 +57,7 @@ def extract_scan(scan: Scan, out: Path, settings: PatchSettings) -> Done:
         notes.append(f"{outside} patches reach beyond the scan; what is not there has the lowest value")
     columns: dict[str, NDArray[Any]] = {
         "images": np.stack([patch.pixels for patch in patches]),
-        "class_name": np.array([_class(scan, patch.lesion, settings) for patch in patches]),
+        "class_name": np.array([_class(scan, patch.lesion.value, settings) for patch in patches]),
         "lesion": np.array([patch.lesion.number for patch in patches]),
         "slice": np.array([patch.slice for patch in patches]),
         "diameter_mm": np.array([round(patch.lesion.diameter, 3) for patch in patches]),
@@ -64,6 +65,8 @@ def extract_scan(scan: Scan, out: Path, settings: PatchSettings) -> Done:
         "spacing_mm": np.array([round(patch.spacing, 5) for patch in patches]),
         "outside": np.array([round(patch.outside, 4) for patch in patches]),
     }
+    if settings.keep_masks:
+        columns |= _masks(scan, patches, settings)
     write_npz(out, columns)
     return Done(patches=len(patches), notes=tuple(notes))
 
@@ -99,12 +102,24 @@ def _values(scan: Scan, settings: PatchSettings) -> list[int] | None:
     return None
 
 
-def _class(scan: Scan, lesion: Lesion, settings: PatchSettings) -> str:
-    if lesion.value in scan.classes:
-        return scan.classes[lesion.value]
+def _class(scan: Scan, value: int, settings: PatchSettings) -> str:
+    if value in scan.classes:
+        return scan.classes[value]
     if 0 in scan.classes:
         return scan.classes[0]
-    return (settings.labels or {}).get(str(lesion.value), str(lesion.value))
+    return (settings.labels or {}).get(str(value), str(value))
+
+
+def _masks(scan: Scan, patches: list[Patch], settings: PatchSettings) -> dict[str, NDArray[Any]]:
+    """The mask of each patch, as places in a list of classes, from 1 on; 0: of no value that is a lesion."""
+    values = np.stack([patch.mask for patch in patches if patch.mask is not None])
+    lesions = _values(scan, settings)
+    present = [int(value) for value in np.unique(values) if value and (lesions is None or value in lesions)]
+    names = sorted({_class(scan, value, settings) for value in present})
+    masks = np.zeros(values.shape, dtype=np.uint16)
+    for value in present:
+        masks[values == value] = 1 + names.index(_class(scan, value, settings))
+    return {"masks": masks, "mask_names": np.array(names, dtype=np.str_)}
 
 
 def _wanted(lesions: list[Lesion], settings: PatchSettings) -> list[Lesion]:

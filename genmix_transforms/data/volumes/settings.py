@@ -11,6 +11,9 @@ from genmix_transforms.settings import Settings, option
 FULL_RANGE: Window = (-1024.0, 3071.0)
 """Hounsfield units of 0 and 65535 where no window is given: all that 12 bits hold, 16 steps to the unit."""
 
+BACKGROUND = "background"
+"""The mask class of pixels without a lesion."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PatchSettings(Settings):
@@ -54,6 +57,10 @@ class PatchSettings(Settings):
     )
     smallest: float = option(0.0, help="Lesions below this diameter are left out, mm.", least=0)
 
+    keep_masks: bool = option(
+        False, help="Keep the mask of each patch: the class of each pixel, 0 where there is no lesion."
+    )
+
     def check(self) -> None:
         """See the class."""
         if self.window is not None:
@@ -63,6 +70,11 @@ class PatchSettings(Settings):
         for value in self.labels or {}:
             if not value.isdecimal() or int(value) == 0:
                 raise InputError(f"labels: mask values are whole numbers above 0, got {value!r}")
+        if self.keep_masks and BACKGROUND in (self.labels or {}).values():
+            raise InputError(
+                f"labels: {BACKGROUND!r} is what masks call pixels without a lesion; give the class another name, or "
+                "leave keep_masks out"
+            )
 
     @property
     def gray_range(self) -> Window:

@@ -55,7 +55,7 @@ def find_copies(
     Looked for are copies shifted (up to 8 % of the side), flipped, turned (by quarters, up to 10 degrees), zoomed or
     cropped (0.9 to 1.1 times), inverted, of another window, noisy or compressed, several of these at once, and copies
     of a half or a quarter, which stay in their place or are mirrored with it. All pairs are compared at 16 pixels in
-    every coarse position by matrix products (parts at 32); of the 8 patients that come nearest, the images are then
+    every coarse position by matrix products (parts at 40); of the 8 patients that come nearest, the images are then
     aligned at 48 pixels by FFT cross-correlation.
 
     An image is a copy if it is more like one patient's image than like the others that come nearest, by more than real

@@ -14,8 +14,11 @@ _BROAD = 1 / 5
 _LOCAL = 1.0
 """The same of texture, in pixels: it reaches 2 pixels far, so that what stands beside a copied part changes little."""
 
-_LOUD = 1.0
-"""Times the mean strength of an image's texture, above which a line or an edge counts no more than other texture."""
+_NEIGHBORHOOD = 1.5
+"""Standard deviation, in pixels, of the blur that says how strong the texture around a pixel is."""
+
+_FLOOR = 0.1
+"""The share of the whole image's mean strength in that: the little noise of what is flat does not count as texture."""
 
 _LEAST_RELIABILITY = 0.6
 """Below, an image is noise, and nothing is corrected: the little that is left of its structure would count too much."""
@@ -41,8 +44,10 @@ def texture(images: Tensor, *, side: int, device: str | torch.device = "cpu") ->
 
     Args and returns as :func:`structure`.
 
-    Source: in the spirit of local contrast normalization (Jarrett et al., ICCV 2009), but pixel by pixel, so that a
-    part's texture does not depend on what stands beside it.
+    A faint part that was copied into an image of strong contrast has the texture that it had before: strength is that
+    of the few pixels around.
+
+    Source: local contrast normalization (Jarrett et al., ICCV 2009).
     """
     return _in_parts(images, side, device, _texture)
 
@@ -97,8 +102,10 @@ def _high(values: Tensor, smooth: float) -> Tensor:
 
 def _texture(values: Tensor) -> Tensor:
     high = values - blurred(values, sigma=_LOCAL, reach=2)
-    usual = high.abs().mean(dim=(1, 2, 3), keepdim=True)
-    return high / (high.abs() + _LOUD * usual).clamp_min(1e-6)
+    strength = high.abs()
+    whole = strength.mean(dim=(1, 2, 3), keepdim=True)
+    around = blurred(strength.mean(dim=1, keepdim=True), sigma=_NEIGHBORHOOD)
+    return high / (strength + _FLOOR * whole + (1 - _FLOOR) * around).clamp_min(1e-6)
 
 
 def _noise(values: Tensor) -> Tensor:

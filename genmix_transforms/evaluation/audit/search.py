@@ -20,7 +20,7 @@ from genmix_transforms.evaluation.audit.transformations import (
 
 COARSE_SIDE = 16
 FINE_SIDE = 48
-PART_SIDE = 32
+PART_SIDE = 40
 _SMOOTH = 1.0
 
 KEPT = 8
@@ -46,7 +46,7 @@ class Prepared:
     Args:
         coarse: structure, float32 ``(N, C, 16, 16)``.
         fine: structure, float32 ``(N, C, 48, 48)``.
-        local: texture, float32 ``(N, C, 32, 32)``; all no larger than the images.
+        local: texture, float32 ``(N, C, 40, 40)``; all no larger than the images.
         reliable: float32 ``(N,)``: see :func:`~genmix_transforms.evaluation.audit.detail.reliability`.
     """
 

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GAP, _TITLE, _LINE, _LARGEST = 3.5, 7.0, 3.5, 15.0
-"""Millimetres; the last of a cell's side."""
+"""Millimeters; the last of a cell's side."""
 
 _NARROWEST, _WHOLE_LINE = 84.0, 115.0
-"""Millimetres: what the numbers mean has room on two lines, and on one."""
+"""Millimeters: what the numbers mean has room on two lines, and on one."""
 
 _LEAST = 5.0
 """Points: smaller letters are not for print."""
 
 _LETTER = 1.5
-"""The width of a letter of a tick's label, in millimetres."""
+"""The width of a letter of a tick's label, in millimeters."""
 
 _MAP, _DARKEST = "Blues", 0.62
-"""Of one hue, from white to dark: it prints in grey as it is meant; and no darker than black letters can be read on."""
+"""Of one hue, from white to dark: it prints in gray as it is meant; and no darker than black letters can be read on."""
 
 
 def confusion_figure(
@@ -36,7 +36,7 @@ def confusion_figure(
     """A confusion matrix an arm: rows are true classes and add up to 100 %, columns predicted ones.
 
     In each cell the per cent of the row, the mean over the seeds, and below it, where there is room, the mean number of
-    images. A class without images is grey and has dashes.
+    images. A class without images is gray and has dashes.
 
     Args:
         confusions: for each arm by its name ``(K, K)`` or ``(seeds, K, K)`` counts, row = true class. Of several folds,
@@ -88,7 +88,7 @@ def confusion_figure(
 
 
 def _size(cell: float, *, counted: bool) -> float:
-    """Of the letters in a cell of that many millimetres, in points: six in a row, or three, fit in."""
+    """Of the letters in a cell of that many millimeters, in points: six in a row, or three, fit in."""
     return min(7.0, cell * (0.68 if counted else 1.3))
 
 

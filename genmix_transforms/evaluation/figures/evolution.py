@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genmix_transforms.errors import CorruptFileError, InputError, MissingPathError
 from genmix_transforms.evaluation.figures import style
-from genmix_transforms.files.sheet import to_eight_bits
+from genmix_transforms.files.sheet import as_pictures, to_eight_bits
 from genmix_transforms.generators.evolution import Evolution
 from genmix_transforms.generators.state import INDEX, read_record, unpack
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TRAINING = "training"
-# Millimetres
+# Millimeters
 _MARGIN, _GAP, _CLASS_GAP, _HEADING, _LARGEST = 20.0, 0.6, 2.0, 9.0, 22.0
 _LETTERS = 8.0
 """Of the classes' names, in points."""
@@ -70,7 +70,7 @@ def evolution_figure(run: str | Path) -> "Figure":
                 last = name
             for column, image in enumerate(images):
                 left = margin + column * (side + _GAP)
-                style.show_patch(axes, to_eight_bits(image), left=left, top=y, side=side)
+                style.show_patch(axes, to_eight_bits(as_pictures(image[None])[0]), left=left, top=y, side=side)
             y += side + _GAP
         axes.set(xlim=(0, width), ylim=(height, 0))
         return style.finished(figure)

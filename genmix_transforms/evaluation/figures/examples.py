@@ -21,13 +21,14 @@ from genmix_transforms.evaluation.figures.mixing import (
     to_pixels,
 )
 from genmix_transforms.files.checks import check_seed, whole_number
+from genmix_transforms.files.sheet import as_pictures
 from genmix_transforms.transforms import GenMix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Millimetres
+# Millimeters
 _MARGIN, _GAP, _CLASS_GAP, _GENERATOR_GAP, _HEADING, _NOTE = 24.0, 0.6, 3.0, 2.5, 5.0, 3.2
 _LARGEST = 24.0
 _LETTER = 0.95
@@ -41,6 +42,8 @@ def examples_figure(
 
     A mixed patch stands in the column of its real one. The note below it says with what weight ``lam`` a partner of
     which class is in it ("real" where it came from the batch). A class with too few images leaves its places white.
+    Volumes show their middle slices, and so do stacks of five or seven slices (2.5-D); stacks of three are shown as
+    colors.
 
     Args:
         train: the real patches.
@@ -113,7 +116,7 @@ def _notes(mixed: Mixed, labels: Tensor, genmix: GenMix, classes: tuple[str, ...
 
 
 class _Page:
-    """A figure whose coordinates are millimetres from its upper left corner, filled row by row."""
+    """A figure whose coordinates are millimeters from its upper left corner, filled row by row."""
 
     def __init__(self, classes: int, per_class: int, generators: int) -> None:
         columns = classes * per_class
@@ -146,6 +149,7 @@ class _Page:
 
     def row(self, kind: str, patches: Tensor, blocks: list[int], notes: list[tuple[str, str]] | None = None) -> None:
         """A row of patches, uint8, ``blocks`` of them for each class."""
+        patches = as_pictures(patches)
         self.axes.text(_MARGIN - 2, self.y + self.side / 2, kind, ha="right", va="center")
         numbers = iter(range(len(patches)))
         roomy = all(len(whole) * _LETTER <= self.side + _GAP for whole, _ in notes or ())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _ALPHA = 0.05
 _ROW, _HEAD, _FOOT, _LEGEND = 5.2, 7.0, 9.0, 7.0
-"""Millimetres."""
+"""Millimeters."""
 
 _NUMBERS = 0.74
 """Where the column of differences ends, as a share of the room for numbers; that of p has the rest."""
@@ -55,7 +55,7 @@ def forest_figure(
 ) -> "Figure":
     """A row for each difference: a square with its 95 % interval, the numbers beside it; right of 0 the arm is better.
 
-    The grey band is what the comparison could not have told from nothing (the smallest detectable difference to either
+    The gray band is what the comparison could not have told from nothing (the smallest detectable difference to either
     side). A filled square has p below 0.05 after the correction, a hollow one has not.
 
     Args:

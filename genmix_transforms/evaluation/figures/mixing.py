@@ -26,12 +26,12 @@ def mixing_figure(
     """Real, synthetic and mixed patches, a row for each class: the paper's Fig. 3.
 
     The mixed patches are what ``genmix`` makes of the real patches beside them, in their order. A class with fewer than
-    ``per_class`` images leaves its places white.
+    ``per_class`` images leaves its places white. Volumes show their middle slices.
 
     Args:
         train: the real patches.
         bank: the synthetic ones; with the same classes, in any order.
-        genmix: the transform, in whatever normalisation it was built for; it is left as it was, and so are torch's
+        genmix: the transform, in whatever normalization it was built for; it is left as it was, and so are torch's
             random numbers.
         per_class: patches of each kind.
         seed: which patches are shown, and the draw of the mix.
@@ -103,7 +103,7 @@ class Mixed:
     """What GenMix made of some patches, on the CPU.
 
     Args:
-        values: float32 ``(N, C, H, W)`` in [0, 1], whatever normalisation the transform was built for.
+        values: float32 ``(N, C, *spatial)`` in [0, 1], whatever normalization the transform was built for.
         labels: float32 ``(N, K)``.
         lam: float32 ``(N,)``, the weight of the partner.
         index: int64 ``(N,)``, the partner's row in the bank or, where ``from_batch``, among the patches.
@@ -124,7 +124,7 @@ def choose(of_class: Tensor, count: int, random: np.random.Generator) -> Tensor:
 
 
 def mix(pixels: Tensor, labels: Tensor, genmix: GenMix, *, seed: int) -> Mixed:
-    """Integer patches ``(N, C, H, W)`` through ``genmix``, which stays as it was."""
+    """Integer patches ``(N, C, *spatial)`` through ``genmix``, which stays as it was."""
     device = genmix.bank.device
     # A copy that shares the bank: the caller's transform keeps its mode, and its generator its place.
     transform = copy.copy(genmix)

@@ -77,7 +77,7 @@ def feature_points(
         train: the real images; all classes go into one batch of the mix.
         normalisation: that the network was trained with.
         bank: of synthetic images, with the classes of ``train`` in any order; None: none are shown.
-        genmix: in whatever normalisation it was built for; None: no mixed images.
+        genmix: in whatever normalization it was built for; None: no mixed images.
         most: of each kind, drawn from the classes as often as they are there.
         seed: of that choice and of the mix.
 
@@ -132,7 +132,7 @@ def features(network: nn.Module, images: Tensor, *, batch_size: int = 128) -> Te
     Args:
         network: any classifier: :class:`~genmix_transforms.evaluation.classifiers.SmallClassifier`, torchvision's,
             EfficientNet-Lite. It works in ``eval()`` and is back in its mode afterwards.
-        images: normalised as for training, float ``(N, C, H, W)``; each batch is moved to the network's device.
+        images: normalized as for training, float ``(N, C, H, W)``; each batch is moved to the network's device.
         batch_size: images at a time.
 
     Returns:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROW, _FOOT, _HEAD = 7.0, 16.0, 5.0
-"""Millimetres."""
+"""Millimeters."""
 
 GROUPS = {
     "real": ("real images only", "o", "#3A3A3A"),
@@ -24,7 +24,7 @@ GROUPS = {
     "pretrain": ("synthetic first, then real", "s", "#7A5200"),
     "genmix": ("GenMix", "D", "#00366B"),
 }
-"""What an arm trains on: a name, a marker and a colour each."""
+"""What an arm trains on: a name, a marker and a color each."""
 
 _REASON = 72
 """Letters of a reason that fit into a row."""
@@ -42,7 +42,7 @@ def scores_figure(
 ) -> "Figure":
     """A row an arm: every seed as a small mark, below them the mean with its interval, and both as numbers.
 
-    The dashed line is the mean of the reference. What an arm trains on shows in marker and colour.
+    The dashed line is the mean of the reference. What an arm trains on shows in marker and color.
 
     Args:
         seeds: for each arm by its name, a score a seed, as fractions.

@@ -1,4 +1,4 @@
-"""The look that all figures share: colours that survive a grey printer and colour blindness, markers, sizes in print.
+"""The look that all figures share: colors that survive a gray printer and color blindness, markers, sizes in print.
 
 matplotlib is imported here alone, when the first figure is drawn, and never through pyplot: a figure belongs to whoever
 called, and neither the settings of matplotlib nor its list of open figures changes.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 183.0
-"""Millimetres: two columns of a journal, and the text width of an A4 page."""
+"""Millimeters: two columns of a journal, and the text width of an A4 page."""
 
 FORMATS = ("pdf", "svg", "png")
 """Of files: vectors for print, and pixels for pages."""
@@ -38,8 +38,8 @@ INK, FAINT, BAND = "#1A1A1A", "#8A8A8A", "#E4E4E4"
 """Of text and lines; of what stands behind; of shaded bands."""
 
 CLASS_COLOURS = ("#00366B", "#B2334A", "#B8860B", "#56B4E9", "#000000", "#CC79A7", "#009E73", "#777777")
-"""A colour a class. The first three lie 17 steps of lightness (CIE L*) apart, so a grey print keeps them, and stand
-out from white by 3 : 1 (WCAG's limit for graphics); all eight differ for the colour-blind; four are Okabe and Ito's."""
+"""A color a class. The first three lie 17 steps of lightness (CIE L*) apart, so a gray print keeps them, and stand
+out from white by 3 : 1 (WCAG's limit for graphics); all eight differ for the color-blind; four are Okabe and Ito's."""
 
 KINDS = ("real", "synthetic", "genmix")
 """Where an image comes from."""
@@ -107,10 +107,10 @@ def need(module: str) -> Any:
 
 
 def new_figure(*, height: float, width: float = WIDTH, layout: str = "constrained") -> "Figure":
-    """An empty figure, sizes in millimetres; call it, and all that draws, inside :func:`house_style`.
+    """An empty figure, sizes in millimeters; call it, and all that draws, inside :func:`house_style`.
 
     Args:
-        height: of the page, in millimetres.
+        height: of the page, in millimeters.
         width: likewise.
         layout: matplotlib's engine; "none": whoever calls places everything.
     """
@@ -132,7 +132,7 @@ def finished(figure: "Figure") -> "Figure":
 
 
 def class_colours(count: int) -> tuple[str, ...]:
-    """A colour for each class, hexadecimal; beyond eight classes along cividis, from dark to light.
+    """A color for each class, hexadecimal; beyond eight classes along cividis, from dark to light.
 
     Example:
         >>> class_colours(2)
@@ -180,7 +180,7 @@ def show_patch(axes: "Axes", patch: Tensor, *, left: float, top: float, side: fl
 
 
 def text_width(text: str, *, size: float, weight: str = "normal") -> float:
-    """Millimetres that a line of text takes in the figures' letters, of ``size`` points."""
+    """Millimeters that a line of text takes in the figures' letters, of ``size`` points."""
     paths, fonts = need("matplotlib.textpath"), need("matplotlib.font_manager")
     if not text.strip():
         return 0.0
@@ -190,11 +190,11 @@ def text_width(text: str, *, size: float, weight: str = "normal") -> float:
 
 
 def name_in_lines(name: str, *, width: float, size: float) -> str:
-    """An arm's name in lines no wider than ``width``, in millimetres, broken before its bank and its options.
+    """An arm's name in lines no wider than ``width``, in millimeters, broken before its bank and its options.
 
     Args:
         name: such as ``genmix:dcgan@pairing=same``.
-        width: in millimetres; a part that is wider stays whole.
+        width: in millimeters; a part that is wider stays whole.
         size: of the letters, in points.
     """
     lines: list[str] = []

@@ -22,7 +22,7 @@ _SIZES = {"real": 9.0, "synthetic": 11.0, "genmix": 15.0}
 
 _BACK_TO_FRONT = ("genmix", "synthetic", "real")
 _LETTER, _MARK, _LEGEND, _TITLE, _LINE = 1.35, 9.0, 4.2, 6.5, 3.5
-"""Millimetres: of the legend a letter's width, the room around a name, and a row's height; a title's height."""
+"""Millimeters: of the legend a letter's width, the room around a name, and a row's height; a title's height."""
 
 _ROUNDS = 50
 """Of moving names apart; names that have no room at all still overlap after them."""
@@ -38,17 +38,17 @@ def tsne_figure(
     perplexity: float = 30.0,
     seed: int = 0,
 ) -> "Figure":
-    """A panel an arm: real images as dots, synthetic ones as triangles, GenMix's as circles, a colour a class.
+    """A panel an arm: real images as dots, synthetic ones as triangles, GenMix's as circles, a color a class.
 
     Each panel is embedded on its own, for each arm has a classifier of its own: distances and axes mean nothing across
-    panels, and t-SNE keeps neighbours, not distances, within one. A class is named where its real images lie (their
-    median), so that it can be told without the colours.
+    panels, and t-SNE keeps neighbors, not distances, within one. A class is named where its real images lie (their
+    median), so that it can be told without the colors.
 
     Args:
         arms: the points of each arm by its name, see :func:`feature_points`.
         classes: the class names.
         columns: of panels; None: up to four.
-        perplexity: about how many neighbours count; less where there are too few points.
+        perplexity: about how many neighbors count; less where there are too few points.
         seed: of the embedding.
 
     Returns:
@@ -100,7 +100,7 @@ def embed(features: ArrayLike, *, perplexity: float = 30.0, seed: int = 0) -> ND
         seed: the same one gives the same places.
 
     Returns:
-        ``(N, 2)``, centred, the farthest point at a distance of 1 along x or y.
+        ``(N, 2)``, centered, the farthest point at a distance of 1 along x or y.
 
     Example:
         >>> embed(np.random.default_rng(0).normal(size=(9, 4))).shape
@@ -202,7 +202,7 @@ def _look(kind: str, colour: str, scale: float) -> dict[str, Any]:
 
 
 def _legend(figure: "Figure", rows: list[list[str]], colours: Mapping[str, str]) -> None:
-    """Below the panels: the colours first, then the markers, in one ink, for they mean the same in every colour."""
+    """Below the panels: the colors first, then the markers, in one ink, for they mean the same in every color."""
     line = style.need("matplotlib.lines").Line2D
 
     def handle(entry: str) -> object:

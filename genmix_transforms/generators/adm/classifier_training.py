@@ -43,7 +43,7 @@ class ClassifierTraining:
         )
 
     def state_objects(self) -> Mapping[str, Stateful]:
-        """The classifier and its optimiser."""
+        """The classifier and its optimizer."""
         return {"classifier": self.classifier, "optimiser": self.optimiser}
 
     def training_step(self, images: Tensor, labels: Tensor, images_seen: int) -> Mapping[str, Tensor]:

@@ -212,8 +212,8 @@ class ADM(Generator):
 
         * Classes: names that it knows keep their row of the class embedding, others begin with the mean of all rows. A
           network that was not told the class gets rows of zeros, and draws what it drew.
-        * Channels: each new one begins as the mean of the old ones, at both ends: a grey image gives the activations
-          that the same image gave in colour.
+        * Channels: each new one begins as the mean of the old ones, at both ends: a gray image gives the activations
+          that the same image gave in color.
         * Size: nothing changes but the size; attention stays at the same levels.
 
         Args:

@@ -139,7 +139,7 @@ def build_network(configuration: ADMConfiguration) -> UNet2DModel:
     :class:`ADMUNet`.
 
     Source: Dhariwal, Nichol (arXiv 2105.05233), section 3: BigGAN's residual blocks for up- and downsampling, adaptive
-    group normalisation, attention at several resolutions.
+    group normalization, attention at several resolutions.
     """
     resampling = "resnet" if configuration.resblock_updown else "conv"
     down, up = (

@@ -10,7 +10,7 @@ from genmix_transforms.errors import InputError
 from genmix_transforms.files.hashing import file_hash
 from genmix_transforms.generators.base import Generator
 from genmix_transforms.generators.dcgan.generator import DCGAN, RESOLUTIONS
-from genmix_transforms.generators.dcgan.network import stage_widths
+from genmix_transforms.generators.dcgan.network import Dimensions, stage_widths
 from genmix_transforms.generators.per_class import PerClass
 from genmix_transforms.generators.weights_file import flatten, read_weights
 
@@ -20,7 +20,7 @@ _KEY = re.compile(r"(?P<prefix>(?:.*\.)?)main\.(?P<layer>\d+)\.(?P<name>\w+)")
 def convert_dcgan(files: Sequence[str | Path], *, classes: Sequence[str] | None = None) -> Generator:
     """Read generator weights laid out as in the PyTorch DCGAN example.
 
-    Sizes, widths and channels are recognised from the weights' shapes.
+    Sizes, widths and channels are recognized from the weights' shapes, and whether it draws images or volumes.
 
     Args:
         files: one file of an unconditional network for each class: ``.pth``/``.pt`` (read with ``weights_only=True``)
@@ -51,7 +51,7 @@ def convert_dcgan(files: Sequence[str | Path], *, classes: Sequence[str] | None 
 
 def _convert(file: Path, class_name: str) -> DCGAN:
     state = _generator_state(file)
-    layers = sorted(int(key.split(".")[1]) for key in state if state[key].ndim == 4)
+    layers = sorted(int(key.split(".")[1]) for key in state if state[key].ndim in (4, 5))
     if layers != list(range(0, 3 * len(layers), 3)):
         raise InputError(f"{file}: expected convolutions at main.0, main.3, main.6, ..., found them at {layers}")
     weights = [state[f"main.{layer}.weight"] for layer in layers]
@@ -60,6 +60,10 @@ def _convert(file: Path, class_name: str) -> DCGAN:
         raise InputError(
             f"{file}: {len(weights)} convolutions make {resolution} pixels; this release reads {RESOLUTIONS}"
         )
+    kernels = {weight.ndim - 2 for weight in weights}
+    if len(kernels) > 1:
+        raise InputError(f"{file}: some of its convolutions have two dimensions, others three; expected one of these")
+    dimensions: Dimensions = 3 if kernels == {3} else 2
     widths = [weight.shape[1] for weight in weights[:-1]][::-1]
     if widths != stage_widths(resolution, widths[0]):
         raise InputError(
@@ -72,6 +76,7 @@ def _convert(file: Path, class_name: str) -> DCGAN:
         channels=weights[-1].shape[1],
         base_width=widths[0],
         latent_size=weights[0].shape[0],
+        dimensions=dimensions,
     )
     for key, tensor in generator.network.state_dict().items():
         if key.endswith("num_batches_tracked"):  # files from before PyTorch 0.4.1 do not have it
@@ -92,7 +97,7 @@ def _generator_state(file: Path) -> dict[str, Tensor]:
         match = _KEY.fullmatch(key)
         if match and isinstance(value, Tensor):
             found.setdefault(match["prefix"], {})[f"main.{match['layer']}.{match['name']}"] = value
-    # A generator normalises after its first layer; a discriminator does not.
+    # A generator normalizes after its first layer; a discriminator does not.
     generators = {prefix: state for prefix, state in found.items() if "main.1.running_mean" in state}
     if len(generators) != 1:
         keys = ", ".join(key for key, _ in content[:4])

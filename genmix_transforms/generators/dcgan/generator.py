@@ -1,4 +1,4 @@
-"""The DCGAN generator: any power-of-two size from 16 to 256, one class or several in one network."""
+"""The DCGAN generator: images or volumes of any power-of-two size from 16 to 256, one class or several in a network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +20,10 @@ from genmix_transforms.generators.arguments import (
 )
 from genmix_transforms.generators.batches import whole_batches
 from genmix_transforms.generators.dcgan.network import (
+    LAYERS,
     DCGANDiscriminator,
     DCGANNetwork,
+    Dimensions,
     adapt_classes,
     adapt_scores,
     initialise,
@@ -41,6 +43,9 @@ CHUNK = 32
 Always whole chunks: convolutions of another batch size may round otherwise, and then an image would depend on who was
 drawn with it."""
 
+VOLUME_CHUNK = 8
+"""Volumes of one pass: each takes as much memory as a stack of images."""
+
 
 class DCGAN(AdversarialGenerator):
     """Deep convolutional GAN.
@@ -51,8 +56,9 @@ class DCGAN(AdversarialGenerator):
     Args:
         classes: the class names.
         resolution: side of the images in pixels: 16, 32, 64, 128 or 256.
-        channels: of the images: 1 for grey, 3 for colour, any other number for stacks.
+        channels: of the images: 1 for gray, 3 for color, any other number for stacks.
         bits: 8 or 16 a pixel.
+        dimensions: 2 for images ``(C, H, W)``, 3 for volumes ``(C, D, H, W)``, which are cubes.
         **network: fields of :class:`DCGANNetworkSettings`: ``base_width`` and ``latent_size``.
 
     Raises:
@@ -64,22 +70,34 @@ class DCGAN(AdversarialGenerator):
         >>> generator = DCGAN(classes=["cyst", "metastasis"], resolution=16, base_width=4)
         >>> generator.sample(labels=[0, 1], seeds=[7, 8]).shape
         torch.Size([2, 1, 16, 16])
+        >>> volumes = DCGAN(classes=["cyst", "metastasis"], resolution=16, base_width=4, dimensions=3)
+        >>> volumes.sample(labels=[0, 1], seeds=[7, 8]).shape
+        torch.Size([2, 1, 16, 16, 16])
     """
 
     kind = "dcgan"
     network_settings: ClassVar[type[Settings]] = DCGANNetworkSettings
     training_settings: ClassVar[type[TrainingSettings]] = DCGANSettings
     trains_per_class = True
+    draws_volumes = True
     refuses_soft_labels: ClassVar[str | None] = None
     command_help: ClassVar[str | None] = (
-        "sizes 16, 32, 64, 128 and 256; class-conditional, or with --per-class a network for each class"
+        "images or volumes of sides 16, 32, 64, 128 and 256; class-conditional, or with --per-class a network for each "
+        "class"
     )
     settings: DCGANNetworkSettings
     _network: DCGANNetwork
     discriminator: DCGANDiscriminator | None
 
     def __init__(
-        self, *, classes: Sequence[str], resolution: int = 64, channels: int = 1, bits: int = 8, **network: Any
+        self,
+        *,
+        classes: Sequence[str],
+        resolution: int = 64,
+        channels: int = 1,
+        bits: int = 8,
+        dimensions: Dimensions = 2,
+        **network: Any,
     ) -> None:
         if resolution not in RESOLUTIONS:
             whole_number(resolution, name="DCGAN: resolution", least=1)
@@ -90,14 +108,30 @@ class DCGAN(AdversarialGenerator):
             )
         self.settings = DCGANNetworkSettings.of(network, name="DCGAN")
         whole_number(channels, name="DCGAN: channels", least=1)
+        if dimensions not in LAYERS:
+            raise InputError(f"DCGAN: dimensions must be 2 for images or 3 for volumes, got {dimensions!r}")
         self.classes: tuple[str, ...] = check_class_names(classes, name="DCGAN")
-        self.image_shape: tuple[int, int, int] = (channels, resolution, resolution)
+        self.image_shape: tuple[int, ...] = (channels, *[resolution] * dimensions)
         self.pixel_dtype: torch.dtype = check_bits(bits, name="DCGAN")
         self.provenance: dict[str, Any] = {}
         self._network = DCGANNetwork(
-            resolution=resolution, channels=channels, classes=len(classes), **self.settings.to_json()
+            resolution=resolution,
+            channels=channels,
+            classes=len(classes),
+            dimensions=dimensions,
+            **self.settings.to_json(),
         ).eval()
         initialise(self._network, seed=0)
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """2 for images, 3 for volumes."""
+        return self._network.dimensions
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments; :attr:`dimensions` of volumes alone, as earlier releases do not know it."""
+        return {**super().config, **({} if self.dimensions == 2 else {"dimensions": self.dimensions})}
 
     @property
     def base_width(self) -> int:
@@ -111,13 +145,13 @@ class DCGAN(AdversarialGenerator):
 
     @property
     def network(self) -> DCGANNetwork:
-        """Latents ``(N, latent_size)`` and labels ``(N,)`` to images ``(N, C, H, W)`` in [-1, 1]."""
+        """Latents ``(N, latent_size)`` and labels ``(N,)`` to images or volumes in [-1, 1]."""
         return self._network
 
     @property
     def sample_batch(self) -> int:
         """Images in one pass through the network."""
-        return CHUNK
+        return CHUNK if self.dimensions == 2 else VOLUME_CHUNK
 
     @torch.no_grad()
     def sample(self, labels: Labels, seeds: Tensor | Sequence[int]) -> Tensor:
@@ -125,7 +159,7 @@ class DCGAN(AdversarialGenerator):
         labels, seeds = check_labels_and_seeds(labels, seeds, classes=self.classes, refuses_rows=None)
         self._network.eval()
         images = torch.empty(len(labels), *self.image_shape, dtype=self.pixel_dtype)
-        for here, some, latents, _ in whole_batches(labels, seeds, CHUNK, (self.settings.latent_size,)):
+        for here, some, latents, _ in whole_batches(labels, seeds, self.sample_batch, (self.latent_size,)):
             values = self._network(latents.to(self.device), some.to(self.device))[: here.stop - here.start]
             images[here] = to_pixels(values, self.pixel_dtype).cpu()
         return images
@@ -170,4 +204,5 @@ class DCGAN(AdversarialGenerator):
             channels=self.image_shape[0],
             classes=len(self.classes),
             base_width=self.settings.base_width,
+            dimensions=self.dimensions,
         )

@@ -7,8 +7,8 @@ the discriminator's FromRGB) that belongs to it. So the image is, exactly, what 
 its way up. Blocks above it are left out. Blocks that the original never had are drawn with the seed; until training
 grows into them, images are the original's, doubled.
 
-*Channels.* Colour to grey: ToRGB gives the luma (ITU-R 601: 0.299, 0.587, 0.114), so the image is, exactly, the grey
-version of the original's; the discriminator sees the grey in all three. Grey to colour: the grey in all three, and the
+*Channels.* Color to gray: ToRGB gives the luma (ITU-R 601: 0.299, 0.587, 0.114), so the image is, exactly, the gray
+version of the original's; the discriminator sees the gray in all three. Gray to color: the gray in all three, and the
 discriminator sees their luma. Between other numbers of channels: the mean of the old in each of the new.
 
 *Classes.* A network without classes gets vectors of ones, which multiply the latent: every class starts as the
@@ -28,7 +28,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def adapt_network(new: StyleGANNetwork, old: StyleGANNetwork) -> None:
-    """Give a new network, which is initialised, the weights of an old one wherever they fit."""
+    """Give a new network, which is initialized, the weights of an old one wherever they fit."""
     before = {name: tensor.cpu() for name, tensor in old.state_dict().items()}
     state = _kept(new.state_dict(), before)
     mixing = _mixing(*(len(side["synthesis.to_rgb.0.bias"]) for side in (before, state)))

@@ -94,7 +94,7 @@ class StyleGANDiscriminator(nn.Module):
 def append_minibatch_deviation(values: Tensor, *, group: int) -> Tensor:
     """Append a channel that says how varied a group of images is (Karras et al., arXiv 1710.10196, section 3).
 
-    Groups are neighbours in the batch, so that real and synthetic images that share a pass stay apart; a batch is a
+    Groups are neighbors in the batch, so that real and synthetic images that share a pass stay apart; a batch is a
     multiple of ``group``, or smaller, and then one group. The channel of ``(N, C + 1, H, W)`` that is new is the
     standard deviation over the group, averaged over channels and pixels.
     """

@@ -58,7 +58,7 @@ class StyleGAN(AdversarialGenerator):
         classes: the class names.
         resolution: side of the images in pixels, from 9 to 1024. The networks work at powers of two from 16; images of
             another size are padded to the next by mirroring, and cropped back when they are drawn.
-        channels: of the images: 1 for grey, 3 for color, any other number for stacks.
+        channels: of the images: 1 for gray, 3 for color, any other number for stacks.
         bits: 8 or 16 a pixel.
         **network: fields of :class:`StyleGANNetworkSettings`, such as ``fmap_base`` or ``psi``.
 

@@ -1,7 +1,7 @@
 """The layers of StyleGAN's networks: equalised learning rates, blur, fused up- and downsampling, fused styling.
 
 Equalised learning rate (Karras et al., arXiv 1710.10196, section 4.1): weights are drawn from N(0, 1) and multiplied,
-at every use, by what He's initialisation would have multiplied them by once; Adam then moves all of them alike.
+at every use, by what He's initialization would have multiplied them by once; Adam then moves all of them alike.
 """
 
 import math
@@ -48,7 +48,7 @@ class EqualisedConv(nn.Module):
     Args:
         size: side of the kernel, 1 or 3; the borders are padded with zeros.
         gain: as in :class:`EqualisedLinear`.
-        resample: "up" doubles the image first (nearest neighbour), "down" halves it afterwards (mean of 2 x 2); both
+        resample: "up" doubles the image first (nearest neighbor), "down" halves it afterwards (mean of 2 x 2); both
             are one strided convolution, exactly.
     """
 
@@ -79,9 +79,9 @@ class EqualisedConv(nn.Module):
 
 
 def upsampling_conv(images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Double the image (nearest neighbour) and convolve it, in one transposed convolution.
+    """Double the image (nearest neighbor) and convolve it, in one transposed convolution.
 
-    Each pixel of the doubled image has three neighbours with the same value, so that 3 x 3 taps on it are 2 x 2 sums
+    Each pixel of the doubled image has three neighbors with the same value, so that 3 x 3 taps on it are 2 x 2 sums
     of taps on the small one: 16 multiplications where the two steps take 36. The weight is ``(D, C, 3, 3)``, as
     ``conv2d`` takes it.
     """
@@ -147,7 +147,7 @@ def pixel_norm(values: Tensor) -> Tensor:
 
 
 def double(images: Tensor) -> Tensor:
-    """Twice the size, nearest neighbour."""
+    """Twice the size, nearest neighbor."""
     return F.interpolate(images, scale_factor=2, mode="nearest")
 
 

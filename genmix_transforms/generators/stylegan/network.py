@@ -145,8 +145,8 @@ class StyleGANNetwork(nn.Module):
     Attributes:
         mapping: latents to w.
         synthesis: w and noise to images.
-        mean_w: ``(classes, latent_size)``, the tracked mean w of each class, which truncation pulls towards. (NVIDIA's
-            network has one for all classes; pulled towards it, classes would blend.)
+        mean_w: ``(classes, latent_size)``, the tracked mean w of each class, which truncation pulls toward. (NVIDIA's
+            network has one for all classes; pulled toward it, classes would blend.)
         growth: scalar, how far the weights have grown; at other sizes than the full one, images are doubled up to it.
     """
 
@@ -207,7 +207,7 @@ class StyleGANNetwork(nn.Module):
         return w[:, None].expand(-1, self.layer_count, -1)
 
     def truncate(self, w: Tensor, labels: Tensor, *, psi: float, cutoff: int | None = None) -> Tensor:
-        """Pull w ``(N, layers, latent_size)`` towards the class's mean: ``mean + psi * (w - mean)``.
+        """Pull w ``(N, layers, latent_size)`` toward the class's mean: ``mean + psi * (w - mean)``.
 
         Only the first ``cutoff`` layers are pulled; None: all.
         """
@@ -227,7 +227,7 @@ class StyleGANNetwork(nn.Module):
 
     @torch.no_grad()
     def track_mean_w(self, w: Tensor, labels: Tensor) -> None:
-        """Move each class's mean w towards that of a batch ``(N, latent_size)``; classes that are not in it stay."""
+        """Move each class's mean w toward that of a batch ``(N, latent_size)``; classes that are not in it stay."""
         belongs = (labels[:, None] == torch.arange(len(self.mean_w), device=labels.device)).float()
         counts = belongs.sum(dim=0)[:, None]
         means = belongs.T @ w.float() / counts.clamp(min=1)

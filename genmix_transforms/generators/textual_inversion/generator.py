@@ -78,7 +78,7 @@ class TextualInversion(Generator):
         model: the base model, with adapters in its U-Net if any were trained.
         base: where that came from.
         start_images: the real ones that images are drawn from, if not from noise.
-        channel_spread: of the grey images drawn so far, how far their three channels differed.
+        channel_spread: of the gray images drawn so far, how far their three channels differed.
 
     Raises:
         MissingPathError: no such base model, here or on the hub; the message says how to bring it here.

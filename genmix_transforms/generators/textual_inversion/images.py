@@ -1,4 +1,4 @@
-"""Patches as the base model takes them, and its images as patches: colour and grey, and the two sizes.
+"""Patches as the base model takes them, and its images as patches: color and gray, and the two sizes.
 
 Both ways between the sizes by cubic convolution (Keys' kernel with a = -0.5), stretched by the factor of the reduction
 when an image is made smaller, so that it averages what it leaves out: the same as Pillow's ``Image.BICUBIC``, which the
@@ -17,25 +17,25 @@ def to_colour(images: Tensor) -> Tensor:
 
 
 def to_grey(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Colour images to one channel: the mean of the three.
+    """Color images to one channel: the mean of the three.
 
-    The plain mean is the inverse of repeating, and of all grey images it is the one nearest to the three channels.
-    The luminance that photographs are turned grey with weighs green five to eight times blue, which is about eyes: in a
-    grey image that a model has drawn in colour, each channel is the same measurement with another error.
+    The plain mean is the inverse of repeating, and of all gray images it is the one nearest to the three channels.
+    The luminance that photographs are turned gray with weighs green five to eight times blue, which is about eyes: in a
+    gray image that a model has drawn in color, each channel is the same measurement with another error.
 
     Args:
         images: ``(n, 3, H, W)`` in [-1, 1].
 
     Returns:
         Images ``(n, 1, H, W)``, and how far the channels differ, ``(n,)``: the largest less the smallest at a pixel,
-        mean over the image, as a share of the range; 0 is grey.
+        mean over the image, as a share of the range; 0 is gray.
     """
     spread = (images.amax(1) - images.amin(1)).flatten(1).mean(1) / 2
     return images.mean(1, keepdim=True), spread
 
 
 class ChannelSpread:
-    """How far the channels of images differed that were turned grey: counted as they are drawn.
+    """How far the channels of images differed that were turned gray: counted as they are drawn.
 
     Attributes:
         images: how many.

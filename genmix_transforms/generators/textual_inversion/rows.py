@@ -17,7 +17,7 @@ class LearnedRows(nn.Module):
     """The vectors of token ids: those of the vocabulary from a frozen table, those above it from learned rows.
 
     The table is not made larger: a base model that was only lent keeps its vocabulary, its weights bit for bit and the
-    shapes that its files have, and an optimiser never sees more than the rows.
+    shapes that its files have, and an optimizer never sees more than the rows.
 
     Args:
         table: the text encoder's own embedding.
@@ -60,7 +60,7 @@ class ClassRows(nn.Module):
 
         Args:
             present: whether a batch has images of the class. The rows of the others are cut off from the gradients:
-                theirs stays None, not zero, and an optimiser then leaves alone both them and its own averages of them.
+                theirs stays None, not zero, and an optimizer then leaves alone both them and its own averages of them.
                 (Adam moves a parameter with a gradient of zero, by its momentum.) None: all are.
         """
         return torch.cat(

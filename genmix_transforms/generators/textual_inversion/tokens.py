@@ -107,7 +107,7 @@ class PlaceholderTokens:
                         "learning it anew would change the base model's own word; rename the class"
                     )
         self._tokenizer = copy.deepcopy(tokenizer)
-        # Not normalised: found in a prompt as they stand, before it is lower-cased or stripped of its accents.
+        # Not normalized: found in a prompt as they stand, before it is lower-cased or stripped of its accents.
         self._tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
         if self._tokenizer.convert_tokens_to_ids(tokens) != list(range(self.first, self.first + len(tokens))):
             raise InputError(

@@ -22,6 +22,13 @@ def scan_of(values, mask, spacing=SPACING):
     return Volume(image=image), find_lesions(labels)
 
 
+def scan_and_mask(mask):
+    """The ramp, its mask as an image, and the lesions of it."""
+    labels = sitk.GetImageFromArray(mask.astype(np.uint16))
+    labels.SetSpacing(SPACING[::-1])
+    return (*scan_of(hounsfield(POINTS).astype(np.float32), mask), labels)
+
+
 def ramp(center=CENTER, radius=5.0):
     return scan_of(hounsfield(POINTS).astype(np.float32), ball(POINTS, center, radius))
 
@@ -131,3 +138,34 @@ def test_a_patch_too_small_for_its_lesion_is_marked():
     for size, cut in ((18, True), (24, False)):
         (patch,) = cut_patches(volume, lesion, PatchSettings(size=size, spacing=0.8, margin=4))
         assert patch.cut == cut
+
+
+@pytest.mark.parametrize("spacing", [None, 0.4, 0.9, 1.7])
+@pytest.mark.parametrize("kind", ["2d", "2.5d", "3d"])
+def test_the_mask_of_a_patch_has_the_value_of_the_nearest_voxel(kind, spacing):
+    """Of several lesions each has its own; beyond the scan and in larger pixels nothing is made up."""
+    mask = 2 * ball(POINTS, POINTS[6, 4, 3], 5.0) + 3 * ball(POINTS, POINTS[6, 14, 14], 2.0)
+    volume, (lesion, _), labels = scan_and_mask(mask)
+    settings = PatchSettings(size=20, kind=kind, spacing=spacing, margin=8)
+    (patch,) = cut_patches(volume, lesion, settings, mask=labels)
+    left, right, top, bottom = lesion.boxes[patch.slice]
+    low, high = np.array(lesion.low), np.array(lesion.high)
+    center = (low + high)[::-1] / 2 if kind == "3d" else [patch.slice, (top + bottom) / 2, (left + right) / 2]
+    offset = (np.arange(20) - 9.5) * patch.spacing
+    axes = [
+        middle + (offset / step if axis or kind == "3d" else np.zeros(1))
+        for axis, (middle, step) in enumerate(zip(center, SPACING, strict=True))
+    ]
+    expected, clear = np.pad(mask, 60), np.ones(1, dtype=bool)
+    for axis, places in enumerate(axes):
+        expected = expected.take(np.floor(places + 0.5).astype(int) + 60, axis=axis)
+        halfway = np.abs(places % 1 - 0.5) < 1e-6  # either neighbor would do
+        clear = clear & ~halfway.reshape([-1 if axis == other else 1 for other in range(3)])
+    expected, clear = (
+        array if kind == "3d" else array[0] for array in (expected, np.broadcast_to(clear, expected.shape))
+    )
+    assert patch.mask.shape == expected.shape
+    assert np.array_equal(patch.mask[clear], expected[clear])
+    assert clear.mean() > 0.2
+    assert set(np.unique(patch.mask)) >= {0, 2}
+    assert next(cut_patches(volume, lesion, settings)).mask is None

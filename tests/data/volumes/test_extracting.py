@@ -1,6 +1,11 @@
 """From a folder to a data set: what is written, what is never written, and that a kill changes nothing."""
 
+import json
 import os
+import random
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,6 +19,7 @@ from genmix_transforms.data.volumes import extract_patches
 from genmix_transforms.data.volumes.pseudonyms import Pseudonyms
 from genmix_transforms.data.volumes.writing import write_nifti, write_segmentation
 from genmix_transforms.errors import InputError, MissingPathError, OverwriteError
+from genmix_transforms.files.locking import locked
 from tests.data.volumes.made_scans import (
     KEY,
     SHAPE,
@@ -100,6 +106,56 @@ def test_channels_and_cubes_are_archives(scans, kind):
         extract(scans, "pngs", kind=kind)
 
 
+def test_masks_are_kept(scans):
+    """In the archive, in the folder, and read again: the class of each pixel, of whatever scan it is."""
+    points = points_of()
+    two = ball(points, points[4, 6, 6], 3.0) + 2 * ball(points, points[4, 13, 14], 2.0)
+    write_nifti(scans / "s0_mask.nii.gz", two.astype(np.uint8), spacing=SPACING)
+    options = {"labels": {"1": "cyst", "2": "adenoma"}, "window": (40, 400), "size": 24, "spacing": 0.8}
+    for out in ("patches.npz", "pngs"):
+        extract_patches(scans, out=scans.parent / out, key=KEY, keep_masks=True, **options)
+    content = np.load(scans.parent / "patches.npz")
+    assert content["mask_classes"].tolist() == ["background", "adenoma", "cyst"]
+    assert content["masks"].shape == content["images"].shape == (5, 24, 24)
+    names = content["label_names"][content["labels"]]
+    for name, mask, diameter in zip(names, content["masks"], content["diameter_mm"], strict=True):
+        there = (mask == content["mask_classes"].tolist().index(name)).sum() * 0.8**2
+        assert there == pytest.approx(np.pi * diameter**2 / 4, rel=0.25)
+    assert sum(len(np.unique(mask)) == 3 for mask in content["masks"]) == 2  # both lesions in the patches of either
+    archive = open_dataset(scans.parent / "patches.npz", masks=True)
+    folder = open_dataset(scans.parent / "pngs" / "patches.csv", masks=True)
+    assert archive.mask_classes == folder.mask_classes == ("background", "adenoma", "cyst")
+    assert np.array_equal(archive.masks, folder.masks)
+    extract_patches(scans, out=scans.parent / "without.npz", key=KEY, **options)
+    assert np.array_equal(np.load(scans.parent / "without.npz")["images"], content["images"])
+
+
+def test_masks_of_an_earlier_run_do_not_stay(scans):
+    extract(scans, "pngs", window=(40, 400), keep_masks=True)
+    assert len(list((scans.parent / "pngs" / "masks").iterdir())) == 4
+    extract(scans, "pngs", window=(40, 400), overwrite=True)
+    assert sorted(path.name for path in (scans.parent / "pngs").iterdir()) == ["images", "patches.csv"]
+
+
+def test_a_class_that_is_called_as_what_is_no_lesion(scans):
+    with pytest.raises(InputError, match="labels: 'background' is what masks call pixels without a lesion"):
+        extract_patches(scans, out=scans.parent / "a.npz", key=KEY, keep_masks=True, labels={"1": "background"})
+    table = scans.parent / "table.csv"
+    table.write_text(table.read_text().replace("other", "background"))
+    with pytest.raises(InputError, match=r"s2\.nii\.gz: the class 'background' is what masks call pixels without"):
+        extract(scans, "a.npz", keep_masks=True)
+    assert extract(scans, "a.npz").class_counts == {"background": 2, "cyst": 2}
+
+
+@pytest.mark.parametrize("kind", ["2.5d", "3d"])
+def test_masks_of_channels_and_cubes(scans, kind):
+    extract(scans, "patches.npz", kind=kind, keep_masks=True)
+    content = np.load(scans.parent / "patches.npz")
+    assert content["masks"].shape == ((4, 16, 16) if kind == "2.5d" else (4, 16, 16, 16))
+    if kind == "2.5d":
+        assert open_dataset(scans.parent / "patches.npz", masks=True).masks.max() == 2
+
+
 def test_classes_by_mask_value(scans):
     points = points_of()
     labels = ball(points, points[2, 5, 5], 1.5) + 2 * ball(points, points[6, 12, 12], 2.0)
@@ -143,6 +199,17 @@ def test_refused_before_any_work(scans, tmp_path):
     with pytest.raises(OverwriteError, match="a folder with other files in it"):
         extract(scans, "full")
     assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_restart_takes_nothing_from_another_process(scans, tmp_path):
+    parts = tmp_path / "a.npz.parts"
+    parts.mkdir()
+    (parts / "made.npz").write_text("by another process")
+    with locked(parts / ".lock", busy="busy"), pytest.raises(InputError, match="another process is working on it"):
+        extract(scans, "a.npz", restart=True)
+    assert (parts / "made.npz").exists()
+    assert extract(scans, "a.npz", restart=True).dated == 4
+    assert not parts.exists()
 
 
 def test_none_of_them(scans, tmp_path):
@@ -273,6 +340,55 @@ def test_killed_at_every_moment_it_ends_with_the_same_bytes(scans, out):
         assert not (scans.parent / out).is_file()
     assert moments >= 3
     assert dict(zip(("names", "bytes"), _content(scans.parent / out), strict=True)) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("out", ["patches.npz", "pngs"])
+def test_several_processes_killed_at_any_moment_end_with_the_same_bytes(tmp_path, out):
+    """The first process is killed, by SIGKILL; the others follow it. Then the same call goes on."""
+    for number in range(20):
+        write_ct_nifti(tmp_path / "scans", f"s{number:02}", value=1 + number % 2, shift=number)
+    options = {"key": KEY, "size": 16, "window": (40, 400), "workers": 2}
+    extract_patches(tmp_path / "scans", out=tmp_path / f"whole-{out}", **{**options, "workers": 1})
+    parts, rng = tmp_path / f"{out}.parts", random.Random(0)
+    command = [sys.executable, "-c", _RUN, str(tmp_path / "scans"), str(tmp_path / out), json.dumps(options)]
+    seen = []
+    for after in (0, 5, 12):
+        process = subprocess.Popen(command, start_new_session=True)
+        while len(list(parts.glob("*.npz"))) < after or not parts.exists():
+            assert process.poll() is None, "it came to its end before it was killed"
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.03)
+        process.kill()
+        process.wait()
+        _wait_for_all_of(process.pid)
+        assert not (tmp_path / out).is_file()
+        assert not (tmp_path / out / "patches.csv").exists()
+        seen.append(len(list(parts.glob("*.npz"))))
+    assert seen == sorted(seen)
+    assert seen[-1] >= 12
+    extract_patches(tmp_path / "scans", out=tmp_path / out, **options)
+    assert _content(tmp_path / out) == _content(tmp_path / f"whole-{out}")
+    assert not parts.exists()
+
+
+_RUN = """
+import json, sys
+from genmix_transforms.data.volumes import extract_patches
+if __name__ == "__main__":
+    extract_patches(sys.argv[1], out=sys.argv[2], **json.loads(sys.argv[3]))
+"""
+
+
+def _wait_for_all_of(session: int) -> None:
+    """Until no process of a session is left: those that worked for one that was killed end by themselves."""
+    for _ in range(12_000):
+        try:
+            os.killpg(session, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("processes outlive the one that started them")
 
 
 def _content(path):

@@ -46,6 +46,16 @@ def test_texture_of_a_part_does_not_depend_on_what_stands_beside_it():
     assert alike[0] > 0.99 > alike[1]
 
 
+def test_texture_of_a_faint_part_is_the_same_beside_strong_contrast():
+    smooth = torch.from_numpy(SMOOTH)
+    faint = 128 + 0.1 * (smooth[:20] - 128)
+    mixed = smooth[20:].clone()
+    mixed[..., :32] = faint[..., :32]
+    whole, part = (texture(images, side=64)[..., :24] for images in (faint, mixed))
+    alike = [np.corrcoef(one.flatten(), other.flatten())[0, 1] for one, other in zip(whole, part, strict=True)]
+    assert min(alike) > 0.985
+
+
 @pytest.mark.parametrize("sd", [0, 10, 30])
 def test_reliability_is_the_correlation_with_the_image_without_noise(sd):
     clean = torch.from_numpy(SMOOTH.round().clip(0, 255).astype(np.uint8))

@@ -62,6 +62,18 @@ def test_real_then_synthetic_and_mixed_of_each_generator():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 8, 8), (5, 8, 8)], ids=["volumes", "stacks"])
+def test_volumes_and_stacks_show_their_middle_slices(shape):
+    places = torch.arange(5).view(-1, 1, 1).expand(shape)  # the number of the slice
+    classes = torch.tensor([0, 1] * 4)
+    real_ones = (places[None] + 100 * classes.view(-1, *[1] * len(shape))).to(torch.uint8)
+    train = PatchDataset(images=real_ones, labels=classes, classes=CLASSES)
+    filled = SyntheticBank(real_ones + 50, classes, classes=CLASSES)
+    rows = grid(examples_figure(train, {"DCGAN": GenMix(filled)}, per_class=2))
+    assert rows[:2] == [[2, 2, 102, 102], [52, 52, 152, 152]]
+    assert all(2 <= value <= 152 for value in rows[2])
+
+
 def test_a_mixed_patch_is_of_the_real_one_above_and_its_note_says_how():
     figure = examples_figure(real(), {"DCGAN": GenMix(bank(), alpha=1.0, pairing="same")}, per_class=3)
     rows, notes = grid(figure), [text for text in texts(figure) if text.startswith(LAMBDA)]

@@ -180,3 +180,33 @@ def test_names_and_files_must_match(tmp_path: Path) -> None:
         convert_dcgan(["a.pth", "b.pth"])
     with pytest.raises(InputError, match="one file a class, got 1 files and 2 names"):
         convert_dcgan(["a.pth"], classes=["a", "b"])
+
+
+def volume_layers() -> nn.Sequential:
+    """A generator of volumes of 16 pixels, laid out as the example's of images."""
+    return nn.Sequential(
+        nn.ConvTranspose3d(12, 8, 4, 1, 0, bias=False), nn.BatchNorm3d(8), nn.ReLU(),
+        nn.ConvTranspose3d(8, 4, 4, 2, 1, bias=False), nn.BatchNorm3d(4), nn.ReLU(),
+        nn.ConvTranspose3d(4, 2, 4, 2, 1, bias=False), nn.Tanh(),
+    )  # fmt: skip
+
+
+def test_a_generator_of_volumes_is_recognised(tmp_path: Path) -> None:
+    network = volume_layers().eval()
+    state = {f"main.{key}": value for key, value in network.state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "volumes.safetensors")
+    generator = convert_dcgan([tmp_path / "volumes.safetensors"])
+    assert isinstance(generator, DCGAN)
+    assert (generator.image_shape, generator.latent_size, generator.base_width) == ((2, 16, 16, 16), 12, 4)
+    latents = torch.randn(3, 12)
+    with torch.no_grad():
+        expected = network(latents.view(3, 12, 1, 1, 1))
+        assert torch.equal(generator.network(latents, torch.zeros(3, dtype=torch.int64)), expected)
+
+
+def test_layers_of_images_and_of_volumes_together_are_refused(tmp_path: Path) -> None:
+    state = {f"main.{key}": value for key, value in volume_layers().state_dict().items()}
+    state["main.6.weight"] = torch.zeros(4, 2, 4, 4)
+    safetensors.torch.save_file(state, tmp_path / "both.safetensors")
+    with pytest.raises(InputError, match="some of its convolutions have two dimensions, others three"):
+        convert_dcgan([tmp_path / "both.safetensors"])

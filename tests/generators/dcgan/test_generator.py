@@ -72,6 +72,8 @@ def test_bf16_trains(tiny_patches: Patches, tmp_path: Path) -> None:
         ({"latent_size": 0}, "latent_size must be a whole number, from 1 to 65536, got 0"),
         ({"resolution": "64"}, "resolution must be a whole number, at least 1, got '64'"),
         ({"base_width": 4.5}, "base_width must be a whole number"),
+        ({"dimensions": 4}, "DCGAN: dimensions must be 2 for images or 3 for volumes, got 4"),
+        ({"dimensions": 3, "resolution": 20}, "got 20; bring the images to 32"),
         ({"base_widht": 4}, "DCGAN: no such option: base_widht; did you mean base_width"),
     ],
 )
@@ -103,3 +105,39 @@ def test_a_removed_generator_is_written_again_by_the_finished_run(tiny_patches: 
     (tmp_path / "config.json").unlink()
     again = fit(DCGAN(classes=patches.classes, resolution=16, base_width=4), patches, tmp_path)
     assert again.weights_hash == first.weights_hash == load_generator(tmp_path).weights_hash
+
+
+def test_images_have_the_config_they_always_had_and_volumes_say_their_dimensions() -> None:
+    assert "dimensions" not in GENERATOR.config
+    volumes = DCGAN(classes=["a"], resolution=16, base_width=2, dimensions=3)
+    assert volumes.config["dimensions"] == volumes.dimensions == 3
+    assert volumes.image_shape == (1, 16, 16, 16)
+    assert DCGAN(**volumes.config).image_shape == volumes.image_shape
+
+
+def test_weights_of_images_are_not_made_into_weights_of_volumes(tiny_patches: Patches, tmp_path: Path) -> None:
+    images, volumes = tiny_patches(), tiny_patches(dimensions=3)
+    DCGAN.for_patches(images, base_width=2).save_pretrained(tmp_path / "images")
+    DCGAN.for_patches(volumes, base_width=2).save_pretrained(tmp_path / "volumes")
+    for source, patches, message in (
+        ("images", volumes, r"network draws images of 1 x 16 x 16, the data has volumes of 1 x 16 x 16 x 16, and"),
+        ("volumes", images, r"network draws volumes of 1 x 16 x 16 x 16, the data has images of 1 x 16 x 16, and"),
+    ):
+        for data in (patches, patches.without_labels()):
+            with pytest.raises(InputError, match=f"DCGAN: the {message} .* train a network for the data from scratch"):
+                DCGAN.adapted_to(tmp_path / source, data)
+
+
+def test_volumes_that_are_no_cubes_are_told_the_way_out(tiny_patches: Patches) -> None:
+    volumes = tiny_patches(dimensions=3)
+    flat = PatchDataset(images=volumes.images[:, :, :8], labels=volumes.labels, classes=volumes.classes)
+    with pytest.raises(InputError, match="patches are 8x16x16, and a DCGAN draws cubes: give --size .with --fit crop"):
+        DCGAN.for_patches(flat)
+    assert DCGAN.for_patches(flat.resized(16), base_width=2).image_shape == (1, 16, 16, 16)
+
+
+def test_bf16_trains_volumes(tiny_patches: Patches, tmp_path: Path) -> None:
+    volumes = tiny_patches(4, dimensions=3)
+    generator = DCGAN.for_patches(volumes, base_width=2)
+    fit(generator, volumes, tmp_path, mixed_precision="bf16", steps=1)
+    assert all(torch.isfinite(value).all() for value in generator.network.state_dict().values())

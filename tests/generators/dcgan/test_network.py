@@ -65,6 +65,49 @@ def test_every_size(resolution: int, channels: int, classes: int) -> None:
     assert judge(images, labels).shape == (3,)
 
 
+def plain_volume_generator(channels: int) -> nn.Sequential:
+    """A generator of volumes of 16 pixels, written out: the example's layers with three dimensions."""
+    return nn.Sequential(
+        nn.ConvTranspose3d(12, 8, 4, 1, 0, bias=False), nn.BatchNorm3d(8), nn.ReLU(),
+        nn.ConvTranspose3d(8, 4, 4, 2, 1, bias=False), nn.BatchNorm3d(4), nn.ReLU(),
+        nn.ConvTranspose3d(4, channels, 4, 2, 1, bias=False), nn.Tanh(),
+    )  # fmt: skip
+
+
+def plain_volume_discriminator(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(channels, 4, 4, 2, 1, bias=False), nn.LeakyReLU(0.2),
+        nn.Conv3d(4, 8, 4, 2, 1, bias=False), nn.BatchNorm3d(8), nn.LeakyReLU(0.2),
+        nn.Conv3d(8, 1, 4, 1, 0, bias=False),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_volumes_and_their_logits_equal_those_of_plain_layers(channels: int) -> None:
+    sizes = {"resolution": 16, "channels": channels, "base_width": 4, "dimensions": 3}
+    ours, theirs = DCGANNetwork(latent_size=12, **sizes), plain_volume_generator(channels)  # type: ignore[arg-type]
+    initialise(ours, seed=0)
+    assert parameters(ours) == parameters(theirs) == 64 * (12 * 8 + 8 * 4 + 4 * channels) + 2 * (8 + 4)
+    theirs.load_state_dict({name.removeprefix("main."): value for name, value in ours.state_dict().items()})
+    latents, labels = torch.randn(3, 12), torch.zeros(3, dtype=torch.int64)
+    volumes = ours(latents, labels)
+    assert volumes.shape == (3, channels, 16, 16, 16)
+    assert torch.allclose(volumes, theirs(latents.view(3, 12, 1, 1, 1)), atol=1e-6)
+    judge, other = DCGANDiscriminator(**sizes), plain_volume_discriminator(channels)  # type: ignore[arg-type]
+    initialise(judge, seed=0)
+    assert parameters(judge) == parameters(other) == 64 * (4 * channels + 4 * 8 + 8) + 2 * 8
+    other.load_state_dict({name.removeprefix("main."): value for name, value in judge.state_dict().items()})
+    assert torch.allclose(judge(volumes, labels), other(volumes).flatten(), atol=1e-5)
+
+
+def test_volumes_of_several_classes_and_a_larger_size() -> None:
+    network = DCGANNetwork(resolution=32, classes=3, base_width=2, latent_size=5, dimensions=3)
+    labels = torch.tensor([0, 2])
+    volumes = network(torch.randn(2, 5), labels)
+    assert volumes.shape == (2, 1, 32, 32, 32)
+    assert DCGANDiscriminator(resolution=32, classes=3, base_width=2, dimensions=3)(volumes, labels).shape == (2,)
+
+
 def test_widths_double_up_to_eight_times() -> None:
     assert stage_widths(16, 64) == [64, 128]
     assert stage_widths(64, 64) == [64, 128, 256, 512]

@@ -81,7 +81,7 @@ def read_checkpoint(
             ``.pt`` or ``.pth`` (read with ``weights_only=True``), or ``.safetensors``; or its place on the hub,
             ``owner/name/file.pt``.
         configuration: the flags it was trained with, or a JSON file of them; None: one of the published networks,
-            upsamplers or classifiers, recognised from the weights' shapes.
+            upsamplers or classifiers, recognized from the weights' shapes.
 
     Raises:
         InputError: a file that holds something else, several networks, or code (nothing in it is run); one that was cut
@@ -107,7 +107,7 @@ def read_checkpoint(
 def recognise(weights: Mapping[str, Tensor], name: str | Path = "the weights") -> ADMConfiguration:
     """The published network, upsampler or classifier that has weights of these shapes.
 
-    The number of classes is that of the weights: fine-tuned ones are recognised too.
+    The number of classes is that of the weights: fine-tuned ones are recognized too.
 
     Raises:
         InputError: none has; the message says what was found.

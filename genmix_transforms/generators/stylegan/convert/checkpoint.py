@@ -34,7 +34,7 @@ def convert_stylegan(
 ) -> StyleGAN:
     """Read a StyleGAN (version 1) that was trained elsewhere.
 
-    Which of the layouts it is, and all sizes, are recognised from the names and shapes of the weights.
+    Which of the layouts it is, and all sizes, are recognized from the names and shapes of the weights.
 
     Args:
         file: NVIDIA's ``.pkl``; or a state dict of rosinality/style-based-gan-pytorch, huangzh13/StyleGAN.pytorch or

@@ -43,7 +43,7 @@ AVERAGES = ("g_running", "g_ema", "shadow", "gen_shadow", "average")
 
 
 def read_port(tensors: Mapping[str, Tensor], *, size: int) -> ForeignWeights:
-    """Recognise a port by its names, and bring its generator under ours.
+    """Recognize a port by its names, and bring its generator under ours.
 
     The tensors are those of a file of ``size`` bytes, by their names from the outermost dict on, joined by dots.
 

@@ -9,7 +9,7 @@ few words that such files need. Why that is safe:
   these stands for a step written out below. Every other name is refused, and so is every other opcode: persistent ids,
   the extension registry, out-of-band buffers, and the text opcodes of protocols 0 and 1.
 - What comes out are plain values (None, bool, int, float, str, bytes, list, tuple, dict with str keys),
-  :class:`StoredArray`, and :class:`Stored`, which holds an object's state and has no behaviour. ``build_module_src``,
+  :class:`StoredArray`, and :class:`Stored`, which holds an object's state and has no behavior. ``build_module_src``,
   the program text that the networks carry, is one str among others.
 - Arrays are numbers only. A type is one of those in ``_TYPES``, so never Python objects, whose arrays would hold
   pointers; it has no fields and no subtype. An array's bytes are exactly those that its shape asks for.
