@@ -420,3 +420,36 @@ def test_no_docstring_keeps_a_sphinx_directive():
         text = extension.to_markdown(source.read_text(encoding="utf-8"))
         assert not re.search(r":\w+:`", text), source
         assert not re.search(r"^\s*\.\. \w+::", text, flags=re.MULTILINE), source
+
+
+def hidden(name: str) -> bool:
+    """Whether the reference leaves out a member of this name."""
+    (handlers,) = [plugin["mkdocstrings"] for plugin in CONFIG["plugins"] if "mkdocstrings" in plugin]
+    filters = handlers["handlers"]["python"]["options"]["filters"]
+    return name != "__init__" and any(re.search(pattern.removeprefix("!"), name) for pattern in filters)
+
+
+def test_signatures_of_the_reference_name_nothing_private():
+    griffe = pytest.importorskip("griffe", reason="the reference is made by mkdocstrings, of the docs extra")
+    public = extension("public")
+    package = griffe.load(
+        "genmix_transforms", search_paths=[ROOT], extensions=griffe.load_extensions(public.PublicNames())
+    )
+    things = [package[name.partition(".")[2]] for name in public.documented()]
+    things = [thing.final_target if thing.is_alias else thing for thing in things]
+    known, private = {thing.path for thing in things}, {}
+    members = [member for thing in things if thing.is_class for member in thing.members.values()]
+    shown = [member for member in members if not hidden(member.name) and (member.has_docstring or member.is_function)]
+    for thing in [*things, *shown]:
+        said = list(thing.bases) if thing.is_class else [getattr(thing, "annotation", None)]
+        if thing.is_function:
+            said += [part for one in thing.parameters for part in (one.annotation, one.default)]
+        for part in said:
+            for name in (
+                [part] if isinstance(part, griffe.ExprName) else part or () if not isinstance(part, str) else ()
+            ):
+                if isinstance(name, griffe.ExprName) and name.canonical_path.startswith("genmix_transforms."):
+                    found = public.target(name, package)
+                    if found is None or found.path not in known:
+                        private[thing.path] = name.canonical_path
+    assert private == {}

@@ -57,8 +57,8 @@ def open_dataset(
     class, "unlabelled".
 
     To read segmentation masks, pass ``masks=True``; each image must then have one. In an ``.npz`` they are the array
-    ``masks``, uint8 or bool ``(N, H, W)``, and ``mask_classes`` may name the values. In a ``.csv`` they are the files of
-    the column ``mask``. In a folder that contains ``images`` and ``masks``, the mask has the same path in ``masks``.
+    ``masks``, uint8 or bool ``(N, H, W)``, and ``mask_classes`` may name the values. In a ``.csv`` they are files in
+    column ``mask``. In a folder that contains ``images`` and ``masks``, the mask has the same path in ``masks``.
     Mask files are gray, palette or 1-bit images of the size of their image, not JPEG. A pixel is a class number; if all
     pixels are 0 or 255, 255 is class 1. For a ``.csv`` or a folder, a ``dataset_info.json`` may list ``mask_classes``.
 

@@ -12,10 +12,21 @@ from genmix_transforms.errors import InputError
 
 
 def check_class_names(classes: Sequence[str], *, name: str) -> tuple[str, ...]:
-    """Class names as a tuple.
+    """Check class names.
+
+    Args:
+        classes: what a user gave.
+        name: of the generator, for messages.
+
+    Returns:
+        The names as a tuple.
 
     Raises:
         InputError: a text, something other than names, none at all, or one name twice.
+
+    Example:
+        >>> check_class_names(["cyst", "metastasis"], name="VAE")
+        ('cyst', 'metastasis')
     """
     if isinstance(classes, str):
         raise InputError(f"{name}: classes must be different names, in a list; got the text {classes!r}")
@@ -28,10 +39,21 @@ def check_class_names(classes: Sequence[str], *, name: str) -> tuple[str, ...]:
 
 
 def check_bits(bits: int, *, name: str) -> torch.dtype:
-    """The pixel type of 8 or 16 bits.
+    """Check the bits of a pixel.
+
+    Args:
+        bits: 8 or 16.
+        name: of the generator, for messages.
+
+    Returns:
+        The dtype of its images: ``torch.uint8`` or ``torch.uint16``.
 
     Raises:
         InputError: another number.
+
+    Example:
+        >>> check_bits(16, name="VAE")
+        torch.uint16
     """
     if bits not in (8, 16):
         raise InputError(f"{name}: bits must be 8 or 16, got {bits}")
@@ -109,7 +131,7 @@ def check_labels_and_seeds(
     classes: Sequence[str],
     refuses_rows: str | None = "this kind takes indices of classes alone",
 ) -> tuple[Tensor, Tensor]:
-    """Labels and seeds on the CPU, or an :class:`InputError` that says what is wrong with them.
+    """Check what :meth:`Generator.sample` is given.
 
     Args:
         labels: ``(n,)``, indices of classes; or floats ``(n, K)``, a row of weights for each image.
@@ -118,7 +140,15 @@ def check_labels_and_seeds(
         refuses_rows: why there can be no rows of weights; None: there can.
 
     Returns:
-        The labels, int64 ``(n,)`` or float32 ``(n, K)``, and the seeds, int64 ``(n,)``.
+        The labels, int64 ``(n,)`` or float32 ``(n, K)``, and the seeds, int64 ``(n,)``; on the CPU.
+
+    Raises:
+        InputError: labels that are no classes or no weights, seeds that are negative or no whole numbers, or not one
+            seed for each label.
+
+    Example:
+        >>> check_labels_and_seeds([0, 1], [7, 8], classes=["cyst", "metastasis"])
+        (tensor([0, 1]), tensor([7, 8]))
     """
     try:
         labels = torch.as_tensor(labels, device="cpu")

@@ -12,7 +12,9 @@ from genmix_transforms.generators.randomness import noise
 def whole_batches(
     labels: Tensor, seeds: Tensor, batch_size: int, shape: Sequence[int]
 ) -> Iterator[tuple[slice, Tensor, Tensor, Callable[[int], Tensor]]]:
-    """Labels and noise in batches of always the same size, the last filled up with what is thrown away.
+    """Iterate over labels and noise in batches of one size; the last is filled up, and the filling is thrown away.
+
+    An image then depends neither on who is drawn with it nor on how many are.
 
     Args:
         labels: whole numbers ``(n,)``, or rows of weights ``(n, K)``; the filling has 0.
@@ -22,7 +24,15 @@ def whole_batches(
 
     Yields:
         Where in the whole the batch belongs; its labels; the noise that it starts from (stream 0); and what gives the
-        noise of any other stream, such as a step's number. The filling's noise is 0.
+        noise of any other stream, such as a step's number: float32 ``(batch_size, *shape)``, on the CPU. The filling's
+        noise is 0.
+
+    Example:
+        >>> labels, seeds = torch.tensor([0, 1, 0]), torch.tensor([7, 8, 9])
+        >>> for where, some, latents, _ in whole_batches(labels, seeds, 2, (16,)):
+        ...     print(where, some.tolist(), tuple(latents.shape))
+        slice(0, 2, None) [0, 1] (2, 16)
+        slice(2, 3, None) [0, 0] (2, 16)
     """
     for start in range(0, len(labels), batch_size):
         here = slice(start, min(start + batch_size, len(labels)))
