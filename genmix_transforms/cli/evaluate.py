@@ -89,8 +89,8 @@ def evaluate(
 ) -> None:
     """Train classifiers with and without synthetic images, and compare them: tables, CSV, JSON and LaTeX.
 
-    All arms take the same optimizer steps, from the same weights for each seed. Run again, it goes on where it stopped;
-    the same command in a second terminal shares the work.
+    All arms take the same number of optimizer steps, from the same weights for each seed. Run it again to continue
+    where it stopped. The same command in a second terminal shares the work.
     """
     from genmix_transforms.bank import SyntheticBank
     from genmix_transforms.evaluation import Fold, evaluate_folds
