@@ -345,7 +345,7 @@ class ExactShares(Sampler[list[int]]):
             if state[name] != own:
                 raise InputError(
                     f"ExactShares: the state is of {name} {state[name]}, this sampler of {own}: "
-                    "the images would be others; make the sampler as it was, or begin an epoch anew with set_epoch"
+                    "the images would differ; make the sampler as it was, or start an epoch again with set_epoch"
                 )
         epoch = whole_number(state["epoch"], name="ExactShares: epoch", least=0)
         batches = whole_number(state["batches"], name="ExactShares: batches", least=0)

@@ -176,7 +176,7 @@ def _bank_folders(texts: Sequence[str], *, folds: int) -> dict[str, str]:
         if equals:
             check_bank_name(name)
         if name in folders or (len(texts) > 1 and name == ONLY_BANK):
-            raise InputError(f"--bank {text}: of several banks each needs a name of its own: --bank NAME=FOLDER")
+            raise InputError(f"--bank {text}: each of several banks needs its own name: --bank NAME=FOLDER")
         if folds > 1 and FOLD not in folder:
             raise InputError(
                 f"--bank {text}: {folds} folds need a bank each, whose generator saw that fold's training part only: "

@@ -515,7 +515,7 @@ class PatchDataset:
         way_out = (
             "give fractions that leave it some patches, or train on all (--all-data)"
             if kept is None
-            else "give official=False to split anew, or a split file with patches in each part"
+            else "give official=False to make a new split, or a split file with patches in each part"
         )
         refuse_empty_parts(parts, name=self.name, fault=f"part is empty; {way_out}")
         return parts

@@ -45,7 +45,7 @@ class PerClass(Generator):
 
     kind = "per-class"
     mixes_classes = False
-    refuses_soft_labels: ClassVar[str | None] = "each class has a network of its own here, and none knows two"
+    refuses_soft_labels: ClassVar[str | None] = "each class has its own network, and no network knows two classes"
 
     def __init__(self, members: Sequence[Generator], *, training_set: Mapping[str, Any] | None = None) -> None:
         if not members:
@@ -125,7 +125,7 @@ class PerClass(Generator):
         out = Path(out)
         check_output_folder(out)
         if (out / TRAINING).exists() or ((out / CONFIG).exists() and read_config(out)["kind"] != self.kind):
-            raise OverwriteError(f"{out}: holds a generator of another kind; give another folder")
+            raise OverwriteError(f"{out}: holds a different kind of generator; choose another folder")
         if options.get("restart"):
             (out / CONFIG).unlink(missing_ok=True)  # or a killed restart would pass for a mixture of old and new
         for number, (name, member) in enumerate(zip(self.classes, self.members, strict=True)):
