@@ -1,4 +1,4 @@
-"""One generator for each class: the paper's way with GANs."""
+"""One generator per class, as the paper does with GANs."""
 
 import math
 import warnings
@@ -23,9 +23,9 @@ FOLDER = "classes"
 
 
 class PerClass(Generator):
-    """Unconditional generators of one class each, used as one generator of all of them.
+    """Unconditional generators of one class each, combined into one generator of all classes.
 
-    ``fit`` trains one after the other, each on its class alone and for the whole schedule; it goes on where it stopped.
+    ``fit`` trains them one after the other, each on its class only and for the full schedule. It is resumable.
 
     Args:
         members: a generator for each class, each with that one class, all of one image shape and pixel type.
