@@ -1,4 +1,4 @@
-"""Training on a bank's images as they are, blended with real ones: as a dataset, and in batches with exact shares."""
+"""Training on a bank's images without mixing: the bank as a dataset, and batches with exact shares of sources."""
 
 import operator
 import warnings
@@ -26,15 +26,15 @@ class _Trainable(Bank, Protocol):
 
 
 class BankDataset(Dataset[tuple[Any, int | Tensor]]):
-    """The images and labels of a bank, one by one, as torchvision's datasets give theirs.
+    """A dataset of the images and labels of a bank, in the form of torchvision's datasets.
 
-    An item is ``(image, label)``: the image a uint8 or uint16 tensor ``(C, *spatial)``, or what ``transform`` makes of
-    it; the label an int, or a float32 tensor ``(K,)`` where the bank's labels are probabilities. Only the images asked
-    for are read: of a bank on disk no other.
+    An item is ``(image, label)``. The image is a uint8 or uint16 tensor ``(C, *spatial)``, or the result of
+    ``transform``. The label is an int, or a float32 tensor ``(K,)`` if the bank's labels are probabilities. From a bank
+    on disk, only the requested images are read.
 
     Args:
-        bank: on the CPU, or on disk. Its order (sorted by class) is the dataset's.
-        transform: of one image; torchvision's ``v2`` transforms take the tensor as it is.
+        bank: a bank on the CPU or on disk. The dataset has its order (sorted by class).
+        transform: a transform of one image, such as torchvision's ``v2`` transforms.
 
     Raises:
         InputError: no bank, a bank on an accelerator (a DataLoader's workers could not read it), or a transform that
@@ -119,22 +119,22 @@ class BankDataset(Dataset[tuple[Any, int | Tensor]]):
 
 
 def as_dataset(bank: _Trainable, transform: Callable[[Tensor], Any] | None = None) -> BankDataset:
-    """The images as a torch Dataset of ``(image, label)``, for training on real and synthetic images together.
+    """Return the images as a torch Dataset of ``(image, label)``, to train on real and synthetic images together.
 
     Args:
         bank: of the images.
-        transform: of an image, uint8 or uint16 ``(C, *spatial)``; None: none.
+        transform: a transform of an image, uint8 or uint16 ``(C, *spatial)``; None: no transform.
 
-    See :class:`~genmix_transforms.bank.ExactShares` for so many of each in every batch.
+    To put a fixed number of each into every batch, see :class:`~genmix_transforms.bank.ExactShares`.
     """
     return BankDataset(bank, transform)
 
 
 def shares(batch_size: int, fractions: Sequence[float]) -> tuple[int, ...]:
-    """How many images of a batch each source gives, by the largest remainder.
+    """Compute how many images of a batch come from each source, by the largest remainder.
 
-    Every source gets its fraction of the batch rounded down; the images still missing go to those that lost most by it,
-    of equals to the first.
+    Every source gets its fraction of the batch, rounded down. The remaining images go to the sources that lost most by
+    rounding; among equals, to the first.
 
     Args:
         batch_size: images in a batch.
@@ -144,7 +144,8 @@ def shares(batch_size: int, fractions: Sequence[float]) -> tuple[int, ...]:
         Whole numbers whose sum is ``batch_size``.
 
     Raises:
-        InputError: no fractions of 1, or a fraction so small that the batch would hold nothing of its source.
+        InputError: fractions that do not sum to 1, or a fraction so small that its source would have no image in the
+            batch.
 
     Example:
         >>> shares(16, (0.7, 0.3))
@@ -175,29 +176,29 @@ def shares(batch_size: int, fractions: Sequence[float]) -> tuple[int, ...]:
 class ExactShares(Sampler[list[int]]):
     """Batches with a fixed number of images from each of several datasets, joined by ``ConcatDataset``.
 
-    For ``DataLoader(ConcatDataset([real, synthetic]), batch_sampler=ExactShares(...))``. In a batch the first source's
-    images stand first, then the second's, and so on.
+    For ``DataLoader(ConcatDataset([real, synthetic]), batch_sampler=ExactShares(...))``. In a batch, the images of the
+    first source come first, then those of the second, and so on.
 
-    An epoch is one pass over the first source, the real images, each once in random order. The others are gone through
-    in one random order after another, which run on from epoch to epoch: however many batches have been drawn, the
-    uses of any two images of such a source differ by one at most. Every epoch, and every place in it, follows from the
-    seed alone: worker processes change nothing.
+    An epoch is one pass over the first source, the real images, each once in random order. The other sources are used
+    in one random order after another, which continue across epochs: at any time, the numbers of uses of any two images
+    of such a source differ by at most one. Every epoch, and every position in it, depends only on the seed, not on
+    worker processes.
 
-    Training processes take turns: with ``processes`` of them the batches of rank r are number r, r + processes, ... of
-    one list, the same for any number of them. So that all ranks get as many, the last few batches (fewer than
-    ``processes``) are left out, or with ``drop_last=False`` the epoch's first ones are given once more.
+    Training processes take turns: rank r gets the batches number r, r + processes, ... of one list, which is the same
+    for any number of processes. To give all ranks the same number of batches, the last few (fewer than ``processes``)
+    are left out, or with ``drop_last=False`` the first ones of the epoch are repeated.
 
     Args:
         sizes: images in each source, in the order of the ``ConcatDataset``.
         per_batch: images of each source in a batch (of one process); of the first at least 1. See :func:`shares`.
         seed: of all orders; from 0 to 2**63 - 1.
-        drop_last: leave out the real images that do not fill a batch, other ones in each epoch. False: fill the last
-            batch with the images that came first, so that the shares are exact in this one too and no image is missed.
+        drop_last: leave out the real images that do not fill a batch, different ones in each epoch. False: fill the
+            last batch with the first images of the epoch, so that its shares are exact, too, and no image is missed.
         rank: the number of this process.
-        processes: how many train together.
+        processes: the number of training processes.
 
     Raises:
-        InputError: counts that make no batch; the message says which.
+        InputError: invalid counts; the message says which.
 
     Attributes:
         epoch: the one that the next pass goes through.
@@ -273,7 +274,8 @@ class ExactShares(Sampler[list[int]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Go through ``epoch`` next; call it before each. The epoch that :meth:`load_state_dict` has set goes on."""
+        """Start ``epoch`` with the next pass; call it before each epoch. An epoch set by :meth:`load_state_dict`
+        continues."""
         epoch = whole_number(epoch, name="ExactShares: epoch", least=0)
         if epoch != self.epoch:
             self.epoch, self._start, self._drawn = epoch, 0, 0
@@ -315,27 +317,27 @@ class ExactShares(Sampler[list[int]]):
         return order
 
     def state_dict(self, done: int | None = None) -> dict[str, Any]:
-        """Where the run is, the same on all ranks, so that one checkpoint serves all.
+        """The position of the run. It is the same on all ranks, so one checkpoint is enough.
 
         Args:
-            done: batches that the training loop is through with, on this rank, since the epoch's beginning. None: as
-                many as have been drawn. A DataLoader with workers draws ahead of the loop: give ``done`` there, or the
-                resumed run leaves those batches out.
+            done: batches that the training loop has finished on this rank since the start of the epoch. None: as many
+                as have been drawn. A DataLoader with workers draws ahead of the loop: pass ``done`` in this case, or
+                the resumed run skips those batches.
 
         Returns:
-            Numbers and lists of them, as JSON can hold: the epoch, the batches done on all ranks, and what they are of.
+            Numbers and lists that JSON can store: the epoch, the batches done on all ranks, and what they consist of.
 
         Raises:
-            InputError: more ``done`` than the epoch has.
+            InputError: ``done`` is more than the epoch has.
         """
         done = whole_number(self._drawn if done is None else done, name="ExactShares: done", least=0, most=len(self))
         return {"epoch": self.epoch, "batches": done * self.processes, **deepcopy(self._identity)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state: the next pass gives what is left of its epoch. The number of processes may be another.
+        """Continue from a state: the next pass gives the rest of its epoch. The number of processes may differ.
 
         Raises:
-            InputError: a state of other data, shares or another seed, or one that does not end with a whole number of
+            InputError: a state with different data, shares or seed, or one that does not end with a whole number of
                 batches for each process.
         """
         missing = sorted({"epoch", "batches", *self._identity} - set(state))
@@ -345,7 +347,7 @@ class ExactShares(Sampler[list[int]]):
             if state[name] != own:
                 raise InputError(
                     f"ExactShares: the state is of {name} {state[name]}, this sampler of {own}: "
-                    "the images would be others; make the sampler as it was, or begin an epoch anew with set_epoch"
+                    "the images would differ; make the sampler as it was, or start an epoch again with set_epoch"
                 )
         epoch = whole_number(state["epoch"], name="ExactShares: epoch", least=0)
         batches = whole_number(state["batches"], name="ExactShares: batches", least=0)

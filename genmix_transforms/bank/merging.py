@@ -1,4 +1,4 @@
-"""Merging banks on disk, shard by shard: several become one, in the memory of two shards."""
+"""Merging banks on disk, shard by shard, in the memory of two shards."""
 
 import hashlib
 import json
@@ -26,34 +26,34 @@ def merge_banks(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SyntheticBank:
-    """Merge banks on disk into a new one. Run again with the same arguments, it goes on where it stopped.
+    """Merge banks on disk into a new one. Run it again with the same arguments to continue where it stopped.
 
-    Each shard of a bank becomes one shard of the new bank: it is read once, held to its checksum, and written with its
-    labels re-mapped by name: that takes the memory of two shards (256 MiB each, as they are by default), however large
-    the banks. Under ``torchrun``, ``accelerate launch`` or in a Slurm array each process takes its share of the shards,
-    without communication; the files are the same for any number of processes.
+    Each shard of a bank becomes one shard of the new bank. It is read once, its checksum is verified, and it is written
+    with its labels mapped by name. This takes the memory of two shards (256 MiB each by default) for banks of any size.
+    With ``torchrun``, ``accelerate launch`` or in a Slurm array, each process takes its share of the shards without
+    communication. The files are the same for any number of processes.
 
     Args:
         folders: of the banks, which must have the same image shape, pixel type, window, kind of labels and mask
-            classes. They stay as they are.
+            classes. They do not change.
         out: the new bank's folder.
-        classes: names, in the order that the new bank is to have them; None: the first bank's, then those that the
-            others add, in the order in which they come.
-        share: ``(rank, count)``: do every ``count``-th shard from number ``rank`` on; ``(0, 1)``: all of them. None: as
-            torchrun, Accelerate or Slurm has numbered the processes.
-        overwrite: throw away the bank in ``out``.
+        classes: the class names of the new bank, in order; None: those of the first bank, then those that the others
+            add, in order of appearance.
+        share: ``(rank, count)``: write every ``count``-th shard from number ``rank`` on; ``(0, 1)``: all of them. None:
+            as torchrun, Accelerate or Slurm number the processes.
+        overwrite: delete the bank in ``out``.
         progress: show a bar.
 
     Returns:
         The new bank, opened from ``out``.
 
     Raises:
-        InputError: no such banks, banks that do not fit together (the message names the first that does not), one that
-            is still being filled, images of a class that ``classes`` does not name, or the same images in two banks:
-            equal shards, or images that the same generator has drawn from the same seed.
+        InputError: no such banks, banks that do not match (the message names the first that does not), one that is
+            still being filled, images of a class that ``classes`` does not name, or the same images in two banks: equal
+            shards, or images that the same generator has drawn from the same seed.
         OverwriteError: ``out`` is one of the banks, or holds something else.
-        CorruptFileError: a shard that is not what was written; the message names it.
-        UnfinishedBankError: this process's share is done, and others are still at theirs.
+        CorruptFileError: a corrupt shard; the message names it.
+        UnfinishedBankError: the share of this process is done, but other processes are still working.
 
     Example:
         >>> images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)

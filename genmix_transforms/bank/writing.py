@@ -1,4 +1,4 @@
-"""Writing a bank: shard by shard, and after each, or at the end, a manifest that names what is whole."""
+"""Writing a bank: shard by shard, with a manifest of the complete shards after each shard or at the end."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -44,28 +44,29 @@ PATIENCE = 10.0
 
 
 class BankWriter:
-    """Writes images into a bank on disk, without ever holding more than a shard of them.
+    """Write images to a bank on disk, holding no more than one shard of them in memory.
 
-    Shards are immutable files; the manifest, replaced as a whole, names those that count. Whatever happens (Ctrl-C,
-    kill -9, a full disk), the bank is as its last manifest says, and the next writer removes what was left over. One
-    process writes at a time; any number may read, and find new shards with ``bank.refresh()``.
+    Shards are immutable files. The manifest names the valid ones and is replaced as a whole. After any interruption
+    (Ctrl-C, kill -9, a full disk), the bank is what its last manifest says, and the next writer removes leftover files.
+    One process writes at a time. Any number of processes may read, and find new shards with ``bank.refresh()``.
 
     Args:
-        folder: of the bank; made if need be.
+        folder: the folder of the bank; created if needed.
         classes: class names; a label is an index into them.
         image_shape: ``(C, *spatial)``.
         pixel_dtype: uint8 or uint16.
-        labels: "index": whole numbers; "probabilities": a row of ``len(classes)`` an image.
+        labels: "index": integers; "probabilities": a row of ``len(classes)`` values per image.
         window: for CT, the Hounsfield units of the lowest and the highest pixel value.
         mask_classes: the names of the masks' pixel values, from 0 on, if each image has a mask; None: none has one.
-        provenance: where the images come from; a list of such, if :meth:`add` is told which image comes from which.
-        append: add to the bank that is there.
-        overwrite: replace the bank that is there, in the moment when this one is whole.
-        publish: "shard": each shard counts as soon as it is whole; "close": all of them, at the end, or none.
+        provenance: where the images come from; a list, if :meth:`add` gets the index of each image's source.
+        append: add to an existing bank.
+        overwrite: replace an existing bank once this one is complete.
+        publish: "shard": add each shard to the manifest as soon as it is complete; "close": add all at the end, or
+            none.
         shard_bytes: a shard is closed before it grows past this many bytes of pixels; None: 256 MiB.
 
     Raises:
-        InputError: arguments that make no bank, or that the bank to append to does not have.
+        InputError: invalid arguments, or arguments that do not match the bank to append to.
         OverwriteError: the folder holds a bank (and neither append nor overwrite), shards without a manifest (unless
             overwrite), something else, or another writer.
 
@@ -156,19 +157,19 @@ class BankWriter:
         flags: Tensor | None = None,
         masks: Tensor | None = None,
     ) -> None:
-        """Add images; a shard is written whenever there are enough for one.
+        """Add images. A shard is written whenever there are enough images for one.
 
         Args:
             images: ``(n, C, *spatial)``, of the writer's dtype.
-            labels: ``(n,)`` whole numbers or ``(n, K)`` probabilities, as the writer was told.
-            seeds: int64 ``(n,)``; -1 or None: from no seed.
-            source: ``(n,)``: index into the list given as provenance; None: 0.
+            labels: integers ``(n,)`` or probabilities ``(n, K)``, depending on the writer's ``labels``.
+            seeds: int64 ``(n,)``; -1 or None: no seed.
+            source: ``(n,)``: indices into the list passed as provenance; None: 0.
             distance: float32 ``(n,)`` to the nearest real image; NaN or None: not measured.
             flags: uint8 ``(n,)``, see :class:`~genmix_transforms.bank.Flag`.
-            masks: uint8 ``(n, *spatial)``, where the writer was given ``mask_classes``; else None.
+            masks: uint8 ``(n, *spatial)``, if the writer has ``mask_classes``; else None.
 
         Raises:
-            InputError: other shapes, dtypes or labels; nothing of it has been added then. Or the writer is not open.
+            InputError: wrong shapes, dtypes or labels, in which case nothing is added; or the writer is not open.
         """
         if self._lock is None:
             raise InputError(

@@ -40,10 +40,10 @@ def audit(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what is in a bank: copies of patients' images, how real and varied it is, whether its labels are right.
+    """Report what is in a bank: copies of patients' images, how real and varied it is, whether its labels are right.
 
-    The verdict comes first. Give the data and the split that the generator was trained with; the patches are brought
-    to the bank's size unless --size says otherwise. It takes minutes and keeps nothing in between.
+    The verdict comes first. Pass the data and the split that the generator was trained on. The patches are resized to
+    the bank's size unless --size is given. It takes minutes, and a stopped audit starts again.
     """
     from genmix_transforms.bank import SyntheticBank
     from genmix_transforms.evaluation.audit.auditing import audit as audit_bank

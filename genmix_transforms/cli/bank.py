@@ -37,7 +37,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the bank in
 
 @app.command(cls=Command)
 def info(bank: Folder, as_json: Json = False) -> None:
-    """Print what a bank holds and where it comes from. Fails if a shard is missing or cut; verify looks into them."""
+    """Print what a bank holds and where it comes from. Fail if a shard is missing or cut; verify checks the content."""
     from genmix_transforms.bank.manifest import read_manifest
 
     manifest = read_manifest(bank)
@@ -118,7 +118,7 @@ def sheet(
 
 @app.command(cls=Command)
 def verify(context: typer.Context, bank: Folder, as_json: Json = False) -> None:
-    """Check every shard against its checksum; a corrupt one is named."""
+    """Check every shard against its checksum, and name corrupt ones."""
     from genmix_transforms.bank.opening import verify_bank
 
     manifest = verify_bank(bank, progress=bool(context.obj))
@@ -131,7 +131,7 @@ def verify(context: typer.Context, bank: Folder, as_json: Json = False) -> None:
 
 @app.command(cls=Command)
 def seal(bank: Folder) -> None:
-    """Check every shard, and write sha256 sums into the manifest, for a bank that is to be published."""
+    """Check every shard, and write sha256 sums into the manifest, before publishing a bank."""
     from genmix_transforms.bank.hub import seal as seal_bank
 
     manifest = seal_bank(bank)
@@ -163,7 +163,7 @@ def select(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a new bank of the images that fulfill all that is asked."""
+    """Write a new bank of the images that meet all conditions."""
     from genmix_transforms.bank import SyntheticBank
 
     if (min_confidence is None) != (confidence is None):
@@ -256,10 +256,10 @@ def check(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Look for copies: images nearer to a training image than images of different patients are to each other.
+    """Look for copies: images closer to a training image than images of different patients are to each other.
 
-    Shifted, flipped, turned, zoomed, inverted, noisy and partial copies too. The patches are brought to the bank's
-    size unless --size says otherwise.
+    This also finds shifted, flipped, rotated, zoomed, inverted, noisy and partial copies. The patches are resized to
+    the bank's size unless --size is given.
     """
     from genmix_transforms.bank import SyntheticBank
     from genmix_transforms.evaluation.audit import find_copies
@@ -312,7 +312,7 @@ def merge(
     share: Share = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Merge banks into a new one; classes go by their names. Run again, it goes on where it stopped.
+    """Merge banks into a new one, matching classes by name. Run it again to continue where it stopped.
 
     Several processes (torchrun, accelerate launch, a Slurm array) share the work without communication.
     """
@@ -351,7 +351,7 @@ def export(
     ] = Format.PNG,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
 ) -> None:
-    """Write the images for other programs to read."""
+    """Write the images in a format for other programs."""
     from genmix_transforms.bank import SyntheticBank, exporting
 
     write = {

@@ -38,7 +38,7 @@ def dcgan(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Convert generators laid out as in the PyTorch DCGAN example (main.0.weight, ...), with or without a prefix."""
+    """Convert generators in the layout of the PyTorch DCGAN example (main.0.weight, ...), with or without prefix."""
     from genmix_transforms.generators.dcgan import convert_dcgan
 
     _check_out(out, overwrite=overwrite)
@@ -65,9 +65,9 @@ def stylegan(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Convert a StyleGAN (version 1) of NVIDIA's, or of the ports of rosinality, huangzh13 and lernapparat.
+    """Convert a StyleGAN (version 1) by NVIDIA, or from the ports of rosinality, huangzh13 and lernapparat.
 
-    NVIDIA's files have the discriminator too: it comes along, and genmix train stylegan --init goes on with both.
+    NVIDIA's files also have the discriminator. It is converted, too, and genmix train stylegan --init uses both.
     """
     from genmix_transforms.files.checks import check_seed
     from genmix_transforms.generators.stylegan import convert_stylegan
@@ -112,8 +112,8 @@ def adm(
 ) -> None:
     """Convert a checkpoint of OpenAI's guided-diffusion (ADM): a network, an upsampler or a noisy classifier.
 
-    The published ones are recognized. The folder holds the network as diffusers does, in unet/; upsamplers and
-    classifiers draw nothing by themselves, and their folder is diffusers' alone.
+    Published networks are recognized. The folder holds the network in the format of diffusers, in unet/. Upsamplers and
+    classifiers do not draw images by themselves; they are converted to a diffusers folder only.
     """
     from genmix_transforms.generators.adm import ADM
     from genmix_transforms.generators.adm.convert import read_checkpoint
@@ -168,7 +168,7 @@ def textual_inversion(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Make a Textual Inversion of embeddings that were learned elsewhere. The base model stays where it is."""
+    """Make a Textual Inversion from learned embeddings. The base model is not copied."""
     from genmix_transforms.generators.textual_inversion import TextualInversion
     from genmix_transforms.generators.textual_inversion.embeddings_file import one_file_a_class
     from genmix_transforms.generators.textual_inversion.settings import PAPER_MODEL, SamplerSettings

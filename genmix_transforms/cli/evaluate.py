@@ -90,8 +90,8 @@ def evaluate(
 ) -> None:
     """Train classifiers with and without synthetic images, and compare them: tables, CSV, JSON and LaTeX.
 
-    All arms take the same optimizer steps. For each seed all but the arm "pool" start from the same weights. Run again,
-    it goes on where it stopped; the same command in a second terminal shares the work.
+    All arms take the same number of optimizer steps. For each seed, all arms but "pool" start from the same weights. Run
+    it again to continue where it stopped. The same command in a second terminal shares the work.
     """
     from genmix_transforms.bank import SyntheticBank
     from genmix_transforms.evaluation import Fold, evaluate_folds
@@ -178,7 +178,7 @@ def _bank_folders(texts: Sequence[str], *, folds: int) -> dict[str, str]:
         if equals:
             check_bank_name(name)
         if name in folders or (len(texts) > 1 and name == ONLY_BANK):
-            raise InputError(f"--bank {text}: of several banks each needs a name of its own: --bank NAME=FOLDER")
+            raise InputError(f"--bank {text}: each of several banks needs its own name: --bank NAME=FOLDER")
         if folds > 1 and FOLD not in folder:
             raise InputError(
                 f"--bank {text}: {folds} folds need a bank each, whose generator saw that fold's training part only: "

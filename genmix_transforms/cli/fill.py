@@ -78,7 +78,7 @@ def fill(
     device: Device = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Fill a bank with a generator's images. Run again, it goes on where it stopped.
+    """Fill a bank with a generator's images. Run it again to continue where it stopped.
 
     Several processes (torchrun, accelerate launch, a Slurm array) share the work without communication.
     """

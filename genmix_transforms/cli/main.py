@@ -24,16 +24,19 @@ COMMANDS = {
     ),
     "train": ("train:app", "Train a generator on the training part of real patches."),
     "fill": ("fill:fill", "Fill a bank with a generator's images."),
-    "bank": ("bank:app", "Look into banks of synthetic images, check, merge and export them."),
-    "audit": ("audit:audit", "Say what is in a bank: copies, quality, labels; a verdict and a report."),
-    "review": ("review:review", "Serve a bank's patches on this machine for an expert to accept and reject."),
+    "bank": ("bank:app", "Inspect, check, merge and export banks of synthetic images."),
+    "audit": ("audit:audit", "Report what is in a bank: copies, quality, labels, and a verdict."),
+    "review": (
+        "review:review",
+        "Serve a page on this machine on which an expert accepts and rejects a bank's patches.",
+    ),
     "evaluate": ("evaluate:evaluate", "Train classifiers with and without synthetic images, and compare them."),
     "pretrain-classifier": (
         "pretrain_classifier:pretrain_classifier",
-        "Pre-train the small classifier on images without labels.",
+        "Pre-train the small classifier on unlabeled images.",
     ),
-    "convert": ("convert:app", "Bring weights trained elsewhere into a folder of ours."),
-    "styles": ("styles:app", "Look into the styles of a StyleGAN."),
+    "convert": ("convert:app", "Convert published weights to a generator folder."),
+    "styles": ("styles:app", "Inspect the styles of a StyleGAN."),
     "demo": ("demo:demo", "Do all of it on the lesion phantom: train, fill, mix, compare."),
 }
 """Name, place in this package (a function, or a Typer with commands of its own), and what the help says of it."""

@@ -210,7 +210,7 @@ class DataOptions:
             how = f"{folds} folds with seed {self.split_seed or 0}{'' if patches.groups is None else ', by group'}"
         elif FOLD not in str(self.split):
             raise InputError(
-                f"--split {self.split}: each of {folds} folds has a file of its own; write {FOLD} for its number"
+                f"--split {self.split}: each of {folds} folds has its own file; write {FOLD} for its number"
             )
         else:
             files = [str(self.split).replace(FOLD, str(fold)) for fold in range(folds)]

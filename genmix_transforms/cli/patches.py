@@ -38,8 +38,8 @@ def patches(
 ) -> None:
     """Cut patches around the lesions of CT and MR scans: DICOM series and NIfTI volumes with masks.
 
-    Patients and dates are written as keyed hashes: nothing that is written names anyone. Stopped, it goes on when the
-    same command is run again.
+    Patients and dates are written as keyed hashes, so the output does not identify anyone. Run it again to continue
+    where it stopped.
     """
     from genmix_transforms.data.patches import describe_counts
     from genmix_transforms.data.volumes.extracting import extract_patches

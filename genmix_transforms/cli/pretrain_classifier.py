@@ -37,9 +37,9 @@ def pretrain_classifier(
     device: Device = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Pre-train the small classifier on images without labels (SimCLR): what the pool teaches without a generator.
+    """Pre-train the small classifier on unlabeled images (SimCLR), to use a pool without a generator.
 
-    Of a pool with a split the training part is taken. It takes minutes; stopped, it leaves nothing and begins anew.
+    If the pool is split, only the training part is used. It takes minutes, and starts again if it is stopped.
     """
     from genmix_transforms.data import open_dataset
     from genmix_transforms.errors import InputError

@@ -34,11 +34,10 @@ def review(
     ] = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free port.")] = 0,
 ) -> None:
-    """Serve a bank's patches on this machine for an expert to accept and reject.
+    """Serve a page on this machine on which an expert accepts and rejects a bank's patches.
 
-    By keyboard or mouse; Ctrl-C ends it. A rejected patch is marked in the bank at once: bank info, select
-    --without-flags rejected and everything that opens the bank see it. Run again, it goes on at the first patch that is
-    not decided.
+    Use the keyboard or the mouse; Ctrl-C ends it. A rejected patch is marked in the bank at once, for bank info, select
+    --without-flags rejected and everything that opens the bank. Run it again to continue at the first open patch.
     """
     if blind and data is None:
         raise InputError("--blind mixes real patches in: give them with --data")

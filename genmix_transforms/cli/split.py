@@ -85,7 +85,7 @@ def split(
         if (leaks.groups or leaks.series) and not allow_leaks:
             raise InputError(
                 f"{patches.name}: a split that leaks: {'; '.join(leaks.sentences)}: whoever is trained on would be "
-                "tested on. --no-official splits anew, and keeps them together; --allow-leaks writes this one anyway"
+                "tested on. --no-official makes a new split without leaks; --allow-leaks writes this one anyway"
             )
     patches.save_split(
         out,

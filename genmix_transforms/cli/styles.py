@@ -34,7 +34,7 @@ def mix(
     psi: Psi = None,
     device: Device = None,
 ) -> None:
-    """Draw images in the coarse styles of one seed and the fine styles of another."""
+    """Draw images with the coarse styles of one seed and the fine styles of another."""
     from genmix_transforms.files.sheet import draw_sheet, save_picture
     from genmix_transforms.generators.stylegan import mix_styles
 
@@ -58,7 +58,7 @@ def interpolate(
     psi: Psi = None,
     device: Device = None,
 ) -> None:
-    """Draw the way from one seed's image to another's, straight through w."""
+    """Draw a linear interpolation in w between the images of seeds."""
     from genmix_transforms.files.sheet import draw_sheet, save_picture
     from genmix_transforms.generators.stylegan import interpolate as walk
 

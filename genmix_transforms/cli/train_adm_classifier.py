@@ -50,10 +50,10 @@ def adm_classifier(
 ) -> None:
     """Train the classifier of noisy images that guides an ADM's sampling.
 
-    A generator that was trained without labels then draws the classes of the labeled images that the classifier knows.
+    With it, a generator that was trained without labels draws the classes of the labeled images.
 
-    Leaves it in the folder (NoisyClassifier.from_pretrained opens it), and losses and accuracies in training/, the
-    latter for each quarter of the timesteps.
+    It writes the classifier to the folder (NoisyClassifier.from_pretrained opens it), and losses and accuracies to
+    training/, the latter for each quarter of the timesteps.
     """
     check_output_folder(out)
     own_device(device)

@@ -357,7 +357,7 @@ def _listed_files(path: Path, lines: Sequence[int], cells: Sequence[str], *, wha
     for file, cell, line in zip(files, cells, lines, strict=True):
         if file in first_line and what == "images":  # of two images the mask may be one
             raise InputError(
-                f"{path}, line {line}: {cell} stands in line {first_line[file]} already; an image listed twice could "
+                f"{path}, line {line}: {cell} is already in line {first_line[file]}; an image listed twice could "
                 f"be both trained on and tested on"
             )
         first_line[file] = line

@@ -1,4 +1,4 @@
-"""A set of labeled patches in memory, its splits and its folds: by group, stratified, seeded."""
+"""Labeled patches in memory, with seeded, stratified splits and folds by group."""
 
 import hashlib
 import warnings
@@ -47,25 +47,25 @@ class PatchDataset:
         images: ``(N, C, H, W)``, or volumes ``(N, C, D, H, W)``, uint8 (uint16 for 16-bit sources).
         labels: ``(N,)``, int64, indices into ``classes``.
         classes: the class names, in the order of their indices.
-        groups: ``(N,)``, int64; patches of one group (a patient, a set of near-duplicates) never part in a split.
-            None: every patch is a group of its own, with its exact copies.
-        official: ``(N,)``, int64, indices into ``("train", "val", "test")`` where the source came split, else None.
-        name: what to call the data in messages; the file's or folder's name without its path.
-        notes: what was done on reading that a user should know (resized, group key found), one sentence each.
-        source_hashes: ``(N,)``, int64, not negative: the identity of each patch in its source, where ``images`` are no
-            longer what the source has. None: ``images`` are the source. Read it through :attr:`origins`.
-        paths: of the image files, relative to the source, where it has files. Nothing but :meth:`save_split` writes
-            them down.
+        groups: ``(N,)``, int64; a split never divides patches of one group (a patient, a set of near-duplicates). None:
+            every patch and its exact copies are a group.
+        official: ``(N,)``, int64, indices into ``("train", "val", "test")`` if the source is split, else None.
+        name: the name of the data in messages: the name of the file or folder without its path.
+        notes: what the user should know about the reading (resized, group key found), one sentence each.
+        source_hashes: ``(N,)``, int64, not negative: the identity of each patch in its source, if ``images`` differ
+            from the source. None: ``images`` are the source. Read it through :attr:`origins`.
+        paths: the paths of the image files, relative to the source, if it has files. Only :meth:`save_split` writes
+            them to a file.
         dates: ``(N,)``, int64, 0 or more: when each was acquired, in any unit that orders them, for a split by date.
-        series: ``(N,)``, int64: the scan that each is of, where several patches are of one.
-        window: for CT, the Hounsfield units of the lowest and the highest pixel value there can be (0 and 255, or 0 and
-            65535); None where pixels have no unit. It goes on to the generator, and to the bank that it fills.
-        masks: ``(N, H, W)``, uint8: the segmentation of each patch, class numbers from 0 on; None: there are none.
-            Nothing trains on them but a loop of your own, with ``GenMix(bank, masks="soft")``.
-        mask_classes: what the pixel values of masks mean, from 0 on; None: they are called by their numbers.
+        series: ``(N,)``, int64: the scan of each patch, if scans have several patches.
+        window: for CT, the Hounsfield units of the lowest and the highest possible pixel value (0 and 255, or 0 and
+            65535); None if pixels have no unit. It is passed on to the generator, and to the bank that it fills.
+        masks: ``(N, H, W)``, or ``(N, D, H, W)`` of volumes, uint8: the segmentation of each patch, class numbers from
+            0 on; None: no masks. Only ``GenMix(bank, masks="soft")`` uses them, in your own training loop.
+        mask_classes: the names of the values of masks, from 0 on; None: their numbers.
 
     Raises:
-        InputError: shapes, dtypes or labels do not fit together.
+        InputError: shapes, dtypes or labels that do not match.
 
     Example:
         >>> images = torch.zeros(6, 1, 16, 16, dtype=torch.uint8)
@@ -165,7 +165,7 @@ class PatchDataset:
 
     @property
     def label_rows(self) -> Tensor:
-        """The labels as a classifier's loss takes them: int64 ``(N,)``, or of several an image float32 ``(N, K)``."""
+        """The labels as a classifier's loss takes them: int64 ``(N,)``; with several per image, float32 ``(N, K)``."""
         return self.labels
 
     @property
@@ -193,7 +193,7 @@ class PatchDataset:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the pixels, labels and class names: tells two training sets apart without naming anyone in them."""
+        """A hash of the pixels, labels and class names. It distinguishes training sets without identifying anyone."""
         digest = hashlib.sha256()
         digest.update(f"{self.classes}{tuple(self.images.shape)}{self.images.dtype}".encode())
         digest.update(self._label_arrays()["labels"].tobytes())
@@ -202,20 +202,20 @@ class PatchDataset:
 
     @cached_property
     def origins(self) -> Tensor:
-        """The identity of each patch, int64 ``(N,)``: 63 bits of the sha256 of its pixels as the source has them.
+        """The identity of each patch, int64 ``(N,)``: 63 bits of the sha256 of its pixels in the source.
 
-        It stays the same through subsets, splits, other sizes and channels, and being saved. It is computed when it is
-        first asked for. Equal images have equal origins, whatever file they come from.
+        It does not change with subsets, splits, other sizes and channels, or saving. It is computed on first use. Equal
+        images have equal origins, even if they come from different files.
         """
         return self._pixels if self.source_hashes is None else self.source_hashes
 
     def training_set(self) -> dict[str, Any]:
-        """What is kept in generators and banks of the set they were trained on.
+        """What generators and banks record about their training set.
 
         Returns:
             ``fingerprint`` and ``class_counts``; and ``images``, from which
             :func:`genmix_transforms.data.identity.find_recorded` tells whether a patch was among them (left out for
-            more than 100,000 patches). It tells that to somebody who has the very image, and nobody anything else.
+            more than 100,000 patches). Only someone who has exactly the same image can tell.
             For CT also ``window``.
         """
         record: dict[str, Any] = {"fingerprint": self.fingerprint, "class_counts": self.class_counts}
@@ -226,7 +226,7 @@ class PatchDataset:
         return record
 
     def subset(self, index: Tensor | NDArray[np.int64], *, name: str | None = None) -> "PatchDataset":
-        """The patches at ``index`` ``(n,)``, in that order; the classes stay as they are."""
+        """The patches at ``index`` ``(n,)``, in that order; the list of classes does not change."""
         index = torch.as_tensor(index)
         if index.dtype == torch.bool:
             raise InputError(f"{self.name}: subset takes positions, got a mask; give torch.nonzero(mask).flatten()")
@@ -253,14 +253,14 @@ class PatchDataset:
         return replace(self, labels=torch.zeros_like(self.labels), classes=(UNLABELLED,))
 
     def found_in(self, *others: "PatchDataset") -> Tensor:
-        """Which patches others have too, bool ``(N,)``: of the same origin, or of the same pixels as they are here."""
+        """Which patches are also in others, bool ``(N,)``: with the same origin, or the same pixels at this size."""
         found = torch.zeros(len(self), dtype=torch.bool)
         for other in others:
             found |= torch.isin(self.origins, other.origins) | torch.isin(self._pixels, other._pixels)
         return found
 
     def without(self, *others: "PatchDataset") -> "PatchDataset":
-        """The patches that no other set has: a pool to train on, without those that will test (:meth:`found_in`)."""
+        """The patches that are not in other sets, such as a pool without the test images (see :meth:`found_in`)."""
         return self.subset(torch.nonzero(~self.found_in(*others)).flatten())
 
     @cached_property
@@ -273,7 +273,7 @@ class PatchDataset:
         Volumes become cubes of that side. Masks go along (:func:`~genmix_transforms.files.images.fit_masks`).
 
         Raises:
-            InputError: another ``fit``, or a size at which the patches do not fit into memory.
+            InputError: an unknown ``fit``, or a size at which the patches do not fit into memory.
         """
         count, channels, *sides = self.images.shape
         check_image_memory((count, channels, *[size] * len(sides)), itemsize=self.images.dtype.itemsize, name=self.name)
@@ -290,17 +290,17 @@ class PatchDataset:
         return self if images is self.images else replace(self, images=images, source_hashes=self.origins)
 
     def with_window(self, level: float, width: float, *, hu_of_zero: float | None = None) -> "PatchDataset":
-        """The same patches of CT through a window, in 8 bits; :attr:`window` keeps which.
+        """The same patches of CT through a window, in 8 bits; :attr:`window` records the window.
 
         Args:
             level: middle of the window, HU.
             width: of the window, HU: ``level - width / 2`` and below become 0, ``level + width / 2`` and above 255.
-            hu_of_zero: Hounsfield units of the stored value 0, of which the next is 1 HU more; None: as the patches'
-                own :attr:`window` says, else -1024, as 12-bit scanners store them.
+            hu_of_zero: Hounsfield units of the stored value 0, with steps of 1 HU; None: as in the patches' own
+                :attr:`window`, else -1024, as 12-bit scanners store them.
 
         Raises:
-            InputError: patches of 8 bits, which nobody can bring back to Hounsfield units, a window without width, or
-                a ``hu_of_zero`` besides the patches' own window.
+            InputError: patches of 8 bits, which cannot be converted to Hounsfield units, a window without width, or a
+                ``hu_of_zero`` in addition to the patches' own window.
 
         Example:
             >>> stored = torch.tensor([0, 864, 1064, 1264], dtype=torch.uint16).view(4, 1, 1, 1)
@@ -325,22 +325,22 @@ class PatchDataset:
         return replace(self, images=images, source_hashes=self.origins, window=ends, notes=(*self.notes, note))
 
     def save_npz(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Save as an ``.npz`` that :func:`genmix_transforms.data.open_dataset` reads, groups and official split too.
+        """Save as an ``.npz`` that :func:`genmix_transforms.data.open_dataset` reads, with groups and official split.
 
         Its arrays are ``images`` ``(N, H, W)`` or ``(N, H, W, C)``, of volumes ``(N, D, H, W)`` or
         ``(N, D, H, W, C)``, ``labels``, ``label_names``, and where there are any ``group``, ``split`` (names),
         ``date_rank``, ``series``, ``window``, ``masks`` and ``mask_classes``, and ``origin`` where the images are no
-        longer what the source had; of patches :meth:`without_labels` no labels. Written whole or not at all; the same
-        patches make the same bytes.
+        longer those of the source. Patches :meth:`without_labels` have no labels in the file. The file is written
+        completely or not at all; the same patches give the same bytes.
 
         Args:
-            path: the file; its folder is made if need be.
-            overwrite: replace a file that is there.
+            path: the file; its folder is created if needed.
+            overwrite: replace an existing file.
 
         Raises:
             OverwriteError: the file is there already.
-            InputError: another suffix than ``.npz``, or patches that would not be read: none at all, of one class only,
-                of more than seven channels, or volumes that are no larger than that along an axis.
+            InputError: a suffix other than ``.npz``, or patches that could not be read back: none at all, only one
+                class, more than seven channels, or volumes that are no larger than that along an axis.
 
         Example:
             >>> images = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
@@ -405,14 +405,15 @@ class PatchDataset:
         nobody has said what belongs together (``groups`` is None), patches of the same pixels do.
 
         Args:
-            seed: another seed, another split; the same seed, the same split.
+            seed: determines the split.
             fractions: shares of train, validation and test; they sum to 1.
-            official: keep the source's own split where it has one (``seed`` and ``fractions`` then do nothing).
-            by: "group", or "date": who trains came first, who tests last, as in the paper. A group counts by its first
-                date; classes then are in no proportion, and neither ``seed`` nor the source's own split counts.
+            official: keep the source's own split, if it has one (``seed`` and ``fractions`` then have no effect).
+            by: "group", or "date": the earliest patches are in the training part and the latest in the test part, as in
+                the paper. The first date of a group counts. The split is then not stratified, and ``seed`` and the
+                source's own split have no effect.
 
         Raises:
-            InputError: fractions that are no shares, a part that would stay empty, or patches without dates.
+            InputError: invalid fractions, a part that would be empty, or patches without dates.
 
         Warns:
             UserWarning: a part without a patch of a class.
@@ -427,7 +428,7 @@ class PatchDataset:
         official: bool = True,
         by: SplitBy = "group",
     ) -> "PatchDataset":
-        """The same patches with the split that :meth:`split` makes as their own, :attr:`official`."""
+        """The same patches, with the split of :meth:`split` stored as :attr:`official`."""
         parts = self._parts_of_split(seed=seed, fractions=fractions, official=official, by=by)
         return replace(self, official=torch.from_numpy(np.array(parts)))
 
@@ -437,16 +438,16 @@ class PatchDataset:
         """Train, validation and test of each fold of a cross-validation: every patch is in one test part.
 
         Groups never part, and each part has the class proportions of the whole, as nearly as whole groups allow. Where
-        nobody has said what belongs together (``groups`` is None), patches of the same pixels do. A split that the
-        source came with is left aside.
+        nobody has said what belongs together (``groups`` is None), patches of the same pixels do. A split of the source
+        is ignored.
 
         Args:
-            count: how many folds, at least 2.
-            seed: another seed, other folds; the same seed, the same folds.
-            validation: share of a fold's patches outside the test part that validate.
+            count: the number of folds, at least 2.
+            seed: determines the folds.
+            validation: share of a fold's patches outside the test part that are used for validation.
 
         Raises:
-            InputError: a count below 2, a share that is none, or a part that would stay empty: too few groups.
+            InputError: a count below 2, an invalid share, or a part that would be empty because of too few groups.
 
         Example:
             >>> images = torch.arange(12, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 16, 16)
@@ -516,16 +517,16 @@ class PatchDataset:
             )
 
     def with_split(self, path: str | Path) -> "PatchDataset":
-        """The same patches with the split of a file, which :meth:`split` then keeps.
+        """The same patches with the split of a file, which :meth:`split` then returns.
 
         Args:
-            path: a CSV that :meth:`save_split` or ``genmix split`` has written, or any other with the columns ``path``
-                (as the source names its files) or ``number``, and ``split``; in any order, with any other columns.
+            path: a CSV written by :meth:`save_split` or ``genmix split``, or any other CSV with the columns ``path``
+                (as in the source) or ``number``, and ``split``, in any order and with any other columns.
 
         Raises:
             MissingPathError: no such file.
-            InputError: parts that are none, patches without a line or with two, lines of patches that are not there,
-                or other images than those the split was made of; the message says which.
+            InputError: invalid parts, patches without a line or with two, lines without a patch, or images other than
+                those that the split was made for; the message says which.
         """
         parts = read_split(
             Path(path),
@@ -550,7 +551,7 @@ class PatchDataset:
         way_out = (
             "give fractions that leave it some patches, or train on all (--all-data)"
             if kept is None
-            else "give official=False to split anew, or a split file with patches in each part"
+            else "give official=False to make a new split, or a split file with patches in each part"
         )
         refuse_empty_parts(parts, name=self.name, fault=f"part is empty; {way_out}")
         return parts

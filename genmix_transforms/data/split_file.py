@@ -18,7 +18,7 @@ from genmix_transforms.files.checks import check_output_folder
 FOLD = "{fold}"
 """Stands for the number of the fold in the names of split files."""
 
-_ANEW = "make the split anew (genmix split)"
+_ANEW = "make a new split (genmix split)"
 
 
 def write_split(
@@ -56,7 +56,7 @@ def check_split_path(path: Path, *, folds: int | None, overwrite: bool) -> None:
         raise InputError(f"{path}: a split is saved as .csv; give such a name")
     if folds is not None and FOLD not in str(path):
         proposal = path.with_name(f"{path.stem}-{FOLD}.csv")
-        raise InputError(f"{path}: each fold is a file of its own: give a name with {FOLD} in it, such as {proposal}")
+        raise InputError(f"{path}: each fold has its own file: give a name with {FOLD} in it, such as {proposal}")
     if folds is None and FOLD in str(path):
         raise InputError(f"{path}: {FOLD} stands for the number of a fold; say how many folds, or leave it out")
     for file in [path] if folds is None else [fold_path(path, fold) for fold in range(folds)]:
@@ -135,7 +135,7 @@ def _rows(
         elif (first := row_of.setdefault(number, row)) != row:
             differ = f" in {SPLITS[parts[first]]}, here in {SPLITS[parts[row]]}" if parts[first] != parts[row] else ""
             raise InputError(
-                f"{path}, line {line}: {shown[number]} stands in line {lines[first]} already{differ}; each patch is in "
+                f"{path}, line {line}: {shown[number]} is already in line {lines[first]}{differ}; each patch is in "
                 f"one part of a split, and has one line"
             )
     missing = [shown[number] for number in range(count) if number not in row_of]

@@ -1,4 +1,4 @@
-"""A bank for each training set of a comparison: the generator trained on that set alone, kept, and gone on with."""
+"""Make a bank for each training set of a comparison, with a generator trained only on that set; resumable."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,16 +29,18 @@ class Recipe:
 
     Args:
         kind: of generator, as ``genmix train`` knows it: "dcgan", "stylegan", "adm", ...
-        network: options of its constructor, beside the classes, the size and the channels.
+        network: options of its constructor, without the classes, the size and the channels.
         training: options of its ``fit``.
-        size: side in pixels at which it is trained; its images are then brought to the patches' size. None: theirs.
-        per_class: a network for each class, the paper's way with its GANs.
+        size: side in pixels at which it is trained; its images are then resized to the patches' size. None: the
+            patches' size.
+        per_class: train one network per class, as the paper does with its GANs.
         weights: a folder with a pre-trained generator of that kind, to fine-tune; None: from scratch.
-        soft: draw the bank's images from soft labels of this concentration, see ``fill_bank``; None: of one class each.
+        soft: draw the bank's images from soft labels with this concentration, see ``fill_bank``; None: labels of one
+            class.
 
     Raises:
-        InputError: ``network`` or ``per_class`` beside ``weights``, which bring their own network; ``per_class`` beside
-            ``soft``: each network knows one class.
+        InputError: ``network`` or ``per_class`` together with ``weights``, which determine the network; ``per_class``
+            together with ``soft``, because each network has one class.
     """
 
     kind: str
@@ -85,22 +87,22 @@ def make_banks(
 ) -> list[dict[str, SyntheticBank]]:
     """Train every generator on the training part of every fold, and fill a bank with each.
 
-    Run again with the same arguments it goes on where it stopped. Several processes that are given the same folder
-    share the work: each takes what no other is at, and all return all banks.
+    Run it again with the same arguments to continue where it stopped. Several processes with the same folder share the
+    work: each takes what no other is working on, and all return all banks.
 
     Args:
-        training_parts: of each fold, its training part.
+        training_parts: the training part of each fold.
         recipes: the generators by the names of their banks.
-        out: a folder: the generator is kept in ``fold-0/runs/NAME``, the bank in ``fold-0/banks/NAME``.
+        out: a folder; generators are stored in ``fold-0/runs/NAME``, banks in ``fold-0/banks/NAME``.
         seed: of the trainings and of the images.
-        device: None: CUDA where there is one.
+        device: None: CUDA if available.
         progress: show bars.
 
     Returns:
         For each fold, the banks by name, see :func:`make_bank`.
 
     Raises:
-        InputError: data or options that do not fit a generator, or folders that hold something else.
+        InputError: data or options that do not match a generator, or folders that hold something else.
     """
     folders = [Path(out) / f"fold-{number}" for number in range(len(training_parts))]
     # Generator by generator: stopped half way, one of them has its banks for all folds.
@@ -130,7 +132,7 @@ def make_bank(
 ) -> SyntheticBank:
     """Train a generator on a training set, and fill a bank with as many images of each class as the set has.
 
-    Run again with the same arguments it goes on where it stopped.
+    Run it again with the same arguments to continue where it stopped.
 
     Args:
         train: the training part of a split, or of one fold.
@@ -138,14 +140,14 @@ def make_bank(
         run: the generator's folder.
         bank: the bank's folder, at the size the generator was trained at.
         seed: of the generator's training and of the images.
-        device: None: CUDA where there is one.
+        device: None: CUDA if available.
         progress: show bars.
 
     Returns:
-        The bank, at the size of the patches; its provenance has the fingerprint of what the generator was trained on.
+        The bank, at the size of the patches; its provenance has the fingerprint of the generator's training set.
 
     Raises:
-        InputError: data or options that do not fit the generator, or folders that hold something else.
+        InputError: data or options that do not match the generator, or folders that hold something else.
 
     Example:
         >>> from genmix_transforms.data import LesionPhantom

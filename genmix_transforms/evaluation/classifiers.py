@@ -351,7 +351,7 @@ def last_layer(network: nn.Module) -> nn.Linear:
 def _last_layer(network: nn.Module) -> str:
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not names:
-        raise InputError(f"{type(network).__name__} has no dense last layer to train anew; choose another network")
+        raise InputError(f"{type(network).__name__} has no dense last layer to replace; choose another network")
     return str(names[-1])
 
 

@@ -1,4 +1,4 @@
-"""The comparison: every arm with every seed on every fold, each run kept as soon as it is done."""
+"""The comparison: every arm with every seed on every fold; each run is stored as soon as it is done."""
 
 import time
 import warnings
@@ -87,20 +87,22 @@ def evaluate(
 ) -> Results:
     """Compare classifiers trained with and without synthetic images.
 
-    Every arm takes the same number of optimizer steps at the same batch size and, for each seed, from the same weights
-    and with the real images in the same order. Only the final score looks at the test set.
+    Every arm takes the same number of optimizer steps at the same batch size. For each seed, it starts from the same
+    weights and sees the real images in the same order. The test set is used only for the final score.
 
     Args:
         splits: train, validation and test, as ``patches.split(seed=0)`` returns them.
-        bank: of synthetic images, for the arms that use one. Labels are re-mapped by class name.
-        banks: several, by name: the arms are then called "blend:NAME", "genmix:NAME" and so on.
-        arms: of :data:`genmix_transforms.evaluation.ARMS`, with options of their own: "blend@0.25",
-            "genmix@pairing=same". With ``banks``, one that needs a bank and names none stands for one with each.
-        seeds: how many, which are then 0 to ``seeds`` - 1, or which. The paper's differences need at least 5.
+        bank: a bank of synthetic images, for the arms that use one. Its labels are mapped by class name.
+        banks: several banks, by name. The arms are then called "blend:NAME", "genmix:NAME" and so on.
+        arms: names from :data:`genmix_transforms.evaluation.ARMS`, optionally with options: "blend@0.25",
+            "genmix@pairing=same". With ``banks``, an arm that needs a bank and names none is run with each bank.
+        seeds: the number of seeds, which are then 0 to ``seeds`` - 1, or the seeds themselves. Differences as in the
+            paper need at least 5.
         protocol: how to train; None: the defaults of :class:`Protocol`.
-        missing: banks that could not be made, by name, and why: their arms stay in the table, empty, with the reason.
-        recipe: of :func:`genmix_transforms.evaluation.choose_recipe`, for these splits: its arm is added where ``arms``
-            has it not, and the results say what was chosen and why.
+        missing: banks that could not be made, by name, with the reasons; their arms are shown empty in the table, with
+            the reason.
+        recipe: a result of :func:`genmix_transforms.evaluation.choose_recipe` for these splits. Its arm is added to
+            ``arms`` if needed, and the results say what was chosen and why.
         out: a folder for the results (see :meth:`Results.save`) and, in ``runs/``, each finished run: the same call
             again goes on where it was stopped, and a second process with the same call shares the work. A run whose
             data, bank, options or versions have changed is run again. None: keep nothing.
@@ -108,14 +110,14 @@ def evaluate(
         progress: show a bar.
 
     Returns:
-        The scores of every run, and over the seeds their means, intervals and differences.
+        The scores of every run, and their means, intervals and differences over the seeds.
 
     Raises:
         InputError: anything that cannot work, before the first run; a bank whose generator was trained on test images.
 
     Warns:
-        UserWarning: what is doubtful about the comparison, such as a bank whose generator was trained on other images
-            than ``train`` (the results repeat it).
+        UserWarning: doubts about the comparison, such as a bank whose generator was trained on images other than
+            ``train`` (the results repeat it).
 
     Source: Lee, Lee, Hong (arXiv 2405.20650), section 3 and Table 1.
 
@@ -156,19 +158,19 @@ def evaluate_folds(
 ) -> Results:
     """Compare classifiers by cross-validation: every image is tested once with each seed.
 
-    A seed's scores are those of its predictions for all folds together.
+    The scores of a seed are computed from its predictions for all folds together.
 
     Args:
-        folds: of :meth:`genmix_transforms.data.PatchDataset.folds`, each with its banks: a generator that has seen what
-            its fold tests would give the test away, so every fold needs its own
+        folds: folds from :meth:`genmix_transforms.data.PatchDataset.folds`, each with its banks. A generator must not
+            have seen the test images of its fold, so every fold needs its own
             (:func:`genmix_transforms.evaluation.bank_making.make_banks` trains them).
         arms: see :func:`evaluate`.
         seeds: of each arm on each fold: how many, or which.
         protocol: how to train.
         missing: banks that could not be made, by name, and why.
-        foreign_banks: allow banks whose generator was trained on something else than the fold's training part, even
-            on test images; the results say so.
-        recipe: see :func:`evaluate`; of a single fold only.
+        foreign_banks: allow banks whose generator was not trained on the fold's training part, even on test images; the
+            results say so.
+        recipe: see :func:`evaluate`; only with a single fold.
         out: a folder for the results.
         device: None: the GPU where there is one.
         progress: show a bar.

@@ -1,4 +1,4 @@
-"""Labels for images that were drawn without any: a classifier of the labeled few gives them."""
+"""Label images that were drawn without labels, with a classifier of a few labeled images."""
 
 from dataclasses import replace
 
@@ -28,28 +28,29 @@ def label_bank(
 ) -> SyntheticBank:
     """Give a bank the classes of a labeled training set, by a classifier that is trained on that set.
 
-    For a generator that was trained on a large pool without labels. Fine-tuned on a few labeled images, a GAN hardly
-    learns what their classes are; a classifier of the same images does. Each image gets its likeliest class or, with
-    ``soft``, the probabilities of all, which is distillation. ``per_class`` keeps the images that the classifier is
-    surest of.
+    Use it for a generator that was trained on a large unlabeled pool. A GAN that is fine-tuned on a few labeled images
+    hardly learns their classes, but a classifier of the same images does. Each image gets its most likely class or,
+    with ``soft``, the probabilities of all classes, which is distillation. ``per_class`` keeps the images with the
+    highest confidence.
 
     Args:
-        bank: of images of the training set's size and channels; its own labels are not looked at.
+        bank: a bank with the size and channels of the training set; its own labels are ignored.
         splits: train, validation (which chooses the step whose weights are taken, if the protocol says so) and test,
-            which is not looked at.
-        per_class: images of each class, those whose likeliest class it is with the highest probability; None: all.
+            which is not used.
+        per_class: images to keep of each class, those with the highest probability of their most likely class; None:
+            all.
         soft: keep the probabilities as labels, float32 ``(N, K)``.
-        protocol: how the classifier is trained, and from what weights; None: ``preset("few-labels")``. With ``weights``
-            that :func:`pretrain_classifier` has learned on the pool, the classifier knows the pool too.
+        protocol: how the classifier is trained, and from which weights; None: ``preset("few-labels")``. Use ``weights``
+            from :func:`pretrain_classifier` on the pool to use the information of the pool.
         device: where to train.
 
     Returns:
-        A bank in memory. Its provenance says that the training set has been seen, so that an evaluation refuses it
-        where images of that set are tested.
+        A bank in memory. Its provenance records the training set as seen, so that an evaluation with test images from
+        this set refuses it.
 
     Raises:
-        InputError: parts that do not fit together; images of another size, depth or window; fewer
-            images of a class than asked for.
+        InputError: parts that do not match; images with a different size, depth or window; fewer images of a class than
+            asked for.
 
     Source: Lee, "Pseudo-Label" (ICML 2013 workshop), of synthetic images; for ``soft``, Hinton et al. (arXiv
     1503.02531).

@@ -1,4 +1,4 @@
-"""What all arms share: the classifier, its schedule, and the options of the mixing arms; and protocols by name."""
+"""The protocol of all arms: the classifier, its schedule, and the options of the mixing arms; named presets."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ _ONLY_REAL_AT_0 = ("classical_strength", "blend_share", "repeat_share", "pretrai
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol(Settings):
-    """How every classifier of a comparison is trained: the same for all arms.
+    """How every classifier of a comparison is trained. It is the same for all arms.
 
     The defaults suit a few hundred patches of 28 to 128 pixels on two CPU cores, not the paper's VGG-16.
     ``print(Protocol.table())`` lists the settings.

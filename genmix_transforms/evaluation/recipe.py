@@ -1,4 +1,4 @@
-"""The recipe: which use of a bank, chosen on validation data alone within a budget of trainings."""
+"""The recipe: choose how to use a bank, on validation data alone, within a budget of trainings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -82,26 +82,27 @@ def choose_recipe(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> ChosenRecipe:
-    """Choose how to use a bank, or whether to, on validation data alone.
+    """Choose whether and how to use a bank, on validation data alone.
 
     The candidates are trained on the training part. Each half of the validation cases makes its own choice among them,
-    by successive halving over the seeds; what it chose is trained with fresh seeds and scored on the other half, beside
-    the baseline with the same seeds. So the gain and its interval are not those of the best of many: neither the cases
-    nor the seeds that the choice was made by are in them. Where the gain is not beyond chance, the baseline is chosen.
+    by successive halving over the seeds. The choice is trained with new seeds and scored on the other half, together
+    with the baseline with the same seeds. The gain and its interval are therefore not biased by choosing the best of
+    many: they use neither the cases nor the seeds of the choice. If the gain is not beyond chance, the baseline is
+    chosen.
 
     Args:
-        splits: train, validation and test, as ``patches.split(seed=0)`` returns them. The test part is not looked at,
-            but to refuse a bank whose generator was trained on it.
-        bank: of synthetic images.
-        banks: several, by name.
-        candidates: names of arms; None: ``REAL_CANDIDATES``, ``BANK_CANDIDATES`` of each bank, and, where the protocol
-            has ``pool_weights``, ``POOL_CANDIDATES``.
-        protocol: how to train; nothing is tuned. None: the defaults of :class:`Protocol`.
-        budget: trainings, at most.
-        chance: the rule: a candidate is chosen where the gain is positive and its one-sided p value below this.
-        seed: of the halves and the trainings; equal seeds, equal choice.
-        out: a folder: ``recipe.json`` has the choice, and ``recipe/`` each finished training, so that the same call
-            goes on where it was stopped, and a second process with the same call shares the work. None: keep nothing.
+        splits: train, validation and test, as ``patches.split(seed=0)`` returns them. The test part is used only to
+            refuse a bank whose generator was trained on it.
+        bank: a bank of synthetic images.
+        banks: several banks, by name.
+        candidates: names of arms; None: ``REAL_CANDIDATES``, ``BANK_CANDIDATES`` of each bank, and, if the protocol has
+            ``pool_weights``, ``POOL_CANDIDATES``.
+        protocol: how to train, without tuning. None: the defaults of :class:`Protocol`.
+        budget: the maximum number of trainings.
+        chance: a candidate is chosen if the gain is positive and its one-sided p-value is below this.
+        seed: the seed of the halves and the trainings; equal seeds give equal choices.
+        out: a folder for the choice (``recipe.json``) and each finished training (``recipe/``). The same call continues
+            where it stopped, and a second process with the same call shares the work. None: keep nothing.
         device: None: the GPU where there is one.
         progress: show a bar.
 
@@ -109,9 +110,9 @@ def choose_recipe(
         The choice: ``print(chosen.sentence)``.
 
     Raises:
-        InputError: anything that cannot work, before the first training: fewer than 2 validation images (of 2 groups)
-            of a class, a budget too small, nothing to choose from, a bank whose generator was trained on validation or
-            test images.
+        InputError: before the first training: fewer than 2 validation images (of 2 groups) of a class, a budget that is
+            too small, no candidates, a bank whose generator was trained on validation or test images, or other invalid
+            input.
 
     Example:
         >>> from genmix_transforms.data import PatchDataset

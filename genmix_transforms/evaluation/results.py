@@ -1,4 +1,4 @@
-"""The results of a comparison: the scores of its arms, how sure they are, and the files of both."""
+"""The results of a comparison: the scores of its arms, their uncertainty, and their files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,22 +35,24 @@ class Results:
     Args:
         classes: the class names.
         runs: one for each arm, fold and seed.
-        labels: of the test cases of each fold; where a case has several, a row of 0 and 1, a column a class.
-        groups: likewise of each fold, a number meaning the same group in all; cases of one group are not independent.
-            Empty: every case is a group of its own. They are renumbered: what a source calls its patients stays there.
+        labels: the labels of the test cases of each fold; with several per case, a row of 0 and 1 with a column per
+            class.
+        groups: the groups of the test cases of each fold; a number means the same group in all folds, and cases of one
+            group are not independent. Empty: every case is its own group. Groups are renumbered, so the source's names
+            of patients are not stored.
         protocol: the options of the comparison.
-        data: what it was made on: counts and fingerprints, no paths.
-        bank: where the synthetic images came from; None: no arm used any, or see ``banks``.
-        banks: likewise of each, by the name that the arms know it by.
-        missing: arms that could not be run, and the reason, a clause without full stop. They stay in the table, empty.
-        recipe: what was chosen on validation data, see :class:`genmix_transforms.evaluation.ChosenRecipe`, and which
-            ``row`` of the table it is; None: nothing was.
-        order: the names of all arms as the table has them; empty: as the runs come, those missing last.
-        warnings: what a reader of the numbers must know.
-        versions: of the libraries, and the kind of device.
+        data: the data of the comparison: counts and fingerprints, no paths.
+        bank: the origin of the synthetic images; None: no arm used any, or see ``banks``.
+        banks: the origin of each bank, by the name that the arms use.
+        missing: arms that could not be run, with the reason, a clause without a period. They are empty in the table.
+        recipe: the choice on validation data, see :class:`genmix_transforms.evaluation.ChosenRecipe`, and its ``row``
+            of the table; None: no choice was made.
+        order: the names of all arms in the order of the table; empty: in the order of the runs, with missing arms last.
+        warnings: what readers of the numbers need to know.
+        versions: the versions of the libraries, and the kind of device.
 
     Raises:
-        InputError: runs that do not fit the test cases, or of which some are missing.
+        InputError: runs that do not match the test cases, or missing runs.
 
     Example:
         >>> from genmix_transforms.evaluation.metrics import Scores
@@ -130,14 +132,14 @@ class Results:
         return {arm: {name: estimate(found, name) for name in names} for arm, found in self.resampled.items()}
 
     def differences(self, metric: str = "macro_f1") -> dict[str, tuple[Difference, ...]]:
-        """Differences in one score, by family; p values are corrected within each.
+        """Differences in one score, by family; p-values are corrected within each family.
 
         Args:
-            metric: the score. Decide on one before you look; the package's tables have the macro F1.
+            metric: the score. Choose one before you look at the results; the package's tables use the macro F1.
 
         Returns:
-            ``"baseline"``: every other arm less the baseline; ``"blend"``: every GenMix arm less the arm that has the
-            same bank blended in ("genmix-real", whose bank are the real images, less "repeat"). A family without any
+            ``"baseline"``: every other arm minus the baseline; ``"blend"``: every GenMix arm minus the arm that blends
+            in the same bank ("genmix-real", whose bank is the real images, minus "repeat"). A family without a
             difference is left out.
         """
         pairs = {
@@ -147,7 +149,7 @@ class Results:
         return {family: differences(self.resampled, found, metric=metric) for family, found in pairs.items() if found}
 
     def against(self, reference: str, *, metric: str = "macro_f1") -> tuple[Difference, ...]:
-        """Every other arm less this one, as one family: against a control, such as "repeat".
+        """Every other arm minus this one, as one family. Use it to compare with a control, such as "repeat".
 
         Raises:
             InputError: no such arm.
@@ -161,7 +163,7 @@ class Results:
         return tuple(sorted({run.knob for run in self.runs if run.arm == arm and run.knob is not None}))
 
     def table(self) -> str:
-        """The tables for the screen, 120 columns wide: a line an arm, and the differences below."""
+        """The tables for the screen, 120 columns wide, with a line per arm and the differences below."""
         return tables.screen(self)
 
     def to_markdown(self) -> str:
@@ -173,7 +175,7 @@ class Results:
         return tables.latex(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it: fractions from 0 to 1, null where a score has no meaning."""
+        """Everything in a form that JSON can store: fractions from 0 to 1, and null for undefined scores."""
         return {
             "data": dict(self.data),
             "bank": None if self.bank is None else dict(self.bank),
@@ -212,13 +214,13 @@ class Results:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write the results as files, each whole or not at all; none holds a path.
+        """Write the results to files, each completely or not at all. None of them contains a path.
 
         ``results.json`` has everything; ``results.csv`` a line for each run; ``summary.csv`` a line for each arm and
         score; ``differences.csv`` a line for each difference; ``results.md`` and ``results.tex`` the tables.
 
         Args:
-            folder: is made if it does not exist; files of these names in it are replaced.
+            folder: created if it does not exist; files with these names in it are replaced.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

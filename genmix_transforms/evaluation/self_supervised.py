@@ -1,7 +1,7 @@
-"""Pre-training of the small classifier on images without labels: the control of everything that a generator knows.
+"""Pre-training of the small classifier on unlabeled images, as a control for what a generator learns from a pool.
 
-A generator that was trained on a large pool brings knowledge of that pool into the training set. So does a classifier
-that has seen the pool itself. Only what a bank adds to such a classifier is the generator's own.
+A generator that was trained on a large pool brings information from that pool into the training set. So does a
+classifier that has seen the pool. Only what a bank adds to such a classifier is due to the generator.
 """
 
 import math
@@ -63,29 +63,28 @@ def pretrain_classifier(
     progress: bool = True,
     **settings: Any,
 ) -> SmallWeights:
-    """Train the small classifier on images whose labels nobody looks at, and save all but its last layer.
+    """Train the small classifier on images without their labels, and save all but its last layer.
 
-    Two views of each image (cropped, turned, mirrored, their gray levels changed) shall be more alike than those of
-    any two images of the batch.
+    The loss makes two views of each image (cropped, rotated, mirrored, with changed gray levels) more similar than
+    views of different images of the batch.
 
-    It takes minutes on two cores and keeps nothing before its end: stopped, it leaves no file, and begins anew.
+    It takes minutes on two cores and writes nothing before its end, so a stopped run starts again.
 
     Args:
-        pool: the images. Those that will test a classifier must not be among them: ``genmix evaluate`` refuses the
-            weights otherwise.
+        pool: the images. It must not contain test images: otherwise ``genmix evaluate`` refuses the weights.
         out: the file to write, ``.safetensors``: ``Protocol(classifier="small", weights=out)`` takes it.
-        seed: of the weights, the order of the images and the views.
-        device: None: the GPU where there is one.
-        overwrite: replace a file that is there.
-        progress: show a bar.
+        seed: seed of the weights, the order of the images and the views.
+        device: None: the GPU if available.
+        overwrite: replace an existing file.
+        progress: show a progress bar.
         **settings: of :class:`PretrainingSettings`: ``steps``, ``batch_size``, ...
 
     Returns:
         What was saved.
 
     Raises:
-        InputError: images that are too few or too small, settings that cannot be, or a file of another suffix.
-        OverwriteError: the file is there.
+        InputError: too few or too small images, invalid settings, or a file with a different suffix.
+        OverwriteError: the file exists.
         FloatingPointError: the loss is no longer finite.
 
     Source: SimCLR, Chen et al. (arXiv 2002.05709), with its NT-Xent loss (Eq. 1) and a projection of two layers, at
@@ -182,7 +181,7 @@ def _train(
 
 
 def contrastive_loss(projected: Tensor, *, temperature: float) -> Tensor:
-    """NT-Xent: each view shall find the other view of its image among all views of the batch.
+    """NT-Xent: each view should be closest to the other view of its image among all views of the batch.
 
     Args:
         projected: ``(2 N, D)``: the first views of N images, then their second ones.

@@ -55,7 +55,7 @@ class Losses:
             if not math.isfinite(mean):
                 raise FloatingPointError(
                     f"the {name} loss is {mean} at {images_seen:,} images; "
-                    "the last checkpoint is kept: start anew with a lower learning rate"
+                    "the last checkpoint is kept: start again with a lower learning rate"
                 )
         if self._processes.is_main:
             try:

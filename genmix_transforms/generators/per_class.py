@@ -1,4 +1,4 @@
-"""One generator for each class: the paper's way with GANs."""
+"""One generator per class, as the paper does with GANs."""
 
 import math
 import warnings
@@ -23,9 +23,9 @@ FOLDER = "classes"
 
 
 class PerClass(Generator):
-    """Unconditional generators of one class each, used as one generator of all of them.
+    """Unconditional generators of one class each, combined into one generator of all classes.
 
-    ``fit`` trains one after the other, each on its class alone and for the whole schedule; it goes on where it stopped.
+    ``fit`` trains them one after the other, each on its class only and for the full schedule. It is resumable.
 
     Args:
         members: a generator for each class, each with that one class, all of one image shape and pixel type.
@@ -45,7 +45,7 @@ class PerClass(Generator):
 
     kind = "per-class"
     mixes_classes = False
-    refuses_soft_labels: ClassVar[str | None] = "each class has a network of its own here, and none knows two"
+    refuses_soft_labels: ClassVar[str | None] = "each class has its own network, and no network knows two classes"
 
     def __init__(self, members: Sequence[Generator], *, training_set: Mapping[str, Any] | None = None) -> None:
         if not members:
@@ -126,7 +126,7 @@ class PerClass(Generator):
         out = Path(out)
         check_output_folder(out)
         if (out / TRAINING).exists() or ((out / CONFIG).exists() and read_config(out)["kind"] != self.kind):
-            raise OverwriteError(f"{out}: holds a generator of another kind; give another folder")
+            raise OverwriteError(f"{out}: holds a different kind of generator; choose another folder")
         if options.get("restart"):
             (out / CONFIG).unlink(missing_ok=True)  # or a killed restart would pass for a mixture of old and new
         for number, (name, member) in enumerate(zip(self.classes, self.members, strict=True)):

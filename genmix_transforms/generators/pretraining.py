@@ -1,4 +1,4 @@
-"""Knowledge from elsewhere: a generator is trained on a pool without labels, and then fine-tuned on labeled patches.
+"""Pre-training: train a generator on an unlabeled pool, and then fine-tune it on labeled patches.
 
 Two runs: the first in ``OUT/pretrain``, the second in ``OUT``, which starts from the first one's weights.
 """
@@ -140,19 +140,19 @@ def check_kind(kind: type[Generator]) -> None:
 
 
 def check_pool(pool: PatchDataset, patches: PatchDataset, *, held_out: HeldOut | None = None) -> None:
-    """Refuse a pool that cannot teach a generator of the patches, or must not.
+    """Raise an error if a pool does not match the patches, or contains images that are held out.
 
-    The same image is the same pixels, as the source has them or at the size they have here. Another picture of the same
-    patient is not found: keep patients apart yourself.
+    Images are the same if their pixels are the same, in the source or at the current size. A different picture of the
+    same patient is not found: keep patients separate yourself.
 
     Args:
         pool: what a generator is pre-trained on.
         patches: what it is then fine-tuned on.
-        held_out: the parts of the split that it must not see, by name.
+        held_out: the parts of the split that the pool must not contain, by name.
 
     Raises:
-        InputError: images for volumes, another size, another number of channels or bits, or images of a part that is
-            held out.
+        InputError: images instead of volumes or the reverse, a different size, number of channels or bits, or images of
+            a part that is held out.
 
     Example:
         >>> from genmix_transforms.data import LesionPhantom
@@ -190,7 +190,7 @@ def check_pool(pool: PatchDataset, patches: PatchDataset, *, held_out: HeldOut |
 
 
 def check_unseen(generator: Generator, patches: PatchDataset, *, held_out: HeldOut, name: str | Path) -> None:
-    """Refuse to go on with weights that were trained on images that are held out, as far as they record it.
+    """Raise an error for weights that were trained on images that are held out, as far as they record it.
 
     Args:
         generator: what a training starts from.

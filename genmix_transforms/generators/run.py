@@ -155,7 +155,7 @@ class Run:
         if self.processes.any(not all_finite(self.objects)):
             raise FloatingPointError(
                 f"a weight is no longer finite at {self.images_seen:,} images; "
-                "the last checkpoint is kept: start anew with a lower learning rate"
+                "the last checkpoint is kept: start again with a lower learning rate"
             )
         self.processes.on_main(self._write, failure=f"{self.out}: no checkpoint")
         self.pace.skip(self.step)

@@ -134,7 +134,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise CorruptFileError(f"{folder / INDEX}: not readable ({error}); start anew with --restart") from error
+        raise CorruptFileError(f"{folder / INDEX}: not readable ({error}); start again with --restart") from error
     return record
 
 
@@ -142,7 +142,7 @@ def load_checkpoint(folder: Path, record: dict[str, Any], objects: Mapping[str, 
     """Take up the checkpoint that ``record`` describes, and return the number of images seen."""
     file = folder / Path(record["file"]).name
     if not file.exists() or file_hash(file) != record["sha256"]:
-        raise CorruptFileError(f"{file}: not the file that {INDEX} describes; start anew with --restart")
+        raise CorruptFileError(f"{file}: not the file that {INDEX} describes; start again with --restart")
     state = unpack(record["outline"], safetensors.torch.load_file(file))
     for name, item in objects.items():
         item.load_state_dict(state[name])

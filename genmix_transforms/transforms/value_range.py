@@ -109,7 +109,7 @@ def _compare(measured: Tensor) -> None:
     low, high, lower, upper, bank_low, bank_high, least, most, reached, bank_reached = measured.tolist()
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(
-            "GenMix: the batch has values that are no numbers (NaN) or infinite, and mixing spreads them: look for a "
+            "GenMix: the batch has NaN or infinite values, and mixing spreads them: look for a "
             "division by zero or a logarithm in what comes before, or for damaged files; if they are meant, "
             "GenMix(bank, check_range=False)"
         )

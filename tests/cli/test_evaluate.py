@@ -157,8 +157,8 @@ def test_a_preset_and_what_changes_it(genmix: Genmix, discs: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--bank", "BANK", "--bank", "BANK"], "of several banks each needs a name of its own: --bank NAME=FOLDER"),
-        (["--bank", "a=BANK", "--bank", "a=BANK"], "of several banks each needs a name of its own"),
+        (["--bank", "BANK", "--bank", "BANK"], "each of several banks needs its own name: --bank NAME=FOLDER"),
+        (["--bank", "a=BANK", "--bank", "a=BANK"], "each of several banks needs its own name"),
         (["--bank", "a:b=BANK"], "a bank's name must be a word without a colon"),
         (["--bank", "a=BANK", "--folds", "3"], "give --bank a=FOLDER with {fold} in it"),
         (["--bank", "BANK", "--folds", "2"], "2 folds need a bank each"),

@@ -106,7 +106,7 @@ def test_folds_from_a_seed_and_from_files(discs: Path, tmp_path: Path, capsys: p
     out = capsys.readouterr().out
     assert "3 folds with seed 7\n  fold 0: 24 to train" in out
     assert "{fold}.csv says" in out
-    with pytest.raises(InputError, match=r"each of 3 folds has a file of its own; write \{fold\} for its number"):
+    with pytest.raises(InputError, match=r"each of 3 folds has its own file; write \{fold\} for its number"):
         DataOptions(split=tmp_path / "0.csv").fold_patches(patches, 3)
 
 

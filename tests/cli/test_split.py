@@ -112,7 +112,7 @@ def test_a_file_is_replaced_only_if_told_to(discs: Path, tmp_path: Path, genmix:
     ("options", "message"),
     [
         (["--out", "split.txt"], "a split is saved as .csv"),
-        (["--out", "split.csv", "--folds", 3], "each fold is a file of its own"),
+        (["--out", "split.csv", "--folds", 3], "each fold has its own file"),
         (["--out", "split.csv", "--fractions", "a,b,c"], "--fractions: expected numbers, such as 0.5,0.25,0.25"),
         (["--out", "split.csv", "--fractions", "0.5,0.6,0.1"], "fractions must be 3 shares that sum to 1"),
         (["--out", "split.csv", "--seed", -1], "seed must be a whole number"),

@@ -277,7 +277,7 @@ def test_folder_is_no_image(folder):
         ("path,label\nimages/1.png,a\nimages/2.png,a\n", r"one class \(a\); a classifier needs at least two"),
         (
             "path,label\nimages/1.png,a\nimages/2.png,b\nimages/../images/1.png,b\n",
-            "line 4: .* stands in line 2 already",
+            "line 4: .* is already in line 2",
         ),
         ('path,label\nimages/1.png,a\n"' + "x" * 140_000 + '",b\n', "line 3: not CSV .*field larger"),
     ],

@@ -79,7 +79,7 @@ def test_every_fold_has_a_name():
         (
             "split.csv",
             3,
-            r"each fold is a file of its own: .* \{fold\} in it, such as .*split-\{fold\}\.csv",
+            r"each fold has its own file: .* \{fold\} in it, such as .*split-\{fold\}\.csv",
         ),
         ("{fold}.csv", None, r"\{fold\} stands for the number of a fold; say how many folds, or leave it out"),
     ],
@@ -155,15 +155,15 @@ def change(row, column, text):
         (change(2, "split", "xyz"), "line 3: split 'xyz' is no part; expected one of train, val, test"),
         (change(2, "split", ""), "line 3: split '' is no part; expected one of"),
         (change(0, "split", "part"), "no column 'split' in its header; it has number, path"),
-        (lambda table: [*table, table[1]], r"line 8: cyst/0\.png stands in line 2 already; each patch is in one part"),
+        (lambda table: [*table, table[1]], r"line 8: cyst/0\.png is already in line 2; each patch is in one part"),
         (
             lambda table: [*table, [*table[1][:4], "test", table[1][5]]],
-            r"line 8: cyst/0\.png stands in line 2 already in train, here in test; each patch",
+            r"line 8: cyst/0\.png is already in line 2 in train, here in test; each patch",
         ),
         (
             lambda table: table[:-2],
             r"not a split of set: 2 of the 6 patches have no line in it: metastasis/4\.png, metastasis/5\.png\. Give "
-            r"the data that it was made of, or make the split anew \(genmix split\)",
+            r"the data that it was made of, or make a new split \(genmix split\)",
         ),
         (
             lambda table: [*table, ["6", "cyst/new.png", "cyst", "9", "train", "0x1"]],
@@ -176,7 +176,7 @@ def change(row, column, text):
         (
             change(2, "origin", "0x12"),
             "1 of the 6 patches of set are not the images that the split was made of, the first in line 3: the images "
-            "have changed, or it is the split of others; make the split anew",
+            "have changed, or it is the split of others; make a new split",
         ),
         (change(2, "origin", "1.7E+01"), r"line 3: origin '1\.7E\+01' is no hexadecimal number; leave the column"),
         (change(2, "origin", ""), "line 3: origin '' is no hexadecimal number"),

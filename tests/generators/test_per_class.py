@@ -69,7 +69,7 @@ def test_a_run_of_another_kind_is_not_touched(tiny_patches: Patches, tmp_path: P
         DCGAN(classes=patches.classes, resolution=16, base_width=4).fit(
             patches, out=tmp_path, steps=1, batch_size=4, progress=False, device="cpu"
         )
-        with pytest.raises(OverwriteError, match="holds a generator of another kind; give another folder"):
+        with pytest.raises(OverwriteError, match="holds a different kind of generator; choose another folder"):
             make().fit(patches, out=tmp_path, steps=1, batch_size=4, progress=False, device="cpu")
     assert isinstance(load_generator(tmp_path), DCGAN)
 

@@ -104,7 +104,7 @@ def test_a_changed_state_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptFileError, match="not the file that checkpoint.json describes"):
         load_checkpoint(tmp_path, record, {"model": model})
     file.unlink()
-    with pytest.raises(CorruptFileError, match="start anew with --restart"):
+    with pytest.raises(CorruptFileError, match="start again with --restart"):
         load_checkpoint(tmp_path, record, {"model": model})
 
 

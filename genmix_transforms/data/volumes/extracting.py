@@ -163,7 +163,7 @@ def _check_out(out: Path, options: PatchSettings, *, overwrite: bool) -> None:
         )
     there = out.is_file() if is_archive else (out / MANIFEST).is_file()
     if (is_archive and out.is_dir()) or (not is_archive and out.exists() and not out.is_dir()):
-        raise OverwriteError(f"{out} is there already, and of another kind; give another name")
+        raise OverwriteError(f"{out} already exists, with a different kind of data; choose another name")
     goes_on = out.with_name(f"{out.name}.parts").is_dir()
     if there and not overwrite and not goes_on:
         raise OverwriteError(f"{out} is there already; give another name, or overwrite it (--overwrite)")

@@ -33,7 +33,7 @@ def read_mask(path: Path, volume: Volume) -> Any:
     if path.name.lower().endswith((*NIFTI, *LABEL_VOLUMES)):
         mask = read_labels(path)
         if mask.GetSize() != volume.image.GetSize():
-            raise InputError(f"a mask of another shape: {_size(mask)} voxels, the scan has {_size(volume.image)}")
+            raise InputError(f"a mask with a different shape: {_size(mask)} voxels, the scan has {_size(volume.image)}")
     else:
         mask = _read_segmentation(path)
     offset = _offset(mask, volume.image)
@@ -80,7 +80,7 @@ def _offset(mask: Any, image: Any) -> list[int]:
     if apart.max() > _OFF or turned > 2 * _OFF:
         raise InputError(
             f"a mask of other voxels: {_spacing(mask)} mm, the scan's are {_spacing(image)} mm"
-            + ("" if apart.max() > _OFF else ", and of another orientation")
+            + ("" if apart.max() > _OFF else ", and with a different orientation")
         )
     first = np.array(image.TransformPhysicalPointToContinuousIndex(mask.GetOrigin()))
     if np.abs(first - np.rint(first)).max() > _OFF:

@@ -87,5 +87,5 @@ def compact(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind != "f":
         raise InputError(f"its voxels are {values.dtype}, no gray values")
     if not np.isfinite(values).all():
-        raise InputError(f"{int((~np.isfinite(values)).sum()):,} of its voxels are no numbers (NaN) or infinite")
+        raise InputError(f"{int((~np.isfinite(values)).sum()):,} of its voxels are NaN or infinite")
     return values.astype(np.float32, copy=False)

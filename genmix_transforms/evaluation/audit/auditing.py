@@ -1,4 +1,4 @@
-"""The audit of a bank: copies, quality, and what both say of it together."""
+"""The audit of a bank: copies, quality, and a verdict from both."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -177,23 +177,24 @@ def audit(
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Audit:
-    """Say what is in a bank: copies of patients' images, how real and varied its images are, if the labels are right.
+    """Report what is in a bank: copies of patients' images, how real and varied its images are, if the labels are
+    right.
 
-    It takes minutes and keeps nothing in between: a stopped audit begins anew.
+    It takes minutes and stores no intermediate results, so a stopped audit starts again.
 
     Args:
-        bank: with the classes and the size of the real images.
-        data: train (what the bank's generator was trained on), validation and test; or patches, which are then split as
-            ``patches.split()`` does.
+        bank: a bank with the classes and the size of the real images.
+        data: train (the training set of the bank's generator), validation and test; or patches, which are then split by
+            ``patches.split()``.
         settings: how; None: the defaults.
-        features: a module or an extractor of your own instead of ``settings.features``.
-        protocol: of the classifiers that are trained; None: ``preset("few-labels")``.
+        features: your own module or extractor, instead of ``settings.features``.
+        protocol: the protocol of the trained classifiers; None: ``preset("few-labels")``.
         device: where to compute.
         progress: show bars.
 
     Raises:
-        InputError: other classes, sizes or pixels than the data's, a class without images or with fewer than 10,
-            a training set that the bank's generator has not seen, features that cannot be had.
+        InputError: classes, sizes or pixels that differ from the data, a class without images or with fewer than 10, a
+            training set that the bank's generator has not seen, or features that are not available.
 
     Example:
         >>> from genmix_transforms.data import LesionPhantom

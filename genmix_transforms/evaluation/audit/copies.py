@@ -1,7 +1,7 @@
 """Which images of a bank are copies: of the images that its generator was trained on, or of each other.
 
-Generators that were trained on a few hundred images copy them. A bank of copies adds nothing to the training set, and
-gives patients' images away under the name of synthetic ones.
+Generators trained on a few hundred images copy them. A bank of copies adds nothing to the training set, and publishes
+images of patients as synthetic ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,27 +50,27 @@ def find_copies(
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Copies:
-    """Look for every image of a bank among the training images, however it may have been changed.
+    """Look for copies of training images in a bank, including changed copies.
 
-    Looked for are copies shifted (up to 8 % of the side), flipped, turned (by quarters, up to 10 degrees), zoomed or
-    cropped (0.9 to 1.1 times), inverted, of another window, noisy or compressed, several of these at once, and copies
-    of a half or a quarter, which stay in their place or are mirrored with it. All pairs are compared at 16 pixels in
-    every coarse position by matrix products (parts at 40); of the 8 patients that come nearest, the images are then
-    aligned at 48 pixels by FFT cross-correlation.
+    The search finds copies that were shifted (up to 8 % of the side), flipped, rotated (by quarter turns, or up to 10
+    degrees), zoomed or cropped (0.9 to 1.1 times), inverted, shown with a different window, noisy or compressed, or
+    several of these at once. It also finds copies of a half or a quarter, in the same or the mirrored place. All pairs
+    are compared at 16 pixels in every coarse position by matrix products (parts at 40). The images of the 8 nearest
+    patients are then aligned at 48 pixels by FFT cross-correlation.
 
-    An image is a copy if it is more like one patient's image than like the others that come nearest, by more than real
-    images of new patients are. Training images that are the same under two patients' names are told apart by that too:
-    they do not count, and a note says how many there are.
+    An image is a copy if it is more similar to one patient's image than to the next nearest ones, by a larger margin
+    than real images of new patients. The same rule finds training images that occur under two patients: they do not
+    count, and a note says how many there are.
 
     Args:
-        bank: of synthetic images; one on disk is read some hundred images at a time.
-        train: what its generator was trained on, groups (patients) included, if they are known.
-        share: of images of new patients, so many may be called copies; it sets the threshold. 0: none of the real
-            images that were compared.
-        features: compare by these too: from uint8 images ``(N, C, H, W)`` to float ``(N, D)``.
-        calibration: so many training images, chosen at random, set the threshold.
+        bank: a bank of synthetic images; a bank on disk is read some hundred images at a time.
+        train: the training set of its generator, with groups (patients) if known.
+        share: the share of images of new patients that may be called copies; it sets the threshold. 0: none of the
+            compared real images.
+        features: also compare these features, a function from uint8 images ``(N, C, H, W)`` to float ``(N, D)``.
+        calibration: the number of training images, chosen at random, that set the threshold.
         seed: of that choice.
-        any_training_set: compare with images that the generator has not seen all the same.
+        any_training_set: compare even if the generator was trained on other images.
         device: where to compute.
         progress: show a bar.
 

@@ -117,7 +117,7 @@ def read_confidence(path: str | Path, bank: SyntheticBank) -> Tensor:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a file of confidences, as an audit writes it") from error
     if key != bank_key(bank) or len(values) != len(bank):
-        raise InputError(f"{path}: the confidences of another bank; audit this one")
+        raise InputError(f"{path}: the confidences belong to a different bank; audit this one")
     return values
 
 

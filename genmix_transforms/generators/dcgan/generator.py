@@ -50,19 +50,19 @@ VOLUME_CHUNK = 8
 class DCGAN(AdversarialGenerator):
     """Deep convolutional GAN.
 
-    With one class it is unconditional; with several, one network learns them all, told the class by a learned vector.
-    The paper trains one network for each class: that is :class:`genmix_transforms.generators.PerClass`.
+    With one class it is unconditional. With several, one network learns all classes, with a learned vector per class as
+    input. To train one network per class, as the paper does, use :class:`genmix_transforms.generators.PerClass`.
 
     Args:
         classes: the class names.
         resolution: side of the images in pixels: 16, 32, 64, 128 or 256.
-        channels: of the images: 1 for gray, 3 for color, any other number for stacks.
-        bits: 8 or 16 a pixel.
+        channels: channels of the images: 1 for gray, 3 for color, any other number for stacks.
+        bits: bits per pixel, 8 or 16.
         dimensions: 2 for images ``(C, H, W)``, 3 for volumes ``(C, D, H, W)``, which are cubes.
         **network: fields of :class:`DCGANNetworkSettings`: ``base_width`` and ``latent_size``.
 
     Raises:
-        InputError: a size that is not a power of two from 16 to 256, or other values that make no network.
+        InputError: a size that is not a power of two from 16 to 256, or other invalid values.
 
     Source: Radford, Metz, Chintala (arXiv 1511.06434).
 

@@ -104,7 +104,7 @@ class PlaceholderTokens:
                 if token in known:
                     raise InputError(
                         f"TextualInversion: the tokenizer knows {token} already, which class {name!r} would be called: "
-                        "learning it anew would change the base model's own word; rename the class"
+                        "learning it would change the base model's own word; rename the class"
                     )
         self._tokenizer = copy.deepcopy(tokenizer)
         # Not normalized: found in a prompt as they stand, before it is lower-cased or stripped of its accents.

@@ -58,7 +58,7 @@ def test_a_dicom_segmentation_of_an_oblique_scan(tmp_path):
 
 def test_of_another_shape(scan, tmp_path):
     write_nifti(tmp_path / "mask.nii", LABELS[:, 1:], spacing=SPACING)
-    with pytest.raises(InputError, match="a mask of another shape: 22x19x9 voxels, the scan has 22x20x9"):
+    with pytest.raises(InputError, match="a mask with a different shape: 22x19x9 voxels, the scan has 22x20x9"):
         read_mask(tmp_path / "mask.nii", scan)
 
 

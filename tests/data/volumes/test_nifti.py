@@ -56,7 +56,7 @@ def test_axes_of_length_one_at_the_end(tmp_path):
     ("array", "affine", "text"),
     [
         (np.zeros((2, 3, 4, 5), np.int16), None, r"4-D \(2x3x4x5\); give one volume"),
-        (np.full((2, 2, 2), np.nan, np.float32), None, "8 of its voxels are no numbers"),
+        (np.full((2, 2, 2), np.nan, np.float32), None, "8 of its voxels are NaN or infinite"),
         (np.zeros((2, 2, 2), np.complex64), None, "its voxels are complex64"),
         (np.zeros((2, 2, 2), np.int16), SHEARED, "sheared axes"),
     ],

@@ -51,7 +51,7 @@ def test_values_are_held_small_where_nothing_is_lost(values, dtype):
 
 
 def test_values_that_are_none():
-    with pytest.raises(InputError, match="2 of its voxels are no numbers"):
+    with pytest.raises(InputError, match="2 of its voxels are NaN or infinite"):
         compact(np.array([np.nan, 1.0, np.inf]))
     with pytest.raises(InputError, match="its voxels are complex128, no gray values"):
         compact(np.zeros(2, complex))
