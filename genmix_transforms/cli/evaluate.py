@@ -90,8 +90,8 @@ def evaluate(
 ) -> None:
     """Train classifiers with and without synthetic images, and compare them: tables, CSV, JSON and LaTeX.
 
-    All arms take the same number of optimizer steps. For each seed, all arms but "pool" start from the same weights. Run
-    it again to continue where it stopped. The same command in a second terminal shares the work.
+    All arms take the same number of optimizer steps. For each seed, all arms but "pool" start from the same weights.
+    Run it again to continue where it stopped. The same command in a second terminal shares the work.
     """
     from genmix_transforms.bank import SyntheticBank
     from genmix_transforms.evaluation import Fold, evaluate_folds
