@@ -375,8 +375,8 @@ def test_size_is_checked_before_the_path(size):
     ("options", "error"),
     [
         ({"fit": "stretch"}, "fit must be 'resize', 'pad' or 'crop', got 'stretch'"),
-        ({"channels": 4}, r"channels must be 1 \(grey\) or 3 \(colour\), got 4"),
-        ({"channels": 0}, r"channels must be 1 \(grey\) or 3 \(colour\), got 0"),
+        ({"channels": 4}, r"channels must be 1 \(gray\) or 3 \(color\), got 4"),
+        ({"channels": 0}, r"channels must be 1 \(gray\) or 3 \(color\), got 0"),
     ],
 )
 def test_options_are_checked_before_the_path(options, error):

@@ -118,7 +118,7 @@ class TextualInversion(Generator):
         check_reserved(self.classes)
         resolution = whole_number(resolution, name="TextualInversion: resolution", least=1, most=LARGEST_SIDE)
         if channels not in (1, 3):
-            raise InputError(f"TextualInversion: channels must be 1 (grey) or 3 (colour), got {channels}")
+            raise InputError(f"TextualInversion: channels must be 1 (gray) or 3 (color), got {channels}")
         self.image_shape: tuple[int, int, int] = (int(channels), resolution, resolution)
         self.pixel_dtype: torch.dtype = check_bits(bits, name="TextualInversion")
         if isinstance(options.get("templates"), str):

@@ -43,7 +43,7 @@ def test_a_bank_on_disk_is_not_brought_into_memory(full_bank, tmp_path, export):
     [
         ((1, 2, 4, 4), torch.uint8, r"images of shape \(1, 2, 4, 4\) are no pictures, .*volumes are not exported"),
         ((1, 4), torch.uint8, "are no pictures"),
-        ((2, 4, 4), torch.uint8, r"1 \(grey\) or 3 \(colour\) channels, the bank has 2"),
+        ((2, 4, 4), torch.uint8, r"1 \(gray\) or 3 \(color\) channels, the bank has 2"),
         ((3, 4, 4), torch.uint16, "color images of 16 bits"),
     ],
 )

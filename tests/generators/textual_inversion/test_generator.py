@@ -161,7 +161,7 @@ def test_other_embeddings(generator: TextualInversion) -> None:
         ({"sampler": {"negative_prompt": "cyst " * 90}}, "a prompt of 92 tokens, and the text encoder reads 77"),
         ({"sampler": {"steps": 2000}}, "2000 steps of ddim do not fit a diffusion of 1000 timesteps"),
         ({"resolution": 0}, "resolution must be a whole number, from 1 to 16384"),
-        ({"channels": 2}, r"channels must be 1 \(grey\) or 3 \(colour\), got 2"),
+        ({"channels": 2}, r"channels must be 1 \(gray\) or 3 \(color\), got 2"),
         ({"bits": 12}, "bits must be 8 or 16, got 12"),
         ({"vectors": 0}, "TextualInversion: vectors must be a whole number, from 1 to 75, got 0"),
         ({"vectors": 1_000_000}, "vectors must be a whole number, from 1 to 75, got 1000000"),
