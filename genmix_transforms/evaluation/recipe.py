@@ -43,9 +43,6 @@ from genmix_transforms.generators.processes import own_device
 REAL_CANDIDATES = ("classical", "mixup", "balanced-mixup", "repeat")
 """Arms that need no bank."""
 
-POOL_CANDIDATES = ("pool",)
-"""Arms that need the weights of a classifier that knows a pool of images without labels."""
-
 BANK_CANDIDATES = (
     "blend@0.1",
     "blend@0.25",
@@ -87,16 +84,16 @@ def choose_recipe(
     The candidates are trained on the training part. Each half of the validation cases makes its own choice among them,
     by successive halving over the seeds. The choice is trained with new seeds and scored on the other half, together
     with the baseline with the same seeds. The gain and its interval are therefore not biased by choosing the best of
-    many: they use neither the cases nor the seeds of the choice. If the gain is not beyond chance, the baseline is
-    chosen.
+    many: they use neither the cases nor the seeds of the choice. If the gain is not beyond chance, the default is
+    chosen: the baseline, or the arm "pool" if the protocol has ``pool_weights``.
 
     Args:
         splits: train, validation and test, as ``patches.split(seed=0)`` returns them. The test part is used only to
             refuse a bank whose generator was trained on it.
         bank: a bank of synthetic images.
         banks: several banks, by name.
-        candidates: names of arms; None: ``REAL_CANDIDATES``, ``BANK_CANDIDATES`` of each bank, and, if the protocol has
-            ``pool_weights``, ``POOL_CANDIDATES``.
+        candidates: names of arms; None: ``REAL_CANDIDATES``, ``BANK_CANDIDATES`` of each bank, and the baseline if it
+            is not the default.
         protocol: how to train, without tuning. None: the defaults of :class:`Protocol`.
         budget: the maximum number of trainings.
         chance: a candidate is chosen if the gain is positive and its one-sided p-value is below this.
@@ -225,7 +222,7 @@ class RecipePlan:
         chosen_from = tuple(arm for arm in asked if arm not in left_out)
         plan = cls(
             splits=splits,
-            setting=prepare((BASELINE, *chosen_from), splits, banks, protocol, device=where),
+            setting=prepare((default_arm(protocol), *chosen_from), splits, banks, protocol, device=where),
             candidates=chosen_from,
             left_out=left_out,
             cases=_cases(splits, seed=seed),
@@ -253,6 +250,7 @@ class RecipePlan:
                 budget=self.budget,
                 chance=self.chance,
                 besides=self.judges,
+                default=default_arm(self.setting.protocol),
             )
         gain = found.gain
         own = own_protocol(found.arm, self.setting.protocol)
@@ -271,6 +269,7 @@ class RecipePlan:
             images=len(self.splits[1]),
             budget=self.budget,
             seed=self.seed,
+            default=default_arm(self.setting.protocol),
         )
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -357,10 +356,23 @@ class RecipePlan:
         return remembered(kept, measure, key=key)
 
 
+def default_arm(protocol: Protocol) -> str:
+    """The arm that a candidate must beat: real images alone, with the weights of a pool if there are any.
+
+    With few labels, these weights gained more than anything else that was measured (docs/results/when-it-helps.md). So
+    they are used unless the validation part shows that something else is better beyond chance.
+
+    Example:
+        >>> default_arm(Protocol()), default_arm(Protocol(pool_weights="small.safetensors"))
+        ('baseline', 'pool')
+    """
+    return BASELINE if protocol.pool_weights is None else "pool"
+
+
 def recipe_candidates(
     candidates: Sequence[str] | None, banks: Mapping[str, Any], protocol: Protocol
 ) -> tuple[str, ...]:
-    """The arms that a recipe is chosen among, without the baseline, each once.
+    """The arms that a recipe is chosen among, without the default, each once.
 
     Args:
         candidates: names of arms; None: those that this file lists.
@@ -378,19 +390,19 @@ def recipe_candidates(
     """
     if isinstance(candidates, str):
         raise InputError(f"candidates must be a list of arms, got the text {candidates!r}; give ({candidates!r},)")
-    known = () if protocol.pool_weights is None else POOL_CANDIDATES
-    asked = [*known, *REAL_CANDIDATES, *(BANK_CANDIDATES if banks else ())] if candidates is None else candidates
-    baseline = arm_identity(BASELINE, protocol)
+    default = default_arm(protocol)
+    asked = [BASELINE, *REAL_CANDIDATES, *(BANK_CANDIDATES if banks else ())] if candidates is None else candidates
+    same = arm_identity(default, protocol)
     found: dict[str, Any] = {}
     for arm in expand_arms(asked, banks, protocol):
         check_bank_given(arm, banks)
         what = arm_identity(arm, protocol)
         # Of the package's own list some may be the same arm under this protocol.
-        if what != baseline and (candidates is not None or what not in found.values()):
+        if what != same and (candidates is not None or what not in found.values()):
             found[arm] = what
     if not found:
         raise InputError(
-            f"nothing to choose from: a recipe needs candidates beside the {BASELINE}, such as mixup, or with a bank "
+            f"nothing to choose from: a recipe needs candidates other than {default}, such as mixup, or with a bank "
             "blend@0.1"
         )
     return check_arms(tuple(found), protocol)

@@ -19,20 +19,21 @@ class ChosenRecipe:
     """What :func:`genmix_transforms.evaluation.choose_recipe` returns.
 
     Args:
-        arm: the name of the chosen arm; "baseline" where no candidate is better beyond chance.
+        arm: the name of the chosen arm; the default where no candidate is better beyond chance.
         options: the chosen arm's own options, by the fields of :class:`Protocol`.
         halves: what each half of the validation cases chose: ``gain`` is the mean of what these bring.
-        gain: in macro F1 over the baseline, as a fraction; 0 where both halves chose the baseline.
+        gain: in macro F1 over the default, as a fraction; 0 where both halves chose the default.
         low: lower end of its 95 % interval, over seeds and cases.
         high: upper end.
         p: two-sided.
         chance: the rule: a candidate is chosen where ``gain`` is positive and ``p / 2`` below this.
-        candidates: what the search saw of each arm, the baseline first. These are too good, the best most of all.
+        candidates: what the search saw of each arm, the default first. These are too good, the best most of all.
         left_out: candidates that this bank cannot make, and why.
         trainings: that the choice took.
         images: in the validation part.
         budget: the trainings that were allowed.
         seed: of the choice.
+        default: the arm that is chosen if no candidate is better beyond chance: "baseline", or "pool".
     """
 
     arm: str
@@ -49,6 +50,7 @@ class ChosenRecipe:
     images: int
     budget: int
     seed: int
+    default: str = BASELINE
 
     @property
     def sentence(self) -> str:
@@ -64,13 +66,15 @@ class ChosenRecipe:
         interval = f"{_points(self.gain)} points of macro F1"
         sure = f"(95 % interval {_points(self.low)} to {_points(self.high)})"
         work = f"from {self.trainings} trainings on {self.images} validation images."
-        if self.arm != BASELINE:
-            return f"Chose {_text(self.arm)}: on validation data {interval} over the baseline {sure}, {work}"
-        if self.halves == (BASELINE, BASELINE):
-            return f"Chose the baseline: both halves of the validation data have it above all candidates, {work}"
-        best = " and ".join(_text(arm) for arm in dict.fromkeys(self.halves) if arm != BASELINE)
+        default = "the baseline" if self.default == BASELINE else _text(self.default)
+        if self.arm != self.default:
+            over = "the baseline" if self.default == BASELINE else self.default
+            return f"Chose {_text(self.arm)}: on validation data {interval} over {over} {sure}, {work}"
+        if set(self.halves) == {self.default}:
+            return f"Chose {default}: both halves of the validation data have it above all candidates, {work}"
+        best = " and ".join(_text(arm) for arm in dict.fromkeys(self.halves) if arm != self.default)
         return (
-            f"Chose the baseline: no candidate is better than it beyond chance; the best found, {best}, brought "
+            f"Chose {default}: no candidate is better than it beyond chance; the best found, {best}, brought "
             f"{interval} {sure} on validation data, {work}"
         )
 

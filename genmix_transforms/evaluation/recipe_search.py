@@ -159,7 +159,7 @@ class Candidate:
         arm: its name.
         seeds: how many trainings of the search it had.
         macro_f1: their mean, each half scored with its own weights: too good by the choice of the step.
-        gain: of the same, the mean difference from the baseline with the same seeds. The best of many such is too good.
+        gain: of the same, the mean difference from the default with the same seeds. The best of many such is too good.
     """
 
     arm: str
@@ -173,11 +173,10 @@ class Found:
     """What the search ends with.
 
     Args:
-        arm: the choice; "baseline" where nothing is better beyond chance.
+        arm: the choice; the default where nothing is better beyond chance.
         halves: what each half of the cases chose.
-        gain: of the choice over the baseline in macro F1, with its 95 % interval; None: both halves chose the
-            baseline.
-        candidates: what the search saw of each, the baseline first.
+        gain: of the choice over the default in macro F1, with its 95 % interval; None: both halves chose the default.
+        candidates: what the search saw of each, the default first.
         trainings: that it took.
     """
 
@@ -195,7 +194,7 @@ def plan_rounds(candidates: int, *, budget: int, besides: int = 0) -> tuple[int,
     never agree. Three eighths of the budget at least are kept for fresh seeds.
 
     Args:
-        candidates: without the baseline, which is in every round.
+        candidates: without the default, which is in every round.
         budget: trainings in all.
         besides: trainings that are none of an arm's.
 
@@ -211,7 +210,7 @@ def plan_rounds(candidates: int, *, budget: int, besides: int = 0) -> tuple[int,
     if budget < least:
         raise InputError(
             f"a budget of {budget} trainings is too small to choose among {candidates} candidates: each of them and "
-            f"the baseline is trained once{f', a filter asks for {besides} more,' * bool(besides)} and what is chosen "
+            f"the default is trained once{f', a filter asks for {besides} more,' * bool(besides)} and what is chosen "
             f"{FEWEST_FRESH} times with other seeds; give {least} at least (--budget {least}), or fewer candidates"
         )
     left = budget - max(FEWEST_FRESH * _FINALISTS, int(budget * _FRESH_SHARE)) - first
@@ -223,26 +222,34 @@ def plan_rounds(candidates: int, *, budget: int, besides: int = 0) -> tuple[int,
 
 
 def search(
-    candidates: Sequence[str], cases: Cases, *, train: Train, budget: int, chance: float, besides: int = 0
+    candidates: Sequence[str],
+    cases: Cases,
+    *,
+    train: Train,
+    budget: int,
+    chance: float,
+    besides: int = 0,
+    default: str = BASELINE,
 ) -> Found:
     """Choose among arms, and say what the choice is worth.
 
-    The baseline is chosen unless the gain is positive and its one-sided p value below ``chance``. Where the halves
+    The default is chosen unless the gain is positive and its one-sided p value below ``chance``. Where the halves
     differ, the gain is the mean of what their choices bring, and the arm is that of the two which did better with the
     fresh seeds.
 
     Args:
-        candidates: names of arms, without the baseline; of equals, an earlier one is chosen.
+        candidates: names of arms, without the default; of equals, an earlier one is chosen.
         cases: of the validation part.
         train: trains what it is asked for.
         budget: see :func:`plan_rounds`.
-        chance: the probability, at most, that something is chosen where all candidates equal the baseline.
+        chance: the probability, at most, that something is chosen where all candidates equal the default.
         besides: see :func:`plan_rounds`.
+        default: the arm that a candidate must beat.
 
     Raises:
         InputError: see :func:`plan_rounds`.
     """
-    arms = (BASELINE, *candidates)
+    arms = (default, *candidates)
     rounds = plan_rounds(len(candidates), budget=budget, besides=besides)
     trials: dict[Job, Trial] = {}
     scores: dict[Job, tuple[float, float]] = {}
@@ -258,17 +265,17 @@ def search(
     for seed, kept in enumerate(rounds):
         if seed:
             for half in (0, 1):
-                others = [arm for arm in racing[half] if arm != BASELINE]
-                racing[half] = [BASELINE, *best(half, others, seed, kept)]
+                others = [arm for arm in racing[half] if arm != default]
+                racing[half] = [default, *best(half, others, seed, kept)]
         trained = train([(arm, seed) for arm in arms if arm in (*racing[0], *racing[1])])
         trials |= trained
         scores |= {job: (trial.score(cases, 0), trial.score(cases, 1)) for job, trial in trained.items()}
     one, other = (best(half, racing[half], len(rounds), 1)[0] for half in (0, 1))
     halves = (one, other)
-    seen = tuple(_candidate(arm, scores) for arm in arms)
-    if halves == (BASELINE, BASELINE):
-        return Found(arm=BASELINE, halves=halves, gain=None, candidates=seen, trainings=len(trials) + besides)
-    finalists = [arm for arm in arms if arm in (BASELINE, *halves)]
+    seen = tuple(_candidate(arm, scores, default) for arm in arms)
+    if halves == (default, default):
+        return Found(arm=default, halves=halves, gain=None, candidates=seen, trainings=len(trials) + besides)
+    finalists = [arm for arm in arms if arm in (default, *halves)]
     fresh = min(MOST_FRESH, (budget - besides - len(trials)) // len(finalists))
     seeds = range(len(rounds), len(rounds) + fresh)
     trials |= train([(arm, seed) for seed in seeds for arm in finalists])
@@ -287,17 +294,17 @@ def search(
             predictions=predictions,
         )
 
-    outcomes = {"choice": scored(halves), BASELINE: scored((BASELINE, BASELINE))}
-    (gain,) = differences({name: resample(found) for name, found in outcomes.items()}, [("choice", BASELINE)])
-    arm = BASELINE
+    outcomes = {"choice": scored(halves), "default": scored((default, default))}
+    (gain,) = differences({name: resample(found) for name, found in outcomes.items()}, [("choice", "default")])
+    arm = default
     if gain.difference > 0 and gain.p_single < 2 * chance:
         arm = min(set(halves), key=lambda one: (-_mean_score(scored((one, one))), arms.index(one)))
     return Found(arm=arm, halves=halves, gain=gain, candidates=seen, trainings=len(trials) + besides)
 
 
-def _candidate(arm: str, scores: Mapping[Job, tuple[float, float]]) -> Candidate:
+def _candidate(arm: str, scores: Mapping[Job, tuple[float, float]], default: str) -> Candidate:
     seeds = sorted(seed for name, seed in scores if name == arm)
-    own, reference = (np.array([scores[name, seed] for seed in seeds]) for name in (arm, BASELINE))
+    own, reference = (np.array([scores[name, seed] for seed in seeds]) for name in (arm, default))
     return Candidate(arm=arm, seeds=len(seeds), macro_f1=float(own.mean()), gain=float((own - reference).mean()))
 
 

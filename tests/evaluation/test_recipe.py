@@ -151,9 +151,21 @@ def test_every_bank_has_its_arms(quick):
     assert {"pretrain:a@0.5", "pretrain:b@0.5"} < set(found)
 
 
-def test_weights_of_a_pool_are_a_candidate(quick):
-    found = recipe_candidates(None, {}, replace(quick, pool_weights="small.safetensors"))
-    assert found == ("pool", *REAL_CANDIDATES)
+def test_with_weights_of_a_pool_these_are_to_be_beaten(splits, quick, bank, pool_weights, tmp_path):
+    assert recipe_candidates(None, {}, replace(quick, pool_weights=pool_weights)) == ("baseline", *REAL_CANDIDATES)
+    protocol = replace(quick, steps=1, pool_weights=pool_weights)
+    chosen = choose(splits, bank, protocol, candidates=["baseline", "blend"], chance=0.001, out=tmp_path)
+    # One step teaches nothing: no arm is better than another beyond chance.
+    assert (chosen.arm, chosen.default) == ("pool", "pool")
+    assert [one.arm for one in chosen.candidates] == ["pool", "baseline", "blend"]
+    assert chosen.candidates[0].gain == 0
+    assert chosen.sentence.startswith(
+        "Chose pool (real images alone, from the classifier that was pre-trained on the pool)"
+    )
+    assert ChosenRecipe.from_dict(json.loads((tmp_path / "recipe.json").read_text())) == chosen
+    assert pool_weights not in (tmp_path / "recipe.json").read_text()
+    old = {name: value for name, value in chosen.to_dict().items() if name != "default"}
+    assert ChosenRecipe.from_dict(old).default == "baseline"
 
 
 def test_arms_that_are_the_same_under_the_protocol_are_one(quick):
