@@ -162,7 +162,7 @@ def test_soft_labels_that_cannot_be(tiny_dcgan: TinyDCGAN, tmp_path: Path) -> No
     per_class = PerClass.of(DCGAN, classes=["cyst", "metastasis"], resolution=16, base_width=4)
     for generator, soft, message in (
         (tiny_dcgan(), 0.5, "fill_bank: soft must be a number from 1 to 1,000,000, got 0.5"),
-        (per_class, 2.0, "a per-class generator draws nothing between classes: each class has a network of its own"),
+        (per_class, 2.0, "a per-class generator draws nothing between classes: each class has its own network"),
         (tiny_dcgan(classes=["cyst"]), 2.0, "a soft label mixes classes, and the generator has cyst alone"),
     ):
         with pytest.raises(InputError, match=message):
