@@ -246,7 +246,7 @@ def test_images_that_do_not_exist_are_counted_and_the_first_named(folder, monkey
     with pytest.raises(
         MissingPathError,
         match=r"set\.csv: 5 of its 11 images do not exist: images/6\.png \(line 8\), images/7\.png \(line 9\), "
-        r"images/8\.png \(line 10\), \.\.\.; image paths are relative to the folder of the CSV",
+        r"images/8\.png \(line 10\), \.\.\.; paths are relative to the folder of the CSV file",
     ):
         read_csv(folder / "set.csv", "path,label\n" + rows)
 

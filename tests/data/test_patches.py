@@ -743,9 +743,9 @@ def test_volumes_are_split_and_chosen_like_images():
         ),
         (
             {"masks": torch.zeros(1, 8, 8, dtype=torch.uint8)},
-            r"one for each image, got torch.uint8 of shape \(1, 8, 8\)",
+            r"masks must be .* one for each image, got torch.uint8 of shape \(1, 8, 8\)",
         ),
-        ({"masks": torch.zeros(2, 8, 8)}, "got torch.float32"),
+        ({"masks": torch.zeros(2, 8, 8)}, "masks must be .* got torch.float32"),
         ({"mask_classes": ("a", "b")}, "mask_classes name the pixel values of masks; give masks as well"),
         (
             {"masks": torch.full((2, 8, 8), 2, dtype=torch.uint8), "mask_classes": ("a", "b")},

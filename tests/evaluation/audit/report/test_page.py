@@ -111,7 +111,7 @@ def test_numbers_stand_beside_their_real_values_and_intervals(audited, page):
 def test_what_it_comes_from_is_said_without_paths(page, html):
     assert "bank's seed 3" in page.text
     assert "/home/me" not in html
-    assert "nearest: 5 Neighbors of precision" in page.text
+    assert "nearest: 5 Number of neighbors for precision" in page.text
 
 
 def test_the_numbers_are_in_the_page_too(audited, page):
