@@ -1,6 +1,10 @@
-// The theme puts wide tables into boxes that scroll; without a mouse they must take the focus to do so.
+// The theme puts wide tables into boxes that scroll. Without a mouse, a box must take the focus to scroll.
 window.addEventListener("load", () => {
-  for (const box of document.querySelectorAll(".md-typeset__scrollwrap")) {
-    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0
-  }
+  const sizes = new ResizeObserver(boxes => {
+    for (const { target } of boxes) {
+      if (target.scrollWidth > target.clientWidth) target.tabIndex = 0
+      else target.removeAttribute("tabindex")
+    }
+  })
+  for (const box of document.querySelectorAll(".md-typeset__scrollwrap")) sizes.observe(box)
 })
