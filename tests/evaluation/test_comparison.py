@@ -343,8 +343,8 @@ def steps_taken(monkeypatch):
     return taken
 
 
-def test_every_arm_has_the_same_steps_and_the_same_budget_of_tuning(splits, matched, quick, steps_taken):
-    tuned = replace(quick, tune=3)
+def test_every_arm_has_the_same_steps_and_the_same_budget_of_tuning(splits, matched, quick, pool_weights, steps_taken):
+    tuned = replace(quick, tune=3, pool_weights=pool_weights)
     results = compare(splits, matched, tuned, arms=EVERY_ARM, seeds=2)
     assert {arm for arm, _ in steps_taken} == set(EVERY_ARM)
     for arm in EVERY_ARM:

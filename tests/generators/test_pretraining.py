@@ -181,7 +181,6 @@ def test_a_pool_of_another_kind_of_image(
         check_pool(change(pool), patches)
 
 
-@pytest.mark.parametrize("part", ["val", "test"])
 def test_a_pool_of_images_for_volumes(pool: PatchDataset, tiny_patches: Callable[..., PatchDataset]) -> None:
     volumes = tiny_patches(dimensions=3)
     with pytest.raises(InputError, match="has images of 1 x 16 x 16, discs volumes of .*: give a pool of volumes"):
@@ -189,6 +188,7 @@ def test_a_pool_of_images_for_volumes(pool: PatchDataset, tiny_patches: Callable
     check_pool(volumes.without_labels(), volumes)
 
 
+@pytest.mark.parametrize("part", ["val", "test"])
 def test_a_pool_with_images_that_are_held_out(pool: PatchDataset, patches: PatchDataset, part: str) -> None:
     leaked = pool.subset(torch.arange(5))
     with pytest.raises(

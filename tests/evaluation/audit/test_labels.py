@@ -41,7 +41,7 @@ def test_confidences_are_of_one_bank(tmp_path, splits, banks, judge):
     assert read.tolist() == pytest.approx(good.confidence.tolist(), rel=1e-5)
     kept = banks["good"].select(min_confidence=0.9, confidence=read)
     assert len(kept) == int((read >= 0.9).sum())
-    with pytest.raises(InputError, match="another bank"):
+    with pytest.raises(InputError, match="belong to a different bank"):
         read_confidence(tmp_path / "labels.json", banks["wrong classes"])
     with pytest.raises(InputError, match="this bank has 5"):
         good.save(tmp_path / "other.json", banks["good"].take(torch.arange(5)))
