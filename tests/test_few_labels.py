@@ -16,7 +16,7 @@ from genmix_transforms.evaluation.runs import Run
 
 NAMES = (
     "few_labels_data", "few_labels_views", "few_labels_banks", "few_labels_report", "table1_generators", "table1_data",
-    "table1", "few_labels",
+    "table1", "few_labels", "few_labels_priors",
 )  # fmt: skip
 PARTS = ("pool", "labelled", "validation", "test")
 
@@ -250,3 +250,31 @@ def test_a_difference_of_known_size_is_reported(scripts):
 def test_what_cannot_be(scripts, monkeypatch, capsys, data, tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
         call(scripts, monkeypatch, capsys, "--data", data, "--out", tmp_path / "out", *arguments)
+
+
+def test_probabilities_learned_from_unequal_classes_are_those_of_equal_ones(scripts):
+    """Bayes' rule on densities that are known: nine of ten training images are of the first class."""
+    x = np.linspace(-3, 3, 61)
+    densities = np.exp(-((x[:, None] - np.array([-1.0, 1.0])) ** 2) / 2)
+    learned, wanted = (densities * shares / (densities * shares).sum(1, keepdims=True) for shares in ((9, 1), (1, 1)))
+    corrected = scripts["few_labels_priors"].for_equal_classes(learned, np.array([90.0, 10.0]))
+    np.testing.assert_allclose(corrected, wanted, rtol=1e-12)
+    assert (learned[x > 0.1].argmax(1) == 0).any()
+    assert (corrected[x > 0.1].argmax(1) == 1).all()
+
+
+def test_the_macro_f1_of_few_labels_is_sklearns(scripts):
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.integers(0, 3, 100), rng.integers(0, 3, 100)
+    found = scripts["few_labels_priors"].macro_f1(labels, predictions)
+    assert found == pytest.approx(metrics.f1_score(labels, predictions, average="macro"))
+
+
+def test_gains_are_means_over_draws_with_students_interval(scripts):
+    stats = pytest.importorskip("scipy.stats")
+    found = {"baseline": [(0.5, 0.6, 0.7), (0.6, 0.6, 0.7), (0.7, 0.6, 0.7)]}
+    found["genmix"] = [(0.51, 0.6, 0.7), (0.63, 0.6, 0.7), (0.72, 0.6, 0.7)]
+    row = scripts["few_labels_priors"].table(found).splitlines()[-1]
+    low, high = stats.t.interval(0.95, 2, loc=2, scale=1 / np.sqrt(3))
+    assert row.split(" | ")[2] == f"+2.0 ({low:+.1f} to {high:+.1f})"
