@@ -116,10 +116,16 @@ def foreign(bank: SyntheticBank, train: PatchDataset) -> bool:
 
 
 def trained_on_more(bank: SyntheticBank, train: PatchDataset) -> bool:
-    """Whether the bank's generator has seen all of this set and more: a pool, or what its first weights had seen."""
-    records = _training_sets(bank)
-    named = [find_recorded(train.origins, record) for record in records]
-    return foreign(bank, train) and bool(named) and all(known is not None and bool(known.all()) for known in named)
+    """Whether all of this set was seen and more: a pool, what the first weights had seen, or what labeled the bank.
+
+    A bank that :func:`~genmix_transforms.evaluation.label_bank` labeled has two records, the generator's and the
+    classifier's: together they must hold the set.
+    """
+    named = [find_recorded(train.origins, record) for record in _training_sets(bank)]
+    known = [seen for seen in named if seen is not None]
+    if not known or len(known) < len(named):
+        return False
+    return foreign(bank, train) and bool(torch.stack(known).any(dim=0).all())
 
 
 def bank_fingerprint(bank: SyntheticBank) -> str | None:

@@ -44,6 +44,17 @@ def test_a_generator_that_has_seen_more_is_told():
     assert "has also seen images that are not in this training set" in note
 
 
+def test_what_labeled_the_bank_has_seen_the_set_and_its_generator_a_pool():
+    """As ``label_bank`` records it: the generator's set and the classifier's, none of which holds the other."""
+    sets = [{"training_set": patches(IMAGES[some]).training_set()} for some in (slice(20, 30), slice(0, 20))]
+    labeled = bank().replace(provenance=sets)
+    (note,) = check_training_set(labeled, TRAIN)
+    assert "has also seen images that are not in this training set" in note
+    half = bank().replace(provenance=[sets[0], {"training_set": patches(IMAGES[:10]).training_set()}])
+    with pytest.raises(InputError, match="of its 20 images it has seen 10"):
+        check_training_set(half, TRAIN)
+
+
 def test_what_must_be_known_is_said():
     notes = check_training_set(bank(images=IMAGES[:1]), patches(IMAGES[:20]))
     for text in ("does not record", "no groups (patients)", "no image of metastasis", "fewer than 10 images of cyst"):
