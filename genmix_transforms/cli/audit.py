@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from genmix_transforms.cli.command import Json
-from genmix_transforms.cli.options import Data, DataOptions, Device, show_bank, takes_data_options
+from genmix_transforms.cli.options import Data, DataOptions, Device, Pool, show_bank, takes_data_options
 from genmix_transforms.cli.parameters import with_settings
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.audit.auditing import AuditSettings
@@ -27,6 +27,7 @@ def audit(
     options: DataOptions,
     bank: Annotated[Path, typer.Argument(help="The bank's folder.")],
     data: Data,
+    pool: Pool = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for report.html (for people), audit.json and confidence.json (for programs)."),
@@ -62,13 +63,22 @@ def audit(
         if not chosen.copies:
             raise InputError("--marked writes what the search for copies has found: leave --no-copies out")
         check_output_folder(marked)
+    if pool is not None and not chosen.copies:
+        raise InputError("--pool is searched for copies: leave --no-copies out")
     feature_extractor(chosen.features)
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         opened = SyntheticBank.load(bank, verify=True)
         if options.size is None and len(opened.image_shape) == 3:
             options = replace(options, size=opened.image_shape[-1])
         splits = options.split_patches(options.open(data))
-        found = audit_bank(opened, splits, settings=chosen, device=where, progress=bool(context.obj))
+        found = audit_bank(
+            opened,
+            splits,
+            pool=None if pool is None else options.open_pool(pool),
+            settings=chosen,
+            device=where,
+            progress=bool(context.obj),
+        )
     typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else f"\n{found.text}")
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         if out is not None:

@@ -16,6 +16,7 @@ from genmix_transforms.cli.options import (
     DataOptions,
     Device,
     Out,
+    Pool,
     Share,
     comma_separated,
     parse_share,
@@ -242,6 +243,7 @@ def check(
     bank: Folder,
     data: Data,
     options: DataOptions,
+    pool: Pool = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the bank here with what was measured: distances, flags for copies.")
     ] = None,
@@ -272,7 +274,13 @@ def check(
             options = replace(options, size=opened.image_shape[-1])
         train, _, _ = options.split_patches(options.open(data))
         found = find_copies(
-            opened, train, share=share, any_training_set=any_training_set, device=where, progress=bool(context.obj)
+            opened,
+            train,
+            share=share,
+            any_training_set=any_training_set,
+            pool=None if pool is None else options.open_pool(pool),
+            device=where,
+            progress=bool(context.obj),
         )
     typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else found.table())
     if out is not None:

@@ -138,6 +138,14 @@ PretrainSteps = Annotated[
         min=1, help="Optimizer steps on the pool. Default: from the first preset.", rich_help_panel=DATA_PANEL
     ),
 ]
+Pool = Annotated[
+    str | None,
+    typer.Option(
+        help="Unlabeled images that the generator was pre-trained on (anything that --data takes): copies of these are "
+        "looked for too.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the weights, the order of the images and the noise.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Delete an earlier run in this folder.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: CUDA if available.")]

@@ -125,6 +125,20 @@ def find_recorded(origins: Tensor, training_set: Mapping[str, Any]) -> Tensor | 
     return torch.from_numpy(np.isin(origins.numpy() >> _DROPPED_BITS, recorded))
 
 
+def recorded_within(origins: Tensor, training_set: Mapping[str, Any]) -> bool:
+    """Whether every image that a training set's record names is among some patches.
+
+    Args:
+        origins: ``(N,)``, int64: :attr:`PatchDataset.origins` of the patches.
+        training_set: the record. False for a record without images, because nobody can tell.
+
+    Raises:
+        InputError: images in the record that are damaged.
+    """
+    recorded = recorded_images(training_set)
+    return recorded is not None and bool(np.isin(recorded, origins.numpy() >> _DROPPED_BITS).all())
+
+
 def join_training_sets(first: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """The record of weights that were trained on one set, and then on another: both have been seen.
 

@@ -76,7 +76,7 @@ def seen_images(bank: SyntheticBank, splits: Splits) -> dict[str, int] | None:
     Returns:
         None where the bank does not record the images of its generator's training set.
     """
-    return _seen(_training_sets(bank), splits)
+    return _seen(training_sets(bank), splits)
 
 
 def _seen(records: Sequence[Mapping[str, Any]], splits: Splits) -> dict[str, int] | None:
@@ -103,7 +103,7 @@ def foreign(bank: SyntheticBank, train: PatchDataset) -> bool:
 
     A bank that does not say what its generator was trained on is not foreign: nobody can tell.
     """
-    records = _training_sets(bank)
+    records = training_sets(bank)
     if records and all(record.get("images") is not None for record in records):
         here = record_images(train.origins)
         return any(record["images"] != here for record in records)
@@ -121,7 +121,7 @@ def trained_on_more(bank: SyntheticBank, train: PatchDataset) -> bool:
     A bank that :func:`~genmix_transforms.evaluation.label_bank` labeled has two records, the generator's and the
     classifier's: together they must hold the set.
     """
-    named = [find_recorded(train.origins, record) for record in _training_sets(bank)]
+    named = [find_recorded(train.origins, record) for record in training_sets(bank)]
     known = [seen for seen in named if seen is not None]
     if not known or len(known) < len(named):
         return False
@@ -130,15 +130,16 @@ def trained_on_more(bank: SyntheticBank, train: PatchDataset) -> bool:
 
 def bank_fingerprint(bank: SyntheticBank) -> str | None:
     """The fingerprint of the set that the bank's generator was trained on, where the bank records it."""
-    prints = {record.get("fingerprint") for record in _training_sets(bank)}
+    prints = {record.get("fingerprint") for record in training_sets(bank)}
     return "+".join(sorted(text for text in prints if isinstance(text, str))) or None
 
 
 def is_unlisted(bank: SyntheticBank) -> bool:
     """Whether it records a training set without its images, so that nobody can tell which they were."""
-    return any(record.get("images") is None for record in _training_sets(bank))
+    return any(record.get("images") is None for record in training_sets(bank))
 
 
-def _training_sets(bank: SyntheticBank) -> list[Mapping[str, Any]]:
+def training_sets(bank: SyntheticBank) -> list[Mapping[str, Any]]:
+    """The records of what the bank's generators, and a classifier that labeled it, were trained on."""
     records = [source.get("training_set") for source in bank.sources]
     return [record for record in records if isinstance(record, Mapping)]

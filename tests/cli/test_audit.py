@@ -97,6 +97,8 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(genmix, folder, data, 
         (folder, data, ["--features", "vgg"], "features must be"),
         (folder, data, ["--features", "resnet18:none.pt"], "none.pt"),
         (folder, data, ["--share", "1"], "share must be at least 0 and below 1"),
+        (folder, data, ["--no-copies", "--pool", data], "--pool is searched for copies"),
+        (folder, data, ["--pool", tmp_path / "none.npz"], "none.npz"),
         (folder, data, ["--no-copies", "--marked", tmp_path / "m"], "leave --no-copies out"),
         (folder, data, ["--out", data], "cannot be a folder"),
     ]:
@@ -105,6 +107,21 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(genmix, folder, data, 
         assert message in outcome.err
         assert len([line for line in outcome.err.splitlines() if line.startswith("genmix: ")]) == 1
         assert not out.exists()
+
+
+def test_copies_of_a_pool_are_looked_for(genmix, folder, data, tmp_path):
+    images = shapes(60, seed=1)[0]
+    np.savez(tmp_path / "pool.npz", images=images)
+    out = tmp_path / "audit"
+    outcome = genmix("audit", folder, "--data", data, "--pool", tmp_path / "pool.npz", "--out", out, *QUICK)
+    assert outcome.code == 0, outcome.err
+    content = json.loads((out / "audit.json").read_text())
+    assert content["data"]["pool"]["images"] == 60
+    trained = content["data"]["train"]["images"]
+    assert sum(row["nearest"] >= trained for row in content["copies"]["copies"]) == 60
+    checked = genmix("bank", "check", folder, "--data", data, "--pool", tmp_path / "pool.npz")
+    assert checked.code == 0, checked.err
+    assert "of the pool" in checked.out
 
 
 def test_without_groups_that_is_said(genmix, folder, data, tmp_path):

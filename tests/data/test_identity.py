@@ -16,6 +16,7 @@ from genmix_transforms.data.identity import (
     pixel_hashes,
     record_images,
     recorded_images,
+    recorded_within,
 )
 from genmix_transforms.errors import InputError
 
@@ -122,6 +123,15 @@ def test_weights_that_saw_two_sets_have_seen_both():
     every = torch.cat([noise(4, seed=1), noise(6, seed=2), noise(3, seed=3)])
     assert find_recorded(pixel_hashes(every), joined).tolist() == [True] * 10 + [False] * 3
     assert join_training_sets(now, now) == now
+
+
+def test_what_a_record_names_is_all_among_some_patches_or_not():
+    images = noise(10)
+    record = record_of(images[:6])
+    assert recorded_within(pixel_hashes(images), record)
+    assert recorded_within(pixel_hashes(images[:6]), record)
+    assert not recorded_within(pixel_hashes(images[:5]), record)
+    assert not recorded_within(pixel_hashes(images), {"fingerprint": "old"})
 
 
 def test_who_has_seen_an_unknown_set_has_seen_unknown_images():

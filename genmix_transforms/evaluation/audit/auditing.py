@@ -19,7 +19,7 @@ from genmix_transforms.evaluation.audit.features import PIXELS, FeatureExtractor
 from genmix_transforms.evaluation.audit.found_copies import Copies
 from genmix_transforms.evaluation.audit.inputs import compared
 from genmix_transforms.evaluation.audit.quality import Quality, QualitySettings, measure_quality, some_of_each, together
-from genmix_transforms.evaluation.audit.training_set import check_training_set
+from genmix_transforms.evaluation.audit.training_set import check_training_set, with_pool
 from genmix_transforms.evaluation.audit.verdict import CopyShare, Verdict
 from genmix_transforms.evaluation.checks import check_splits
 from genmix_transforms.evaluation.leakage import Splits, seen_images
@@ -81,6 +81,7 @@ class Audit:
             (first); None: not tried.
         notes: what a reader should know, one sentence each.
         date: when, ``YYYY-MM-DD``.
+        pool: images that the generator was pre-trained on, among which copies were looked for too; None: none.
     """
 
     bank: SyntheticBank
@@ -92,6 +93,12 @@ class Audit:
     flagged_unseen: tuple[int, int] | None
     notes: tuple[str, ...]
     date: str
+    pool: PatchDataset | None = None
+
+    @property
+    def searched(self) -> PatchDataset:
+        """The real images among which copies were looked for."""
+        return with_pool(self.splits[0], self.pool)
 
     @property
     def copy_share(self) -> CopyShare | None:
@@ -153,7 +160,8 @@ class Audit:
             },
             "data": {
                 name: {"images": len(part), "class_counts": part.class_counts, "fingerprint": part.fingerprint}
-                for name, part in (("train", train), ("validation", validation), ("test", test))
+                for name, part in (("train", train), ("validation", validation), ("test", test), ("pool", self.pool))
+                if part is not None
             },
             "quality": quality,
             "copies": None if self.copies is None else self.copies.to_dict(),
@@ -171,6 +179,7 @@ def audit(
     bank: SyntheticBank,
     data: Splits | PatchDataset,
     *,
+    pool: PatchDataset | None = None,
     settings: AuditSettings | None = None,
     features: FeatureExtractor | nn.Module | None = None,
     protocol: Protocol | None = None,
@@ -186,6 +195,7 @@ def audit(
         bank: a bank with the classes and the size of the real images.
         data: train (the training set of the bank's generator), validation and test; or patches, which are then split by
             ``patches.split()``.
+        pool: unlabeled images that the generator was pre-trained on: copies of these are looked for too.
         settings: how; None: the defaults.
         features: your own module or extractor, instead of ``settings.features``.
         protocol: the protocol of the trained classifiers; None: ``preset("few-labels")``.
@@ -208,18 +218,19 @@ def audit(
     splits = data.split() if isinstance(data, PatchDataset) else data
     check_splits(splits)
     train, validation, test = splits
+    searched = with_pool(train, pool)
     unseen = together(validation, test)
     given = compared(bank, train if settings.against == "train" else unseen)
     bank = given.bank
     notes = list(given.notes)
     if settings.copies:
-        said = check_training_set(bank, train, any_training_set=settings.any_training_set)
-        notes += [one for one in said if train.groups is not None or "groups" not in one]
+        said = check_training_set(bank, searched, any_training_set=settings.any_training_set)
+        notes += [one for one in said if searched.groups is not None or "groups" not in one]
     notes += _seen(bank, splits)
     extractor = remembering(feature_extractor(features if features is not None else settings.features, device=device))
     copies, flagged = None, None
     if settings.copies:
-        copies, flagged = _copies(bank, train, unseen, extractor, settings, device=device, progress=progress)
+        copies, flagged = _copies(bank, train, pool, unseen, extractor, settings, device=device, progress=progress)
         notes += [one for one in copies.notes if "groups" not in one]
         if flagged is not None and _too_many(flagged, settings.share):
             notes.append(_doubt(flagged, settings.share))
@@ -236,6 +247,7 @@ def audit(
         flagged_unseen=flagged,
         notes=tuple(dict.fromkeys((*notes, *quality.notes))),
         date=datetime.now(UTC).date().isoformat(),
+        pool=pool,
     )
 
 
@@ -249,6 +261,7 @@ def versions() -> Mapping[str, str]:
 def _copies(
     bank: SyntheticBank,
     train: PatchDataset,
+    pool: PatchDataset | None,
     unseen: PatchDataset,
     extractor: FeatureExtractor,
     settings: AuditSettings,
@@ -267,13 +280,14 @@ def _copies(
             calibration=settings.calibration,
             seed=settings.seed,
             any_training_set=foreign,
+            pool=pool,
             device=device,
             progress=progress,
         )
 
     found = search(bank, foreign=settings.any_training_set)
     tried = unseen.subset(some_of_each(unseen.labels, UNSEEN, seed=settings.seed))
-    apart = _new_patients(tried, train)
+    apart = _new_patients(tried, train, pool)
     tried = tried.subset(apart)
     if not len(tried):
         return found, None
@@ -281,9 +295,11 @@ def _copies(
     return found, (int(control.near_copy.sum()), len(tried))
 
 
-def _new_patients(unseen: PatchDataset, train: PatchDataset) -> Tensor:
-    """Numbers of the images whose patient has none in the training part, and which are not there themselves."""
+def _new_patients(unseen: PatchDataset, train: PatchDataset, pool: PatchDataset | None) -> Tensor:
+    """Numbers of the images whose patient has none in the training part, and which no generator has seen."""
     new = ~unseen.found_in(train)
+    if pool is not None:
+        new &= ~unseen.found_in(pool)
     if unseen.groups is not None and train.groups is not None:
         new &= ~torch.isin(unseen.groups, train.groups)
     return torch.nonzero(new).flatten()

@@ -17,7 +17,7 @@ from genmix_transforms.evaluation.audit.correlation import UPRIGHT, best_of_grou
 from genmix_transforms.evaluation.audit.found_copies import Copies, Reidentification
 from genmix_transforms.evaluation.audit.search import KEPT, PART, Found, Prepared, fisher, most_alike, usual_of
 from genmix_transforms.evaluation.audit.threshold import Law
-from genmix_transforms.evaluation.audit.training_set import check_training_set
+from genmix_transforms.evaluation.audit.training_set import check_training_set, with_pool
 from genmix_transforms.evaluation.audit.transformations import FAMILIES, Transformation
 from genmix_transforms.files.checks import whole_number
 from genmix_transforms.files.progress import progress_bar
@@ -47,6 +47,7 @@ def find_copies(
     calibration: int = 1000,
     seed: int = 0,
     any_training_set: bool = False,
+    pool: PatchDataset | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Copies:
@@ -71,6 +72,8 @@ def find_copies(
         calibration: the number of training images, chosen at random, that set the threshold.
         seed: of that choice.
         any_training_set: compare even if the generator was trained on other images.
+        pool: also compare with these images, which the generator was pre-trained on. Numbers of nearest images from
+            ``len(train)`` on are of the pool.
         device: where to compute.
         progress: show a bar.
 
@@ -89,6 +92,7 @@ def find_copies(
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
         raise InputError(f"find_copies: share must be at least 0 and below 1, got {share!r}")
     whole_number(calibration, name="find_copies: calibration", least=10)
+    trained, train = len(train), with_pool(train, pool)
     notes = check_training_set(bank, train, any_training_set=any_training_set)
     search = _Search(train, features, device)
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:calibration].sort().values
@@ -131,6 +135,7 @@ def find_copies(
         classes=bank.classes,
         labels=(bank.labels if bank.labels.ndim == 1 else bank.labels.argmax(dim=1)).cpu(),
         notes=notes,
+        trained=trained,
     )
 
 

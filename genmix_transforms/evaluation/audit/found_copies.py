@@ -71,6 +71,7 @@ class Copies:
         classes: the bank's class names.
         labels: int64 ``(N,)``: the (most probable) class of each image of the bank.
         notes: what whoever reads this must know, a sentence each.
+        trained: how many training images there are; nearest ones from this number on are images of the pool.
 
     Source: the rule is that of nearest-neighbor tests for copies (Meehan et al., arXiv 2004.05675, in spirit), set by
     what real images of different patients are to each other.
@@ -92,6 +93,11 @@ class Copies:
     classes: tuple[str, ...]
     labels: Tensor
     notes: tuple[str, ...]
+    trained: int
+
+    def real_image(self, number: int) -> str:
+        """What a nearest image is called: ``training image 12``, or ``image 3 of the pool``."""
+        return f"training image {number}" if number < self.trained else f"image {number - self.trained} of the pool"
 
     @property
     def near_copy(self) -> Tensor:
@@ -126,7 +132,7 @@ class Copies:
         Args:
             number: of the image in the bank.
             bank: the one that was measured.
-            train: the training images that it was compared with.
+            train: the training images that it was compared with, with the pool behind them if there was one.
 
         Returns:
             Both uint8 or uint16 ``(C, H, W)``, as the images are. Of an image with another window than the training
@@ -238,7 +244,7 @@ class Copies:
         for row in pairs[:rows]:
             how = self.transformations[row["image"]].text
             lines.append(
-                f"  image {row['image']} is training image {row['nearest']}, {how} (distance {row['distance']:.2f})"
+                f"  image {row['image']} is {self.real_image(row['nearest'])}, {how} (distance {row['distance']:.2f})"
             )
         if len(pairs) > rows:
             lines.append(f"  and {len(pairs) - rows} more: --json lists all")

@@ -206,6 +206,10 @@ def together(first: PatchDataset, second: PatchDataset) -> PatchDataset:
         official=None,
         source_hashes=torch.cat([first.origins, second.origins]),
         paths=None,
+        dates=None,
+        series=None,
+        masks=None,
+        mask_classes=None,
         name=f"{first.name} and {second.name}",
     )
 

@@ -1,13 +1,18 @@
 """Whether a bank is held against the images that its generator was trained on: against others, no copy is found."""
 
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from genmix_transforms.bank import SyntheticBank
-from genmix_transforms.data.identity import find_recorded
+from genmix_transforms.data.identity import find_recorded, recorded_within
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
+from genmix_transforms.evaluation.audit.quality import together
 from genmix_transforms.evaluation.checks import fitting_bank
-from genmix_transforms.evaluation.leakage import foreign, trained_on_more
+from genmix_transforms.evaluation.leakage import foreign, trained_on_more, training_sets
+from genmix_transforms.generators.pretraining import check_pool
 
 LEAST_IMAGES = 10
 """Of fewer training images nobody can say what is near."""
@@ -40,10 +45,10 @@ def check_training_set(bank: SyntheticBank, train: PatchDataset, *, any_training
                     "(--any-training-set)"
                 )
             notes.append(f"{sentence}; copies of the others are not found.")
-        else:
+        elif not all(recorded_within(train.origins, record) for record in training_sets(bank)):
             notes.append(
                 "The bank's generator has also seen images that are not in this training set; copies of those are not "
-                "found."
+                "found. If it was pre-trained on a pool, pass the pool too (--pool)."
             )
     elif not any(source.get("training_set") for source in bank.sources):
         notes.append(
@@ -69,6 +74,44 @@ def check_training_set(bank: SyntheticBank, train: PatchDataset, *, any_training
     return tuple(notes)
 
 
+def with_pool(train: PatchDataset, pool: PatchDataset | None) -> PatchDataset:
+    """The training set and the pool behind it: all that a generator has seen.
+
+    Args:
+        train: the training set.
+        pool: images that the generator was pre-trained on; their labels do not count. None: none.
+
+    Returns:
+        The images of both. Groups of the pool are other groups than those of the training set; an image of a part
+        without groups is a group of its own. The images of the pool have the label 0, which means nothing.
+
+    Raises:
+        InputError: a pool of another size, number of channels or depth.
+
+    Example:
+        >>> from genmix_transforms.data import LesionPhantom
+        >>> train, val, test = LesionPhantom(size=16, train=(4, 2, 3), val=(1, 1, 1), test=(1, 1, 1)).dataset().split()
+        >>> len(train), len(with_pool(train, val.without_labels()))
+        (9, 12)
+    """
+    if pool is None:
+        return train
+    check_pool(pool, train)
+    groups = None
+    if train.groups is not None or pool.groups is not None:
+        first, second = _groups(train), _groups(pool)
+        groups = torch.cat([first, second + int(first.max()) + 1])
+    return replace(together(train, replace(pool, labels=torch.zeros_like(pool.labels))), groups=groups)
+
+
+def _groups(patches: PatchDataset) -> Tensor:
+    """Numbers from 0 on."""
+    if patches.groups is None:
+        return torch.arange(len(patches))
+    numbers: Tensor = patches.groups.unique(return_inverse=True)[1]
+    return numbers
+
+
 def _check_shapes(bank: SyntheticBank, train: PatchDataset) -> None:
     if not len(bank):
         raise InputError("find_copies: the bank is empty")
@@ -92,8 +135,7 @@ def _check_shapes(bank: SyntheticBank, train: PatchDataset) -> None:
 
 
 def _seen(bank: SyntheticBank, train: PatchDataset) -> str:
-    records = [source["training_set"] for source in bank.sources if source.get("training_set")]
-    known = [found for record in records if (found := find_recorded(train.origins, record)) is not None]
+    known = [found for record in training_sets(bank) if (found := find_recorded(train.origins, record)) is not None]
     if not known:
         return "The bank's generator was trained on another set than this (the fingerprints differ)"
     shared = int(torch.stack(known).any(dim=0).sum())

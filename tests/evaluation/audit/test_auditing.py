@@ -11,10 +11,11 @@ from genmix_transforms.data.identity import record_images
 from genmix_transforms.errors import InputError
 from genmix_transforms.evaluation.audit import AuditSettings, audit
 from genmix_transforms.evaluation.audit.copies import SHARE
+from genmix_transforms.evaluation.audit.report.page import render
 from genmix_transforms.evaluation.protocol import Protocol
 
 QUICK = Protocol(steps=40, batch_size=16, validate_every=20, learning_rate=3e-3)
-FAST = AuditSettings(features="pixels", draws=3, train=False, copies=False)
+FAST = AuditSettings(features="pixels", draws=3, train=False, copies=False, tsne=False)
 
 
 @pytest.mark.parametrize("fault", ["noise", "collapsed", "wrong classes"])
@@ -107,3 +108,22 @@ def test_bad_input_is_refused_in_one_sentence(splits, banks, make):
         AuditSettings(share=1.0)
     with pytest.raises(InputError, match="features must be"):
         audit(good, splits, settings=replace(FAST, features="other"))
+
+
+def test_the_pool_is_searched_and_its_images_are_not_unseen(splits, make):
+    train = splits[0].subset(torch.arange(24))
+    pool = make.patches(30, seed=7).without_labels()
+    seen = splits[2].images[:4]
+    pool = replace(pool, images=torch.cat([pool.images[:26], seen]))
+    bank = SyntheticBank(pool.images[:24].flip(-1), train.labels, classes=train.classes)
+    parts = (train, splits[1].subset(torch.arange(20)), splits[2].subset(torch.arange(20)))
+    found = audit(bank, parts, pool=pool, settings=replace(FAST, copies=True))
+    assert found.verdict.kind == "copies"
+    assert int(found.copies.near_copy.sum()) == 24
+    assert found.flagged_unseen[1] == 36
+    content = found.to_dict()
+    assert content["data"]["pool"]["images"] == 30
+    assert {row["nearest"] for row in content["copies"]["copies"]} == set(range(24, 48))
+    page = render(found)
+    assert "24 training images and 30 images of the pool" in page
+    assert "<strong>image 0 of the pool</strong>" in page

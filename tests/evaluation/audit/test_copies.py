@@ -225,3 +225,16 @@ def test_bad_input(train):
             find_copies(bank_of(textures(4, seed=1)), train, share=share)
     with pytest.raises(InputError, match="calibration must be a whole number, at least 10"):
         find_copies(bank_of(textures(4, seed=1)), train, calibration=2)
+
+
+def test_copies_of_the_pool_are_found_where_it_is_given(train):
+    pool = patches(textures(30, seed=5)).without_labels()
+    bank = bank_of(torch.cat([pool.images[:6].flip(-1), train.images[4:8], textures(10, seed=6)]))
+    wanted = [40 + number for number in range(6)] + [4, 5, 6, 7]
+    found = find_copies(bank, train, pool=pool)
+    assert found.near_copy.tolist() == [True] * 10 + [False] * 10
+    assert found.nearest[:10].tolist() == wanted
+    assert "image 0 is image 0 of the pool, mirrored" in found.table()
+    assert "image 6 is training image 4" in found.table()
+    alone = find_copies(bank, train)
+    assert alone.near_copy.tolist() == [False] * 6 + [True] * 4 + [False] * 10

@@ -85,6 +85,16 @@ def test_other_sizes_are_refused_before_any_work(splits, banks):
         measure_quality(small, splits, features="pixels")
 
 
+def test_parts_with_masks_and_dates_together(splits):
+    def richer(part):
+        masks = torch.zeros(len(part), *part.images.shape[2:], dtype=torch.uint8)
+        return replace(part, masks=masks, dates=torch.arange(len(part)), series=torch.arange(len(part)))
+
+    both = together(richer(splits[1]), richer(splits[2]))
+    assert (both.masks, both.dates, both.series) == (None, None, None)
+    assert len(both) == 120
+
+
 def test_parts_together(splits):
     both = together(splits[1], splits[2])
     assert len(both) == 120

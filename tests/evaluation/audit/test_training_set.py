@@ -6,7 +6,7 @@ import torch
 from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.errors import InputError
-from genmix_transforms.evaluation.audit.training_set import check_training_set
+from genmix_transforms.evaluation.audit.training_set import check_training_set, with_pool
 
 CLASSES = ("cyst", "metastasis")
 RANDOM = torch.Generator().manual_seed(0)
@@ -53,6 +53,27 @@ def test_what_labeled_the_bank_has_seen_the_set_and_its_generator_a_pool():
     half = bank().replace(provenance=[sets[0], {"training_set": patches(IMAGES[:10]).training_set()}])
     with pytest.raises(InputError, match="of its 20 images it has seen 10"):
         check_training_set(half, TRAIN)
+
+
+def test_with_the_pool_all_that_was_seen_is_there():
+    pool = patches(IMAGES[20:]).without_labels()
+    searched = with_pool(TRAIN, pool)
+    assert torch.equal(searched.images, IMAGES)
+    assert searched.groups.unique().numel() == 30
+    assert with_pool(patches(IMAGES[:20]), pool).groups is None
+    both = with_pool(TRAIN, patches(IMAGES[20:], groups=torch.arange(10) // 5))
+    assert both.groups[20:].unique().numel() == 2
+    assert not set(both.groups[20:].tolist()) & set(TRAIN.groups.tolist())
+    assert with_pool(TRAIN, None) is TRAIN
+    sets = [{"training_set": some.training_set()} for some in (pool, TRAIN)]
+    assert check_training_set(bank().replace(provenance=sets), searched) == ()
+    (note,) = check_training_set(bank(train=patches(IMAGES)), with_pool(TRAIN, patches(IMAGES[20:25])))
+    assert "copies of those are not found. If it was pre-trained on a pool, pass the pool too (--pool)" in note
+
+
+def test_a_pool_of_another_size_is_refused():
+    with pytest.raises(InputError, match=r"the pool has images of 1 x 8 x 8 .*--size 16"):
+        with_pool(TRAIN, patches(IMAGES[:, :, :8, :8]))
 
 
 def test_what_must_be_known_is_said():

@@ -59,7 +59,7 @@ class Pair:
 
     number: int
     class_name: str
-    nearest: int
+    real_name: str
     of: str
     how: str
     distance: float
@@ -117,6 +117,7 @@ def _context(audit: Audit) -> dict[str, Any]:
         "real_images": len(real),
         "patients": None if real.groups is None else len(real.groups.unique()),
         "train_images": len(audit.splits[0]),
+        "pool_images": 0 if audit.pool is None else len(audit.pool),
         "date": audit.date,
         "copies": None if audit.copies is None else _copies(audit, audit.copies, labels, window),
         "sheets": _sheets(audit, labels, unseen.images, unseen.labels, window),
@@ -193,7 +194,7 @@ def _copies(audit: Audit, copies: Copies, labels: Tensor, window: Window) -> Map
 
 
 def _pair(audit: Audit, copies: Copies, number: int, labels: Tensor, window: Window) -> Pair:
-    train, way = audit.splits[0], copies.transformations[number]
+    train, way = audit.searched, copies.transformations[number]
     nearest = int(copies.nearest[number])
     own = audit.bank.rows(torch.tensor([number], device=audit.bank.device)).cpu()[0]
     laid, real = copies.pair(number, audit.bank, train)
@@ -204,7 +205,7 @@ def _pair(audit: Audit, copies: Copies, number: int, labels: Tensor, window: Win
     return Pair(
         number=number,
         class_name=audit.bank.classes[int(labels[number])],
-        nearest=nearest,
+        real_name=copies.real_image(nearest),
         of=of,
         how=way.text,
         distance=float(copies.distance[number]),
