@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,11 @@ def main() -> None:
         folder = given.out / "reports" / name
         try:
             if not (folder / "report.html").exists():
-                save_audit(audit(banks.makers[name](), banks.splits, settings=settings, progress=False), folder)
+                pool = banks.pool if name in FROM_POOL else None
+                # What others trained says nothing of the images that it has seen.
+                asked = replace(settings, any_training_set=name == FACES)
+                found = audit(banks.makers[name](), banks.splits, pool=pool, settings=asked, progress=False)
+                save_audit(found, folder)
             rows.append(row(name, json.loads((folder / "audit.json").read_text())))
         except InputError as error:  # a classifier may give all images of a bank one label
             rows.append(f"| {name} | {error} |")
@@ -115,7 +120,7 @@ class Banks:
         def make() -> SyntheticBank:
             pool_run = self.out / "pool"
             if pool:
-                teacher.learn(self._pool(), out=pool_run, progress=False)
+                teacher.learn(self.pool, out=pool_run, progress=False)
             made: SyntheticBank = teacher.bank(
                 name,
                 self.splits,
@@ -146,7 +151,8 @@ class Banks:
 
         return make
 
-    def _pool(self) -> PatchDataset:
+    @cached_property
+    def pool(self) -> PatchDataset:
         """Other patients: of another seed, without labels."""
         nothing = (0, 0, 0)
         count = (20, 20, 20) if self.quick else POOL
@@ -158,7 +164,7 @@ class Banks:
         few = preset("few-labels")
         if not weights.exists():
             steps: dict[str, Any] = {"steps": 2, "batch_size": 8} if self.quick else {}
-            pretrain_classifier(self._pool(), out=weights, progress=False, **steps)
+            pretrain_classifier(self.pool, out=weights, progress=False, **steps)
         return replace(few, weights=str(weights))
 
     def _base(self) -> Path:
