@@ -36,6 +36,9 @@ SIDE, PER_CLASS = 32, 100
 FEWER_PER_CLASS = 40
 """Of the generators that see the 75 images alone."""
 
+CALIBRATION = 400
+"""Real images that set the threshold, of those that a generator has seen: at most 75, or 5,075 with the pool."""
+
 FEW = {"train": (25, 25, 25), "val": (25, 25, 25), "test": (100, 100, 100)}
 
 ALONE: dict[str, Recipe] = {
@@ -87,7 +90,7 @@ def main() -> None:
             if not (folder / "report.html").exists():
                 pool = banks.pool if name in FROM_POOL else None
                 # What others trained says nothing of the images that it has seen.
-                asked = replace(settings, any_training_set=name == FACES)
+                asked = replace(settings, any_training_set=name == FACES, calibration=CALIBRATION)
                 found = audit(banks.makers[name](), banks.splits, pool=pool, settings=asked, progress=False)
                 save_audit(found, folder)
             rows.append(row(name, json.loads((folder / "audit.json").read_text())))

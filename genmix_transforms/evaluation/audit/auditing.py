@@ -14,7 +14,7 @@ from genmix_transforms.bank import SyntheticBank
 from genmix_transforms.bank.card import provenance_facts
 from genmix_transforms.data.patches import PatchDataset
 from genmix_transforms.evaluation.audit.answers import ADVICE, Answer, answers, answers_text
-from genmix_transforms.evaluation.audit.copies import SHARE, find_copies
+from genmix_transforms.evaluation.audit.copies import SHARE, CopySearch
 from genmix_transforms.evaluation.audit.features import PIXELS, FeatureExtractor, feature_extractor, remembering
 from genmix_transforms.evaluation.audit.found_copies import Copies
 from genmix_transforms.evaluation.audit.inputs import compared
@@ -271,27 +271,23 @@ def _copies(
 ) -> tuple[Copies, tuple[int, int] | None]:
     """Near copies in the bank, and how many of the unseen patients' images the same search calls so."""
 
-    def search(looked_at: SyntheticBank, *, foreign: bool) -> Copies:
-        return find_copies(
-            looked_at,
-            train,
-            share=settings.share,
-            features=None if extractor.name.startswith(PIXELS) else extractor,
-            calibration=settings.calibration,
-            seed=settings.seed,
-            any_training_set=foreign,
-            pool=pool,
-            device=device,
-            progress=progress,
-        )
-
-    found = search(bank, foreign=settings.any_training_set)
+    search = CopySearch(
+        train,
+        share=settings.share,
+        features=None if extractor.name.startswith(PIXELS) else extractor,
+        calibration=settings.calibration,
+        seed=settings.seed,
+        pool=pool,
+        device=device,
+    )
+    found = search.find(bank, any_training_set=settings.any_training_set, progress=progress)
     tried = unseen.subset(some_of_each(unseen.labels, UNSEEN, seed=settings.seed))
     apart = _new_patients(tried, train, pool)
     tried = tried.subset(apart)
     if not len(tried):
         return found, None
-    control = search(SyntheticBank(tried.images, tried.labels, classes=tried.classes), foreign=True)
+    real = SyntheticBank(tried.images, tried.labels, classes=tried.classes)
+    control = search.find(real, any_training_set=True, progress=progress)
     return found, (int(control.near_copy.sum()), len(tried))
 
 

@@ -4,8 +4,9 @@ Generators trained on a few hundred images copy them. A bank of copies adds noth
 images of patients as synthetic ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,57 +90,98 @@ def find_copies(
         >>> int(found.near_copy.sum()), found.nearest.tolist(), found.transformations[0].text
         (5, [0, 1, 2, 3, 4], 'mirrored')
     """
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
-        raise InputError(f"find_copies: share must be at least 0 and below 1, got {share!r}")
-    whole_number(calibration, name="find_copies: calibration", least=10)
-    trained, train = len(train), with_pool(train, pool)
-    notes = check_training_set(bank, train, any_training_set=any_training_set)
-    search = _Search(train, features, device)
-    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:calibration].sort().values
-    with progress_bar(total=len(bank) + len(chosen), unit="img", desc="copies", disable=not progress) as bar:
-        own = []
-        for some in chosen.split(PART):
-            same = search.groups[some, None] == search.groups[None]
-            own.append(search.look(train.images[some], search.real.take(some.to(device)), barred=same))
-            bar.update(len(some))
-        law = Law.of([_joined([part[family] for part in own]) for family in range(search.families)])
-        limit = law.limit(share)
-        if law.double.any():
-            notes = (*notes, _doubles_text(int(law.double.sum()), len(chosen), grouped=train.groups is not None))
-        if 0 < share * len(chosen) < 1:
-            notes = (*notes, _extrapolated_text(share, len(chosen)))
-        parts, before = [], []
-        for some in torch.arange(len(bank)).split(PART):
-            images = bank.rows(some.to(bank.device))
-            here = Prepared.of(images, device=device)
-            before.append(here)
-            parts.append(_look(search, law, limit, images, before))
-            bar.update(len(some))
-        reidentified = _reidentification(search, chosen)
-    by_features = [part.by_features for part in parts if part.by_features is not None]
-    standing = torch.cat([part.standing for part in parts])
-    return Copies(
-        distance=law.distance(standing),
-        nearest=torch.cat([part.nearest for part in parts]),
-        transformations=tuple(way for part in parts for way in part.transformations),
-        among_bank=law.distance(torch.cat([part.in_bank for part in parts])),
-        nearest_in_bank=torch.cat([part.nearest_in_bank for part in parts]),
-        among_real=law.distance(law.among_real),
-        threshold=float(law.distance(torch.tensor([limit], dtype=torch.float64))[0]),
-        share=share,
-        standing=standing,
-        law=law,
-        feature_distance=torch.cat([distance for distance, _ in by_features]) if by_features else None,
-        feature_nearest=torch.cat([reference for _, reference in by_features]) if by_features else None,
-        reidentification=reidentified,
-        classes=bank.classes,
-        labels=(bank.labels if bank.labels.ndim == 1 else bank.labels.argmax(dim=1)).cpu(),
-        notes=notes,
-        trained=trained,
+    search = CopySearch(
+        train, share=share, features=features, calibration=calibration, seed=seed, pool=pool, device=device
     )
+    return search.find(bank, any_training_set=any_training_set, progress=progress)
 
 
-class _Search:
+class CopySearch:
+    """The training images and the threshold that they set, for a search in several banks: it is set once.
+
+    The arguments are those of :func:`find_copies`. The training images are compared with each other on the first
+    :meth:`find`.
+    """
+
+    def __init__(
+        self,
+        train: PatchDataset,
+        *,
+        share: float = SHARE,
+        features: Features | None = None,
+        calibration: int = 1000,
+        seed: int = 0,
+        pool: PatchDataset | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+            raise InputError(f"find_copies: share must be at least 0 and below 1, got {share!r}")
+        whole_number(calibration, name="find_copies: calibration", least=10)
+        self._trained, self._train = len(train), with_pool(train, pool)
+        self._share, self._features, self._device = share, features, device
+        order = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(seed))
+        self._chosen = order[:calibration].sort().values
+        self._measured: tuple[_References, Law, Reidentification | None] | None = None
+
+    def find(self, bank: SyntheticBank, *, any_training_set: bool = False, progress: bool = False) -> Copies:
+        """Look for copies in a bank."""
+        notes = check_training_set(bank, self._train, any_training_set=any_training_set)
+        total = len(bank) + (0 if self._measured else len(self._chosen))
+        with progress_bar(total=total, unit="img", desc="copies", disable=not progress) as bar:
+            if self._measured is None:
+                self._measured = self._measure(bar)
+            references, law, reidentified = self._measured
+            limit = law.limit(self._share)
+            parts, before = [], []
+            for some in torch.arange(len(bank)).split(PART):
+                images = bank.rows(some.to(bank.device))
+                here = Prepared.of(images, device=self._device)
+                before.append(here)
+                parts.append(_look(references, law, limit, images, before))
+                bar.update(len(some))
+        by_features = [part.by_features for part in parts if part.by_features is not None]
+        standing = torch.cat([part.standing for part in parts])
+        return Copies(
+            distance=law.distance(standing),
+            nearest=torch.cat([part.nearest for part in parts]),
+            transformations=tuple(way for part in parts for way in part.transformations),
+            among_bank=law.distance(torch.cat([part.in_bank for part in parts])),
+            nearest_in_bank=torch.cat([part.nearest_in_bank for part in parts]),
+            among_real=law.distance(law.among_real),
+            threshold=float(law.distance(torch.tensor([limit], dtype=torch.float64))[0]),
+            share=self._share,
+            standing=standing,
+            law=law,
+            feature_distance=torch.cat([distance for distance, _ in by_features]) if by_features else None,
+            feature_nearest=torch.cat([reference for _, reference in by_features]) if by_features else None,
+            reidentification=reidentified,
+            classes=bank.classes,
+            labels=(bank.labels if bank.labels.ndim == 1 else bank.labels.argmax(dim=1)).cpu(),
+            notes=(*notes, *self._notes(law)),
+            trained=self._trained,
+        )
+
+    def _measure(self, bar: Any) -> "tuple[_References, Law, Reidentification | None]":
+        """What real images of different patients are to each other."""
+        references = _References(self._train, self._features, self._device)
+        own = []
+        for some in self._chosen.split(PART):
+            same = references.groups[some, None] == references.groups[None]
+            prepared = references.real.take(some.to(self._device))
+            own.append(references.look(self._train.images[some], prepared, barred=same))
+            bar.update(len(some))
+        law = Law.of([_joined([part[family] for part in own]) for family in range(references.families)])
+        return references, law, _reidentification(references, self._chosen)
+
+    def _notes(self, law: Law) -> Iterator[str]:
+        asked = len(self._chosen)
+        if law.double.any():
+            yield _doubles_text(int(law.double.sum()), asked, grouped=self._train.groups is not None)
+        if 0 < self._share * asked < 1:
+            yield _extrapolated_text(self._share, asked)
+
+
+class _References:
     """The training images, prepared once, and how others are looked for among them."""
 
     def __init__(self, train: PatchDataset, features: Features | None, device: str | torch.device) -> None:
@@ -215,22 +257,22 @@ class _Part:
     by_features: tuple[Tensor, Tensor] | None
 
 
-def _look(search: _Search, law: Law, limit: float, images: Tensor, before: Sequence[Prepared]) -> _Part:
+def _look(references: _References, law: Law, limit: float, images: Tensor, before: Sequence[Prepared]) -> _Part:
     """Look for images among the training images, and among the bank's that stand before them.
 
     Args:
-        search: the training images.
+        references: the training images.
         law: of real images.
         limit: what stands out further is a copy.
         images: as the bank has them.
         before: all images of the bank up to these, these last.
     """
     here = before[-1]
-    found = search.look(images, here)
+    found = references.look(images, here)
     likeness = [_joined([one]) for one in found]
     standing = law.standing(likeness)
-    which = _family(standing, torch.stack([values for values, _ in likeness]), limit, search.pixels)
-    references = torch.stack([one.reference.cpu() for one in found])
+    which = _family(standing, torch.stack([values for values, _ in likeness]), limit, references.pixels)
+    nearest = torch.stack([one.reference.cpu() for one in found])
     by_features, likest = found[-1].distance, found[-1].reference
     others = Prepared.together(before)
     order = torch.arange(len(others.coarse), device=others.coarse.device)
@@ -239,7 +281,7 @@ def _look(search: _Search, law: Law, limit: float, images: Tensor, before: Seque
     double = most_alike(here, others, family=0, barred=later, warps=UPRIGHT)
     return _Part(
         standing=standing.amax(dim=0),
-        nearest=references.gather(0, which[None])[0],
+        nearest=nearest.gather(0, which[None])[0],
         transformations=[found[family].transformation(query) for query, family in enumerate(which.tolist())],
         in_bank=law.scales[0].standardized(double.likeness, found[0].usual),
         nearest_in_bank=double.reference.cpu(),
@@ -271,8 +313,8 @@ def _extrapolated_text(share: float, asked: int) -> str:
     )
 
 
-def _reidentification(search: _Search, chosen: Tensor) -> Reidentification | None:
-    groups = search.groups
+def _reidentification(references: _References, chosen: Tensor) -> Reidentification | None:
+    groups = references.groups
     _, place, counts = groups.unique(return_inverse=True, return_counts=True)
     asked = chosen[counts[place[chosen]] > 1][:_ASKED]
     if not len(asked):
@@ -280,8 +322,8 @@ def _reidentification(search: _Search, chosen: Tensor) -> Reidentification | Non
     right = []
     for some in asked.split(PART):
         itself = some[:, None] == torch.arange(len(groups))[None]
-        prepared = search.real.take(some.to(search.real.coarse.device))
-        best = most_alike(prepared, search.real, family=0, groups=groups, barred=itself.to(prepared.coarse.device))
+        prepared = references.real.take(some.to(references.real.coarse.device))
+        best = most_alike(prepared, references.real, family=0, groups=groups, barred=itself.to(prepared.coarse.device))
         right.append(groups[best.reference.cpu()] == groups[some])
     same = (groups[asked, None] == groups[None]).sum(dim=1) - 1
     return Reidentification(
