@@ -58,7 +58,7 @@ ALONE: dict[str, Recipe] = {
             },
             "sampler": {"steps": 25, "eta": 1.0},
         },
-        training={"steps": 2_000, "batch_size": 16, "learning_rate": 2e-4, "ema_decay": 0.999},
+        training={"steps": 1_250, "batch_size": 16, "learning_rate": 2e-4, "ema_decay": 0.999},
     ),
     "textual-inversion": Recipe(
         kind="textual-inversion", network={"vectors": 2}, training={"steps": 60, "batch_size": 8}, size=64
