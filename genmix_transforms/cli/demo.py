@@ -21,11 +21,12 @@ SEEDS = 3
 
 COMMANDS = (
     "genmix split YOUR_DATA --out split.csv",
-    "genmix train dcgan --data YOUR_DATA --split split.csv --size 64 --out runs/mine",
-    "genmix fill runs/mine --out banks/mine",
-    "genmix evaluate --data YOUR_DATA --split split.csv --size 64 --bank banks/mine --out results/mine",
+    "genmix train dcgan --data YOUR_DATA --split split.csv --size 32 --steps 2000 --base-width 32 --out runs/quick",
+    "genmix fill runs/quick --out banks/quick",
+    "genmix audit banks/quick --data YOUR_DATA --split split.csv --size 32 --out audits/quick",
+    "genmix evaluate --data YOUR_DATA --split split.csv --size 32 --bank banks/quick --out results/quick",
 )
-"""What to type next."""
+"""What to type next: the quick settings, minutes on a CPU."""
 
 
 def demo(
@@ -108,6 +109,6 @@ def _run(out: Path, *, seed: int, progress: bool) -> None:
         f"{time.monotonic() - began:.0f} seconds. This shows how it works, not how well: the generator is small and "
         f"has taken {STEPS:,} steps, the classifiers {CLASSIFIER_STEPS}.\n"
         f"picture: {out / 'mixing.png'}\nbank:    {out / 'bank'}\nresults: {out / 'results'}\n\n"
-        f"The same with your own data:\n{commands}\n"
+        f"The same with your own data, with quick settings (minutes on a CPU):\n{commands}\n"
         f"The picture, the table and these commands on one page:\n  open {out / 'report.html'}"
     )

@@ -45,7 +45,13 @@ def test_the_demo_leaves_what_it_says(genmix: Genmix, tmp_path: Path) -> None:
     assert "data:image/png;base64," in page
     assert outcome.out.endswith(f"  open {tmp_path / 'demo/report.html'}\n")
     proposed = [line.split()[:2] for line in outcome.out.splitlines() if line.startswith("  genmix ")]
-    assert proposed == [["genmix", "split"], ["genmix", "train"], ["genmix", "fill"], ["genmix", "evaluate"]]
+    assert proposed == [
+        ["genmix", "split"],
+        ["genmix", "train"],
+        ["genmix", "fill"],
+        ["genmix", "audit"],
+        ["genmix", "evaluate"],
+    ]
     # Again, it has nothing left to do and says the same.
     again = genmix("-q", "demo", "--out", tmp_path / "demo")
     assert again.out.split("seconds.")[1] == outcome.out.split("seconds.")[1]
