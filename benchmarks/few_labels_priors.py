@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from few_labels import PRETRAINED, SCRATCH
 from few_labels_data import PAPER
 from scipy.stats import t
 
 from genmix_transforms.data import open_dataset
 from genmix_transforms.evaluation import Results
+from genmix_transforms.evaluation.metrics import score
 
 Scores = tuple[float, float, float]
 """Macro F1, the same after the correction, and the AUC."""
@@ -34,7 +36,7 @@ def main() -> None:
 def scores(folder: Path) -> Iterator[tuple[str, list[Scores]]]:
     """Of each arm, for each draw."""
     test = open_dataset(folder / "data" / "test.npz")
-    labels, found = test.labels.numpy(), defaultdict(list)
+    found = defaultdict(list)
     for draw in sorted((folder / f"labels-{PAPER}").glob("draw-*")):
         for family in (SCRATCH, PRETRAINED):
             results = Results.load(draw / family)
@@ -44,9 +46,8 @@ def scores(folder: Path) -> Iterator[tuple[str, list[Scores]]]:
                 given = np.array(run.probabilities)
                 corrected = for_equal_classes(given, counts)
                 name = run.arm if family == SCRATCH else f"{family} {run.arm}"
-                found[name].append(
-                    (macro_f1(labels, given.argmax(1)), macro_f1(labels, corrected.argmax(1)), float(run.scores.auc))
-                )
+                again = score(torch.from_numpy(corrected.argmax(1)), test.labels, num_classes=len(counts))
+                found[name].append((run.scores.macro_f1, again.macro_f1, float(run.scores.auc)))
     yield from found.items()
 
 
@@ -54,13 +55,6 @@ def for_equal_classes(probabilities: np.ndarray, counts: np.ndarray) -> np.ndarr
     """The probabilities ``(n, classes)``, learned where classes have these counts, for a place with equal classes."""
     weights = probabilities / counts
     return weights / weights.sum(1, keepdims=True)
-
-
-def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    classes = int(labels.max()) + 1
-    confusion = np.zeros((classes, classes))
-    np.add.at(confusion, (labels, predictions), 1)
-    return float(np.mean(2 * confusion.diagonal() / (confusion.sum(0) + confusion.sum(1))))
 
 
 def table(found: dict[str, list[Scores]], *, reference: str = "baseline") -> str:

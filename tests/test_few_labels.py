@@ -263,14 +263,6 @@ def test_probabilities_learned_from_unequal_classes_are_those_of_equal_ones(scri
     assert (corrected[x > 0.1].argmax(1) == 1).all()
 
 
-def test_the_macro_f1_of_few_labels_is_sklearns(scripts):
-    metrics = pytest.importorskip("sklearn.metrics")
-    rng = np.random.default_rng(0)
-    labels, predictions = rng.integers(0, 3, 100), rng.integers(0, 3, 100)
-    found = scripts["few_labels_priors"].macro_f1(labels, predictions)
-    assert found == pytest.approx(metrics.f1_score(labels, predictions, average="macro"))
-
-
 def test_gains_are_means_over_draws_with_students_interval(scripts):
     stats = pytest.importorskip("scipy.stats")
     found = {"baseline": [(0.5, 0.6, 0.7), (0.6, 0.6, 0.7), (0.7, 0.6, 0.7)]}

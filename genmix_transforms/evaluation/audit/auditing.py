@@ -95,7 +95,7 @@ class Audit:
     date: str
     pool: PatchDataset | None = None
 
-    @property
+    @cached_property
     def searched(self) -> PatchDataset:
         """The real images among which copies were looked for."""
         return with_pool(self.splits[0], self.pool)
